@@ -1,0 +1,13 @@
+"""peft methods of this project; importing this package registers them, so that stock peft and transformers load them.
+
+    import topiclora_cli.adapters
+    model = AutoModelForCausalLM.from_pretrained("runs/.../adapter")
+"""
+
+from topiclora_cli.adapters.peft_type import register
+from topiclora_cli.adapters.routers import record_routing
+from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraModel
+
+register("topiclora", TopicLoraConfig, TopicLoraModel)
+
+__all__ = ["TopicLoraConfig", "TopicLoraModel", "record_routing"]

@@ -1,0 +1,33 @@
+"""Watching a routed model at work: which experts it uses, example by example."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from topiclora_cli.adapters.routers import record_routing
+
+
+def autocast(enabled: bool, device: torch.device) -> AbstractContextManager[None]:
+    """bfloat16 autocast on `device`, or nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+@torch.inference_mode()
+def observe_gates(model: nn.Module, batches: Iterable[Mapping[str, Tensor]], *, bfloat16: bool = False) -> dict[str, Tensor]:
+    """Mean gates of each example over its masked tokens: adapted linear -> (N, E) in float32.
+
+    A batch has input_ids, attention_mask and position_ids (B, S) and token_mask (B, S), which tokens count.
+    """
+    collected: dict[str, list[Tensor]] = {}
+    model.eval()
+    for batch in batches:
+        mask = batch["token_mask"].float()
+        weights = mask / mask.sum(-1, keepdim=True).clamp_min(1)
+        inputs = {key: value for key, value in batch.items() if key != "token_mask"}
+        with record_routing() as record, autocast(bfloat16, mask.device):
+            model(**inputs)
+        for name, gates in record.gates.items():
+            collected.setdefault(name, []).append(torch.einsum("bse,bs->be", gates.float(), weights))
+    return {name: torch.cat(parts) for name, parts in collected.items()}

@@ -1,0 +1,31 @@
+"""The one error that a user of topiclora is meant to read."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class TopicLoraError(Exception):
+    """A mistake the user can mend: one line saying what is wrong, one saying what to do; exit code 2.
+
+    Everything else that escapes is a bug of ours and keeps its traceback.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
+    """Turn a misspelt name into a hint that lists the nearest known names, or all of a short list."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    if close:
+        return "Did you mean " + " or ".join(repr(match) for match in close) + "?"
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"Known: {shown}." if names else ""

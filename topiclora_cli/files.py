@@ -1,0 +1,60 @@
+"""Writing so that a killed process leaves either the old file or the new one, never half of one."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from topiclora_cli.errors import TopicLoraError
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replace `path` with `text` in one step."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Replace `path` with `value` as indented JSON in one step."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str], *, hint: str) -> Any:
+    """Parse a JSON file; raises TopicLoraError, carrying `hint`, where it is missing or cut short."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TopicLoraError(f"{path} does not exist.", hint) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TopicLoraError(f"{path} is not valid JSON ({error}).", hint) from None
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (file or folder) that takes its place if the block succeeds.
+
+    Nothing is left behind when the block raises.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Same folder, because os.replace is atomic only within one file system.
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary = scratch / target.name
+    try:
+        yield temporary
+        if temporary.is_dir() and target.is_dir():
+            os.replace(target, scratch / "old")
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Hex sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

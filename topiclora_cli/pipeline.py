@@ -1,0 +1,322 @@
+"""The stages of a run as functions: each takes a recipe, a run directory and a display, and returns a typed result."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from torch import Tensor
+
+import topiclora_cli.adapters as adapters
+from topiclora_cli.adapters.observe import autocast, observe_gates
+from topiclora_cli.adapters.presets import make_config
+from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
+from topiclora_cli.evaluation.results import summary
+from topiclora_cli.evaluation.routing import RoutingReport, routing_report
+from topiclora_cli.files import replacing, write_json
+from topiclora_cli.merging.collapse import collapse_to_lora
+from topiclora_cli.merging.gap import Gap, answer_log_probabilities, measure_gap
+from topiclora_cli.models import BaseModel, load_base, use_bfloat16
+from topiclora_cli.progress import Progress
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.rundir import RunDir
+from topiclora_cli.topics.encoder import Encoder, make_encoder
+from topiclora_cli.topics.experts import assignment_report, separation_report
+from topiclora_cli.topics.fit import fit_topic_graph
+from topiclora_cli.topics.graph import adjacency
+from topiclora_cli.topics.plot import plot_graph
+from topiclora_cli.topics.projector import calibrate
+from topiclora_cli.topics.store import TopicGraph
+from topiclora_cli.topics.taxonomy import load_taxonomy
+from topiclora_cli.training.collate import Collator
+from topiclora_cli.training.data import Encoded, Row, encode_rows, load_rows
+from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
+from topiclora_cli.training.priors import cached_priors
+
+ADAPTER, GRAPH, PRIORS = "adapter", "graph", "graph/priors"
+
+
+@dataclass(frozen=True)
+class GraphResult:
+    """Stage 1: where the graph lies, and its report."""
+
+    folder: Path
+    graph: TopicGraph
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """An export with fixed gates: its folders by format, and the measured gap to the routed model."""
+
+    gates: str
+    folders: dict[str, Path]
+    gap: Gap
+    calibration: int
+    held_out: int
+
+
+def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
+    """Stage 1: topics -> experts. Raises TopicLoraError for a bad taxonomy or more experts than topics."""
+    section = recipe.graph
+    taxonomy = load_taxonomy(section.taxonomy, min_tasks=section.min_tasks)
+    if recipe.adapter.num_experts > len(taxonomy.names):
+        raise TopicLoraError(
+            f"adapter.num_experts ({recipe.adapter.num_experts}) exceeds the {len(taxonomy.names)} topics.",
+            "Lower it, or lower graph.min_tasks to keep more topics.",
+        )
+    encoder = _encoder(recipe)
+    with run.running("graph") as record:
+        with progress.track("build-graph", section.steps) as advance:
+            graph = fit_topic_graph(
+                taxonomy,
+                encoder,
+                num_experts=recipe.adapter.num_experts,
+                gnn=section.gnn,
+                layers=section.layers,
+                width=section.width,
+                neighbours=section.neighbours,
+                npmi_weight=section.npmi_weight,
+                separation=section.separation,
+                control=section.control,
+                steps=section.steps,
+                seed=recipe.seed,
+                on_step=lambda *_: advance(1, ""),
+            )
+        graph = _calibrated(recipe, graph, encoder)
+        folder = run.path / GRAPH
+        graph.save(folder)
+        report = graph_report(graph)
+        write_json(folder / "report.json", report)
+        plot_graph(graph, folder / "graph.png")
+        record.update(topics=graph.num_topics, experts=graph.num_experts, sha256=graph.sha256)
+    return GraphResult(folder, graph, report)
+
+
+def open_graph(run: RunDir) -> GraphResult:
+    """Stage 1's result as an earlier call left it."""
+    folder = run.require(GRAPH, made_by="build-graph")
+    graph = TopicGraph.load(folder)
+    return GraphResult(folder, graph, graph_report(graph))
+
+
+def graph_report(graph: TopicGraph) -> dict[str, Any]:
+    """Separation of the expert vectors and quality of the assignment, as plain numbers."""
+    weight = adjacency(graph.edge_index, graph.edge_weight, graph.num_topics)
+    owners = graph.assignment.argmax(1)
+    return {
+        "topics": graph.num_topics,
+        "experts": graph.num_experts,
+        "edges": graph.edge_index.shape[1] // 2,
+        "separation": asdict(separation_report(graph.expert_vectors)),
+        "assignment": asdict(assignment_report(graph.assignment, weight)),
+        "topics_by_expert": {
+            e: [name for name, owner in zip(graph.topics, owners.tolist(), strict=True) if owner == e]
+            for e in range(graph.num_experts)
+        },
+    }
+
+
+def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = False) -> TrainResult:
+    """Stages 2 and 3: priors, then router and experts under the dual loss.
+
+    Raises TopicLoraError for bad data or targets, and training.fit.Interrupted after a signal.
+    """
+    if run.is_done("train") and not resume:
+        raise TopicLoraError(f"{run.path} is trained already.", "Start a new run with --out, or evaluate this one.")
+    routed = recipe.adapter.method == "topiclora"
+    graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if routed else None
+    base = _load(recipe)
+    encoded = encode_rows(load_rows(recipe.data, seed=recipe.seed), base.tokenizer, max_length=recipe.data.max_length)
+    priors, extra = None, {}
+    if graph is not None:
+        progress.say(f"Comparing {len(encoded)} prompts with {graph.num_topics} topics ...")
+        priors = cached_priors(graph, _encoder(recipe, base), [e.row.prompt for e in encoded], run.path / PRIORS)
+        extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
+        extra = extra if recipe.adapter.router == "topic" else {}
+    settings = recipe.adapter.model_dump()
+    config = make_config(recipe.adapter.method, settings, **extra)
+    config.base_model_name_or_path = base.source
+    with run.running("train") as record:
+        result = train_adapter(
+            base, config, encoded, recipe, folder=run.path, priors=priors, resume=resume, progress=progress
+        )
+        if graph is not None:
+            graph.save(run.path / ADAPTER / "topic_graph")
+        record.update(asdict(result))
+    return result
+
+
+def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
+    """Base and tuned model on the same questions, through lm-eval; plus routing by topic on the held-out split."""
+    section = recipe.eval
+    request = EvalRequest(
+        tasks=section.tasks,
+        limit=section.limit,
+        num_fewshot=section.num_fewshot,
+        batch_size=section.batch_size,
+        include_path=section.include_path,
+        bfloat16=use_bfloat16(recipe.train.precision),
+    )
+    # Autocast alone would convert the frozen weights again for every generated token.
+    dtype = "bfloat16" if request.bfloat16 else None
+    manager = make_task_manager(request)
+    with run.running("eval") as record:
+        base_results = None
+        folder = run.path / "eval"
+        if section.base:
+            progress.say("Evaluating the base model ...")
+            base = _load(recipe, dtype=dtype)
+            base_results = run_harness(
+                base.model, base.tokenizer, request, label="base", output_path=folder, manager=manager
+            )
+        progress.say("Evaluating the tuned model ...")
+        base, model = load_tuned(recipe, run, dtype=dtype)
+        tuned = run_harness(model, base.tokenizer, request, label="tuned", output_path=folder, manager=manager)
+        result = summary(base_results, tuned)
+        result["routing"] = None
+        if report := observe_routing(recipe, base, model):
+            result["routing"] = asdict(report)
+        write_json(folder / "summary.json", result)
+        record.update({k: v for k, v in result.items() if isinstance(v, float)})
+    return result
+
+
+def observe_routing(recipe: Recipe, base: BaseModel, model: PeftModel, *, limit: int = 128) -> RoutingReport | None:
+    """Routing by topic on held-out tagged prompts; None for a plain LoRA or untagged data."""
+    encoded = [e for e in _held_out(recipe, base, limit) if e.row.topics]
+    gates = observe_gates(model, _batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision))
+    return routing_report(gates, [e.row.topics for e in encoded]) if gates else None
+
+
+def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
+    """Fix the gates, export a stock LoRA and a dense model, and measure how far the export is from the routed model."""
+    section = recipe.merge
+    if recipe.adapter.method != "topiclora":
+        raise TopicLoraError(f"adapter.method {recipe.adapter.method!r} needs no fixed gates.", "Use peft's merge_and_unload.")
+    bfloat16 = use_bfloat16(recipe.train.precision)
+    with run.running("merge") as record:
+        base, model = load_tuned(recipe, run)
+        rows = _with_gates_topic(section.gates, load_rows(recipe.data, seed=recipe.seed))[: section.calibration]
+        calibration = encode_rows(rows, base.tokenizer, max_length=recipe.data.max_length)
+        progress.say(f"Observing the routing of {len(calibration)} prompts ...")
+        observed = observe_gates(model, _batches(base, calibration, tokens="all"), bfloat16=bfloat16)
+        gates = {name: values.mean(0) for name, values in observed.items()}
+        held_out = _batches(base, _held_out(recipe, base, section.calibration))
+        routed = answer_log_probabilities(model, held_out, bfloat16=bfloat16)
+        lora = collapse_to_lora(model, _load(recipe).model, gates)
+        gap = measure_gap(routed, answer_log_probabilities(lora, held_out, bfloat16=bfloat16))
+        folders = {format_: run.path / "merged" / format_ for format_ in section.formats}
+        if "lora" in folders:
+            save_adapter(lora, folders["lora"])
+        if "dense" in folders:
+            with replacing(folders["dense"]) as temporary:
+                lora.merge_and_unload().save_pretrained(temporary)
+                base.tokenizer.save_pretrained(temporary)
+        result = MergeResult(section.gates, folders, gap, len(calibration), sum(len(b["labels"]) for b in held_out))
+        record.update(gates=section.gates, kl=gap.kl, agreement=gap.agreement)
+        write_json(run.path / "merged" / "gap.json", {"gates": section.gates, **asdict(gap)})
+    return result
+
+
+def load_tuned(recipe: Recipe, run: RunDir, *, dtype: str | None = None) -> tuple[BaseModel, PeftModel]:
+    """The base with the run's adapter on it; raises TopicLoraError for a damaged adapter."""
+    folder = run.require(ADAPTER, made_by="train")
+    base = _load(recipe, dtype=dtype)
+    adapters.TopicLoraConfig  # noqa: B018 -- importing the package is what registers the method
+    try:
+        model = PeftModel.from_pretrained(base.model, folder)
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
+    return base, model.eval()
+
+
+def _load(recipe: Recipe, *, dtype: str | None = None) -> BaseModel:
+    section = recipe.model
+    base = load_base(
+        section.name,
+        dtype=dtype or section.dtype,
+        revision=section.revision,
+        trust_remote_code=section.trust_remote_code,
+    )
+    if torch.cuda.is_available():
+        base.model.to("cuda")
+    return base
+
+
+def _encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
+    spec = recipe.graph.encoder
+    if spec != "lm":
+        return make_encoder(spec)
+    base = base or _load(recipe)
+    return _Autocast(make_encoder(spec, model=base.model, tokenizer=base.tokenizer), recipe)
+
+
+class _Autocast:
+    """An encoder run under the recipe's precision."""
+
+    def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
+        self.encoder, self.id = encoder, encoder.id
+        self.bfloat16 = use_bfloat16(recipe.train.precision)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with autocast(self.bfloat16, device):
+            return self.encoder.encode(texts)
+
+
+def _calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder) -> TopicGraph:
+    """Fit the query projector on the training prompts, by their tags where they have any."""
+    if recipe.graph.tagged_prompts == 0:
+        return graph
+    rows = load_rows(recipe.data, seed=recipe.seed)[: recipe.graph.tagged_prompts]
+    tags = [row.topics for row in rows]
+    if unknown := {tag for topics in tags for tag in topics} - set(graph.topics):
+        name = min(unknown)
+        raise TopicLoraError(f"data.topics has a topic {name!r} that is not in the graph.", nearest(name, graph.topics))
+    return calibrate(graph, encoder.encode([row.prompt for row in rows]), tags if any(tags) else None)
+
+
+def _held_out(recipe: Recipe, base: BaseModel, limit: int) -> list[Encoded]:
+    """Examples the adapter was not calibrated on: the embedded validation split, else the last rows of the source."""
+    if recipe.data.source == "quickstart":
+        rows: list[Row] = load_rows(recipe.data, seed=recipe.seed, split="validation")[:limit]
+    else:
+        rows = load_rows(recipe.data, seed=recipe.seed)[-limit:]
+    return encode_rows(rows, base.tokenizer, max_length=recipe.data.max_length)
+
+
+def _batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | None = None, size: int = 16) -> list[dict[str, Tensor]]:
+    """Padded batches in the given order; with `tokens` ("prompt" or "all") they carry a token_mask and no labels."""
+    collate = Collator(base.tokenizer.pad_token_id)
+    batches = []
+    for start in range(0, len(encoded), size):
+        rows = [{"input_ids": e.input_ids, "prompt_length": e.prompt_length} for e in encoded[start : start + size]]
+        batch = {key: value.to(base.model.device) for key, value in collate(rows).items()}
+        if tokens is not None:
+            labels = batch.pop("labels")
+            mask = batch["attention_mask"].clone()
+            if tokens == "prompt":
+                mask[:, -labels.shape[1] :][labels != -100] = 0
+            batch["token_mask"] = mask
+        batches.append(batch)
+    return batches
+
+
+def _with_gates_topic(gates: str, rows: list[Row]) -> list[Row]:
+    if gates == "mean":
+        return rows
+    kind, _, topic = gates.partition(":")
+    if kind != "topic" or not topic:
+        raise TopicLoraError(f"merge.gates {gates!r} is unknown.", "Use 'mean' or 'topic:NAME'.")
+    tagged = [row for row in rows if topic in row.topics]
+    if not tagged:
+        raise TopicLoraError(
+            f"No training example carries the topic {topic!r}.", nearest(topic, {t for row in rows for t in row.topics})
+        )
+    return tagged

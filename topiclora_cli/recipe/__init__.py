@@ -1,0 +1,15 @@
+"""Recipes: the YAML that describes a run, checked before anything is loaded."""
+
+from topiclora_cli.recipe.load import build_recipe, bundled_recipes, dump_recipe, find_recipe, load_recipe
+from topiclora_cli.recipe.load import with_overrides as with_overrides
+from topiclora_cli.recipe.schema import Recipe
+
+__all__ = [
+    "Recipe",
+    "build_recipe",
+    "bundled_recipes",
+    "dump_recipe",
+    "find_recipe",
+    "load_recipe",
+    "with_overrides",
+]

@@ -1,0 +1,126 @@
+"""From a name or a YAML file, plus `--set a.b=value`, to a checked Recipe, with one clear line when it is wrong."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.recipe.schema import Recipe
+
+_HERE = Path(__file__).resolve().parent.parent
+
+
+def bundled_recipes() -> dict[str, Path]:
+    """Recipes shipped with topiclora, by name: inside the package when installed, beside it in a checkout."""
+    installed = _HERE / "recipes"
+    folder = installed if installed.is_dir() else _HERE.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """Path of a recipe given as a file or as a bundled name; raises TopicLoraError when there is neither."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    bundled = bundled_recipes()
+    if name in bundled:
+        return bundled[name]
+    raise TopicLoraError(f"No recipe {name!r}: neither a file nor a bundled recipe.", nearest(name, bundled))
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read, override and check a recipe.
+
+    `overrides` are `dotted.key=value` strings whose values are YAML. Raises TopicLoraError naming file, key and fix.
+    """
+    path = find_recipe(name)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TopicLoraError(f"{path} is not valid YAML: {_one_line(error)}.", "Mend the file.") from None
+    if not isinstance(values, dict):
+        raise TopicLoraError(f"{path} is not a recipe: its top level must be a mapping.", "See: topiclora recipes show")
+    return build_recipe(with_overrides(values, map(_parse_override, overrides)), where=str(path))
+
+
+def build_recipe(values: Mapping[str, Any], *, where: str) -> Recipe:
+    """Check a nested mapping; raises TopicLoraError naming `where`, the key and the nearest valid one."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A copy of nested `values` with each dotted key set; raises TopicLoraError where a key runs through a scalar."""
+    result = _copy(values)
+    for key, value in overrides:
+        *parents, last = key.split(".")
+        node = result
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise TopicLoraError(f"--set {key}: {parent!r} is a value, not a section.", "Check the dotted key.")
+        node[last] = value
+    return result
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise TopicLoraError(f"--set {text!r} is not of the form key=value.", "Example: --set train.max_steps=20")
+    try:
+        return key.strip(), _scientific(yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise TopicLoraError(f"--set {key}: {value!r} is not a YAML value ({_one_line(error)}).") from None
+
+
+def _scientific(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as a string; a person who types it means a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _copy(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(item) if isinstance(item, Mapping) else item for key, item in value.items()}
+
+
+def _explain(error: ValidationError, where: str) -> TopicLoraError:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        return TopicLoraError(f"{where}: unknown key {key!r}.", nearest(location[-1], known))
+    if first["type"] == "missing":
+        return TopicLoraError(f"{where}: the key {key!r} is missing.", "Add it; see: topiclora recipes show quickstart")
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+    return TopicLoraError(f"{where}: {key or 'recipe'}: {message}{given}.", "")
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    model: Any = Recipe
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        candidates = [annotation, *get_args(annotation)]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

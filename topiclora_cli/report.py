@@ -1,0 +1,89 @@
+"""A run's outcome in one Markdown file: what a reader needs without the terminal that made it."""
+
+from typing import Any
+
+from topiclora_cli.files import read_json, write_text
+from topiclora_cli.formats import number, percent, points
+from topiclora_cli.rundir import RunDir
+
+
+def write_report(run: RunDir) -> None:
+    """Write `report.md` from the run's finished stages."""
+    manifest = run.manifest
+    parts = [f"# {manifest['name']}, seed {manifest['seed']}\n", _versions(manifest)]
+    if run.is_done("graph"):
+        parts.append(_graph(read_json(run.path / "graph" / "report.json", hint="Run build-graph again.")))
+    if run.is_done("train"):
+        parts.append(_train(run.stage("train")))
+    if run.is_done("eval"):
+        parts.append(_eval(read_json(run.path / "eval" / "summary.json", hint="Run eval again.")))
+    if run.is_done("merge"):
+        parts.append(_merge(run.stage("merge")))
+    if run.is_done("ablation"):
+        parts.append(_ablation(read_json(run.path / "ablation" / "results.json", hint="Run ablate again.")))
+    write_text(run.path / "report.md", "\n".join(parts))
+
+
+def _versions(manifest: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items() if version)
+    return f"{versions}; {manifest['platform']}, {manifest['cpus']} CPUs.\n"
+
+
+def _graph(report: dict[str, Any]) -> str:
+    rows = "\n".join(f"| {e} | {', '.join(names)} |" for e, names in report["topics_by_expert"].items())
+    cosine = report["separation"]
+    return (
+        f"## Topics to experts\n\n{report['topics']} topics, {report['edges']} edges, {report['experts']} experts; "
+        f"modularity {report['assignment']['modularity']:.3f}; cosine between expert vectors "
+        f"{cosine['min_cosine']:.2f} to {cosine['max_cosine']:.2f}.\n\n![topic graph](graph/graph.png)\n\n"
+        f"| expert | topics |\n| --- | --- |\n{rows}\n"
+    )
+
+
+def _train(record: dict[str, Any]) -> str:
+    losses = ", ".join(f"{k.removeprefix('loss_')} {v:.4f}" for k, v in record["final"].items() if k.startswith("loss_"))
+    return (
+        f"## Training\n\n{record['steps']} steps on {record['examples']} examples in {record['seconds']:.0f} s; "
+        f"{record['total_parameters']:,} trainable parameters, {record['activated_parameters']:,} activated per token; "
+        f"last step: {losses}.\n"
+    )
+
+
+def _eval(result: dict[str, Any]) -> str:
+    lines = ["## Accuracy\n", "| task | n | base | tuned | difference |", "| --- | --- | --- | --- | --- |"]
+    for row in result["tasks"]:
+        base = f"{percent(row['base'])} ± {percent(row['base_stderr'])}" if "base" in row else "-"
+        delta = f"{points(row['delta'])} ± {percent(row['delta_stderr'])}" if "delta" in row else "-"
+        tuned = f"{percent(row['tuned'])} ± {percent(row['tuned_stderr'])}"
+        lines.append(f"| {row['task']} | {row['count']} | {base} | {tuned} | {delta} |")
+    lines.append(
+        f"| **mean** | | {percent(result['base_mean'])} | {percent(result['tuned_mean'])} "
+        f"| {points(result['delta_mean'])} ± {percent(result['delta_mean_stderr'])} |\n"
+    )
+    if routing := result["routing"]:
+        experts = len(next(iter(routing["by_topic"].values())))
+        lines.append(
+            f"## Routing by topic\n\nEffective experts {routing['effective_experts']:.2f} of {experts}, mutual "
+            f"information of topic and expert {routing['mutual_information']:.3f} nats, largest load "
+            f"{percent(routing['largest_load'])} %. Gates in percent.\n"
+        )
+        lines.append("| topic | " + " | ".join(str(e) for e in range(experts)) + " |\n" + "| --- " * (experts + 1) + "|")
+        for topic, gates in routing["by_topic"].items():
+            lines.append(f"| {topic} | " + " | ".join(f"{100 * gate:.0f}" for gate in gates) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _merge(record: dict[str, Any]) -> str:
+    return (
+        f"## Export with fixed gates ({record['gates']})\n\nKL(routed || export) {record['kl']:.4f} nats per answer "
+        f"token; same top token in {percent(record['agreement'])} %.\n"
+    )
+
+
+def _ablation(scores: list[dict[str, Any]]) -> str:
+    rows = "\n".join(
+        f"| {s['name']} | {s['seeds']} | {percent(s['mean'])} | {points(s['against_full'])} | {number(s['kl'])} |"
+        for s in scores
+    )
+    return f"## Ablation\n\n| cell | seeds | accuracy | vs full | KL |\n| --- | --- | --- | --- | --- |\n{rows}\n"

@@ -1,0 +1,177 @@
+"""A run directory: one folder that holds everything a recipe produced, with a manifest that says what is finished.
+
+    runs/<name>-<time>/
+      recipe.yaml   the resolved recipe          graph/  adapter/  checkpoints/  eval/  merged/  ablation/
+      run.json      the manifest                 metrics.jsonl  report.md
+
+A stage counts only once the manifest says "done"; anything else is redone or resumed.
+"""
+
+import datetime
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.files import read_json, write_json, write_text
+
+MANIFEST = "run.json"
+RECIPE = "recipe.yaml"
+_VERSIONED = ("topiclora", "torch", "transformers", "peft", "torch-geometric", "datasets", "lm-eval")
+
+
+class RunDir:
+    """One run on disk.
+
+    Raises TopicLoraError where the folder is no run, is locked by another process, or its manifest is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not (self.path / MANIFEST).is_file():
+            raise TopicLoraError(
+                f"{self.path} is not a run directory (it has no {MANIFEST}).",
+                _known_runs_hint(self.path),
+            )
+        self.manifest  # noqa: B018 -- a damaged manifest is reported now, not after an hour of training
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, recipe_yaml: str, name: str, seed: int) -> "RunDir":
+        """Make a new run at `path`; raises TopicLoraError if something is there already."""
+        path = Path(path)
+        if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
+            raise TopicLoraError(f"{path} exists and is not empty.", "Choose another --out, or continue it with --run.")
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / RECIPE, recipe_yaml)
+        write_json(path / MANIFEST, {"name": name, "seed": seed, "created": _now(), **_environment(), "stages": {}})
+        return cls(path)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        manifest = read_json(self.path / MANIFEST, hint="The run is damaged; start a new one with --out.")
+        if not isinstance(manifest, dict) or "stages" not in manifest:
+            raise TopicLoraError(f"{self.path / MANIFEST} is not a run manifest.", "Start a new run with --out.")
+        return manifest
+
+    def update(self, **entries: Any) -> None:
+        """Merge `entries` into the manifest."""
+        write_json(self.path / MANIFEST, {**self.manifest, **entries})
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """The manifest's record of a stage, empty when it never started."""
+        return self.manifest["stages"].get(name, {})
+
+    def is_done(self, name: str) -> bool:
+        return self.stage(name).get("state") == "done"
+
+    @contextmanager
+    def running(self, name: str) -> Iterator[dict[str, Any]]:
+        """Mark a stage running, then done with its seconds and whatever the block put into the yielded dict."""
+        record: dict[str, Any] = {"state": "running", "started": _now()}
+        self._record(name, record)
+        begin = time.monotonic()
+        try:
+            yield record
+        except BaseException as error:
+            record["state"] = "failed" if isinstance(error, TopicLoraError) else "interrupted"
+            record["seconds"] = round(time.monotonic() - begin, 1)
+            self._record(name, record)
+            raise
+        record.update(state="done", seconds=round(time.monotonic() - begin, 1))
+        self._record(name, record)
+
+    def _record(self, name: str, record: dict[str, Any]) -> None:
+        self.update(stages={**self.manifest["stages"], name: record})
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing; the operating system frees it when the process dies."""
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise TopicLoraError(
+                f"{self.path} is in use by another topiclora process.", "Wait for it, or choose another --out."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def require(self, relative: str, *, made_by: str) -> Path:
+        """Path of an artefact; raises TopicLoraError naming the command that makes it when it is absent."""
+        path = self.path / relative
+        if not path.exists():
+            raise TopicLoraError(
+                f"{self.path} has no {relative} yet.", f"Make it with: topiclora {made_by} --run {self.path}"
+            )
+        return path
+
+
+def new_run_path(root: str | os.PathLike[str], name: str) -> Path:
+    """`root/<name>-<time>`, with a counter when two runs start within one second."""
+    stem = Path(root) / f"{name}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    path, count = stem, 1
+    while path.exists():
+        count += 1
+        path = stem.with_name(f"{stem.name}-{count}")
+    return path
+
+
+def list_runs(root: str | os.PathLike[str]) -> list[RunDir]:
+    """Runs directly under `root`, oldest first."""
+    root = Path(root)
+    if not root.is_dir():
+        return []
+    runs = [RunDir(path) for path in root.iterdir() if (path / MANIFEST).is_file()]
+    return sorted(runs, key=lambda run: (run.manifest.get("created", ""), run.path.name))
+
+
+def latest_run(root: str | os.PathLike[str]) -> RunDir:
+    """The newest run under `root`; raises TopicLoraError when there is none."""
+    runs = list_runs(root)
+    if not runs:
+        raise TopicLoraError(f"There is no run under {root}/.", "Start one with: topiclora quickstart")
+    return runs[-1]
+
+
+def _known_runs_hint(path: Path) -> str:
+    names = [run.path.name for run in list_runs(path.parent)]
+    return nearest(path.name, names) if names else "See: topiclora runs list"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _environment() -> dict[str, Any]:
+    versions = {}
+    for package in _VERSIONED:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "git": _git_state(),
+    }
+
+
+def _git_state() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,1 @@
+"""Stage 3: from text and priors to a trained adapter."""

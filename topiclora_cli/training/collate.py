@@ -1,0 +1,57 @@
+"""Batches for the dual loss: left-padded, so that all labels sit in the last few columns.
+
+With the completions flush right, `logits_to_keep` lets the model skip the vocabulary matrix at every prompt position;
+on short answers that matrix is a good part of a step. The loss is exactly the one over full logits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Turns dataset rows (input_ids, prompt_length and, for a routed adapter, prior, confidence) into tensors.
+
+    labels (B, K): token ids of the completions, -100 elsewhere, where K is the longest completion plus the prompt
+    token that predicts its first; or (B, S) unless `trim_labels`. prompt_mask (B, S) is 1 on prompt tokens.
+    """
+
+    pad_token_id: int
+    trim_labels: bool = True
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        width = max(len(row["input_ids"]) for row in rows)
+        shape = (len(rows), width)
+        input_ids = torch.full(shape, self.pad_token_id)
+        attention_mask = torch.zeros(shape, dtype=torch.long)
+        prompt_mask = torch.zeros(shape)
+        labels = torch.full(shape, IGNORE)
+        for i, row in enumerate(rows):
+            ids = torch.tensor(row["input_ids"])
+            start = width - len(ids)
+            answer = start + row["prompt_length"]
+            input_ids[i, start:] = ids
+            attention_mask[i, start:] = 1
+            prompt_mask[i, start:answer] = 1
+            labels[i, answer:] = input_ids[i, answer:]
+        if self.trim_labels:
+            kept = max(len(row["input_ids"]) - row["prompt_length"] for row in rows) + 1
+            labels = labels[:, -kept:]
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            # Models with absolute positions must count from the first real token.
+            "position_ids": (attention_mask.cumsum(-1) - 1).clamp_min(0),
+            "labels": labels,
+        }
+        if "prior" in rows[0]:
+            batch["prompt_mask"] = prompt_mask
+            batch["prior"] = torch.tensor([row["prior"] for row in rows])
+            batch["confidence"] = torch.tensor([row["confidence"] for row in rows])
+        return batch

@@ -1,0 +1,166 @@
+"""One training run: adapter on the base, rows into batches, Trainer around both, adapter saved at the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftConfig, PeftModel, get_peft_model
+from transformers import Trainer, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from topiclora_cli.adapters.presets import count_parameters
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.files import replacing
+from topiclora_cli.models import BaseModel, accepts_logits_to_keep, use_bfloat16
+from topiclora_cli.progress import Progress
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.training.callbacks import GracefulStop, MetricsLog, MoveBar, SealCheckpoints, read_metrics
+from topiclora_cli.training.checkpoints import latest_sound
+from topiclora_cli.training.collate import Collator
+from topiclora_cli.training.data import Encoded
+from topiclora_cli.training.trainer import DualLossTrainer
+
+
+class Interrupted(Exception):
+    """Training stopped on a signal after saving a checkpoint."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"interrupted at step {step}")
+        self.exit_code = 128 + signal_number
+        self.step = step
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished training run reports: parameters, steps, and the losses of its last logged step."""
+
+    steps: int
+    examples: int
+    total_parameters: int
+    activated_parameters: int
+    final: dict[str, float]
+
+
+def train_adapter(
+    base: BaseModel,
+    config: PeftConfig,
+    encoded: Sequence[Encoded],
+    recipe: Recipe,
+    *,
+    folder: Path,
+    priors: tuple[torch.Tensor, torch.Tensor] | None,
+    resume: bool,
+    progress: Progress,
+) -> TrainResult:
+    """Train an adapter and save it to `folder/adapter` in peft's format.
+
+    priors: pi (n, E) and confidence (n,), or None to train on language modelling alone. Raises Interrupted after a
+    signal, with a checkpoint saved, and TopicLoraError where target modules match nothing.
+    """
+    set_seed(recipe.seed)
+    model = attach(base, config)
+    total, activated = count_parameters(model)
+    checkpoints = folder / "checkpoints"
+    checkpoint, damaged = latest_sound(checkpoints) if resume else (None, [])
+    for path in damaged:
+        progress.say(f"Skipping {path}: it is incomplete or damaged.")
+    if resume:
+        progress.say(f"Resuming from {checkpoint}." if checkpoint else "No checkpoint to resume from; starting over.")
+    arguments = _training_arguments(recipe, checkpoints, len(encoded))
+    transformers_logging.set_verbosity_error()
+    with GracefulStop() as stop, progress.track("train", arguments.max_steps) as advance:
+        trainer = _make_trainer(base, model, encoded, recipe, arguments, priors)
+        for callback in (MetricsLog(folder / "metrics.jsonl"), SealCheckpoints(), stop, MoveBar(advance)):
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop.signal is not None and trainer.state.global_step < arguments.max_steps:
+        raise Interrupted(stop.signal, trainer.state.global_step)
+    if trainer.is_world_process_zero():
+        save_adapter(model, folder / "adapter")
+    final = read_metrics(folder / "metrics.jsonl")[-1]
+    return TrainResult(trainer.state.global_step, len(encoded), total, activated, final)
+
+
+def attach(base: BaseModel, config: PeftConfig) -> PeftModel:
+    """Put a fresh adapter on the base; raises TopicLoraError naming the linear layers there are to choose from."""
+    try:
+        return get_peft_model(base.model, config)  # type: ignore[return-value]
+    except ValueError as error:
+        if "not found in the base model" not in str(error) and "No modules were targeted" not in str(error):
+            raise
+        linears = {n.rsplit(".", 1)[-1] for n, m in base.model.named_modules() if isinstance(m, torch.nn.Linear)}
+        raise TopicLoraError(
+            f"adapter.target_modules {_plain(config.target_modules)} matches nothing in the model.",
+            f"Its linear layers: {', '.join(sorted(linears))}.",
+        ) from None
+
+
+def save_adapter(model: PeftModel, path: Path) -> None:
+    """Write a peft adapter folder in one step."""
+    with replacing(path) as temporary:
+        model.save_pretrained(temporary)
+
+
+def _make_trainer(
+    base: BaseModel,
+    model: PeftModel,
+    encoded: Sequence[Encoded],
+    recipe: Recipe,
+    arguments: TrainingArguments,
+    priors: tuple[torch.Tensor, torch.Tensor] | None,
+) -> Trainer:
+    columns: dict[str, list[Any]] = {
+        "input_ids": [example.input_ids for example in encoded],
+        "prompt_length": [example.prompt_length for example in encoded],
+        "length": [len(example.input_ids) for example in encoded],
+    }
+    if priors is not None:
+        columns["prior"], columns["confidence"] = priors[0].tolist(), priors[1].tolist()
+    return DualLossTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(columns),
+        data_collator=Collator(base.tokenizer.pad_token_id, trim_labels=accepts_logits_to_keep(base.model)),
+        loss_section=recipe.loss,
+        router_learning_rate=recipe.train.router_learning_rate,
+    )
+
+
+def _training_arguments(recipe: Recipe, folder: Path, examples: int) -> TrainingArguments:
+    train = recipe.train
+    per_step = train.batch_size * train.gradient_accumulation
+    steps = train.max_steps or max(1, round(train.epochs * examples / per_step))
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation,
+        max_steps=steps,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.lr_scheduler,
+        warmup_steps=round(train.warmup_ratio * steps),
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        train_sampling_strategy="group_by_length" if train.group_by_length else "random",
+        use_cpu=not torch.accelerator.is_available(),
+        bf16=use_bfloat16(train.precision),
+        activation_checkpointing=train.gradient_checkpointing,
+        # Reentrant checkpointing would silently give the KL a zero gradient.
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=train.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=train.save_steps,
+        save_total_limit=train.save_total_limit,
+        report_to=train.report_to or "none",
+        seed=recipe.seed,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(sorted(value)) if isinstance(value, (set, list)) else repr(value)
