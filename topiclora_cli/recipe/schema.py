@@ -128,7 +128,7 @@ class TrainSection(Section):
     group_by_length: bool = True
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
-    logging_steps: int = Field(default=5, ge=1)
+    logging_steps: int = Field(default=1, ge=1)
     save_steps: int = Field(default=50, ge=1)
     save_total_limit: int = Field(default=2, ge=1)
     report_to: list[str] = []

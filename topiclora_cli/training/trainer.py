@@ -93,7 +93,7 @@ class DualLossTrainer(Trainer):
             parts["loss_anchor"] = anchor
         if self.model.training:
             for name, value in parts.items():
-                self._sums[name] += float(value)
+                self._sums[name] += float(torch.as_tensor(value).detach())
         return total
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

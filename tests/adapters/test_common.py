@@ -1,0 +1,170 @@
+"""One tester over a list of adapter configurations: what peft and transformers promise must hold for each."""
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from topiclora_cli.adapters import TopicLoraConfig, record_routing
+from topiclora_cli.errors import TopicLoraError
+
+CONFIGS = {
+    "topic-dense": {},
+    "topic-top2": {"top_k": 2},
+    "topic-top1-trained-keys": {"top_k": 1, "train_keys": True},
+    "topic-anchored": {"top_k": 2, "anchors": torch.randn(4, 9, generator=torch.Generator().manual_seed(1)).tolist()},
+    "linear-dense": {"router": "linear"},
+    "linear-top2-shared-a": {"router": "linear", "top_k": 2, "shared_a": True},
+    "rslora-two-targets": {"use_rslora": True, "target_modules": ["q_proj", "down_proj"]},
+    "upper-layer-only": {"layers_to_transform": [1], "target_modules": ["v_proj"]},
+    "dropout": {"lora_dropout": 0.1},
+}
+pytestmark = pytest.mark.parametrize("settings", CONFIGS.values(), ids=CONFIGS.keys())
+TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
+
+
+def make(settings, **changes):
+    return TopicLoraConfig(
+        **{"r": 2, "num_experts": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **settings, **changes}
+    )
+
+
+def shaken(model, seed=0):
+    """A model whose adapter weights are random, so that it differs from its base."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model.eval()
+
+
+def fresh(tiny_model_dir):
+    return AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+
+
+@torch.no_grad()
+def logits(model, tokens=TOKENS, **inputs):
+    return model(input_ids=tokens, **inputs).logits
+
+
+def test_fresh_adapter_changes_nothing(settings, tiny_model, tiny_model_dir):
+    model = get_peft_model(tiny_model, make(settings)).eval()
+    assert torch.equal(logits(model), logits(fresh(tiny_model_dir)))
+
+
+def test_saved_adapter_loads_bit_equal_by_every_door(settings, tiny_model, tiny_model_dir, tmp_path):
+    model = shaken(get_peft_model(tiny_model, make(settings)))
+    expected = logits(model)
+    assert not torch.equal(expected, logits(fresh(tiny_model_dir)))
+    model.save_pretrained(tmp_path)
+    in_place = fresh(tiny_model_dir)
+    in_place.load_adapter(str(tmp_path))
+    doors = {
+        "PeftModel": PeftModel.from_pretrained(fresh(tiny_model_dir), tmp_path),
+        "PeftModel, empty weights first": PeftModel.from_pretrained(
+            fresh(tiny_model_dir), tmp_path, low_cpu_mem_usage=True
+        ),
+        "AutoPeftModelForCausalLM": AutoPeftModelForCausalLM.from_pretrained(tmp_path),
+        "AutoModelForCausalLM": AutoModelForCausalLM.from_pretrained(tmp_path),
+        "load_adapter": in_place,
+    }
+    for door, loaded in doors.items():
+        assert torch.equal(logits(loaded.eval()), expected), door
+
+
+def test_several_adapters_switch_disable_and_delete(settings, tiny_model, tiny_model_dir):
+    model = shaken(get_peft_model(tiny_model, make(settings)))
+    first = logits(model)
+    model.add_adapter("second", make(settings))
+    model.set_adapter("second")
+    shaken(model, seed=7)
+    second = logits(model)
+    assert not torch.equal(first, second)
+    model.set_adapter("default")
+    assert torch.equal(logits(model), first)
+    with model.disable_adapter():
+        assert torch.equal(logits(model), logits(fresh(tiny_model_dir)))
+    model.delete_adapter("default")
+    model.set_adapter("second")
+    assert torch.equal(logits(model), second)
+
+
+def test_merging_refuses_and_names_the_ways_out(settings, tiny_model):
+    model = shaken(get_peft_model(tiny_model, make(settings)))
+    before = logits(model)
+    for merge in (model.merge_and_unload, model.merge_adapter):
+        with pytest.raises(TopicLoraError, match="topiclora merge"):
+            merge()
+    assert torch.equal(logits(model), before)
+
+
+def test_unload_gives_the_base_back(settings, tiny_model, tiny_model_dir):
+    model = shaken(get_peft_model(tiny_model, make(settings)))
+    assert torch.equal(logits(model.unload()), logits(fresh(tiny_model_dir)))
+
+
+def test_no_gate_sees_the_future(settings, tiny_model):
+    model = shaken(get_peft_model(tiny_model, make(settings)))
+    changed = TOKENS.clone()
+    changed[:, -1] += 1
+    assert torch.equal(logits(model)[:, :-1], logits(model, changed)[:, :-1])
+
+
+def test_decoding_with_a_cache_equals_the_full_forward(settings, tiny_model):
+    model = shaken(get_peft_model(tiny_model, make(settings)))
+    with torch.no_grad():
+        start = model(input_ids=TOKENS[:, :4], use_cache=True)
+        rest = model(input_ids=TOKENS[:, 4:], past_key_values=start.past_key_values, use_cache=True)
+    torch.testing.assert_close(rest.logits, logits(model)[:, 4:], atol=1e-5, rtol=0)
+
+
+def test_padding_side_does_not_matter(settings, tiny_model):
+    model = shaken(get_peft_model(tiny_model, make(settings)))
+    pad = torch.full((2, 3), 2)
+    ones, zeros = torch.ones_like(TOKENS), torch.zeros_like(pad)
+    left = logits(
+        model,
+        torch.cat([pad, TOKENS], 1),
+        attention_mask=torch.cat([zeros, ones], 1),
+        position_ids=torch.cat([zeros, torch.arange(6).expand(2, -1)], 1),
+    )[:, 3:]
+    right = logits(model, torch.cat([TOKENS, pad], 1), attention_mask=torch.cat([ones, zeros], 1))[:, :6]
+    torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
+
+
+def test_only_adapter_parameters_train_and_all_of_them_do(settings, tiny_model):
+    model = get_peft_model(tiny_model, make(settings))
+    shaken(model).train()
+    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trainable
+    assert all("topiclora_" in name for name in trainable)
+    model(input_ids=TOKENS, labels=TOKENS).loss.backward()
+    silent = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert not silent
+
+
+def test_checkpointing_leaves_gradients_and_recorded_routing_unchanged(settings, tiny_model):
+    if settings.get("lora_dropout"):
+        pytest.skip("dropout draws anew")
+    model = shaken(get_peft_model(tiny_model, make(settings))).train()
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.zero_grad()
+        with record_routing() as record:
+            loss = model(input_ids=TOKENS, labels=TOKENS).loss
+        entropy = sum((p := u.softmax(-1)).mul(p.log()).sum() for u in record.logits.values())
+        (loss + entropy).backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_bfloat16_base_keeps_a_float32_adapter(settings, tiny_model_dir):
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.bfloat16)
+    model = shaken(get_peft_model(base, make(settings)))
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert logits(model).dtype == torch.bfloat16

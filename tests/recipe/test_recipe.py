@@ -1,0 +1,79 @@
+"""Recipes: what is read, what is refused and in which words."""
+
+import pytest
+import yaml
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import Recipe, bundled_recipes, dump_recipe, load_recipe
+
+
+def write(tmp_path, **values):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump({"name": "r", "model": {"name": "m"}, **values}))
+    return str(path)
+
+
+def test_every_bundled_recipe_is_valid_and_says_how_to_run_it():
+    assert "quickstart" in bundled_recipes()
+    for name, path in bundled_recipes().items():
+        assert load_recipe(name).name == name
+        assert path.read_text().startswith("# topiclora ")
+
+
+def test_resolved_recipe_round_trips(tmp_path):
+    recipe = load_recipe(write(tmp_path, adapter={"r": 4}))
+    assert recipe.adapter.lora_alpha == 8
+    (tmp_path / "again.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(str(tmp_path / "again.yaml")) == recipe
+
+
+def test_overrides_are_typed(tmp_path):
+    changes = ["train.learning_rate=1e-4", "eval.tasks=[a,b]", "adapter.top_k=null", "graph.gnn=none", "seed=3"]
+    recipe = load_recipe(write(tmp_path), changes)
+    assert recipe.train.learning_rate == 1e-4
+    assert recipe.eval.tasks == ["a", "b"]
+    assert recipe.adapter.top_k is None
+    assert recipe.graph.gnn == "none"
+    assert recipe.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["adapter.num_expert=4"], r"r\.yaml: unknown key 'adapter.num_expert'.*Did you mean 'num_experts'"),
+        (["lss.kl_weight=4"], "unknown key 'lss'.*'loss'"),
+        (["train.batch_size=0"], "train.batch_size: .*greater than or equal to 1.*given: 0"),
+        (["adapter.top_k=9"], r"top_k \(9\) cannot exceed num_experts \(8\)"),
+        (["graph.gnn=gnc"], "graph.gnn: .*'gcn'"),
+        (["data.source=x.jsonl"], "data.prompt and data.completion"),
+        (["name=a/b"], "name: "),
+        (["novalue"], "not of the form key=value"),
+        (["name.x=1"], "'name' is a value, not a section"),
+    ],
+)
+def test_mistakes_name_file_key_and_fix(tmp_path, changes, message):
+    with pytest.raises(TopicLoraError, match=message):
+        load_recipe(write(tmp_path), changes)
+
+
+def test_missing_broken_and_incomplete_files(tmp_path):
+    with pytest.raises(TopicLoraError, match="Did you mean 'quickstart'"):
+        load_recipe("quikstart")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(TopicLoraError, match="not valid YAML"):
+        load_recipe(str(tmp_path / "bad.yaml"))
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(TopicLoraError, match="must be a mapping"):
+        load_recipe(str(tmp_path / "list.yaml"))
+    (tmp_path / "short.yaml").write_text("name: x")
+    with pytest.raises(TopicLoraError, match="'model' is missing"):
+        load_recipe(str(tmp_path / "short.yaml"))
+
+
+def test_recipes_are_immutable():
+    with pytest.raises(ValueError, match="frozen"):
+        load_recipe("quickstart").seed = 5  # type: ignore[misc]
+
+
+def test_defaults_need_only_a_name_and_a_model():
+    assert Recipe(name="x", model={"name": "m"}).adapter.num_experts == 8

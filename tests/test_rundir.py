@@ -1,0 +1,102 @@
+"""Run directories: stages, locks, and writes that are whole or not there."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.files import read_json, replacing, write_text
+from topiclora_cli.rundir import RunDir, latest_run, list_runs, new_run_path
+
+
+def make(path, name="demo"):
+    return RunDir.create(path, recipe_yaml="name: demo\n", name=name, seed=0)
+
+
+def test_a_stage_is_done_only_when_it_finished(tmp_path):
+    run = make(tmp_path / "r")
+    with run.running("train") as record:
+        assert run.stage("train")["state"] == "running"
+        record["steps"] = 3
+    assert run.is_done("train")
+    assert run.stage("train")["steps"] == 3
+    with pytest.raises(RuntimeError), run.running("eval"):
+        raise RuntimeError
+    assert not run.is_done("eval")
+
+
+def test_create_refuses_a_folder_in_use_and_keeps_it(tmp_path):
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(TopicLoraError, match="not empty"):
+        make(tmp_path)
+    assert os.listdir(tmp_path) == ["note.txt"]
+
+
+def test_opening_what_is_no_run_names_the_nearest(tmp_path):
+    make(tmp_path / "quick-1")
+    with pytest.raises(TopicLoraError, match="'quick-1'"):
+        RunDir(tmp_path / "quick-2")
+
+
+def test_a_damaged_manifest_is_reported(tmp_path):
+    run = make(tmp_path / "r")
+    (run.path / "run.json").write_text('{"name": ')
+    with pytest.raises(TopicLoraError, match=r"run\.json is not valid JSON"):
+        RunDir(run.path)
+
+
+def test_lock_keeps_another_process_out_and_dies_with_its_owner(tmp_path):
+    run = make(tmp_path / "r")
+    code = (
+        "import sys, time; from topiclora_cli.rundir import RunDir\n"
+        f"with RunDir({str(run.path)!r}).lock(): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(TopicLoraError, match="in use"), run.lock():
+        pass
+    holder.kill()
+    holder.wait()
+    with run.lock():
+        pass
+
+
+def test_latest_and_list(tmp_path):
+    with pytest.raises(TopicLoraError, match="no run"):
+        latest_run(tmp_path / "none")
+    for name in ("a", "b"):
+        make(tmp_path / name)
+    assert [run.path.name for run in list_runs(tmp_path)] == ["a", "b"]
+    assert latest_run(tmp_path).path.name == "b"
+    first = new_run_path(tmp_path, "x")
+    first.mkdir()
+    assert new_run_path(tmp_path, "x") != first
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "f.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["f.txt"]
+
+
+def test_folders_are_replaced_too(tmp_path):
+    for content in ("one", "two"):
+        with replacing(tmp_path / "d") as temporary:
+            temporary.mkdir()
+            (temporary / "x").write_text(content)
+    assert (tmp_path / "d" / "x").read_text() == "two"
+    assert os.listdir(tmp_path) == ["d"]
+
+
+def test_read_json_carries_the_hint(tmp_path):
+    with pytest.raises(TopicLoraError, match="does not exist. Do this"):
+        read_json(tmp_path / "x.json", hint="Do this.")
+    (tmp_path / "x.json").write_text(json.dumps([1]))
+    assert read_json(tmp_path / "x.json", hint="") == [1]

@@ -1,0 +1,42 @@
+"""Batches: left padding, trimmed labels, and the loss they give."""
+
+import torch
+
+from topiclora_cli.training.collate import Collator
+
+ROWS = [
+    {"input_ids": [11, 12, 13, 14, 1], "prompt_length": 3, "prior": [0.9, 0.1], "confidence": 0.5},
+    {"input_ids": [21, 22, 1], "prompt_length": 2, "prior": [0.2, 0.8], "confidence": 0.1},
+]
+
+
+def test_shapes_and_masks():
+    batch = Collator(pad_token_id=2)(ROWS)
+    assert batch["input_ids"].tolist() == [[11, 12, 13, 14, 1], [2, 2, 21, 22, 1]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]]
+    assert batch["prompt_mask"].tolist() == [[1, 1, 1, 0, 0], [0, 0, 1, 1, 0]]
+    assert batch["labels"].tolist() == [[-100, 14, 1], [-100, -100, 1]]
+    assert batch["prior"].tolist() == torch.tensor([[0.9, 0.1], [0.2, 0.8]]).tolist()
+
+
+def test_rows_without_prior_make_a_plain_batch():
+    rows = [{k: row[k] for k in ("input_ids", "prompt_length")} for row in ROWS]
+    assert "prior" not in Collator(pad_token_id=2)(rows)
+
+
+def test_trimmed_labels_give_the_full_loss_and_gradient(tiny_model):
+    losses, gradients = [], []
+    tiny_model.requires_grad_(True)
+    for trim in (True, False):
+        batch = Collator(pad_token_id=2, trim_labels=trim)(ROWS)
+        inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "position_ids", "labels")}
+        if trim:
+            inputs["logits_to_keep"] = batch["labels"].shape[1]
+        tiny_model.zero_grad()
+        loss = tiny_model(**inputs).loss
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(tiny_model.model.layers[0].mlp.up_proj.weight.grad.clone())
+    assert abs(losses[0] - losses[1]) < 1e-6
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)

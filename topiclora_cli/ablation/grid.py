@@ -1,0 +1,43 @@
+"""The cells of an ablation: each is the run's recipe with a few keys changed, once per seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.recipe import Recipe, build_recipe, with_overrides
+
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of the grid."""
+
+    name: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def folder(self) -> str:
+        return f"{self.name}-s{self.seed}"
+
+
+def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell]:
+    """All cells by seeds, the unchanged recipe (`full`) first.
+
+    Raises TopicLoraError for an unknown cell or an override that the recipe schema refuses.
+    """
+    section = recipe.ablation
+    cells = {FULL: {}, **section.cells}
+    if only is not None:
+        for name in only:
+            if name not in cells:
+                raise TopicLoraError(f"The recipe has no ablation cell {name!r}.", nearest(name, cells))
+        cells = {name: cells[name] for name in only}
+    grid = []
+    for seed in section.seeds:
+        for name, overrides in cells.items():
+            changes = {**section.overrides, **overrides, "seed": seed, "eval.base": False}
+            values = with_overrides(recipe.model_dump(), changes.items())
+            grid.append(Cell(name, seed, build_recipe(values, where=f"ablation.cells.{name}")))
+    return grid

@@ -1,0 +1,96 @@
+"""Runs a grid cell by cell, each in a run directory of its own, and never one that is finished."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from topiclora_cli import pipeline
+from topiclora_cli.ablation.grid import FULL, Cell, make_grid
+from topiclora_cli.ablation.report import write_report
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.files import read_json
+from topiclora_cli.progress import Progress
+from topiclora_cli.recipe import Recipe, dump_recipe
+from topiclora_cli.rundir import RECIPE, RunDir
+
+
+@dataclass(frozen=True)
+class CellScore:
+    """A cell over its seeds: mean accuracy, standard deviation (None for one seed), paired gain over `full`."""
+
+    name: str
+    seeds: int
+    mean: float
+    deviation: float | None
+    against_full: float | None
+    kl: float | None
+    mutual_information: float | None
+
+
+def run_grid(
+    recipe: Recipe, run: RunDir, progress: Progress, *, only: Sequence[str] | None = None
+) -> list[CellScore]:
+    """Train and evaluate what is missing, then score all; writes `ablation/report.md` and `ablation/results.json`."""
+    grid = make_grid(recipe, only=only)
+    folder = run.path / "ablation"
+    with run.running("ablation") as record:
+        results: dict[str, dict[int, dict[str, Any]]] = {}
+        for number, cell in enumerate(grid, 1):
+            progress.say(f"Ablation cell {number}/{len(grid)}: {cell.name}, seed {cell.seed}")
+            results.setdefault(cell.name, {})[cell.seed] = _run_cell(cell, folder, progress)
+        scores = [_score(name, by_seed, results.get(FULL, {})) for name, by_seed in results.items()]
+        write_report(folder, scores, grid)
+        record.update(cells=len(results), seeds=len(recipe.ablation.seeds))
+    return scores
+
+
+def _run_cell(cell: Cell, folder: Path, progress: Progress) -> dict[str, Any]:
+    path = folder / cell.folder
+    wanted = dump_recipe(cell.recipe)
+    run = _existing(path, wanted)
+    if run is None:
+        run = RunDir.create(path, recipe_yaml=wanted, name=cell.name, seed=cell.seed)
+    if cell.recipe.adapter.method == "topiclora" and not run.is_done("graph"):
+        pipeline.build_graph(cell.recipe, run, progress)
+    if not run.is_done("train"):
+        pipeline.train(cell.recipe, run, progress, resume=bool(run.stage("train")))
+    if not run.is_done("eval"):
+        pipeline.evaluate(cell.recipe, run, progress)
+        # A cell is kept for its numbers; its optimizer states would fill the disk.
+        shutil.rmtree(path / "checkpoints", ignore_errors=True)
+    final = {k: v for k, v in run.stage("train")["final"].items() if k.startswith("loss")}
+    return {**read_json(path / "eval" / "summary.json", hint="Delete the cell's folder."), **final}
+
+
+def _existing(path: Path, wanted: str) -> RunDir | None:
+    if not path.exists():
+        return None
+    run = RunDir(path)
+    if (path / RECIPE).read_text(encoding="utf-8") != wanted:
+        raise TopicLoraError(
+            f"{path} holds a cell with other settings.", "Delete that folder, or run the grid in a new run with --out."
+        )
+    return run
+
+
+def _score(name: str, by_seed: dict[int, dict[str, Any]], full: dict[int, dict[str, Any]]) -> CellScore:
+    means = [result["tuned_mean"] for result in by_seed.values()]
+    pairs = [result["tuned_mean"] - full[seed]["tuned_mean"] for seed, result in by_seed.items() if seed in full]
+    kls = [result["loss_kl"] for result in by_seed.values() if "loss_kl" in result]
+    information = [r["routing"]["mutual_information"] for r in by_seed.values() if r.get("routing")]
+    return CellScore(
+        name=name,
+        seeds=len(means),
+        mean=_mean(means),
+        deviation=math.sqrt(sum((m - _mean(means)) ** 2 for m in means) / (len(means) - 1)) if len(means) > 1 else None,
+        against_full=_mean(pairs) if pairs else None,
+        kl=_mean(kls) if kls else None,
+        mutual_information=_mean(information) if information else None,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,60 @@
+"""`topiclora`: the Typer application and the one place where errors become exit codes.
+
+Commands import the library inside their bodies, so that `topiclora --help` answers at once.
+"""
+
+import errno
+import sys
+from typing import Annotated
+
+import typer
+
+from topiclora_cli import __version__
+from topiclora_cli.cli import ablate, build_graph, evaluate, merge, quickstart, recipes, runs, train
+from topiclora_cli.cli.console import fail
+from topiclora_cli.errors import TopicLoraError
+
+app = typer.Typer(
+    name="topiclora",
+    help="Fine-tune a frozen language model with LoRA experts whose routing is anchored in topics.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("quickstart")(quickstart.quickstart)
+app.command("build-graph")(build_graph.build_graph)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("merge")(merge.merge)
+app.command("ablate")(ablate.ablate)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"topiclora {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exits 2 on a mistake of the user's, 130 or 143 after a signal."""
+    try:
+        app(arguments)
+    except TopicLoraError as error:
+        fail(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        fail(f"No space left on the device while writing {error.filename or 'the run'}.", "Free some, or choose another --out.")
+        sys.exit(2)

@@ -1,0 +1,30 @@
+"""`topiclora build-graph`: topics become experts."""
+
+from typing import Annotated
+
+import typer
+
+from topiclora_cli.cli.console import TerminalProgress, console
+from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
+from topiclora_cli.cli.tables import graph_tables
+
+
+def build_graph(
+    recipe: RecipeOption = "quickstart",
+    run: RunOption = None,
+    out: OutOption = None,
+    overrides: SetOption = None,
+    experts: Annotated[
+        int | None, typer.Option("--experts", "-e", help="Number of experts; short for --set adapter.num_experts=N.")
+    ] = None,
+) -> None:
+    """Build the topic graph: embed topics, train the GNN, place the experts, assign topics to them."""
+    changes = [*(overrides or []), *([f"adapter.num_experts={experts}"] if experts is not None else [])]
+    settings, directory = start_or_open(None if run else recipe, changes, run, out)
+    from topiclora_cli import pipeline
+
+    with directory.lock():
+        result = pipeline.build_graph(settings, directory, TerminalProgress())
+    for table in graph_tables(result):
+        console.print(table)
+    console.print(f"Graph: {result.folder}\nNext:  topiclora train --run {directory.path}", soft_wrap=True)

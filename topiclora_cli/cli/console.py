@@ -1,0 +1,80 @@
+"""The terminal: bars with rate and time left where somebody watches, plain lines where nobody does."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.progress import Task
+from rich.text import Text
+
+from topiclora_cli.progress import Advance
+
+PLAIN_INTERVAL = 20.0  # seconds between two lines of a bar that nobody watches
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def fail(message: str, hint: str = "") -> None:
+    """Print an error as one line, with what to do about it."""
+    errors.print(Text.assemble(("error: ", "bold red"), " ".join(f"{message} {hint}".split())), soft_wrap=True)
+
+
+class TerminalProgress:
+    """The display that the library's Progress protocol asks for."""
+
+    def say(self, text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    @contextmanager
+    def track(self, label: str, total: int) -> Iterator[Advance]:
+        if console.is_terminal:
+            with _bar() as bar:
+                task = bar.add_task(label, total=total, note="")
+                yield lambda steps, note: bar.update(task, advance=steps, note=note)
+        else:
+            yield _PlainBar(label, total).advance
+
+
+class _PlainBar:
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total, self.done = label, total, 0
+        self.started = self.printed = time.monotonic()
+
+    def advance(self, steps: int, note: str) -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now - self.printed < PLAIN_INTERVAL and self.done < self.total:
+            return
+        self.printed = now
+        rate = self.done / max(1e-9, now - self.started)
+        left = (self.total - self.done) / max(1e-9, rate)
+        print(f"{self.label} {self.done}/{self.total}  {rate:.2f}/s  {left:.0f} s left  {note}".rstrip(), flush=True)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.2f}/s" if task.speed else "", style="progress.data.speed")
+
+
+def _bar() -> RichProgress:
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+def flush() -> None:
+    """Push out what is buffered before a process ends."""
+    sys.stdout.flush()
+    sys.stderr.flush()

@@ -1,0 +1,44 @@
+"""`topiclora eval`: the tuned model beside its base, by lm-evaluation-harness."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topiclora_cli.cli.console import TerminalProgress, console
+from topiclora_cli.cli.options import RunOption, SetOption, open_run
+from topiclora_cli.cli.tables import eval_table
+
+
+def evaluate(
+    run: RunOption = None,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", "-t", help="Comma-separated lm-eval tasks, stock or ours (default: the recipe's).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Questions per task.")] = None,
+    include_path: Annotated[
+        Path | None, typer.Option("--include-path", help="Folder with lm-eval task files of your own.")
+    ] = None,
+    num_fewshot: Annotated[int | None, typer.Option("--num-fewshot", min=0, help="Examples shown before each question.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
+    base: Annotated[bool | None, typer.Option("--base/--no-base", help="Measure the base model too.")] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Evaluate a run's adapter and its base model on the same questions."""
+    given = {
+        "tasks": None if tasks is None else "[" + tasks + "]",
+        "limit": limit,
+        "include_path": include_path,
+        "num_fewshot": num_fewshot,
+        "batch_size": batch_size,
+        "base": base,
+    }
+    changes = [*(overrides or []), *(f"eval.{key}={value}" for key, value in given.items() if value is not None)]
+    settings, directory = open_run(run, changes)
+    directory.require("adapter", made_by="train")
+    from topiclora_cli import pipeline
+
+    with directory.lock():
+        result = pipeline.evaluate(settings, directory, TerminalProgress())
+    console.print(eval_table(result))
+    console.print(f"Results: {directory.path / 'eval'}", soft_wrap=True)

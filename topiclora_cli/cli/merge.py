@@ -1,0 +1,27 @@
+"""`topiclora merge`: fixed gates, a stock LoRA, a dense model, and what that costs."""
+
+from typing import Annotated
+
+import typer
+
+from topiclora_cli.cli.console import TerminalProgress, console
+from topiclora_cli.cli.options import RunOption, SetOption, open_run
+from topiclora_cli.cli.tables import merge_table
+
+
+def merge(
+    run: RunOption = None,
+    gates: Annotated[
+        str | None, typer.Option("--gates", help="'mean' routing of the calibration prompts, or 'topic:NAME'.")
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Export a run's adapter with fixed gates, for tools that know only plain LoRA or dense weights."""
+    changes = [*(overrides or []), *([f"merge.gates={gates}"] if gates is not None else [])]
+    settings, directory = open_run(run, changes)
+    directory.require("adapter", made_by="train")
+    from topiclora_cli import pipeline
+
+    with directory.lock():
+        result = pipeline.merge(settings, directory, TerminalProgress())
+    console.print(merge_table(result))

@@ -1,0 +1,54 @@
+"""Options that several commands share, and what they mean together: which recipe, which run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import Recipe, dump_recipe, load_recipe
+from topiclora_cli.rundir import RECIPE, RunDir, latest_run, list_runs, new_run_path
+
+RUNS = "runs"
+
+RecipeOption = Annotated[str | None, typer.Option("--recipe", "-r", help="A recipe file, or the name of a bundled one.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
+]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Work in this run (default: the latest under runs/).")]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the new run (default: runs/NAME-TIME).")]
+
+
+def start_run(recipe_name: str, overrides: list[str] | None, out: Path | None) -> tuple[Recipe, RunDir]:
+    """A new run of a recipe."""
+    recipe = load_recipe(recipe_name, overrides or [])
+    path = out or new_run_path(RUNS, recipe.name)
+    return recipe, RunDir.create(path, recipe_yaml=dump_recipe(recipe), name=recipe.name, seed=recipe.seed)
+
+
+def open_run(run: Path | None, overrides: list[str] | None) -> tuple[Recipe, RunDir]:
+    """An existing run, by default the latest, with its recipe; overrides apply to this call only."""
+    directory = RunDir(run) if run is not None else latest_run(RUNS)
+    return load_recipe(str(directory.path / RECIPE), overrides or []), directory
+
+
+def start_or_open(
+    recipe_name: str | None, overrides: list[str] | None, run: Path | None, out: Path | None, *, resume: bool = False
+) -> tuple[Recipe, RunDir]:
+    """The run that --recipe, --run, --out and --resume point to together.
+
+    --resume continues the run at --out, else the latest of that recipe. Raises TopicLoraError where they contradict.
+    """
+    if run is not None and (recipe_name is not None or out is not None):
+        raise TopicLoraError("--run cannot be combined with --recipe or --out.", "A run carries its own recipe.")
+    if recipe_name is None:
+        return open_run(run or out, overrides)
+    if not resume:
+        return start_run(recipe_name, overrides, out)
+    if out is not None:
+        return open_run(out, overrides)
+    name = load_recipe(recipe_name, overrides or []).name
+    earlier = [candidate for candidate in list_runs(RUNS) if candidate.manifest.get("name") == name]
+    if not earlier:
+        raise TopicLoraError(f"There is no run of {name!r} under {RUNS}/ to resume.", "Start it without --resume.")
+    return open_run(earlier[-1].path, overrides)

@@ -1,0 +1,44 @@
+"""`topiclora recipes`: list, show and copy the bundled recipes."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.syntax import Syntax
+from rich.table import Table
+
+from topiclora_cli.cli.console import console
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import bundled_recipes, find_recipe
+
+app = typer.Typer(help="List, show and copy the bundled recipes.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_() -> None:
+    """Name and first line of every bundled recipe."""
+    table = Table("recipe", "what it does", box=None)
+    for name, path in bundled_recipes().items():
+        table.add_row(name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
+    console.print(table)
+
+
+@app.command()
+def show(name: str) -> None:
+    """Print a recipe."""
+    text = find_recipe(name).read_text(encoding="utf-8")
+    console.print(Syntax(text, "yaml", background_color="default") if console.is_terminal else text, soft_wrap=True)
+
+
+@app.command()
+def copy(
+    name: str, to: Annotated[Path | None, typer.Argument(help="Where to (default: NAME.yaml in this folder).")] = None
+) -> None:
+    """Copy a recipe so that you can change it."""
+    source = find_recipe(name)
+    target = to or Path(source.name)
+    if target.exists():
+        raise TopicLoraError(f"{target} exists already.", "Name another target.")
+    shutil.copyfile(source, target)
+    console.print(f"Copied to {target}. Run it with: topiclora train --recipe {target}", soft_wrap=True)

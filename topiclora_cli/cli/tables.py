@@ -1,0 +1,115 @@
+"""Results as tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from topiclora_cli.formats import number, percent, points
+
+if TYPE_CHECKING:
+    from topiclora_cli.ablation.runner import CellScore
+    from topiclora_cli.pipeline import GraphResult, MergeResult
+    from topiclora_cli.training.fit import TrainResult
+
+MAX_TOPIC_ROWS = 16
+
+
+def graph_tables(result: "GraphResult") -> list[Table]:
+    """Topics by expert, and the separation of the expert vectors."""
+    report = result.report
+    experts = Table("expert", "topics", title="Topics by expert", title_justify="left", box=None)
+    for expert, names in report["topics_by_expert"].items():
+        experts.add_row(str(expert), ", ".join(names))
+    separation = report["separation"]
+    facts = Table(title="Graph", title_justify="left", box=None, show_header=False)
+    facts.add_row("topics, edges, experts", f"{report['topics']}, {report['edges']}, {report['experts']}")
+    for key, value in separation.items():
+        facts.add_row(f"expert vectors: {key.replace('_', ' ')}", f"{value:.3f}")
+    facts.add_row("modularity", f"{report['assignment']['modularity']:.3f}")
+    return [experts, facts]
+
+
+def train_table(result: "TrainResult") -> Table:
+    """Steps, parameters and the losses of the last step."""
+    table = Table(title="Training", title_justify="left", box=None, show_header=False)
+    table.add_row("steps, examples", f"{result.steps}, {result.examples}")
+    table.add_row("trainable parameters", f"{result.total_parameters:,}")
+    table.add_row("activated per token", f"{result.activated_parameters:,}")
+    for name in ("loss", "loss_lm", "loss_kl", "routing_entropy"):
+        if name in result.final:
+            table.add_row(name.replace("_", " "), f"{result.final[name]:.4f}")
+    return table
+
+
+def eval_table(result: Mapping[str, Any]) -> Table:
+    """Accuracy per task with standard errors; base and difference where the base was measured."""
+    with_base = result["base_mean"] is not None
+    columns = ["task", "n", *(["base"] if with_base else []), "tuned", *(["difference"] if with_base else [])]
+    table = Table(*columns, title="Accuracy in %, ± standard error", title_justify="left", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = [*result["tasks"], {**_mean_row(result), "task": "mean", "count": ""}]
+    for row in rows:
+        cells = [row["task"], str(row["count"])]
+        if with_base:
+            cells.append(_score(row["base"], row["base_stderr"]))
+        cells.append(_score(row["tuned"], row["tuned_stderr"]))
+        if with_base:
+            cells.append(f"{100 * row['delta']:+.1f} ± {100 * row['delta_stderr']:.1f}")
+        table.add_row(*cells, style="bold" if row["task"] == "mean" else None)
+    return table
+
+
+def routing_table(routing: Mapping[str, Any]) -> Table:
+    """Mean gate of every expert by topic, the largest of each row in bold."""
+    by_topic = routing["by_topic"]
+    experts = len(next(iter(by_topic.values())))
+    title = (
+        f"Routing by topic, gates in % (effective experts {routing['effective_experts']:.1f} of {experts}, "
+        f"mutual information {routing['mutual_information']:.2f} nats)"
+    )
+    table = Table("topic", *(str(e) for e in range(experts)), title=title, title_justify="left", box=None)
+    for topic, gates in list(by_topic.items())[:MAX_TOPIC_ROWS]:
+        top = max(gates)
+        table.add_row(topic, *(f"[bold]{100 * g:.0f}[/bold]" if g == top else f"{100 * g:.0f}" for g in gates))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def merge_table(result: "MergeResult") -> Table:
+    """Where the export lies and how far it is from the routed model."""
+    table = Table(title=f"Export with fixed gates ({result.gates})", title_justify="left", box=None, show_header=False)
+    for name, folder in result.folders.items():
+        table.add_row(name, str(folder))
+    table.add_row("KL(routed || export)", f"{result.gap.kl:.4f} nats per answer token")
+    table.add_row("same top token", f"{100 * result.gap.agreement:.1f} % of {result.gap.tokens} answer tokens")
+    return table
+
+
+def ablation_table(scores: Sequence["CellScore"]) -> Table:
+    """Cells by mean accuracy and deviation over seeds."""
+    table = Table("cell", "seeds", "accuracy", "dev.", "vs full", "KL", "MI", title="Ablation", title_justify="left", box=None)
+    for s in scores:
+        table.add_row(
+            s.name,
+            str(s.seeds),
+            percent(s.mean),
+            percent(s.deviation),
+            points(s.against_full),
+            number(s.kl),
+            number(s.mutual_information),
+        )
+    return table
+
+
+def _mean_row(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: result[f"{key.split('_')[0]}_mean{'_stderr' if 'stderr' in key else ''}"] for key in _MEAN_KEYS}
+
+
+_MEAN_KEYS = ("base", "base_stderr", "tuned", "tuned_stderr", "delta", "delta_stderr")
+
+
+def _score(value: float, stderr: float) -> str:
+    return f"{100 * value:.1f} ± {100 * stderr:.1f}"

@@ -1,0 +1,33 @@
+"""`topiclora train`: router and experts, by the dual loss."""
+
+from typing import Annotated
+
+import typer
+
+from topiclora_cli.cli.console import TerminalProgress, console, fail
+from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
+from topiclora_cli.cli.tables import train_table
+
+
+def train(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    out: OutOption = None,
+    overrides: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last sound checkpoint.")] = False,
+) -> None:
+    """Train an adapter on a recipe's data; builds the topic graph first where the run has none."""
+    settings, directory = start_or_open(recipe, overrides, run, out, resume=resume)
+    from topiclora_cli import pipeline
+    from topiclora_cli.training.fit import Interrupted
+
+    try:
+        with directory.lock():
+            if settings.adapter.method == "topiclora" and not directory.is_done("graph"):
+                pipeline.build_graph(settings, directory, TerminalProgress())
+            result = pipeline.train(settings, directory, TerminalProgress(), resume=resume)
+    except Interrupted as stop:
+        fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: topiclora train --run {directory.path} --resume")
+        raise typer.Exit(stop.exit_code) from None
+    console.print(train_table(result))
+    console.print(f"Adapter: {directory.path / 'adapter'}\nNext:    topiclora eval --run {directory.path}", soft_wrap=True)

@@ -1,0 +1,114 @@
+"""The hand-off to lm-evaluation-harness; the only file that imports it.
+
+The harness runs in this process on the model object itself, so an adapter needs no export to be measured.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.evaluation.results import EvalResults
+
+OUR_TASKS = Path(__file__).parent / "tasks"
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """What to run: task names (stock, ours, or under `include_path`), questions per task, shots, batch size."""
+
+    tasks: Sequence[str]
+    limit: int | None = None
+    num_fewshot: int | None = None
+    batch_size: int = 16
+    include_path: str | None = None
+    bfloat16: bool = False
+
+
+def make_task_manager(request: EvalRequest) -> Any:
+    """An lm-eval TaskManager that knows every requested task.
+
+    Indexing lm-eval's own thousands of tasks takes many seconds, so they are read only when one is asked for. Raises
+    TopicLoraError with the nearest names for a task nobody knows, and for an include path that does not exist.
+    """
+    _quiet()
+    from lm_eval.tasks import TaskManager
+
+    paths = [str(OUR_TASKS)]
+    if request.include_path is not None:
+        if not Path(request.include_path).is_dir():
+            raise TopicLoraError(f"eval.include_path {request.include_path!r} is not a folder.", "Name a folder of task YAMLs.")
+        paths.append(request.include_path)
+    manager = TaskManager(include_path=paths, include_defaults=False)
+    if not all(manager.match_tasks([task]) for task in request.tasks):
+        manager = TaskManager(include_path=paths, include_defaults=True)
+    for task in request.tasks:
+        if not manager.match_tasks([task]):
+            raise TopicLoraError(f"lm-eval has no task {task!r}.", nearest(task, manager.all_tasks))
+    return manager
+
+
+def run_harness(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    request: EvalRequest,
+    *,
+    label: str,
+    output_path: Path,
+    manager: Any = None,
+) -> EvalResults:
+    """Evaluate `model` and write lm-eval's own results file and samples under `output_path/label`.
+
+    Raises TopicLoraError where a task is unknown or its data cannot be loaded.
+    """
+    manager = manager or make_task_manager(request)
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+    from lm_eval.models.huggingface import HFLM
+
+    tracker = EvaluationTracker(output_path=str(output_path))
+    harness_model = HFLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        batch_size=request.batch_size,
+        mixed_precision_dtype="bfloat16" if request.bfloat16 else None,
+    )
+    side = tokenizer.padding_side
+    try:
+        raw = simple_evaluate(
+            model=harness_model,
+            model_args={"pretrained": label},
+            tasks=manager.match_tasks(list(request.tasks)),
+            num_fewshot=request.num_fewshot,
+            limit=request.limit,
+            batch_size=request.batch_size,
+            task_manager=manager,
+            evaluation_tracker=tracker,
+            bootstrap_iters=0,
+        )
+    except (ConnectionError, FileNotFoundError) as error:
+        raise TopicLoraError(
+            f"The data of {', '.join(request.tasks)} cannot be loaded: {str(error).splitlines()[0]}",
+            "Connect to a hub, or point --include-path at tasks over local files.",
+        ) from None
+    finally:
+        tokenizer.padding_side = side
+    samples = raw.pop("samples")
+    tracker.save_results_aggregated(results=raw, samples=samples)
+    for task, rows in samples.items():
+        tracker.save_results_samples(task_name=task, samples=rows)
+    return EvalResults.from_harness(raw, samples, label=label)
+
+
+def _quiet() -> None:
+    """Keep the harness's bars on terminals only and its notices out of the way."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    for name in ("lm_eval", "lm-eval", "datasets", "evaluate"):
+        logging.getLogger(name).setLevel(logging.ERROR)

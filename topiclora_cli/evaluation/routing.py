@@ -1,0 +1,60 @@
+"""What the routers do with topics: the routing-by-topic table and the numbers that tell meaning from collapse."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RoutingReport:
+    """Routing of a set of tagged examples, averaged over the adapted linears.
+
+    by_topic: topic -> mean gates (E,) as a list; effective_experts: 1 / sum_e load_e^2, from 1 (collapse) to E;
+    entropy: of one example's gates over ln E; mutual_information: nats between topic and expert;
+    largest_load: share of the busiest expert.
+    """
+
+    by_topic: dict[str, list[float]]
+    effective_experts: float
+    entropy: float
+    mutual_information: float
+    largest_load: float
+
+
+def routing_report(gates: Mapping[str, Tensor], topics: Sequence[Sequence[str]]) -> RoutingReport:
+    """Summarise per-example gates (adapted linear -> (N, E)) by the examples' topics.
+
+    An example with several topics counts for each in equal parts.
+    """
+    mean = torch.stack(list(gates.values())).mean(0)  # (N, E)
+    mean = mean / mean.sum(-1, keepdim=True).clamp_min(1e-12)
+    names = sorted({topic for tags in topics for topic in tags})
+    membership = torch.zeros(len(names), len(topics))
+    for column, tags in enumerate(topics):
+        for topic in tags:
+            membership[names.index(topic), column] = 1 / len(tags)
+    mass = membership @ mean  # (T, E): joint weight of topic and expert
+    rows = mass / mass.sum(-1, keepdim=True).clamp_min(1e-12)
+    load = mean.mean(0)
+    experts = mean.shape[-1]
+    return RoutingReport(
+        by_topic={name: [round(v, 4) for v in row.tolist()] for name, row in zip(names, rows, strict=True)},
+        effective_experts=float(1 / load.square().sum()),
+        entropy=float(_entropy(mean).mean() / math.log(experts)) if experts > 1 else 0.0,
+        mutual_information=_mutual_information(mass),
+        largest_load=float(load.max()),
+    )
+
+
+def _mutual_information(mass: Tensor) -> float:
+    if mass.numel() == 0 or float(mass.sum()) == 0:
+        return 0.0
+    joint = mass / mass.sum()
+    return float(_entropy(joint.sum(0)) + _entropy(joint.sum(1)) - _entropy(joint.flatten()))
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return -(probabilities * probabilities.clamp_min(1e-12).log()).sum(-1)

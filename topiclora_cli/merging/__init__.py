@@ -1,0 +1,1 @@
+"""From a routed mixture to something any LoRA server loads, with the loss of doing so measured."""

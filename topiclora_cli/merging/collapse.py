@@ -1,0 +1,38 @@
+"""Fixed gates turn the mixture into one plain LoRA, exactly: A stacked, B scaled and set side by side."""
+
+from collections.abc import Mapping
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraLayer
+from topiclora_cli.errors import TopicLoraError
+
+
+def collapse_to_lora(routed: PeftModel, base: PreTrainedModel, gates: Mapping[str, Tensor]) -> PeftModel:
+    """Wrap `base` in a stock LoRA of rank E*r that equals `routed` under fixed gates.
+
+    gates: adapted linear -> (E,). `base` must be a model of its own, since `routed` has its layers replaced. Raises
+    TopicLoraError where the adapter is no mixture or gates are missing.
+    """
+    adapter = routed.active_adapters[0]
+    config = routed.peft_config[adapter]
+    if not isinstance(config, TopicLoraConfig):
+        raise TopicLoraError(f"A {config.peft_type.value} adapter needs no merging here.", "Use peft's merge_and_unload.")
+    layers = {m.name: m for m in routed.modules() if isinstance(m, TopicLoraLayer) and adapter in m.topiclora_A}
+    if missing := sorted(set(layers) - set(gates)):
+        raise TopicLoraError(f"No gates for {missing[0]} and {len(missing) - 1} more.", "Observe the whole model.")
+    rank = config.num_experts * config.r
+    # alpha = rank makes the LoRA's own scaling one; the mixture's is already in B.
+    lora_config = LoraConfig(r=rank, lora_alpha=rank, target_modules=sorted(layers), task_type="CAUSAL_LM")
+    lora = get_peft_model(base, lora_config)
+    modules = dict(lora.base_model.model.named_modules())
+    with torch.no_grad():
+        for name, layer in layers.items():
+            lora_a, lora_b = layer.as_lora(adapter, gates[name])
+            modules[name].lora_A["default"].weight.copy_(lora_a)
+            modules[name].lora_B["default"].weight.copy_(lora_b)
+    lora.peft_config["default"].base_model_name_or_path = config.base_model_name_or_path
+    return lora.eval()  # type: ignore[return-value]

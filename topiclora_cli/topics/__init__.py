@@ -1,0 +1,67 @@
+"""Stages 1 and 2: from a taxonomy of topics to expert vectors, and from a prompt to a prior over experts.
+
+Names load what they need when first used: reading a saved graph must not import torch_geometric.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "Taxonomy": "taxonomy",
+    "Topic": "taxonomy",
+    "load_taxonomy": "taxonomy",
+    "Encoder": "encoder",
+    "HashEncoder": "encoder",
+    "LmEncoder": "encoder",
+    "SentenceEncoder": "encoder",
+    "make_encoder": "encoder",
+    "fit_topic_graph": "fit",
+    "calibrate": "projector",
+    "fit_projector": "projector",
+    "PriorBatch": "prior",
+    "TopicPrior": "prior",
+    "prior_from_embeddings": "prior",
+    "prior_from_tags": "prior",
+    "TopicGraph": "store",
+    "assignment_report": "experts",
+    "separation_report": "experts",
+    "plot_graph": "plot",
+}
+
+if TYPE_CHECKING:
+    from topiclora_cli.topics.encoder import Encoder, HashEncoder, LmEncoder, SentenceEncoder, make_encoder
+    from topiclora_cli.topics.experts import assignment_report, separation_report
+    from topiclora_cli.topics.fit import fit_topic_graph
+    from topiclora_cli.topics.plot import plot_graph
+    from topiclora_cli.topics.prior import PriorBatch, TopicPrior, prior_from_embeddings, prior_from_tags
+    from topiclora_cli.topics.projector import calibrate, fit_projector
+    from topiclora_cli.topics.store import TopicGraph
+    from topiclora_cli.topics.taxonomy import Taxonomy, Topic, load_taxonomy
+
+__all__ = [
+    "Encoder",
+    "HashEncoder",
+    "LmEncoder",
+    "PriorBatch",
+    "SentenceEncoder",
+    "Taxonomy",
+    "Topic",
+    "TopicGraph",
+    "TopicPrior",
+    "assignment_report",
+    "calibrate",
+    "fit_projector",
+    "fit_topic_graph",
+    "load_taxonomy",
+    "make_encoder",
+    "plot_graph",
+    "prior_from_embeddings",
+    "prior_from_tags",
+    "separation_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

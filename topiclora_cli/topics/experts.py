@@ -1,0 +1,174 @@
+"""Expert vectors, and what makes them good ones.
+
+Each expert is a unit vector in the space of topic vectors; a topic belongs to the experts it points at. Four forces shape
+both: linked topics attract (link), experts gather communities of the graph (modularity), share the topics evenly (balance)
+and keep apart from each other (separation). Losses are plain functions of tensors, so that each can be checked by hand.
+
+Every loss here is our reconstruction: the TopicLoRA abstract (AAAI 2026) names the aims and gives no equations.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from topiclora_cli.errors import TopicLoraError
+
+SeparationKind = Literal["margin", "orthogonal", "etf", "none"]
+
+
+class ExpertHead(nn.Module):
+    """Expert vectors C (E, d) of unit length and the soft assignment S (T, E) of topics to them.
+
+    S = softmax over experts of z.c / temperature. Raises TopicLoraError for fewer topics than experts.
+    """
+
+    def __init__(self, z: Tensor, num_experts: int, *, temperature: float) -> None:
+        """Place the experts on far-apart topics of z (T, d), k-means++ fashion, so that none starts without a topic."""
+        super().__init__()
+        self.temperature = temperature
+        self.raw = nn.Parameter(z[spread_seeds(z, num_experts)].detach().clone())
+
+    @property
+    def vectors(self) -> Tensor:
+        return F.normalize(self.raw, dim=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.softmax(z @ self.vectors.T / self.temperature, dim=1)
+
+
+def spread_seeds(z: Tensor, count: int) -> list[int]:
+    """Indices of `count` different rows of z (T, d), drawn far apart (k-means++, Arthur and Vassilvitskii, 2007).
+
+    Draws from the global generator. Raises TopicLoraError when there are fewer rows.
+    """
+    if count > len(z):
+        raise TopicLoraError(f"{count} experts for {len(z)} topics.", "Use at most as many experts as topics.")
+    chosen = [int(torch.randint(len(z), ()))]
+    while len(chosen) < count:
+        distance = torch.cdist(z, z[chosen]).amin(1).square()
+        # The floor keeps the draw possible when all rows left coincide with chosen ones.
+        distance = distance.clamp_min(1e-12).index_fill(0, torch.tensor(chosen), 0.0)
+        chosen.append(int(torch.multinomial(distance, 1)))
+    return chosen
+
+
+def link_loss(*, z: Tensor, weight: Tensor, temperature: float = 0.5, negatives: float = 5.0) -> Tensor:
+    """Linked topics should point the same way, unlinked ones apart; z (T, d), weight (T, T), a scalar.
+
+    Mean over links of -ln sigma(z_s.z_t / temperature), plus `negatives` times the mean over non-links of
+    -ln(1 - sigma(.)), over 1 + negatives: the expectation of drawing that many non-links per link.
+    """
+    score = z @ z.T / temperature
+    linked = weight > 0
+    off_diagonal = ~torch.eye(len(z), dtype=torch.bool)
+    pull, push = -F.logsigmoid(score[linked]), -F.logsigmoid(-score[~linked & off_diagonal])
+    # A complete graph has no non-links; the mean of nothing would be NaN.
+    return (pull.mean() + negatives * (push.mean() if push.numel() else 0.0)) / (1 + negatives)
+
+
+def modularity_loss(*, assignment: Tensor, weight: Tensor) -> Tensor:
+    """Minus the soft modularity of S (T, E) on the graph (T, T), in [-1, 0.5].
+
+    -(1/2M) Tr(S' (A - k k'/2M) S) with degrees k (Newman, 2006; as a loss in DMoN, Tsitsulin et al., arXiv 2006.16904).
+    """
+    degree = weight.sum(1)
+    total = degree.sum()
+    inside = ((weight @ assignment) * assignment).sum()
+    expected = (degree @ assignment).square().sum() / total
+    return -(inside - expected) / total
+
+
+def balance_loss(*, assignment: Tensor) -> Tensor:
+    """(sqrt(E)/T) ||sum over topics of S||_2 - 1 for S (T, E): 0 when shares are even, sqrt(E) - 1 when one has all.
+
+    The collapse regulariser of DMoN (arXiv 2006.16904).
+    """
+    topics, experts = assignment.shape
+    return math.sqrt(experts) / topics * assignment.sum(0).norm() - 1
+
+
+def affinity(*, assignment: Tensor, weight: Tensor) -> Tensor:
+    """How strongly the graph ties two experts' topics, kappa (E, E) in [0, 1]: S'AS over the root of its diagonal."""
+    ties = assignment.T @ weight @ assignment
+    own = ties.diagonal().clamp_min(1e-12)
+    return (ties / torch.sqrt(own[:, None] * own[None, :])).clamp(0, 1)
+
+
+def separation_loss(
+    *, vectors: Tensor, kind: SeparationKind = "margin", kappa: Tensor | None = None, top_cosine: float = 0.3
+) -> Tensor:
+    """Keep the expert vectors C (E, d, unit rows) apart; a mean over pairs, a scalar.
+
+    margin: max(0, cos - m)^2 with m from -1/(E-1), the simplex bound, for experts of unrelated topics (kappa 0) up to
+    `top_cosine` for experts of closely tied topics (kappa 1); kappa (E, E) gets no gradient. orthogonal: cos^2.
+    etf: (cos + 1/(E-1))^2, an equiangular simplex (Papyan et al., arXiv 2008.08186). none: 0.
+    Raises TopicLoraError for another kind.
+    """
+    experts = len(vectors)
+    above = torch.triu_indices(experts, experts, 1)
+    cosine = (vectors @ vectors.T)[above[0], above[1]]  # (E (E - 1) / 2,)
+    bound = -1 / (experts - 1)
+    if kind == "none":
+        return cosine.new_zeros(())
+    if kind == "orthogonal":
+        return cosine.square().mean()
+    if kind == "etf":
+        return (cosine - bound).square().mean()
+    if kind == "margin":
+        tied = torch.zeros_like(cosine) if kappa is None else kappa.detach()[above[0], above[1]]
+        return (cosine - (bound + (top_cosine - bound) * tied)).clamp_min(0).square().mean()
+    raise TopicLoraError(f"Unknown separation '{kind}'.", "Use margin, orthogonal, etf or none.")
+
+
+@dataclass(frozen=True)
+class SeparationReport:
+    """Cosines between expert vectors, and their smallest angle beside the best any E vectors can have, in degrees."""
+
+    min_cosine: float
+    mean_cosine: float
+    max_cosine: float
+    min_angle: float
+    simplex_angle: float
+
+
+def separation_report(vectors: Tensor) -> SeparationReport:
+    """Measure how far apart the rows of C (E, d) are; the bound is arccos(-1/(E-1))."""
+    unit = F.normalize(vectors.double(), dim=1)
+    above = torch.triu_indices(len(unit), len(unit), 1)
+    cosine = (unit @ unit.T)[above[0], above[1]].clamp(-1, 1)
+    low, mean, high = (float(v) for v in (cosine.min(), cosine.mean(), cosine.max()))
+    degrees = math.degrees(math.acos(high)), math.degrees(math.acos(-1 / (len(unit) - 1)))
+    return SeparationReport(low, mean, high, *degrees)
+
+
+@dataclass(frozen=True)
+class AssignmentReport:
+    """Who owns what: topics per expert (by arg-max), mean entropy of S's rows in [0, 1], modularity, lonely topics."""
+
+    topics_per_expert: tuple[int, ...]
+    entropy: float
+    modularity: float
+    isolated: tuple[int, ...]
+
+    @property
+    def dead(self) -> tuple[int, ...]:
+        """Experts that are no topic's first choice."""
+        return tuple(expert for expert, count in enumerate(self.topics_per_expert) if count == 0)
+
+
+def assignment_report(assignment: Tensor, weight: Tensor) -> AssignmentReport:
+    """Summarise S (T, E) on the graph (T, T); entropy is in units of ln E, modularity that of the arg-max partition."""
+    experts = assignment.shape[1]
+    owner = assignment.argmax(1)
+    hard = F.one_hot(owner, experts).to(weight.dtype)
+    entropy = -(assignment * assignment.clamp_min(1e-12).log()).sum(1).mean() / math.log(experts)
+    return AssignmentReport(
+        tuple(hard.sum(0).int().tolist()),
+        float(entropy),
+        -float(modularity_loss(assignment=hard, weight=weight)),
+        tuple((weight.sum(1) == 0).nonzero().flatten().tolist()),
+    )
