@@ -57,26 +57,28 @@ def tiny_model(tiny_model_dir):
     return AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
 
 
+def write_tiny_recipe(folder: Path, model: Path) -> Path:
+    """A recipe file that runs every stage on the tiny model in seconds."""
+    recipe = {
+        "name": "tiny",
+        "model": {"name": str(model)},
+        "graph": {"encoder": "hash", "steps": 20, "width": 16, "tagged_prompts": 64},
+        "adapter": {"r": 2, "num_experts": 4, "top_k": 2, "target_modules": ["q_proj", "down_proj"]},
+        "data": {"per_family": 4},
+        "train": {"batch_size": 8, "max_steps": 6, "learning_rate": 0.01, "save_steps": 2, "precision": "float32"},
+        "eval": {"tasks": ["topiclora_syllogisms", "topiclora_word_sorting"], "limit": 4},
+        "merge": {"calibration": 8},
+        "ablation": {"cells": {"kl_off": {"loss.kl_weight": 0.0}}, "seeds": [0]},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
 @pytest.fixture
 def tiny_recipe(tiny_model_dir, tmp_path) -> Path:
-    """A recipe file that runs every stage on the tiny model in seconds."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "name": "tiny",
-                "model": {"name": str(tiny_model_dir)},
-                "graph": {"encoder": "hash", "steps": 20, "width": 16, "tagged_prompts": 64},
-                "adapter": {"r": 2, "num_experts": 4, "top_k": 2, "target_modules": ["q_proj", "down_proj"]},
-                "data": {"per_family": 4},
-                "train": {"batch_size": 8, "max_steps": 6, "learning_rate": 1e-2, "save_steps": 2, "precision": "float32"},
-                "eval": {"tasks": ["topiclora_syllogisms", "topiclora_word_sorting"], "limit": 4},
-                "merge": {"calibration": 8},
-                "ablation": {"cells": {"kl_off": {"loss.kl_weight": 0.0}}, "seeds": [0]},
-            }
-        )
-    )
-    return path
+    """The tiny recipe, in the test's own folder."""
+    return write_tiny_recipe(tmp_path, tiny_model_dir)
 
 
 @pytest.fixture

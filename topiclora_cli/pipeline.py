@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import topiclora_cli.adapters as adapters
-from topiclora_cli.adapters.observe import autocast, observe_gates
+from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.presets import make_config
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
@@ -165,6 +165,7 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
     # Autocast alone would convert the frozen weights again for every generated token.
     dtype = "bfloat16" if request.bfloat16 else None
     manager = make_task_manager(request)
+    run.require(ADAPTER, made_by="train")
     with run.running("eval") as record:
         base_results = None
         folder = run.path / "eval"
@@ -189,7 +190,9 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
 def observe_routing(recipe: Recipe, base: BaseModel, model: PeftModel, *, limit: int = 128) -> RoutingReport | None:
     """Routing by topic on held-out tagged prompts; None for a plain LoRA or untagged data."""
     encoded = [e for e in _held_out(recipe, base, limit) if e.row.topics]
-    gates = observe_gates(model, _batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision))
+    gates = observe_gates(
+        model, _batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
+    )
     return routing_report(gates, [e.row.topics for e in encoded]) if gates else None
 
 
@@ -197,11 +200,11 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
     """Fix the gates, export a stock LoRA and a dense model, and measure how far the export is from the routed model."""
     section = recipe.merge
     if recipe.adapter.method != "topiclora":
-        raise TopicLoraError(f"adapter.method {recipe.adapter.method!r} needs no fixed gates.", "Use peft's merge_and_unload.")
+        raise TopicLoraError("The adapter is no mixture and needs no fixed gates.", "Use peft's merge_and_unload.")
     bfloat16 = use_bfloat16(recipe.train.precision)
+    rows = _with_gates_topic(section.gates, load_rows(recipe.data, seed=recipe.seed))[: section.calibration]
+    base, model = load_tuned(recipe, run)
     with run.running("merge") as record:
-        base, model = load_tuned(recipe, run)
-        rows = _with_gates_topic(section.gates, load_rows(recipe.data, seed=recipe.seed))[: section.calibration]
         calibration = encode_rows(rows, base.tokenizer, max_length=recipe.data.max_length)
         progress.say(f"Observing the routing of {len(calibration)} prompts ...")
         observed = observe_gates(model, _batches(base, calibration, tokens="all"), bfloat16=bfloat16)
@@ -210,7 +213,7 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
         routed = answer_log_probabilities(model, held_out, bfloat16=bfloat16)
         lora = collapse_to_lora(model, _load(recipe).model, gates)
         gap = measure_gap(routed, answer_log_probabilities(lora, held_out, bfloat16=bfloat16))
-        folders = {format_: run.path / "merged" / format_ for format_ in section.formats}
+        folders: dict[str, Path] = {format_: run.path / "merged" / format_ for format_ in section.formats}
         if "lora" in folders:
             save_adapter(lora, folders["lora"])
         if "dense" in folders:
@@ -245,7 +248,7 @@ def _load(recipe: Recipe, *, dtype: str | None = None) -> BaseModel:
         trust_remote_code=section.trust_remote_code,
     )
     if torch.cuda.is_available():
-        base.model.to("cuda")
+        base.model.to("cuda")  # type: ignore[arg-type]
     return base
 
 
@@ -254,20 +257,12 @@ def _encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
     if spec != "lm":
         return make_encoder(spec)
     base = base or _load(recipe)
-    return _Autocast(make_encoder(spec, model=base.model, tokenizer=base.tokenizer), recipe)
-
-
-class _Autocast:
-    """An encoder run under the recipe's precision."""
-
-    def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
-        self.encoder, self.id = encoder, encoder.id
-        self.bfloat16 = use_bfloat16(recipe.train.precision)
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with autocast(self.bfloat16, device):
-            return self.encoder.encode(texts)
+    return make_encoder(
+        f"lm:{recipe.model.name}",
+        model=base.model,
+        tokenizer=base.tokenizer,
+        bf16=use_bfloat16(recipe.train.precision),
+    )
 
 
 def _calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder) -> TopicGraph:
@@ -291,7 +286,9 @@ def _held_out(recipe: Recipe, base: BaseModel, limit: int) -> list[Encoded]:
     return encode_rows(rows, base.tokenizer, max_length=recipe.data.max_length)
 
 
-def _batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | None = None, size: int = 16) -> list[dict[str, Tensor]]:
+def _batches(
+    base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | None = None, size: int = 16
+) -> list[dict[str, Tensor]]:
     """Padded batches in the given order; with `tokens` ("prompt" or "all") they carry a token_mask and no labels."""
     collate = Collator(base.tokenizer.pad_token_id)
     batches = []

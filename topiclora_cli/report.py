@@ -41,7 +41,9 @@ def _graph(report: dict[str, Any]) -> str:
 
 
 def _train(record: dict[str, Any]) -> str:
-    losses = ", ".join(f"{k.removeprefix('loss_')} {v:.4f}" for k, v in record["final"].items() if k.startswith("loss_"))
+    losses = ", ".join(
+        f"{k.removeprefix('loss_')} {v:.4f}" for k, v in record["final"].items() if k.startswith("loss_")
+    )
     return (
         f"## Training\n\n{record['steps']} steps on {record['examples']} examples in {record['seconds']:.0f} s; "
         f"{record['total_parameters']:,} trainable parameters, {record['activated_parameters']:,} activated per token; "
@@ -67,7 +69,9 @@ def _eval(result: dict[str, Any]) -> str:
             f"information of topic and expert {routing['mutual_information']:.3f} nats, largest load "
             f"{percent(routing['largest_load'])} %. Gates in percent.\n"
         )
-        lines.append("| topic | " + " | ".join(str(e) for e in range(experts)) + " |\n" + "| --- " * (experts + 1) + "|")
+        lines.append(
+            "| topic | " + " | ".join(str(e) for e in range(experts)) + " |\n" + "| --- " * (experts + 1) + "|"
+        )
         for topic, gates in routing["by_topic"].items():
             lines.append(f"| {topic} | " + " | ".join(f"{100 * gate:.0f}" for gate in gates) + " |")
         lines.append("")

@@ -153,7 +153,7 @@ def _now() -> str:
 
 
 def _environment() -> dict[str, Any]:
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in _VERSIONED:
         try:
             versions[package] = metadata.version(package)

@@ -155,12 +155,12 @@ def test_checkpointing_leaves_gradients_and_recorded_routing_unchanged(settings,
         model.zero_grad()
         with record_routing() as record:
             loss = model(input_ids=TOKENS, labels=TOKENS).loss
-        entropy = sum((p := u.softmax(-1)).mul(p.log()).sum() for u in record.logits.values())
+        entropy = sum((u.softmax(-1) * u.log_softmax(-1)).sum() for u in record.logits.values())
         (loss + entropy).backward()
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4)
 
 
 def test_bfloat16_base_keeps_a_float32_adapter(settings, tiny_model_dir):

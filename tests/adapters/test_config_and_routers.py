@@ -76,12 +76,13 @@ def test_recorder_sees_each_layer_once_and_only_inside_the_block(tiny_model):
 def test_observed_gates_ignore_padding(tiny_model):
     model = get_peft_model(tiny_model, TopicLoraConfig(r=2, num_experts=4, target_modules=["q_proj"]))
     ones = torch.ones_like(TOKENS)
-    plain = {"input_ids": TOKENS, "attention_mask": ones, "position_ids": torch.arange(4).expand(2, -1), "token_mask": ones}
+    positions = torch.arange(4).expand(2, -1)
+    plain = {"input_ids": TOKENS, "attention_mask": ones, "position_ids": positions, "token_mask": ones}
     pad, zeros = torch.full((2, 3), 2), torch.zeros(2, 3, dtype=torch.long)
     padded = {
         "input_ids": torch.cat([pad, TOKENS], 1),
         "attention_mask": torch.cat([zeros, ones], 1),
-        "position_ids": torch.cat([zeros, plain["position_ids"]], 1),
+        "position_ids": torch.cat([zeros, positions], 1),
         "token_mask": torch.cat([zeros, ones], 1),
     }
     for name, gates in observe_gates(model, [plain]).items():

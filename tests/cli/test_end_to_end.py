@@ -9,31 +9,17 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import topiclora_cli.adapters  # noqa: F401 -- registers the method
+from tests.conftest import write_tiny_recipe
+from topiclora_cli.cli.app import main
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_model_dir, tmp_path_factory, request):
+def finished(tiny_model_dir, tmp_path_factory):
     """A run that went through `quickstart`, made once."""
-    import yaml
-
-    from topiclora_cli.cli.app import main
-
     folder = tmp_path_factory.mktemp("quick")
-    recipe = {
-        "name": "tiny",
-        "model": {"name": str(tiny_model_dir)},
-        "graph": {"encoder": "hash", "steps": 20, "width": 16, "tagged_prompts": 64},
-        "adapter": {"r": 2, "num_experts": 4, "top_k": 2, "target_modules": ["q_proj", "down_proj"]},
-        "data": {"per_family": 4},
-        "train": {"batch_size": 8, "max_steps": 6, "learning_rate": 1e-2, "save_steps": 2, "precision": "float32"},
-        "eval": {"tasks": ["topiclora_syllogisms", "topiclora_word_sorting"], "limit": 4},
-        "merge": {"calibration": 8},
-        "ablation": {"cells": {"kl_off": {"loss.kl_weight": 0.0}}},
-    }
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(recipe))
+    recipe = write_tiny_recipe(folder, tiny_model_dir)
     with pytest.raises(SystemExit) as stop:
-        main(["quickstart", "--recipe", str(path), "--out", str(folder / "run"), "--ablation-steps", "2"])
+        main(["quickstart", "--recipe", str(recipe), "--out", str(folder / "run"), "--ablation-steps", "2"])
     assert not stop.value.code
     return folder / "run"
 

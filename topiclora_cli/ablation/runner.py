@@ -30,12 +30,12 @@ class CellScore:
     mutual_information: float | None
 
 
-def run_grid(
-    recipe: Recipe, run: RunDir, progress: Progress, *, only: Sequence[str] | None = None
-) -> list[CellScore]:
+def run_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Sequence[str] | None = None) -> list[CellScore]:
     """Train and evaluate what is missing, then score all; writes `ablation/report.md` and `ablation/results.json`."""
     grid = make_grid(recipe, only=only)
     folder = run.path / "ablation"
+    for cell in grid:
+        _existing(folder / cell.folder, dump_recipe(cell.recipe))
     with run.running("ablation") as record:
         results: dict[str, dict[int, dict[str, Any]]] = {}
         for number, cell in enumerate(grid, 1):

@@ -1,7 +1,7 @@
 """peft methods of this project; importing this package registers them, so that stock peft and transformers load them.
 
-    import topiclora_cli.adapters
-    model = AutoModelForCausalLM.from_pretrained("runs/.../adapter")
+import topiclora_cli.adapters
+model = AutoModelForCausalLM.from_pretrained("runs/.../adapter")
 """
 
 from topiclora_cli.adapters.peft_type import register

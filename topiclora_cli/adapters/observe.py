@@ -15,7 +15,9 @@ def autocast(enabled: bool, device: torch.device) -> AbstractContextManager[None
 
 
 @torch.inference_mode()
-def observe_gates(model: nn.Module, batches: Iterable[Mapping[str, Tensor]], *, bfloat16: bool = False) -> dict[str, Tensor]:
+def observe_gates(
+    model: nn.Module, batches: Iterable[Mapping[str, Tensor]], *, bfloat16: bool = False
+) -> dict[str, Tensor]:
     """Mean gates of each example over its masked tokens: adapted linear -> (N, E) in float32.
 
     A batch has input_ids, attention_mask and position_ids (B, S) and token_mask (B, S), which tokens count.

@@ -18,7 +18,7 @@ def extend_peft_type(name: str) -> PeftType:
     member = str.__new__(PeftType, key)
     member._name_ = key
     member._value_ = key
-    member._sort_order_ = len(PeftType.__members__)
+    member._sort_order_ = len(PeftType.__members__)  # type: ignore[attr-defined]
     type.__setattr__(PeftType, key, member)
     PeftType._member_names_.append(key)
     PeftType._member_map_[key] = member

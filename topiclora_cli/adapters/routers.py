@@ -49,6 +49,12 @@ class TopicRouter(nn.Module):
         else:
             self.register_buffer("keys", keys.clone())
 
+    def restore_precision(self, keys: Tensor) -> None:
+        """Undo the rounding of a move to a half-precision base: peft casts parameters back, but not buffers."""
+        for name, buffer in list(self.named_buffers()):
+            if not buffer.is_meta:
+                setattr(self, name, keys.to(buffer.device))
+
     def forward(self, x: Tensor) -> Tensor:
         # Keys meet the weight, not the tokens: (E, d_k) @ (d_k, d_in) is small and saves a tensor per token.
         scores = (self.keys @ self.weight) * self.scale

@@ -56,5 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        fail(f"No space left on the device while writing {error.filename or 'the run'}.", "Free some, or choose another --out.")
+        fail(
+            f"No space left on the device while writing {error.filename or 'the run'}.",
+            "Free some, or choose another --out.",
+        )
         sys.exit(2)

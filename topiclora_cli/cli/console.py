@@ -1,17 +1,28 @@
 """The terminal: bars with rate and time left where somebody watches, plain lines where nobody does."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
+import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
-from rich.progress import Task
 from rich.text import Text
 
 from topiclora_cli.progress import Advance
+
+if TYPE_CHECKING:
+    from topiclora_cli.training.fit import Interrupted
 
 PLAIN_INTERVAL = 20.0  # seconds between two lines of a bar that nobody watches
 
@@ -22,6 +33,12 @@ errors = Console(stderr=True, highlight=False)
 def fail(message: str, hint: str = "") -> None:
     """Print an error as one line, with what to do about it."""
     errors.print(Text.assemble(("error: ", "bold red"), " ".join(f"{message} {hint}".split())), soft_wrap=True)
+
+
+def fail_interrupted(stop: "Interrupted", command: str) -> NoReturn:
+    """Say that training stopped on a signal and which command goes on, then exit with the signal's code."""
+    fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: {command}")
+    raise typer.Exit(stop.exit_code)
 
 
 class TerminalProgress:
@@ -72,9 +89,3 @@ def _bar() -> RichProgress:
         TextColumn("{task.fields[note]}"),
         console=console,
     )
-
-
-def flush() -> None:
-    """Push out what is buffered before a process ends."""
-    sys.stdout.flush()
-    sys.stderr.flush()

@@ -13,13 +13,16 @@ from topiclora_cli.cli.tables import eval_table
 def evaluate(
     run: RunOption = None,
     tasks: Annotated[
-        str | None, typer.Option("--tasks", "-t", help="Comma-separated lm-eval tasks, stock or ours (default: the recipe's).")
+        str | None,
+        typer.Option("--tasks", "-t", help="Comma-separated lm-eval tasks (default: the recipe's)."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Questions per task.")] = None,
     include_path: Annotated[
         Path | None, typer.Option("--include-path", help="Folder with lm-eval task files of your own.")
     ] = None,
-    num_fewshot: Annotated[int | None, typer.Option("--num-fewshot", min=0, help="Examples shown before each question.")] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option("--num-fewshot", min=0, help="Examples shown before each question.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
     base: Annotated[bool | None, typer.Option("--base/--no-base", help="Measure the base model too.")] = None,
     overrides: SetOption = None,

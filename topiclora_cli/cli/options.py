@@ -11,7 +11,9 @@ from topiclora_cli.rundir import RECIPE, RunDir, latest_run, list_runs, new_run_
 
 RUNS = "runs"
 
-RecipeOption = Annotated[str | None, typer.Option("--recipe", "-r", help="A recipe file, or the name of a bundled one.")]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", "-r", help="A recipe file, or the name of a bundled one.")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
 ]

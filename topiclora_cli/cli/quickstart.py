@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.rule import Rule
 
-from topiclora_cli.cli.console import TerminalProgress, console, fail
+from topiclora_cli.cli.console import TerminalProgress, console, fail_interrupted
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
 from topiclora_cli.cli.tables import ablation_table, eval_table, graph_tables, merge_table, routing_table
 from topiclora_cli.recipe import Recipe, build_recipe, with_overrides
@@ -52,8 +52,7 @@ def quickstart(
                 console.print(Rule("5  a small ablation", align="left"))
                 ablation = run_grid(_reduced(settings, ablation_steps), directory, progress, only=ABLATION_CELLS)
         except Interrupted as stop:
-            fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: topiclora quickstart --run {directory.path}")
-            raise typer.Exit(stop.exit_code) from None
+            fail_interrupted(stop, f"topiclora quickstart --run {directory.path}")
         write_report(directory)
     console.print(Rule("Summary", align="left"))
     console.print(graph_tables(graph)[0])

@@ -12,6 +12,8 @@ from topiclora_cli.rundir import RunDir, latest_run, list_runs
 
 app = typer.Typer(help="List runs and show what they hold.", no_args_is_help=True)
 
+_COLUMNS = ("state", "seconds", "started")
+
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of runs.")]
 
 
@@ -34,7 +36,7 @@ def show(run: Annotated[Path | None, typer.Argument(help="The run (default: the 
     console.print(f"[bold]{directory.path}[/bold]  recipe {manifest['name']}, seed {manifest['seed']}", soft_wrap=True)
     table = Table("stage", "state", "seconds", "result", box=None)
     for name, record in manifest["stages"].items():
-        facts = {k: v for k, v in record.items() if k not in ("state", "seconds", "started") and not isinstance(v, dict)}
+        facts = {k: v for k, v in record.items() if k not in _COLUMNS and not isinstance(v, dict)}
         shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
         table.add_row(name, record["state"], str(record.get("seconds", "")), shown)
     console.print(table)

@@ -90,7 +90,9 @@ def merge_table(result: "MergeResult") -> Table:
 
 def ablation_table(scores: Sequence["CellScore"]) -> Table:
     """Cells by mean accuracy and deviation over seeds."""
-    table = Table("cell", "seeds", "accuracy", "dev.", "vs full", "KL", "MI", title="Ablation", title_justify="left", box=None)
+    table = Table(
+        "cell", "seeds", "accuracy", "dev.", "vs full", "KL", "MI", title="Ablation", title_justify="left", box=None
+    )
     for s in scores:
         table.add_row(
             s.name,

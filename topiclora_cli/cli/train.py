@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from topiclora_cli.cli.console import TerminalProgress, console, fail
+from topiclora_cli.cli.console import TerminalProgress, console, fail_interrupted
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
 from topiclora_cli.cli.tables import train_table
 
@@ -27,7 +27,8 @@ def train(
                 pipeline.build_graph(settings, directory, TerminalProgress())
             result = pipeline.train(settings, directory, TerminalProgress(), resume=resume)
     except Interrupted as stop:
-        fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: topiclora train --run {directory.path} --resume")
-        raise typer.Exit(stop.exit_code) from None
+        fail_interrupted(stop, f"topiclora train --run {directory.path} --resume")
     console.print(train_table(result))
-    console.print(f"Adapter: {directory.path / 'adapter'}\nNext:    topiclora eval --run {directory.path}", soft_wrap=True)
+    console.print(
+        f"Adapter: {directory.path / 'adapter'}\nNext:    topiclora eval --run {directory.path}", soft_wrap=True
+    )

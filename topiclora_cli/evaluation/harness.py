@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from topiclora_cli.errors import TopicLoraError, nearest
@@ -43,7 +44,9 @@ def make_task_manager(request: EvalRequest) -> Any:
     paths = [str(OUR_TASKS)]
     if request.include_path is not None:
         if not Path(request.include_path).is_dir():
-            raise TopicLoraError(f"eval.include_path {request.include_path!r} is not a folder.", "Name a folder of task YAMLs.")
+            raise TopicLoraError(
+                f"eval.include_path {request.include_path!r} is not a folder.", "Name a folder of task YAMLs."
+            )
         paths.append(request.include_path)
     manager = TaskManager(include_path=paths, include_defaults=False)
     if not all(manager.match_tasks([task]) for task in request.tasks):
@@ -55,7 +58,7 @@ def make_task_manager(request: EvalRequest) -> Any:
 
 
 def run_harness(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     request: EvalRequest,
     *,

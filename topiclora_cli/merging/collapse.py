@@ -1,6 +1,7 @@
 """Fixed gates turn the mixture into one plain LoRA, exactly: A stacked, B scaled and set side by side."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -20,7 +21,7 @@ def collapse_to_lora(routed: PeftModel, base: PreTrainedModel, gates: Mapping[st
     adapter = routed.active_adapters[0]
     config = routed.peft_config[adapter]
     if not isinstance(config, TopicLoraConfig):
-        raise TopicLoraError(f"A {config.peft_type.value} adapter needs no merging here.", "Use peft's merge_and_unload.")
+        raise TopicLoraError("The adapter is no mixture and needs no fixed gates.", "Use peft's merge_and_unload.")
     layers = {m.name: m for m in routed.modules() if isinstance(m, TopicLoraLayer) and adapter in m.topiclora_A}
     if missing := sorted(set(layers) - set(gates)):
         raise TopicLoraError(f"No gates for {missing[0]} and {len(missing) - 1} more.", "Observe the whole model.")
@@ -28,11 +29,11 @@ def collapse_to_lora(routed: PeftModel, base: PreTrainedModel, gates: Mapping[st
     # alpha = rank makes the LoRA's own scaling one; the mixture's is already in B.
     lora_config = LoraConfig(r=rank, lora_alpha=rank, target_modules=sorted(layers), task_type="CAUSAL_LM")
     lora = get_peft_model(base, lora_config)
-    modules = dict(lora.base_model.model.named_modules())
+    modules: dict[str, Any] = dict(lora.base_model.named_modules())
     with torch.no_grad():
         for name, layer in layers.items():
             lora_a, lora_b = layer.as_lora(adapter, gates[name])
-            modules[name].lora_A["default"].weight.copy_(lora_a)
-            modules[name].lora_B["default"].weight.copy_(lora_b)
+            modules[f"model.{name}"].lora_A["default"].weight.copy_(lora_a)
+            modules[f"model.{name}"].lora_B["default"].weight.copy_(lora_b)
     lora.peft_config["default"].base_model_name_or_path = config.base_model_name_or_path
     return lora.eval()  # type: ignore[return-value]

@@ -48,7 +48,7 @@ class AdapterSection(Section):
     r: int = Field(default=8, ge=1)
     num_experts: int = Field(default=8, ge=1)
     top_k: int | None = Field(default=None, ge=1)
-    lora_alpha: float = Field(gt=0)
+    lora_alpha: float = Field(default=16.0, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     use_rslora: bool = False
     target_modules: str | list[str] = "all-linear"
@@ -62,8 +62,8 @@ class AdapterSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _alpha_is_twice_the_rank(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "lora_alpha" not in values:
-            return {**values, "lora_alpha": 2.0 * float(values.get("r", 8))}
+        if isinstance(values, dict) and "r" in values and "lora_alpha" not in values:
+            return {**values, "lora_alpha": 2.0 * values["r"]} if isinstance(values["r"], int) else values
         return values
 
     @model_validator(mode="after")

@@ -101,7 +101,9 @@ def _render(data: DataSection, record: Mapping[str, Any]) -> Row:
     topics: Sequence[str] | str = ()
     if data.topics is not None:
         if data.topics not in record:
-            raise TopicLoraError(f"data.topics names a column {data.topics!r} that does not exist.", nearest(data.topics, record))
+            raise TopicLoraError(
+                f"data.topics names a column {data.topics!r} that does not exist.", nearest(data.topics, record)
+            )
         topics = record[data.topics] or ()
     return Row(prompt, " " + completion, (topics,) if isinstance(topics, str) else tuple(topics))
 

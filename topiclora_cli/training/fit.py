@@ -84,7 +84,7 @@ def train_adapter(
     return TrainResult(trainer.state.global_step, len(encoded), total, activated, final)
 
 
-def attach(base: BaseModel, config: PeftConfig) -> PeftModel:
+def attach(base: BaseModel, config: Any) -> PeftModel:
     """Put a fresh adapter on the base; raises TopicLoraError naming the linear layers there are to choose from."""
     try:
         return get_peft_model(base.model, config)  # type: ignore[return-value]
@@ -101,7 +101,7 @@ def attach(base: BaseModel, config: PeftConfig) -> PeftModel:
 def save_adapter(model: PeftModel, path: Path) -> None:
     """Write a peft adapter folder in one step."""
     with replacing(path) as temporary:
-        model.save_pretrained(temporary)
+        model.save_pretrained(str(temporary))
 
 
 def _make_trainer(
@@ -126,6 +126,7 @@ def _make_trainer(
         data_collator=Collator(base.tokenizer.pad_token_id, trim_labels=accepts_logits_to_keep(base.model)),
         loss_section=recipe.loss,
         router_learning_rate=recipe.train.router_learning_rate,
+        group_by_length=recipe.train.group_by_length,
     )
 
 
@@ -143,7 +144,6 @@ def _training_arguments(recipe: Recipe, folder: Path, examples: int) -> Training
         warmup_steps=round(train.warmup_ratio * steps),
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
-        train_sampling_strategy="group_by_length" if train.group_by_length else "random",
         use_cpu=not torch.accelerator.is_available(),
         bf16=use_bfloat16(train.precision),
         activation_checkpointing=train.gradient_checkpointing,

@@ -5,7 +5,9 @@ from collections import defaultdict
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import Trainer
 
 from topiclora_cli.adapters.routers import RoutingRecord, TopicRouter, record_routing
@@ -18,6 +20,7 @@ from topiclora_cli.training.losses import (
     prior_kl,
     switch_balance,
 )
+from topiclora_cli.training.sampler import LengthBlockSampler
 
 ROUTER_PARAMETERS = "topiclora_router"
 
@@ -28,12 +31,25 @@ class DualLossTrainer(Trainer):
     A batch without a `prior` (a plain LoRA, say) is trained on the language-modelling loss alone.
     """
 
-    def __init__(self, *args: Any, loss_section: LossSection, router_learning_rate: float | None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        loss_section: LossSection,
+        router_learning_rate: float | None,
+        group_by_length: bool,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.loss_section = loss_section
         self.router_learning_rate = router_learning_rate
+        self.group_by_length = group_by_length
         self._sums: dict[str, float] = defaultdict(float)
         self._parts = 0
+
+    @property
+    def _trained(self) -> Any:
+        assert self.model is not None
+        return self.model
 
     def compute_loss(
         self,
@@ -87,22 +103,28 @@ class DualLossTrainer(Trainer):
             ).mean()
             total = total + section.balance_weight * balance
             parts["loss_balance"] = balance
-        if section.anchor_weight > 0 and (routers := trained_key_routers(self.model)):
+        if section.anchor_weight > 0 and (routers := trained_key_routers(self._trained)):
             anchor = key_anchor([router.keys for router in routers], [router.anchor for router in routers])
             total = total + section.anchor_weight * anchor
             parts["loss_anchor"] = anchor
-        if self.model.training:
+        if self._trained.training:
             for name, value in parts.items():
                 self._sums[name] += float(torch.as_tensor(value).detach())
         return total
 
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
+        if not self.group_by_length:
+            return super()._get_train_sampler(dataset)
+        return LengthBlockSampler(dataset["length"], self.args.train_batch_size, seed=self.args.seed)
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with the routers in a group of their own, since they need a larger step than the experts."""
         if self.optimizer is None and self.router_learning_rate is not None:
-            trainable = [(n, p) for n, p in (model or self.model).named_parameters() if p.requires_grad]
+            trainable = [(n, p) for n, p in (model or self._trained).named_parameters() if p.requires_grad]
             routers = [p for n, p in trainable if ROUTER_PARAMETERS in n]
             experts = [p for n, p in trainable if ROUTER_PARAMETERS not in n]
-            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self._trained)
             groups = [
                 {"params": experts, "weight_decay": self.args.weight_decay},
                 {"params": routers, "weight_decay": 0.0, "lr": self.router_learning_rate},

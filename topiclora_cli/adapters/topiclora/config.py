@@ -67,7 +67,9 @@ class TopicLoraConfig(PeftConfig):
             raise TopicLoraError(f"router {self.router!r} is unknown.", f"Known: {', '.join(ROUTERS)}.")
         if self.anchors is not None and len(self.anchors) != self.num_experts:
             raise TopicLoraError(f"{len(self.anchors)} anchors do not fit num_experts ({self.num_experts}).")
-        if isinstance(self.target_modules, str) and self.layers_to_transform is not None and (
-            self.target_modules != "all-linear"
+        if (
+            isinstance(self.target_modules, str)
+            and self.layers_to_transform is not None
+            and (self.target_modules != "all-linear")
         ):
             raise TopicLoraError("layers_to_transform cannot be combined with a regular expression in target_modules.")

@@ -43,12 +43,16 @@ class TopicLoraLayer(BaseTunerLayer):
             nn.init.kaiming_uniform_(expert, a=math.sqrt(5))
         self.topiclora_A[adapter_name] = nn.Parameter(lora_a)
         self.topiclora_B[adapter_name] = nn.Parameter(torch.zeros(config.num_experts, config.r, self.out_features))
-        self.topiclora_router[adapter_name] = _make_router(self.in_features, config)
+        keys = _keys(config)
+        router = _make_router(self.in_features, keys, config)
+        self.topiclora_router[adapter_name] = router
         self.topiclora_config[adapter_name] = config
         self.topiclora_dropout[adapter_name] = (
             nn.Dropout(config.lora_dropout) if config.lora_dropout > 0 else nn.Identity()
         )
         self._move_adapter_to_device_of_base_layer(adapter_name)
+        if isinstance(router, TopicRouter):
+            router.restore_precision(keys)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def route(self, adapter_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,17 +102,19 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         """Does nothing, since nothing is ever merged."""
 
 
-def _make_router(in_features: int, config: TopicLoraConfig) -> nn.Module:
+def _keys(config: TopicLoraConfig) -> Tensor:
+    if config.anchors is None:
+        return simplex(config.num_experts)
+    return keys_from_anchors(torch.tensor(config.anchors))
+
+
+def _make_router(in_features: int, keys: Tensor, config: TopicLoraConfig) -> nn.Module:
     if config.router == "linear":
         return LinearRouter(in_features, config.num_experts, temperature=config.router_temperature)
-    if config.anchors is None:
-        keys = simplex(config.num_experts)
-    else:
-        keys = keys_from_anchors(torch.tensor(config.anchors))
     return TopicRouter(in_features, keys, temperature=config.router_temperature, train_keys=config.train_keys)
 
 
-def _features(base: nn.Module, name: str) -> tuple[int, int]:
+def _features(base: Any, name: str) -> tuple[int, int]:
     if hasattr(base, "in_features") and hasattr(base, "out_features"):
         return base.in_features, base.out_features
     if hasattr(base, "nx") and hasattr(base, "nf"):  # transformers' Conv1D (GPT-2)

@@ -16,9 +16,9 @@ class TopicLoraModel(BaseTuner):
 
     prefix = "topiclora_"
     tuner_layer_cls = TopicLoraLayer
-    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    target_module_mapping: dict[str, list[str]] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]
 
-    def _create_and_replace(
+    def _create_and_replace(  # type: ignore[override]
         self,
         peft_config: TopicLoraConfig,
         adapter_name: str,

