@@ -16,6 +16,7 @@ LAYERS = [
     {"report"},
     {"ablation"},
     {"pipeline"},
+    {"inputs"},
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},
     {"recipe", "rundir", "progress"},

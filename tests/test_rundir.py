@@ -35,6 +35,16 @@ def test_create_refuses_a_folder_in_use_and_keeps_it(tmp_path):
     assert os.listdir(tmp_path) == ["note.txt"]
 
 
+def test_a_run_that_got_nowhere_gives_up_its_place(tmp_path):
+    run = make(tmp_path / "r")
+    with pytest.raises(TopicLoraError), run.running("graph"):
+        raise TopicLoraError("bad taxonomy")
+    with make(tmp_path / "r").running("graph"):
+        pass
+    with pytest.raises(TopicLoraError, match="not empty"):
+        make(tmp_path / "r")
+
+
 def test_opening_what_is_no_run_names_the_nearest(tmp_path):
     make(tmp_path / "quick-1")
     with pytest.raises(TopicLoraError, match="'quick-1'"):

@@ -64,6 +64,18 @@ def load_base(
     return BaseModel(model=model.eval(), tokenizer=tokenizer, source=source)
 
 
+def store_linears_in_bfloat16(model: PreTrainedModel) -> None:
+    """Keep the frozen linear weights in bfloat16, for a model that runs under bfloat16 autocast.
+
+    Autocast rounds them to bfloat16 in any case and does not cache the rounding of frozen weights, so this changes no
+    result and saves one conversion of the whole model per forward pass. A head tied to the embedding stays as it is.
+    """
+    embedding = model.get_input_embeddings().weight
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module.weight is not embedding:
+            module.weight.data = module.weight.data.to(torch.bfloat16)
+
+
 def accepts_logits_to_keep(model: PreTrainedModel) -> bool:
     """Whether the model can leave out logits at positions that need none."""
     return "logits_to_keep" in inspect.signature(model.forward).parameters

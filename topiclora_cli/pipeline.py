@@ -1,39 +1,40 @@
 """The stages of a run as functions: each takes a recipe, a run directory and a display, and returns a typed result."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from torch import Tensor
 
-import topiclora_cli.adapters as adapters
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.presets import make_config
-from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
 from topiclora_cli.evaluation.results import summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
 from topiclora_cli.files import replacing, write_json
+from topiclora_cli.inputs import (
+    calibrated,
+    calibration_rows,
+    held_out_examples,
+    make_batches,
+    open_base,
+    open_encoder,
+)
 from topiclora_cli.merging.collapse import collapse_to_lora
 from topiclora_cli.merging.gap import Gap, answer_log_probabilities, measure_gap
-from topiclora_cli.models import BaseModel, load_base, use_bfloat16
+from topiclora_cli.models import BaseModel, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
-from topiclora_cli.topics.encoder import Encoder, make_encoder
 from topiclora_cli.topics.experts import assignment_report, separation_report
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.plot import plot_graph
-from topiclora_cli.topics.projector import calibrate
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import load_taxonomy
-from topiclora_cli.training.collate import Collator
-from topiclora_cli.training.data import Encoded, Row, encode_rows, load_rows
+from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.priors import cached_priors
 
@@ -69,7 +70,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
             f"adapter.num_experts ({recipe.adapter.num_experts}) exceeds the {len(taxonomy.names)} topics.",
             "Lower it, or lower graph.min_tasks to keep more topics.",
         )
-    encoder = _encoder(recipe)
+    encoder = open_encoder(recipe)
     with run.running("graph") as record:
         with progress.track("build-graph", section.steps) as advance:
             graph = fit_topic_graph(
@@ -87,7 +88,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
                 seed=recipe.seed,
                 on_step=lambda *_: advance(1, ""),
             )
-        graph = _calibrated(recipe, graph, encoder)
+        graph = calibrated(recipe, graph, encoder)
         folder = run.path / GRAPH
         graph.save(folder)
         report = graph_report(graph)
@@ -130,12 +131,12 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         raise TopicLoraError(f"{run.path} is trained already.", "Start a new run with --out, or evaluate this one.")
     routed = recipe.adapter.method == "topiclora"
     graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if routed else None
-    base = _load(recipe)
+    base = open_base(recipe)
     encoded = encode_rows(load_rows(recipe.data, seed=recipe.seed), base.tokenizer, max_length=recipe.data.max_length)
     priors, extra = None, {}
     if graph is not None:
         progress.say(f"Comparing {len(encoded)} prompts with {graph.num_topics} topics ...")
-        priors = cached_priors(graph, _encoder(recipe, base), [e.row.prompt for e in encoded], run.path / PRIORS)
+        priors = cached_priors(graph, open_encoder(recipe, base), [e.row.prompt for e in encoded], run.path / PRIORS)
         extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
         extra = extra if recipe.adapter.router == "topic" else {}
     settings = recipe.adapter.model_dump()
@@ -162,8 +163,6 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
         include_path=section.include_path,
         bfloat16=use_bfloat16(recipe.train.precision),
     )
-    # Autocast alone would convert the frozen weights again for every generated token.
-    dtype = "bfloat16" if request.bfloat16 else None
     manager = make_task_manager(request)
     run.require(ADAPTER, made_by="train")
     with run.running("eval") as record:
@@ -171,12 +170,12 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
         folder = run.path / "eval"
         if section.base:
             progress.say("Evaluating the base model ...")
-            base = _load(recipe, dtype=dtype)
+            base = open_base(recipe)
             base_results = run_harness(
                 base.model, base.tokenizer, request, label="base", output_path=folder, manager=manager
             )
         progress.say("Evaluating the tuned model ...")
-        base, model = load_tuned(recipe, run, dtype=dtype)
+        base, model = load_tuned(recipe, run)
         tuned = run_harness(model, base.tokenizer, request, label="tuned", output_path=folder, manager=manager)
         result = summary(base_results, tuned)
         result["routing"] = None
@@ -189,9 +188,9 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
 
 def observe_routing(recipe: Recipe, base: BaseModel, model: PeftModel, *, limit: int = 128) -> RoutingReport | None:
     """Routing by topic on held-out tagged prompts; None for a plain LoRA or untagged data."""
-    encoded = [e for e in _held_out(recipe, base, limit) if e.row.topics]
+    encoded = [e for e in held_out_examples(recipe, base, limit) if e.row.topics]
     gates = observe_gates(
-        model, _batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
+        model, make_batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
     )
     return routing_report(gates, [e.row.topics for e in encoded]) if gates else None
 
@@ -202,16 +201,16 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
     if recipe.adapter.method != "topiclora":
         raise TopicLoraError("The adapter is no mixture and needs no fixed gates.", "Use peft's merge_and_unload.")
     bfloat16 = use_bfloat16(recipe.train.precision)
-    rows = _with_gates_topic(section.gates, load_rows(recipe.data, seed=recipe.seed))[: section.calibration]
+    rows = calibration_rows(recipe)
     base, model = load_tuned(recipe, run)
     with run.running("merge") as record:
         calibration = encode_rows(rows, base.tokenizer, max_length=recipe.data.max_length)
         progress.say(f"Observing the routing of {len(calibration)} prompts ...")
-        observed = observe_gates(model, _batches(base, calibration, tokens="all"), bfloat16=bfloat16)
+        observed = observe_gates(model, make_batches(base, calibration, tokens="all"), bfloat16=bfloat16)
         gates = {name: values.mean(0) for name, values in observed.items()}
-        held_out = _batches(base, _held_out(recipe, base, section.calibration))
+        held_out = make_batches(base, held_out_examples(recipe, base, section.calibration))
         routed = answer_log_probabilities(model, held_out, bfloat16=bfloat16)
-        lora = collapse_to_lora(model, _load(recipe).model, gates)
+        lora = collapse_to_lora(model, open_base(recipe, exact=True).model, gates)
         gap = measure_gap(routed, answer_log_probabilities(lora, held_out, bfloat16=bfloat16))
         folders: dict[str, Path] = {format_: run.path / "merged" / format_ for format_ in section.formats}
         if "lora" in folders:
@@ -226,94 +225,13 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
     return result
 
 
-def load_tuned(recipe: Recipe, run: RunDir, *, dtype: str | None = None) -> tuple[BaseModel, PeftModel]:
+def load_tuned(recipe: Recipe, run: RunDir) -> tuple[BaseModel, PeftModel]:
     """The base with the run's adapter on it; raises TopicLoraError for a damaged adapter."""
     folder = run.require(ADAPTER, made_by="train")
-    base = _load(recipe, dtype=dtype)
-    adapters.TopicLoraConfig  # noqa: B018 -- importing the package is what registers the method
+    base = open_base(recipe)
     try:
         model = PeftModel.from_pretrained(base.model, folder)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
     return base, model.eval()
-
-
-def _load(recipe: Recipe, *, dtype: str | None = None) -> BaseModel:
-    section = recipe.model
-    base = load_base(
-        section.name,
-        dtype=dtype or section.dtype,
-        revision=section.revision,
-        trust_remote_code=section.trust_remote_code,
-    )
-    if torch.cuda.is_available():
-        base.model.to("cuda")  # type: ignore[arg-type]
-    return base
-
-
-def _encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
-    spec = recipe.graph.encoder
-    if spec != "lm":
-        return make_encoder(spec)
-    base = base or _load(recipe)
-    return make_encoder(
-        f"lm:{recipe.model.name}",
-        model=base.model,
-        tokenizer=base.tokenizer,
-        bf16=use_bfloat16(recipe.train.precision),
-    )
-
-
-def _calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder) -> TopicGraph:
-    """Fit the query projector on the training prompts, by their tags where they have any."""
-    if recipe.graph.tagged_prompts == 0:
-        return graph
-    rows = load_rows(recipe.data, seed=recipe.seed)[: recipe.graph.tagged_prompts]
-    tags = [row.topics for row in rows]
-    if unknown := {tag for topics in tags for tag in topics} - set(graph.topics):
-        name = min(unknown)
-        raise TopicLoraError(f"data.topics has a topic {name!r} that is not in the graph.", nearest(name, graph.topics))
-    return calibrate(graph, encoder.encode([row.prompt for row in rows]), tags if any(tags) else None)
-
-
-def _held_out(recipe: Recipe, base: BaseModel, limit: int) -> list[Encoded]:
-    """Examples the adapter was not calibrated on: the embedded validation split, else the last rows of the source."""
-    if recipe.data.source == "quickstart":
-        rows: list[Row] = load_rows(recipe.data, seed=recipe.seed, split="validation")[:limit]
-    else:
-        rows = load_rows(recipe.data, seed=recipe.seed)[-limit:]
-    return encode_rows(rows, base.tokenizer, max_length=recipe.data.max_length)
-
-
-def _batches(
-    base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | None = None, size: int = 16
-) -> list[dict[str, Tensor]]:
-    """Padded batches in the given order; with `tokens` ("prompt" or "all") they carry a token_mask and no labels."""
-    collate = Collator(base.tokenizer.pad_token_id)
-    batches = []
-    for start in range(0, len(encoded), size):
-        rows = [{"input_ids": e.input_ids, "prompt_length": e.prompt_length} for e in encoded[start : start + size]]
-        batch = {key: value.to(base.model.device) for key, value in collate(rows).items()}
-        if tokens is not None:
-            labels = batch.pop("labels")
-            mask = batch["attention_mask"].clone()
-            if tokens == "prompt":
-                mask[:, -labels.shape[1] :][labels != -100] = 0
-            batch["token_mask"] = mask
-        batches.append(batch)
-    return batches
-
-
-def _with_gates_topic(gates: str, rows: list[Row]) -> list[Row]:
-    if gates == "mean":
-        return rows
-    kind, _, topic = gates.partition(":")
-    if kind != "topic" or not topic:
-        raise TopicLoraError(f"merge.gates {gates!r} is unknown.", "Use 'mean' or 'topic:NAME'.")
-    tagged = [row for row in rows if topic in row.topics]
-    if not tagged:
-        raise TopicLoraError(
-            f"No training example carries the topic {topic!r}.", nearest(topic, {t for row in rows for t in row.topics})
-        )
-    return tagged

@@ -10,6 +10,7 @@ A stage counts only once the manifest says "done"; anything else is redone or re
 import datetime
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -45,10 +46,17 @@ class RunDir:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, recipe_yaml: str, name: str, seed: int) -> "RunDir":
-        """Make a new run at `path`; raises TopicLoraError if something is there already."""
+        """Make a new run at `path`.
+
+        Takes the place of a run none of whose stages got anywhere; raises TopicLoraError if anything else is there.
+        """
         path = Path(path)
         if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
-            raise TopicLoraError(f"{path} exists and is not empty.", "Choose another --out, or continue it with --run.")
+            if not _got_nowhere(path):
+                raise TopicLoraError(
+                    f"{path} exists and is not empty.", "Choose another --out, or continue it with --run."
+                )
+            shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
         write_text(path / RECIPE, recipe_yaml)
         write_json(path / MANIFEST, {"name": name, "seed": seed, "created": _now(), **_environment(), "stages": {}})
@@ -141,6 +149,14 @@ def latest_run(root: str | os.PathLike[str]) -> RunDir:
     if not runs:
         raise TopicLoraError(f"There is no run under {root}/.", "Start one with: topiclora quickstart")
     return runs[-1]
+
+
+def _got_nowhere(path: Path) -> bool:
+    if not (path / MANIFEST).is_file():
+        return False
+    run = RunDir(path)
+    with run.lock():
+        return all(record["state"] == "failed" for record in run.manifest["stages"].values())
 
 
 def _known_runs_hint(path: Path) -> str:

@@ -128,7 +128,7 @@ def _sorting(e: Example) -> str:
 def _letters(e: Example) -> str:
     text = body(e)
     words = re.findall(r"^Words: (.*)$", text, re.MULTILINE) or [re.split(r"[:?] ", text)[-1]]
-    return "".join(word[0 if "first" in text else -1] for word in words[0].split())
+    return " ".join(word[0 if "first" in text else -1] for word in words[0].split())
 
 
 def _dates(e: Example) -> str:

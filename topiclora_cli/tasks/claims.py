@@ -40,8 +40,8 @@ def _claim_checking(rng: Random) -> Draft:
     elsewhere = label == "unknown" and (known == "exactly" or rng.random() < 0.3)
     while True:
         claimed = rng.choice(("above", "below"))
-        number = rng.randint(15, 70)
-        bound = number + rng.choice((-1, 1)) * rng.randint(2, 12)
+        number = rng.randint(35, 69)
+        bound = number + rng.choice((-1, 1)) * rng.randint(5, 30)
         if elsewhere or _judge(_range(known, number), _range(claimed, bound)) == label:
             break
     subject, did = rng.choice((("{x}", other_deed), ("{y}", deed))) if elsewhere else ("{x}", deed)

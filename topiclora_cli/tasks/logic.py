@@ -114,7 +114,7 @@ def _shuffled_objects(rng: Random) -> Draft:
     asked, answer = rng.randrange(3), rng.randrange(3)
     # Fixing the asked person and the answer before the swaps keeps "what they began with" a one-in-three guess.
     while True:
-        swaps = [tuple(rng.sample(range(3), 2)) for _ in range(rng.choice((1, 2, 2)))]
+        swaps = [tuple(rng.sample(range(3), 2)) for _ in range(rng.choice((1, 1, 2)))]
         held = [0, 1, 2]
         for one, two in swaps:
             held[one], held[two] = held[two], held[one]

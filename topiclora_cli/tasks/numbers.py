@@ -45,7 +45,7 @@ def _multistep_arithmetic(rng: Random) -> Draft:
         elif ops[0] == "*":
             second = rng.randint(1, min(9, start * first - 1))
     else:
-        start, first, second = rng.randint(20, 79), rng.randint(2, 9), rng.randint(2, 9)
+        start, first, second = rng.randint(18, 40), rng.randint(1, 9), rng.randint(1, 9)
     value = _APPLY[ops[1]](_APPLY[ops[0]](start, first), second)
     inner = f"{start} {ops[0]} {first}"
     formula = f"({inner}) * {second}" if ops[1] == "*" else f"{inner} {ops[1]} {second}"
@@ -95,8 +95,8 @@ def _linear_equations(rng: Random) -> Draft:
     left, (steps, right) = rng.choice(list(_EQUATIONS.items()))
     result = -1
     while result < 0:
-        solution = rng.randint(2, 12 if "{a}" in left else 30)
-        a, b = rng.randint(2, 9), rng.randint(1, 30)
+        solution = rng.randint(2, 9 if "{a}" in left else 20)
+        a, b = rng.randint(2, 9), rng.randint(1, 20)
         result = right(a, b, solution)
     equation = f"{left.format(a=a, b=b)} = {result}"
     letter = rng.choice("xynkztm")

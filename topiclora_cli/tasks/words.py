@@ -21,7 +21,7 @@ _SORT_BACKWARDS = (
 
 
 def _word_sorting(rng: Random) -> Draft:
-    words = rng.sample(WORDS, 3)
+    words = rng.sample(WORDS, rng.choice((2, 2, 3)))
     backwards = rng.random() < 0.3
     question = say(rng, _SORT_BACKWARDS if backwards else _SORT, words=" ".join(words))
     answer = " ".join(sorted(words, reverse=backwards))
@@ -29,9 +29,9 @@ def _word_sorting(rng: Random) -> Draft:
 
 
 _LETTERS = (
-    "Join the {which} letters of these words: {words}",
-    "Take the {which} letter of each word and join them: {words}",
-    "What do the {which} letters of the words spell? {words}",
+    "Name the {which} letters of these words: {words}",
+    "Take the {which} letter of each word: {words}",
+    "What are the {which} letters of the words? {words}",
     "Words: {words}\nWrite only the {which} letter of each.",
     "Keep just the {which} letter of every word: {words}",
 )
@@ -41,7 +41,7 @@ def _letter_picking(rng: Random) -> Draft:
     which, place = rng.choice((("first", 0), ("last", -1)))
     words = rng.sample(WORDS, rng.choice((2, 3)))
     question = say(rng, _LETTERS, which=which, words=" ".join(words))
-    return Draft(question, "".join(word[place] for word in words), f"{which} {' '.join(words)}")
+    return Draft(question, " ".join(word[place] for word in words), f"{which} {' '.join(words)}")
 
 
 _ODD = (
@@ -62,13 +62,17 @@ def _odd_one_out(rng: Random) -> Draft:
 
 FAMILIES = (
     Family(
-        "word_sorting", ("algorithms",), "free", "put three words in alphabetical order, or its reverse", _word_sorting
+        "word_sorting",
+        ("algorithms",),
+        "free",
+        "put words in alphabetical order, or its reverse",
+        _word_sorting,
     ),
     Family(
         "letter_picking",
         ("multi-step", "tokenization"),
         "free",
-        "join the first or the last letters of some words",
+        "name the first or the last letters of some words",
         _letter_picking,
     ),
     Family(

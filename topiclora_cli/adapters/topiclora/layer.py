@@ -84,7 +84,8 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
                 continue
             config = self.topiclora_config[adapter_name]
             lora_a, lora_b = self.topiclora_A[adapter_name], self.topiclora_B[adapter_name]
-            hidden = self._cast_input_dtype(x, lora_a.dtype)
+            # Under autocast the matmuls choose their precision; a cast here would only be undone.
+            hidden = x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, lora_a.dtype)
             logits, gates = self.route(adapter_name, hidden)
             note_routing(self.name, logits, gates)
             hidden = self.topiclora_dropout[adapter_name](hidden)
