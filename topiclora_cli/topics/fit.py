@@ -83,7 +83,7 @@ def fit_topic_graph(
             loss.backward()
             optimizer.step()
             if on_step is not None:
-                on_step(step, {name: float(value) for name, value in losses.items()})
+                on_step(step, {name: float(value.detach()) for name, value in losses.items()})
         with torch.no_grad():
             z = encode(data.x, data.edge_index, data.edge_weight)
             vectors, assignment = _controlled(control, taxonomy, data.x, z, head.vectors, head(z))

@@ -34,11 +34,12 @@ def plot_graph(graph: TopicGraph, path: str | Path) -> Path:
 
 def _colours(count: int) -> list[Any]:
     from matplotlib import colormaps
+    from matplotlib.colors import hsv_to_rgb
 
     if count <= 10:
         return [colormaps["tab10"](i) for i in range(count)]
-    # Neighbouring hues alternate between light and dark, so that 16 stay apart.
-    return [(*colormaps["hsv"](i / count)[:3], 1.0 if i % 2 else 0.55) for i in range(count)]
+    # Neighbouring hues alternate between light and dark, so that 16 stay apart; none so light that its label fades.
+    return [hsv_to_rgb((i / count, 0.95, 0.85 if i % 2 else 0.55)) for i in range(count)]
 
 
 def _network(axes: "Axes", graph: TopicGraph) -> None:
@@ -77,7 +78,7 @@ def _network(axes: "Axes", graph: TopicGraph) -> None:
         )
     for expert, colour in enumerate(colours):
         axes.scatter([], [], s=60, color=[colour], label=f"expert {expert}")
-    axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=1 + graph.num_experts // 9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=9, frameon=False, ncols=8)
     axes.margins(0.06)
     axes.set_axis_off()
     axes.set_title(f"{graph.num_topics} topics, {net.number_of_edges()} ties, coloured by their first expert")
@@ -125,7 +126,7 @@ def _assignment(axes: "Axes", graph: TopicGraph) -> None:
 def _cosines(axes: "Axes", graph: TopicGraph) -> None:
     unit = F.normalize(graph.expert_vectors, dim=1)
     cosine = (unit @ unit.T).numpy()
-    axes.imshow(cosine, cmap="RdBu_r", vmin=-1, vmax=1)
+    image = axes.imshow(cosine, cmap="RdBu_r", vmin=-1, vmax=1)
     if graph.num_experts <= 10:
         for (row, column), value in ((p, float(cosine[p])) for p in _pairs(graph.num_experts)):
             axes.text(
@@ -135,6 +136,7 @@ def _cosines(axes: "Axes", graph: TopicGraph) -> None:
     axes.set_yticks(range(graph.num_experts))
     axes.set_xlabel("expert")
     axes.set_title("cosine of expert vectors")
+    axes.figure.colorbar(image, ax=axes, location="bottom", shrink=0.9, pad=0.02)
 
 
 def _pairs(count: int) -> list[tuple[int, int]]:

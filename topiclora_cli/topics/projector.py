@@ -71,7 +71,7 @@ def calibrate(
     """
     if embeddings.ndim != 2 or embeddings.shape[1] != graph.encoder_width or len(embeddings) < 2:
         raise TopicLoraError(
-            f"Prompt embeddings have shape {tuple(embeddings.shape)}; at least 2 rows of width {graph.encoder_width} fit.",
+            f"Prompt embeddings have shape {tuple(embeddings.shape)}; needed: 2 rows or more of {graph.encoder_width}.",
             f"Encode the prompts with '{graph.encoder_id}', as the graph was.",
         )
     if tags is None:

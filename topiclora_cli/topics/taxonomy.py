@@ -68,7 +68,7 @@ def load_taxonomy(
     kept = tuple(t for t in topics if t.name not in formats and (not tasks or counts[t.name] >= min_tasks))
     if len(kept) < 2:
         raise TopicLoraError(
-            f"{label}: {len(kept)} of {len(topics)} topics left after dropping those with fewer than {min_tasks} tasks.",
+            f"{label}: {len(kept)} of {len(topics)} topics left after dropping those of fewer than {min_tasks} tasks.",
             "Routing needs at least two topics: add topics or tags, or lower min_tasks.",
         )
     names = {topic.name for topic in kept}
@@ -116,6 +116,8 @@ def _parse(content: dict[str, Any], label: str) -> tuple[list[Topic], dict[str, 
     entries = content.get("topics")
     if not isinstance(entries, list) or not entries:
         raise TopicLoraError(f"{label}: the list 'topics' is empty or missing.", "List at least two topics.")
+    if not isinstance(content.get("tasks") or {}, dict):
+        raise TopicLoraError(f"{label}: 'tasks' must map each task to its topics.", "Write 'task: [topic, topic]'.")
     topics: list[Topic] = []
     tasks = {str(task): [str(tag) for tag in tags or ()] for task, tags in (content.get("tasks") or {}).items()}
     for number, entry in enumerate(entries, start=1):

@@ -116,7 +116,9 @@ class DualLossTrainer(Trainer):
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
         if not self.group_by_length:
             return super()._get_train_sampler(dataset)
-        return LengthBlockSampler(dataset["length"], self.args.train_batch_size, seed=self.args.seed)
+        # One optimizer step sees the same examples however it is cut into micro-batches and processes.
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthBlockSampler(dataset["length"], step, seed=self.args.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with the routers in a group of their own, since they need a larger step than the experts."""

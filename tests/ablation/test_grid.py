@@ -1,0 +1,31 @@
+"""Cells are the recipe with a few keys changed, checked before anything runs."""
+
+import pytest
+
+from topiclora_cli.ablation.grid import make_grid
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import build_recipe, load_recipe
+
+
+def recipe(**ablation):
+    return build_recipe({"name": "x", "model": {"name": "m"}, "ablation": ablation}, where="test")
+
+
+def test_grid_is_cells_by_seeds_with_the_full_recipe_first():
+    grid = make_grid(recipe(cells={"kl_off": {"loss.kl_weight": 0}}, seeds=[3, 4], overrides={"train.max_steps": 7}))
+    assert [cell.folder for cell in grid] == ["full-s3", "kl_off-s3", "full-s4", "kl_off-s4"]
+    assert {cell.recipe.train.max_steps for cell in grid} == {7}
+    assert [cell.recipe.loss.kl_weight for cell in grid] == [0.1, 0, 0.1, 0]
+    assert [cell.recipe.seed for cell in grid] == [3, 3, 4, 4]
+
+
+def test_quickstart_grid_has_the_cells_that_question_the_method():
+    names = {cell.name for cell in make_grid(load_recipe("quickstart"))}
+    assert {"full", "kl_off", "gnn_off", "random_graph", "router_linear"} <= names
+
+
+def test_mistakes():
+    with pytest.raises(TopicLoraError, match=r"ablation\.cells\.bad: unknown key 'loss\.kl_wait'"):
+        make_grid(recipe(cells={"bad": {"loss.kl_wait": 0}}))
+    with pytest.raises(TopicLoraError, match="Did you mean 'full'"):
+        make_grid(recipe(), only=["ful"])

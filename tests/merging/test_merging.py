@@ -1,0 +1,58 @@
+"""Fixed gates: the export equals the mixture exactly, and the gap says how far it is from the routed model."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from topiclora_cli.adapters import TopicLoraConfig
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.merging.collapse import collapse_to_lora
+from topiclora_cli.merging.gap import measure_gap
+
+TOKENS = torch.tensor([[5, 9, 12, 7, 30], [4, 4, 21, 17, 6]])
+NAMES = ["q_proj", "down_proj"]
+
+
+def routed_model(base, **settings):
+    torch.manual_seed(0)
+    model = get_peft_model(base, TopicLoraConfig(r=2, num_experts=4, target_modules=NAMES, **settings))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.3)
+    return model.eval()
+
+
+@pytest.mark.parametrize("settings", [{}, {"shared_a": True, "router": "linear"}, {"use_rslora": True}])
+def test_export_equals_the_mixture_when_its_gates_are_those(settings, tiny_model, tiny_model_dir, monkeypatch):
+    model = routed_model(tiny_model, **settings)
+    gates = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    layers = {m.name: m for m in model.modules() if hasattr(m, "topiclora_A")}
+    for layer in layers.values():
+        monkeypatch.setattr(layer, "route", lambda _, x: (x[..., :4], gates.expand(*x.shape[:-1], 4)))
+    other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    lora = collapse_to_lora(model, other, dict.fromkeys(layers, gates))
+    with torch.no_grad():
+        expected = model(TOKENS).logits
+        torch.testing.assert_close(lora(TOKENS).logits, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(lora.merge_and_unload()(TOKENS).logits, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_missing_gates_and_other_adapters_are_refused(tiny_model, tiny_model_dir):
+    model = routed_model(tiny_model)
+    other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    with pytest.raises(TopicLoraError, match="No gates for"):
+        collapse_to_lora(model, other, {})
+    plain = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(target_modules=NAMES))
+    with pytest.raises(TopicLoraError, match="no mixture"):
+        collapse_to_lora(plain, other, {})
+
+
+def test_gap_by_hand():
+    p = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
+    q = torch.tensor([[0.5, 0.5], [0.4, 0.6]]).log()
+    assert measure_gap([p], [p]).kl == pytest.approx(0, abs=1e-7)
+    gap = measure_gap([p[:1], p[1:]], [q[:1], q[1:]])
+    expected = 0.9 * torch.tensor(0.9 / 0.4).log() + 0.1 * torch.tensor(0.1 / 0.6).log()
+    assert gap.kl == pytest.approx(expected.item() / 2, rel=1e-5)
+    assert (gap.agreement, gap.tokens) == (0.5, 2)
