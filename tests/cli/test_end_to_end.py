@@ -189,7 +189,7 @@ def test_no_space_left(tiny_recipe, run_cli, monkeypatch):
 
     monkeypatch.setattr("topiclora_cli.topics.store.TopicGraph.save", full)
     code, text = run_cli("build-graph", "--recipe", tiny_recipe, "--out", "r")
-    assert (code, "No space left" in text) == (2, True), text
+    assert (code, "No space is left" in text) == (2, True), text
 
 
 def test_locked_run(run, run_cli):

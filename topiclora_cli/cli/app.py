@@ -53,11 +53,21 @@ def main(arguments: list[str] | None = None) -> None:
     except TopicLoraError as error:
         fail(error.message, error.hint)
         sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not _is_full_disk(error):
             raise
         fail(
-            f"No space left on the device while writing {error.filename or 'the run'}.",
-            "Free some, or choose another --out.",
+            "No space is left on the device.", "Free some, or choose another --out; --resume goes on where it stopped."
         )
         sys.exit(2)
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one it came from, is a full disk; safetensors reports that in words only."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -153,7 +153,7 @@ def _decoder_layers(model: Any) -> nn.ModuleList:
 
 
 def _portable(name: str) -> str:
-    """A hub id as it is, a folder by its last name: a saved graph must not carry the paths of the machine it came from."""
+    """A hub id as it is, a folder by its last name: a saved graph must not carry the paths of its maker's machine."""
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import PeftConfig, PeftModel, get_peft_model
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from topiclora_cli.adapters.presets import count_parameters
@@ -73,6 +73,7 @@ def train_adapter(
     transformers_logging.set_verbosity_error()
     with GracefulStop() as stop, progress.track("train", arguments.max_steps) as advance:
         trainer = _make_trainer(base, model, encoded, recipe, arguments, priors)
+        trainer.remove_callback(PrinterCallback)
         for callback in (MetricsLog(folder / "metrics.jsonl"), SealCheckpoints(), stop, MoveBar(advance)):
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

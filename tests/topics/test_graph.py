@@ -1,0 +1,98 @@
+"""Edges follow tags and texts; the random control keeps degrees and nothing else."""
+
+import math
+
+import pytest
+import torch
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.topics.graph import adjacency, build_graph, npmi, rewire, standardise
+from topiclora_cli.topics.taxonomy import Taxonomy, Topic
+
+
+def topics(*names):
+    return tuple(Topic(name, f"about {name}") for name in names)
+
+
+def test_npmi_by_hand():
+    taxonomy = Taxonomy(
+        topics("a", "b", "c"), {"1": ("a", "b"), "2": ("a", "b"), "3": ("a", "c"), "4": ("c",), "5": ("b",)}
+    )
+    out = npmi(taxonomy)
+    ab, ac = (2 / 5, 3 / 5, 3 / 5), (1 / 5, 3 / 5, 2 / 5)
+    for (s, t), (joint, p, q) in {(0, 1): ab, (0, 2): ac}.items():
+        assert out[s, t] == pytest.approx(math.log(joint / (p * q)) / -math.log(joint))
+        assert out[t, s] == out[s, t]
+    assert out[1, 2] == 0
+    assert out.diagonal().tolist() == [0, 0, 0]
+
+
+def test_npmi_of_inseparable_topics():
+    assert npmi(Taxonomy(topics("a", "b"), {"1": ("a", "b"), "2": ("c",)[:0]}))[0, 1] == pytest.approx(1.0)
+    assert npmi(Taxonomy(topics("a", "b"), {"1": ("a", "b")}))[0, 1] == 0
+
+
+def test_edge_weights_by_hand(small, generator):
+    features = torch.randn(6, 10, generator=generator)
+    data = build_graph(small, features, npmi_weight=0.3, cosine_floor=0.1, neighbours=5)
+    x = standardise(features)
+    found = adjacency(data.edge_index, data.edge_weight, 6)
+    ties = npmi(small)
+    for s in range(6):
+        for t in range(6):
+            cosine = float(x[s] @ x[t] / (x[s].norm() * x[t].norm()))
+            wanted = 0.3 * max(0.0, float(ties[s, t])) + 0.7 * max(0.0, cosine - 0.1)
+            assert found[s, t] == pytest.approx(0.0 if s == t else wanted, abs=1e-6)
+    torch.testing.assert_close(data.x, x)
+
+
+def test_only_the_strongest_ties_stay(bigbench, hashed):
+    full = build_graph(bigbench, hashed, neighbours=51)
+    few = build_graph(bigbench, hashed, neighbours=3)
+    dense, sparse = (adjacency(g.edge_index, g.edge_weight, 52) for g in (full, few))
+    assert torch.equal(sparse, sparse.T)
+    for row, kept in zip(dense, sparse, strict=True):
+        third = row.topk(3).values[-1]
+        assert (kept[row > third] > 0).all()
+    assert 0 < few.edge_index.shape[1] < full.edge_index.shape[1]
+    assert few.edge_index.shape[1] <= 2 * 3 * 52
+
+
+def test_text_alone_makes_a_graph(generator):
+    taxonomy = Taxonomy(topics("a", "b", "c", "d"))
+    base = torch.randn(2, 20, generator=generator)
+    data = build_graph(taxonomy, torch.cat((base, base + 0.01)))
+    assert {frozenset(edge) for edge in data.edge_index.T.tolist()} == {frozenset((0, 2)), frozenset((1, 3))}
+    assert (data.edge_weight > 0.7).all()
+
+
+def test_no_edges_is_an_error():
+    taxonomy = Taxonomy(topics("a", "b", "c"))
+    with pytest.raises(TopicLoraError, match="no edges") as caught:
+        build_graph(taxonomy, torch.eye(3))
+    assert "neighbours" in caught.value.hint
+
+
+def test_bad_features_are_refused(small):
+    with pytest.raises(TopicLoraError, match="5 feature rows for 6"):
+        build_graph(small, torch.zeros(5, 3))
+    with pytest.raises(TopicLoraError, match="not finite"):
+        build_graph(small, torch.full((6, 3), torch.nan))
+
+
+def test_rewire_keeps_degrees_and_weights_but_moves_edges(bigbench, hashed):
+    data = build_graph(bigbench, hashed)
+    random = rewire(data, seed=1)
+    before, after = (adjacency(g.edge_index, g.edge_weight, 52) for g in (data, random))
+    assert torch.equal((before > 0).sum(1), (after > 0).sum(1))
+    assert torch.equal(before[before > 0].sort().values, after[after > 0].sort().values)
+    assert torch.equal(after, after.T)
+    assert (after.diagonal() == 0).all()
+    same = ((before > 0) & (after > 0)).sum() / (before > 0).sum()
+    assert same < 0.5
+    assert torch.equal(after, adjacency(*_edges(rewire(data, seed=1)), 52))
+    assert not torch.equal(after, adjacency(*_edges(rewire(data, seed=2)), 52))
+
+
+def _edges(data):
+    return data.edge_index, data.edge_weight

@@ -1,0 +1,49 @@
+"""The picture is drawn for any size of graph; that it looks good is for eyes to judge."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from topiclora_cli.topics.encoder import HashEncoder
+from topiclora_cli.topics.fit import fit_topic_graph
+from topiclora_cli.topics.plot import _apart, _by_expert, plot_graph
+
+
+def test_png_of_a_small_and_a_large_graph(small_graph, bigbench, hashed, tmp_path):
+    large = fit_topic_graph(bigbench, hashed, num_experts=12, steps=5)
+    for name, graph in (("small", small_graph), ("large", large)):
+        path = plot_graph(graph, tmp_path / "new folder" / f"{name}.png")
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size > 20_000
+
+
+def test_a_topic_without_ties_is_drawn_too(small, tmp_path):
+    graph = fit_topic_graph(small, HashEncoder(64), num_experts=2, width=8, steps=5, npmi_weight=1.0, neighbours=1)
+    assert plot_graph(graph, tmp_path / "a.png").exists()
+
+
+def test_labels_are_pushed_apart():
+    crowded = {node: (0.01 * node, 0.0) for node in range(3)} | {3: (1.0, 1.0), 4: (0.0, 1.0)}
+    placed = _apart(crowded)
+    heights = sorted(placed[node][1] for node in range(3))
+    assert heights[1] - heights[0] > 0.06
+    assert heights[2] - heights[1] > 0.06
+    assert placed[3] == pytest.approx((1.0, 1.0))
+
+
+def test_rows_are_sorted_by_expert_then_certainty():
+    assignment = torch.tensor([[0.4, 0.6], [0.9, 0.1], [0.1, 0.9], [0.6, 0.4]])
+    assert _by_expert(assignment) == [1, 3, 2, 0]
+
+
+def test_light_imports():
+    code = (
+        "import sys; import topiclora_cli.topics as t; assert 'torch' not in sys.modules;"
+        "t.TopicGraph, t.TopicPrior, t.calibrate;"
+        "heavy = {'torch_geometric', 'matplotlib', 'networkx', 'transformers'} & set(sys.modules);"
+        "assert not heavy, heavy;"
+        "assert all(getattr(t, name) for name in t.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

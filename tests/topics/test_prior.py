@@ -1,0 +1,181 @@
+"""The prior: a distribution, right where it was taught, and blind to everything but its own prompt."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.topics.encoder import HashEncoder
+from topiclora_cli.topics.prior import (
+    TopicPrior,
+    confidence,
+    prior_from_embeddings,
+    prior_from_tags,
+    tag_membership,
+)
+from topiclora_cli.topics.projector import calibrate, fit_projector
+
+PROMPTS = [
+    ("what is 3 plus 4 ?", ["sums"]),
+    ("add 10 and 12 and 9", ["sums"]),
+    ("solve x + 2 = 5 for x", ["sums", "algebra"]),
+    ("solve the equation 3 y = 12 for y", ["algebra"]),
+    ("prove that the sum of two even numbers is even", ["proofs", "sums"]),
+    ("prove the theorem by induction", ["proofs"]),
+    ("write a verse about the sea that rhymes", ["poems"]),
+    ("write a verse about snow", ["poems"]),
+    ("tell a joke about a dog", ["jokes"]),
+    ("tell a joke about cheese", ["jokes", "unknown topic"]),
+    ("write a tale about two people and a dog", ["stories"]),
+    ("write a tale about a king", ["stories"]),
+]
+TEXTS, TAGS = [text for text, _ in PROMPTS], [tags for _, tags in PROMPTS]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return HashEncoder(64)
+
+
+@pytest.fixture(scope="module")
+def taught(small_graph, encoder):
+    return calibrate(small_graph, encoder.encode(TEXTS), TAGS)
+
+
+def test_the_prior_by_hand(taught, encoder):
+    embedding = encoder.encode([TEXTS[2]])
+    found = prior_from_embeddings(taught, embedding, top_topics=3, temperature=0.25, epsilon=0.1)
+    features = (embedding[0] - taught.feature_mean) / taught.feature_scale
+    scores = (features @ taught.projector_weight + taught.projector_bias).tolist()
+    best = sorted(range(6), key=lambda t: -scores[t])[:3]
+    total = sum(math.exp(scores[t] / 0.25) for t in best)
+    wanted = torch.full((2,), 0.1 / 2)
+    for t in best:
+        wanted += 0.9 * math.exp(scores[t] / 0.25) / total * taught.assignment[t]
+    torch.testing.assert_close(found.prior[0], wanted)
+    torch.testing.assert_close(found.relevance[0], torch.tensor(scores))
+    entropy = -sum(float(p) * math.log(float(p)) for p in wanted)
+    assert float(found.confidence[0]) == pytest.approx(1 - entropy / math.log(2), abs=1e-5)
+
+
+def test_the_prior_is_a_distribution_of_its_own_prompt_alone(taught, encoder):
+    prior = TopicPrior(taught, encoder)
+    together = prior(TEXTS)
+    assert together.prior.shape == (12, 2)
+    assert together.relevance.shape == (12, 6)
+    torch.testing.assert_close(together.prior.sum(1), torch.ones(12))
+    assert (together.prior > 0).all()
+    backwards = prior(TEXTS[::-1])
+    for row, text in enumerate(TEXTS):
+        alone = prior([text])
+        torch.testing.assert_close(alone.prior[0], together.prior[row])
+        torch.testing.assert_close(backwards.prior[11 - row], together.prior[row])
+    assert not torch.allclose(together.prior[0], together.prior[6])
+
+
+def test_no_prompts_make_an_empty_batch(taught, encoder):
+    assert TopicPrior(taught, encoder)([]).prior.shape == (0, 2)
+
+
+def test_taught_prompts_go_to_their_topics_expert(taught, encoder):
+    found = TopicPrior(taught, encoder)(TEXTS)
+    member = tag_membership(taught, TAGS)
+    assert member.gather(1, found.relevance.argmax(1, keepdim=True)).all()
+    assert torch.equal(found.prior.argmax(1), prior_from_tags(taught, TAGS).argmax(1))
+    assert found.confidence.mean() > 0.3
+    unseen = TopicPrior(taught, encoder)(["solve z + 4 = 9 for z", "tell a joke about a verse"])
+    owners = taught.assignment.argmax(1)
+    assert unseen.prior.argmax(1).tolist() == [owners[1], owners[4]]
+
+
+def test_tags_make_the_prior_of_their_topics(taught):
+    found = prior_from_tags(taught, [["sums", "algebra", "sums"], [], ["nobody knows"]], epsilon=0.1)
+    torch.testing.assert_close(found[0], 0.9 * taught.assignment[:2].mean(0) + 0.05)
+    assert found[1:].tolist() == [[0.5, 0.5], [0.5, 0.5]]
+
+
+def test_confidence_ends():
+    found = confidence(torch.tensor([[0.25, 0.25, 0.25, 0.25], [1.0, 0, 0, 0], [0.5, 0.5, 0, 0]]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 0.5]))
+
+
+def test_uniform_assignment_makes_a_uniform_prior(taught, encoder):
+    flat = replace(taught, assignment=torch.full((6, 2), 0.5))
+    found = TopicPrior(flat, encoder)(TEXTS)
+    torch.testing.assert_close(found.prior, torch.full((12, 2), 0.5))
+    torch.testing.assert_close(found.confidence, torch.zeros(12), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [5, 40])
+def test_ridge_meets_its_normal_equations(rows, generator):
+    x, y = torch.randn(rows, 12, generator=generator), torch.randn(rows, 3, generator=generator)
+    found = fit_projector(x, y, ridge=0.3)
+    z = ((x - x.mean(0)) / x.std(0, correction=0)).double()
+    residual = z @ found.weight.double() - (y - y.mean(0)).double()
+    gradient = z.T @ residual / rows + 0.3 * found.weight.double()
+    assert gradient.abs().max() < 1e-6
+    torch.testing.assert_close(found.bias, y.mean(0))
+
+
+def test_a_constant_feature_does_no_harm(generator):
+    x = torch.randn(8, 3, generator=generator)
+    x[:, 1] = 7
+    found = fit_projector(x, torch.eye(8))
+    assert torch.isfinite(found.weight).all()
+    assert (found.weight[1].abs() < 1e-6).all()
+
+
+def test_untagged_prompts_only_move_the_centre(small_graph, encoder):
+    vectors = encoder.encode(TEXTS)
+    moved = calibrate(small_graph, vectors)
+    torch.testing.assert_close(moved.feature_mean, vectors.mean(0))
+    assert torch.equal(moved.projector_weight, small_graph.projector_weight)
+    assert moved.sha256 != small_graph.sha256
+
+
+def test_calibration_chooses_a_temperature_and_keeps_stage_one(taught, small_graph):
+    assert taught.config["prior"]["temperature"] in (0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
+    assert taught.config["gnn"] == small_graph.config["gnn"]
+    assert torch.equal(taught.assignment, small_graph.assignment)
+
+
+def test_sharper_where_labels_are_surer(small_graph, generator):
+    """Prompts whose embedding gives their topic away deserve a lower temperature than prompts with noisy tags."""
+    topics = torch.randint(0, 6, (300,), generator=generator)
+    clear = torch.nn.functional.one_hot(topics, 64).float() + 0.01 * torch.randn(300, 64, generator=generator)
+    names = [[small_graph.topics[t]] for t in topics]
+    noise = [[small_graph.topics[t]] for t in torch.randint(0, 6, (300,), generator=generator)]
+    sharp, dull = (calibrate(small_graph, clear, tags).config["prior"]["temperature"] for tags in (names, noise))
+    assert sharp < dull
+
+
+@pytest.mark.parametrize(
+    ("shape", "tags", "message"),
+    [
+        ((4, 63), None, "needed: 2 rows or more of 64"),
+        ((1, 64), None, "needed"),
+        ((4, 64), [["sums"]] * 3, "3 tag lists for 4 prompts"),
+        ((4, 64), [["unheard of"]] * 4, "Fewer than 2 prompts"),
+    ],
+)
+def test_bad_calibrations_are_refused(small_graph, shape, tags, message):
+    with pytest.raises(TopicLoraError, match=message):
+        calibrate(small_graph, torch.zeros(shape), tags)
+
+
+def test_bad_projector_rows_are_refused():
+    with pytest.raises(TopicLoraError, match="2 feature rows for 3 targets"):
+        fit_projector(torch.zeros(2, 4), torch.zeros(3, 4))
+
+
+def test_another_encoder_is_refused(small_graph):
+    with pytest.raises(TopicLoraError, match="'hash:64', not 'hash:32'"):
+        TopicPrior(small_graph, HashEncoder(32))
+
+
+@pytest.mark.parametrize("setting", [{"top_topics": 0}, {"temperature": 0.0}, {"epsilon": 1.5}])
+def test_bad_prior_settings_are_refused(taught, encoder, setting):
+    with pytest.raises(TopicLoraError, match="make no distribution"):
+        TopicPrior(taught, encoder, **setting)(["text"])

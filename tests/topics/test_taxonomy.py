@@ -1,0 +1,123 @@
+"""The packaged taxonomy keeps what it should, and a user's file is read or refused in plain words."""
+
+import json
+from collections import Counter
+
+import pytest
+import yaml
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.topics import taxonomy as module
+from topiclora_cli.topics.taxonomy import load_taxonomy
+
+FORMATS = {"numerical response", "non-language", "game play", "repeated interaction", "self play", "self evaluation"}
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return module._read("bigbench")[1]
+
+
+def test_bigbench_keeps_every_keyword_with_three_tasks_that_is_no_format(bigbench, raw):
+    counts = Counter(tag for tags in raw["tasks"].values() for tag in tags)
+    assert set(bigbench.names) == {name for name, count in counts.items() if count >= 3} - FORMATS
+    assert len(bigbench.topics) == 52
+    assert counts["logical reasoning"] == 59
+    assert len(raw["tasks"]) == 209
+    assert all(tags and set(tags) <= set(bigbench.names) for tags in bigbench.tasks.values())
+
+
+def test_every_description_is_one_line_of_its_own(raw):
+    texts = [entry["description"] for entry in raw["topics"]]
+    assert len(texts) == 81
+    assert len(set(texts)) == len(texts)
+    assert all(5 <= len(text.split()) <= 20 and "\n" not in text for text in texts)
+
+
+def test_fewer_tasks_keep_more_topics(bigbench):
+    assert "morphology" in load_taxonomy(min_tasks=1).names
+    assert "morphology" not in bigbench.names
+    assert not FORMATS & set(load_taxonomy(min_tasks=1).names)
+
+
+def test_excluded_tasks_do_not_count(bigbench):
+    without = load_taxonomy(exclude_tasks=["bbh"])
+    assert "web_of_lies" in bigbench.tasks
+    assert "web_of_lies" not in without.tasks
+    assert "arithmetic" not in load_taxonomy(exclude_tasks=["arithmetic"]).tasks
+    with pytest.raises(TopicLoraError, match="no_such_task"):
+        load_taxonomy(exclude_tasks=["no_such_task"])
+
+
+ROWS = [
+    {"topic": "sums", "description": "adding numbers", "group": "maths", "tasks": ["a", "b"]},
+    {"topic": "poems", "description": "verse, with rhyme", "tasks": ["b", "c"]},
+]
+
+
+def write(folder, kind, rows):
+    path = folder / f"topics.{kind}"
+    if kind == "yaml":
+        path.write_text(yaml.safe_dump({"topics": rows}))
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        lines = [
+            f'{row["topic"]},"{row["description"]}",{row.get("group", "")},{";".join(row.get("tasks", []))}'
+            for row in rows
+        ]
+        path.write_text("\n".join(["topic,description,group,tasks", *lines]))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["yaml", "jsonl", "csv"])
+def test_user_files_mean_the_same_in_every_format(tmp_path, kind):
+    taxonomy = load_taxonomy(write(tmp_path, kind, ROWS), min_tasks=2)
+    assert taxonomy.names == ("sums", "poems")
+    assert taxonomy.topics[1].description == "verse, with rhyme"
+    assert [topic.group for topic in taxonomy.topics] == ["maths", ""]
+    assert dict(taxonomy.tasks) == {"a": ("sums",), "b": ("sums", "poems"), "c": ("poems",)}
+
+
+def test_topics_without_any_tags_are_all_kept(tmp_path):
+    rows = [{k: v for k, v in row.items() if k != "tasks"} for row in ROWS]
+    assert load_taxonomy(write(tmp_path, "yaml", rows), min_tasks=3).names == ("sums", "poems")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([ROWS[0], ROWS[0]], "'sums' is listed more than once"),
+        ([], "empty"),
+        ([ROWS[0]], "1 of 1 topics"),
+        ([ROWS[0], {"topic": "poems"}], "topic 2 has no 'description'"),
+        ([ROWS[0], {"description": "nameless"}], "topic 2 has no 'topic'"),
+    ],
+)
+def test_bad_lists_are_refused(tmp_path, rows, message):
+    with pytest.raises(TopicLoraError, match=message) as caught:
+        load_taxonomy(write(tmp_path, "yaml", rows), min_tasks=1)
+    assert str(tmp_path / "topics.yaml") in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.yaml", "topics: [", "cannot be parsed"),
+        ("a.jsonl", "{not json}", "cannot be parsed"),
+        ("a.yaml", "just words", "holds no topics"),
+        ("a.txt", "topics", "unknown type"),
+        ("a.yaml", "topics: [{topic: a, description: b}]\ntasks: [x]", "must map"),
+        ("a.yaml", "topics: [{topic: a, description: b}]\ntasks: {x: [c]}", "unknown topic 'c'"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(TopicLoraError, match=message):
+        load_taxonomy(tmp_path / name)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(TopicLoraError, match="does not exist"):
+        load_taxonomy(tmp_path / "none.yaml")
