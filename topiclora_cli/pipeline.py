@@ -64,7 +64,7 @@ class MergeResult:
 def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
     """Stage 1: topics -> experts. Raises TopicLoraError for a bad taxonomy or more experts than topics."""
     section = recipe.graph
-    taxonomy = load_taxonomy(section.taxonomy, min_tasks=section.min_tasks)
+    taxonomy = load_taxonomy(section.taxonomy, min_tasks=section.min_tasks, exclude_tasks=section.exclude_tasks)
     if recipe.adapter.num_experts > len(taxonomy.names):
         raise TopicLoraError(
             f"adapter.num_experts ({recipe.adapter.num_experts}) exceeds the {len(taxonomy.names)} topics.",
@@ -135,8 +135,8 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     encoded = encode_rows(load_rows(recipe.data, seed=recipe.seed), base.tokenizer, max_length=recipe.data.max_length)
     priors, extra = None, {}
     if graph is not None:
-        progress.say(f"Comparing {len(encoded)} prompts with {graph.num_topics} topics ...")
-        priors = cached_priors(graph, open_encoder(recipe, base), [e.row.prompt for e in encoded], run.path / PRIORS)
+        prompts = [example.row.prompt for example in encoded]
+        priors = cached_priors(graph, open_encoder(recipe, base), prompts, run.path / PRIORS, progress)
         extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
         extra = extra if recipe.adapter.router == "topic" else {}
     settings = recipe.adapter.model_dump()

@@ -77,7 +77,12 @@ def test_exports_are_one_model(finished, tiny_model_dir):
 
 def test_finished_ablation_cells_are_not_run_again(run, run_cli):
     before = (run / "ablation" / "kl_off-s0" / "metrics.jsonl").stat().st_mtime_ns
-    settings = ["--set", "ablation.overrides={train.max_steps: 2, eval.limit: 20}", "--set", "ablation.seeds=[0]"]
+    settings = [
+        "--set",
+        "ablation.overrides={train.max_steps: 2, eval.limit: 20, data.limit: 16}",
+        "--set",
+        "ablation.seeds=[0]",
+    ]
     code, text = run_cli("ablate", "--run", run, *settings)
     assert code == 0, text
     assert "kl_off" in text

@@ -4,7 +4,9 @@ Commands import the library inside their bodies, so that `topiclora --help` answ
 """
 
 import errno
+import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -48,6 +50,10 @@ def root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits 2 on a mistake of the user's, 130 or 143 after a signal."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    # Deprecations between transformers and peft are not the user's to mend.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app(arguments)
     except TopicLoraError as error:

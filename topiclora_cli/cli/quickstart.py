@@ -68,7 +68,11 @@ def quickstart(
 def _reduced(settings: Recipe, steps: int) -> Recipe:
     changes = {
         "ablation.seeds": [settings.seed],
-        "ablation.overrides": {"train.max_steps": steps, "eval.limit": ABLATION_LIMIT},
+        "ablation.overrides": {
+            "train.max_steps": steps,
+            "eval.limit": ABLATION_LIMIT,
+            "data.limit": steps * settings.train.batch_size * settings.train.gradient_accumulation,
+        },
     }
     return build_recipe(with_overrides(settings.model_dump(), changes.items()), where="quickstart")
 

@@ -4,8 +4,6 @@ The harness runs in this process on the model object itself, so an adapter needs
 """
 
 import logging
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,8 +108,6 @@ def run_harness(
 
 
 def _quiet() -> None:
-    """Keep the harness's bars on terminals only and its notices out of the way."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
+    """Keep the harness's notices out of the way."""
     for name in ("lm_eval", "lm-eval", "datasets", "evaluate"):
         logging.getLogger(name).setLevel(logging.ERROR)

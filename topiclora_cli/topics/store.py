@@ -6,8 +6,6 @@ written last, so a save cut short is found out at loading.
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -20,6 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.files import replacing, write_text
 
 FORMAT_VERSION = 1
 TENSOR_FILE, META_FILE = "graph.safetensors", "graph.json"
@@ -70,8 +69,9 @@ class TopicGraph:
         folder.mkdir(parents=True, exist_ok=True)
         content = save_tensors(self._tensors())
         meta = json.dumps(self._meta(content), indent=2, ensure_ascii=False) + "\n"
-        _replace(folder / TENSOR_FILE, content)
-        _replace(folder / META_FILE, meta.encode("utf-8"))
+        with replacing(folder / TENSOR_FILE) as temporary:
+            temporary.write_bytes(content)
+        write_text(folder / META_FILE, meta)
         return folder
 
     @classmethod
@@ -163,15 +163,3 @@ class TopicGraph:
 def _fingerprint(meta: Mapping[str, Any]) -> str:
     content = {key: value for key, value in meta.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode("utf-8")).hexdigest()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -7,17 +7,23 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from topiclora_cli.files import replacing
+from topiclora_cli.progress import Progress
 from topiclora_cli.topics.encoder import Encoder
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 
+CHUNK = 256  # prompts between two moves of the bar
 
-def cached_priors(graph: TopicGraph, encoder: Encoder, prompts: Sequence[str], folder: Path) -> tuple[Tensor, Tensor]:
+
+def cached_priors(
+    graph: TopicGraph, encoder: Encoder, prompts: Sequence[str], folder: Path, progress: Progress
+) -> tuple[Tensor, Tensor]:
     """pi (n, E) and confidence (n,) of the prompts, read from `folder` when graph, encoder and prompts are the same."""
     digest = hashlib.sha256("\0".join([graph.sha256, encoder.id, *prompts]).encode()).hexdigest()[:16]
     path = folder / f"prior-{digest}.safetensors"
@@ -27,7 +33,16 @@ def cached_priors(graph: TopicGraph, encoder: Encoder, prompts: Sequence[str], f
             return stored["prior"], stored["confidence"]
         except (SafetensorError, KeyError):
             path.unlink()  # a cache is rebuilt, not repaired
-    batch = TopicPrior(graph, encoder)(prompts)
+    prior = TopicPrior(graph, encoder)
+    batches = []
+    with progress.track("priors", len(prompts)) as advance:
+        for start in range(0, len(prompts), CHUNK):
+            batches.append(prior(prompts[start : start + CHUNK]))
+            advance(len(batches[-1].prior), "")
+    result = {
+        "prior": torch.cat([batch.prior for batch in batches]),
+        "confidence": torch.cat([batch.confidence for batch in batches]),
+    }
     with replacing(path) as temporary:
-        save_file({"prior": batch.prior.contiguous(), "confidence": batch.confidence.contiguous()}, temporary)
-    return batch.prior, batch.confidence
+        save_file(result, temporary)
+    return result["prior"], result["confidence"]
