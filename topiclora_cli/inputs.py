@@ -71,19 +71,26 @@ def held_out_examples(recipe: Recipe, base: BaseModel, limit: int) -> list[Encod
 def calibration_rows(recipe: Recipe) -> list[Row]:
     """The training examples over which an export's gates are averaged.
 
-    Raises TopicLoraError for an unknown kind of gates and for a topic that no example carries.
+    Raises TopicLoraError for a topic that no example carries.
     """
     rows = load_rows(recipe.data, seed=recipe.seed)
-    kind, _, topic = recipe.merge.gates.partition(":")
-    if kind == "topic" and topic:
+    if topic := gates_topic(recipe):
         tagged = [row for row in rows if topic in row.topics]
         if not tagged:
             known = {name for row in rows for name in row.topics}
             raise TopicLoraError(f"No training example carries the topic {topic!r}.", nearest(topic, known))
         rows = tagged
-    elif recipe.merge.gates != "mean":
-        raise TopicLoraError(f"merge.gates {recipe.merge.gates!r} is unknown.", "Use 'mean' or 'topic:NAME'.")
     return rows[: recipe.merge.calibration]
+
+
+def gates_topic(recipe: Recipe) -> str | None:
+    """The topic an export is for, None for mean gates; raises TopicLoraError for any other `merge.gates`."""
+    kind, _, topic = recipe.merge.gates.partition(":")
+    if kind == "topic" and topic:
+        return topic
+    if recipe.merge.gates != "mean":
+        raise TopicLoraError(f"merge.gates {recipe.merge.gates!r} is unknown.", "Use 'mean' or 'topic:NAME'.")
+    return None
 
 
 def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | None = None) -> list[dict[str, Tensor]]:

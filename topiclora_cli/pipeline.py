@@ -17,6 +17,7 @@ from topiclora_cli.files import replacing, write_json
 from topiclora_cli.inputs import (
     calibrated,
     calibration_rows,
+    gates_topic,
     held_out_examples,
     make_batches,
     open_base,
@@ -201,14 +202,17 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
     if recipe.adapter.method != "topiclora":
         raise TopicLoraError("The adapter is no mixture and needs no fixed gates.", "Use peft's merge_and_unload.")
     bfloat16 = use_bfloat16(recipe.train.precision)
-    rows = calibration_rows(recipe)
+    topic, rows = gates_topic(recipe), calibration_rows(recipe)
     base, model = load_tuned(recipe, run)
     with run.running("merge") as record:
         calibration = encode_rows(rows, base.tokenizer, max_length=recipe.data.max_length)
         progress.say(f"Observing the routing of {len(calibration)} prompts ...")
         observed = observe_gates(model, make_batches(base, calibration, tokens="all"), bfloat16=bfloat16)
         gates = {name: values.mean(0) for name, values in observed.items()}
-        held_out = make_batches(base, held_out_examples(recipe, base, section.calibration))
+        examples = held_out_examples(recipe, base, section.calibration)
+        # An export for one topic is judged on that topic, where held-out examples carry it.
+        examples = [e for e in examples if topic in e.row.topics] or examples
+        held_out = make_batches(base, examples)
         routed = answer_log_probabilities(model, held_out, bfloat16=bfloat16)
         lora = collapse_to_lora(model, open_base(recipe, exact=True).model, gates)
         gap = measure_gap(routed, answer_log_probabilities(lora, held_out, bfloat16=bfloat16))
@@ -219,7 +223,7 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
             with replacing(folders["dense"]) as temporary:
                 lora.merge_and_unload().save_pretrained(temporary)
                 base.tokenizer.save_pretrained(temporary)
-        result = MergeResult(section.gates, folders, gap, len(calibration), sum(len(b["labels"]) for b in held_out))
+        result = MergeResult(section.gates, folders, gap, len(calibration), len(examples))
         record.update(gates=section.gates, kl=gap.kl, agreement=gap.agreement)
         write_json(run.path / "merged" / "gap.json", {"gates": section.gates, **asdict(gap)})
     return result

@@ -22,7 +22,7 @@ def quickstart(
     overrides: SetOption = None,
     ablation_steps: Annotated[
         int, typer.Option("--ablation-steps", min=0, help="Training steps of each ablation cell; 0 leaves it out.")
-    ] = 30,
+    ] = 20,
 ) -> None:
     """Build the graph, train, evaluate, export and ablate in a few minutes; finished stages are not run again."""
     settings, directory = start_or_open(None if run else recipe, overrides, run, out)

@@ -85,6 +85,9 @@ def merge_table(result: "MergeResult") -> Table:
         table.add_row(name, str(folder))
     table.add_row("KL(routed || export)", f"{result.gap.kl:.4f} nats per answer token")
     table.add_row("same top token", f"{100 * result.gap.agreement:.1f} % of {result.gap.tokens} answer tokens")
+    table.add_row(
+        "measured on", f"{result.held_out} held-out examples; gates from {result.calibration} training prompts"
+    )
     return table
 
 
