@@ -3,8 +3,11 @@
 The harness runs in this process on the model object itself, so an adapter needs no export to be measured.
 """
 
+import io
 import logging
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,17 +85,18 @@ def run_harness(
     )
     side = tokenizer.padding_side
     try:
-        raw = simple_evaluate(
-            model=harness_model,
-            model_args={"pretrained": label},
-            tasks=manager.match_tasks(list(request.tasks)),
-            num_fewshot=request.num_fewshot,
-            limit=request.limit,
-            batch_size=request.batch_size,
-            task_manager=manager,
-            evaluation_tracker=tracker,
-            bootstrap_iters=0,
-        )
+        with _bars_on_terminals_only():
+            raw = simple_evaluate(
+                model=harness_model,
+                model_args={"pretrained": label},
+                tasks=manager.match_tasks(list(request.tasks)),
+                num_fewshot=request.num_fewshot,
+                limit=request.limit,
+                batch_size=request.batch_size,
+                task_manager=manager,
+                evaluation_tracker=tracker,
+                bootstrap_iters=0,
+            )
     except (ConnectionError, FileNotFoundError) as error:
         raise TopicLoraError(
             f"The data of {', '.join(request.tasks)} cannot be loaded: {str(error).splitlines()[0]}",
@@ -105,6 +109,11 @@ def run_harness(
     for task, rows in samples.items():
         tracker.save_results_samples(task_name=task, samples=rows)
     return EvalResults.from_harness(raw, samples, label=label)
+
+
+def _bars_on_terminals_only() -> AbstractContextManager[Any]:
+    """The harness draws its bars whoever watches; in a log file they are thousands of characters of noise."""
+    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
 
 
 def _quiet() -> None:
