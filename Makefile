@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: quickstart test check fast-test format clean
 
-quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M: about 15 minutes on two CPU cores
+quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M: 12 to 15 minutes on two CPU cores
 	$(BIN)/topiclora quickstart $(if $(RUN),--out $(RUN))
 
 test: $(VENV)/.installed  ## all tests, those on the real weights included
