@@ -1,7 +1,7 @@
 """How long work reports on itself without knowing whether anybody watches."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 Advance = Callable[[int, str], None]  # (steps done since the last call, a short note such as the loss)
@@ -15,14 +15,3 @@ class Progress(Protocol):
 
     def track(self, label: str, total: int) -> AbstractContextManager[Advance]:
         """Show a bar for the block and yield the function that moves it."""
-
-
-class Silent:
-    """A display that shows nothing."""
-
-    def say(self, text: str) -> None:
-        pass
-
-    @contextmanager
-    def track(self, label: str, total: int) -> Iterator[Advance]:
-        yield lambda steps, note: None

@@ -89,6 +89,13 @@ def test_finished_ablation_cells_are_not_run_again(run, run_cli):
     assert (run / "ablation" / "kl_off-s0" / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+def test_the_grid_that_quickstart_suggests_runs(run, run_cli):
+    arguments = ["--recipe", run / "recipe.yaml", "--out", "grid", "--cells", "kl_off", "--set", "train.max_steps=2"]
+    code, text = run_cli("ablate", *arguments)
+    assert code == 0, text
+    assert "kl_off" in text
+
+
 def test_eval_takes_tasks_of_ones_own(run, run_cli, tmp_path):
     tasks = tmp_path / "tasks"
     tasks.mkdir()

@@ -24,7 +24,7 @@ def quickstart(
         int, typer.Option("--ablation-steps", min=0, help="Training steps of each ablation cell; 0 leaves it out.")
     ] = 20,
 ) -> None:
-    """Build the graph, train, evaluate, export and ablate in a few minutes; finished stages are not run again."""
+    """Build the graph, train, evaluate, export and ablate; with --run, the graph and a finished training are kept."""
     settings, directory = start_or_open(None if run else recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
     from topiclora_cli import pipeline
@@ -88,5 +88,5 @@ def _where(run: str) -> str:
 [bold]Next[/bold]
   topiclora eval --run {run} --tasks arc_easy --limit 100      stock lm-eval tasks (need a hub)
   topiclora merge --run {run} --gates topic:arithmetic         an export for one topic
-  topiclora ablate --run {run}                                 the full grid, all seeds
+  topiclora ablate --recipe {run}/recipe.yaml                  the full grid, all seeds, in a run of its own
   topiclora recipes copy quickstart mine.yaml                  your own model and data"""
