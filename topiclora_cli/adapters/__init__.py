@@ -5,7 +5,7 @@ model = AutoModelForCausalLM.from_pretrained("runs/.../adapter")
 """
 
 from topiclora_cli.adapters.peft_type import register
-from topiclora_cli.adapters.routers import record_routing
+from topiclora_cli.adapters.record import record_routing
 from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraModel
 
 register("topiclora", TopicLoraConfig, TopicLoraModel)

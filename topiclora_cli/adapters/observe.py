@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.routers import record_routing
+from topiclora_cli.adapters.record import record_routing
 
 
 def autocast(enabled: bool, device: torch.device) -> AbstractContextManager[None]:

@@ -1,11 +1,7 @@
-"""Routers turn a hidden state into one logit per expert; a recorder lets the losses see what they decided.
+"""Routers turn a hidden state into one logit per expert.
 
 A gate may depend on its own token only: anything pooled over the sequence would let a prediction see the future.
 """
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -74,35 +70,3 @@ def simplex(num_experts: int) -> Tensor:
     if num_experts == 1:
         return torch.ones(1, 1)
     return F.normalize(torch.eye(num_experts) - 1.0 / num_experts, dim=-1)
-
-
-@dataclass
-class RoutingRecord:
-    """What the routers did during one forward pass: per adapted linear, in order of execution."""
-
-    logits: dict[str, Tensor] = field(default_factory=dict)  # name -> (batch, sequence, E)
-    gates: dict[str, Tensor] = field(default_factory=dict)  # name -> (batch, sequence, E)
-
-
-_recording: list[RoutingRecord] = []
-
-
-@contextmanager
-def record_routing() -> Iterator[RoutingRecord]:
-    """Collect logits and gates of every mixture layer that runs inside the block.
-
-    Leave the block before calling backward: gradient checkpointing runs layers again there.
-    """
-    record = RoutingRecord()
-    _recording.append(record)
-    try:
-        yield record
-    finally:
-        _recording.remove(record)
-
-
-def note_routing(name: str, logits: Tensor, gates: Tensor) -> None:
-    """Called by mixture layers; costs nothing while nobody records."""
-    for record in _recording:
-        record.logits[name] = logits
-        record.gates[name] = gates

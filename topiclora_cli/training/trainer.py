@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from topiclora_cli.adapters.routers import RoutingRecord, TopicRouter, record_routing
+from topiclora_cli.adapters.record import RoutingRecord, record_routing
+from topiclora_cli.adapters.routers import TopicRouter
 from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.losses import (
     key_anchor,

@@ -8,7 +8,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.mixture import collapse, mixture_delta, select_experts
-from topiclora_cli.adapters.routers import LinearRouter, TopicRouter, keys_from_anchors, note_routing, simplex
+from topiclora_cli.adapters.record import note_gates, note_logits
+from topiclora_cli.adapters.routers import LinearRouter, TopicRouter, keys_from_anchors, simplex
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.errors import TopicLoraError
 
@@ -87,7 +88,8 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
             # Under autocast the matmuls choose their precision; a cast here would only be undone.
             hidden = x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, lora_a.dtype)
             logits, gates = self.route(adapter_name, hidden)
-            note_routing(self.name, logits, gates)
+            note_logits(self.name, logits)
+            note_gates(self.name, gates, hidden)
             hidden = self.topiclora_dropout[adapter_name](hidden)
             result = result + mixture_delta(hidden, gates * config.scaling, lora_a, lora_b).to(result.dtype)
         return result

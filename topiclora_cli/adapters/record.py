@@ -1,0 +1,53 @@
+"""What the routers of a model decided during one forward pass, kept for the losses and the reports."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class RoutingRecord:
+    """Tensors by module name, in order of execution.
+
+    logits (B, S, E): one entry per router, under the name of the first layer that it serves; their softmax is the
+    router's dense probability. gates (B, S, E): one entry per adapted layer. inputs (B, S, d_in): what each adapted
+    layer read, kept only on request.
+    """
+
+    keep_inputs: bool = False
+    logits: dict[str, Tensor] = field(default_factory=dict)
+    gates: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+
+
+_recording: list[RoutingRecord] = []
+
+
+@contextmanager
+def record_routing(*, inputs: bool = False) -> Iterator[RoutingRecord]:
+    """Collect what every mixture layer does that runs inside the block.
+
+    Leave the block before calling backward: gradient checkpointing runs layers again there.
+    """
+    record = RoutingRecord(keep_inputs=inputs)
+    _recording.append(record)
+    try:
+        yield record
+    finally:
+        _recording.remove(record)
+
+
+def note_logits(name: str, logits: Tensor) -> None:
+    """Called by routers; costs nothing while nobody records."""
+    for record in _recording:
+        record.logits[name] = logits
+
+
+def note_gates(name: str, gates: Tensor, x: Tensor) -> None:
+    """Called by mixture layers; costs nothing while nobody records."""
+    for record in _recording:
+        record.gates[name] = gates
+        if record.keep_inputs:
+            record.inputs[name] = x
