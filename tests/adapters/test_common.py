@@ -5,9 +5,10 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from topiclora_cli.adapters import TopicLoraConfig, record_routing
+from topiclora_cli.adapters import TopicLoraConfig, prompt_tokens, record_routing
 from topiclora_cli.errors import TopicLoraError
 
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 CONFIGS = {
     "topic-dense": {},
     "topic-top2": {"top_k": 2},
@@ -15,9 +16,27 @@ CONFIGS = {
     "topic-anchored": {"top_k": 2, "anchors": torch.randn(4, 9, generator=torch.Generator().manual_seed(1)).tolist()},
     "linear-dense": {"router": "linear"},
     "linear-top2-shared-a": {"router": "linear", "top_k": 2, "shared_a": True},
+    "top-p": {"router": "linear", "top_p": 0.6},
+    "cosine": {"router": "cosine", "shared_a": True, "router_temperature": 0.8},
+    "threshold": {"router": "threshold"},
+    "sparsegen": {"router": "sparsegen", "router_width": 6, "router_temperature": 9.0},
+    "hierarchical-top2": {"router": "hierarchical", "top_k": 2, "router_scope": "group"},
+    "graph-top2": {"router": "graph", "top_k": 2, "router_width": 6},
+    "uniform": {"router": "uniform"},
+    "static": {"router": "static"},
+    "topic-top2-by-prompt": {"top_k": 2, "granularity": "prompt"},
+    "group-scope": {"top_k": 2, "router_scope": "group"},
+    "block-scope": {"router": "linear", "router_scope": "block"},
+    "layer-scope": {"top_k": 2, "router_scope": "layer"},
+    "layer-scope-by-prompt": {"router": "linear", "router_scope": "layer", "granularity": "prompt"},
+    "per-layer": {"router": "linear", "top_k": 2, "experts_per_layer": [2, 5], "ranks_per_layer": [3, 2]},
+    "ffn-top2": {"router": "linear", "top_k": 2, "router_scope": "block", "mixing": "ffn", "plain_modules": ATTENTION},
+    "ffn-top1-anchored": {"top_k": 1, "router_scope": "layer", "mixing": "ffn"},
     "rslora-two-targets": {"use_rslora": True, "target_modules": ["q_proj", "down_proj"]},
     "upper-layer-only": {"layers_to_transform": [1], "target_modules": ["v_proj"]},
     "dropout": {"lora_dropout": 0.1},
+    "plain-kernel": {"top_k": 2, "kernel": "plain"},
+    "sparse-kernel": {"r": 4, "top_k": 2, "kernel": "sparse"},
 }
 pytestmark = pytest.mark.parametrize("settings", CONFIGS.values(), ids=CONFIGS.keys())
 TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
@@ -50,7 +69,9 @@ def logits(model, tokens=TOKENS, **inputs):
 
 def test_fresh_adapter_changes_nothing(settings, tiny_model, tiny_model_dir):
     model = get_peft_model(tiny_model, make(settings)).eval()
-    assert torch.equal(logits(model), logits(fresh(tiny_model_dir)))
+    # Mixing after the non-linearity averages equal rows, which rounds.
+    tolerance = 1e-6 if settings.get("mixing") == "ffn" else 0
+    torch.testing.assert_close(logits(model), logits(fresh(tiny_model_dir)), atol=tolerance, rtol=0)
 
 
 def test_saved_adapter_loads_bit_equal_by_every_door(settings, tiny_model, tiny_model_dir, tmp_path):
@@ -108,7 +129,9 @@ def test_no_gate_sees_the_future(settings, tiny_model):
     model = shaken(get_peft_model(tiny_model, make(settings)))
     changed = TOKENS.clone()
     changed[:, -1] += 1
-    assert torch.equal(logits(model)[:, :-1], logits(model, changed)[:, :-1])
+    # Rows sorted by expert are multiplied in other company, which rounds.
+    tolerance = 1e-6 if settings.get("kernel") == "sparse" else 0
+    torch.testing.assert_close(logits(model)[:, :-1], logits(model, changed)[:, :-1], atol=tolerance, rtol=0)
 
 
 def test_decoding_with_a_cache_equals_the_full_forward(settings, tiny_model):
@@ -116,7 +139,9 @@ def test_decoding_with_a_cache_equals_the_full_forward(settings, tiny_model):
     with torch.no_grad():
         start = model(input_ids=TOKENS[:, :4], use_cache=True)
         rest = model(input_ids=TOKENS[:, 4:], past_key_values=start.past_key_values, use_cache=True)
-    torch.testing.assert_close(rest.logits, logits(model)[:, 4:], atol=1e-5, rtol=0)
+    with prompt_tokens(torch.arange(6).expand(2, -1) < 4):
+        full = logits(model)[:, 4:]
+    torch.testing.assert_close(rest.logits, full, atol=1e-5, rtol=0)
 
 
 def test_padding_side_does_not_matter(settings, tiny_model):

@@ -5,9 +5,10 @@ import torch
 from peft import get_peft_model
 
 from topiclora_cli.adapters import TopicLoraConfig, record_routing
+from topiclora_cli.adapters.keys import keys_from_anchors, simplex
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.presets import count_parameters, make_config
-from topiclora_cli.adapters.routers import TopicRouter, keys_from_anchors, simplex
+from topiclora_cli.adapters.routers import RouterSettings, TopicRouter
 from topiclora_cli.errors import TopicLoraError
 
 TOKENS = torch.tensor([[5, 9, 12, 7], [4, 4, 21, 17]])
@@ -50,16 +51,16 @@ def test_simplex_is_as_far_apart_as_vectors_can_be():
 
 def test_topic_router_is_the_formula():
     keys = torch.randn(4, 4)
-    router = TopicRouter(6, keys, temperature=0.5)
+    router = TopicRouter(RouterSettings(6, 4, temperature=0.5), keys)
     with torch.no_grad():
         router.bias.uniform_()
     x = torch.randn(3, 6)
     expected = (x @ router.weight.T) @ keys.T / (0.5 * 4**0.5) + router.bias
-    torch.testing.assert_close(router(x), expected)
+    torch.testing.assert_close(router(x, lambda scores: scores)[0], expected)
 
 
 def test_frozen_keys_are_saved_but_not_trained():
-    router = TopicRouter(6, torch.eye(4))
+    router = TopicRouter(RouterSettings(6, 4), torch.eye(4))
     assert "keys" in router.state_dict()
     assert "keys" not in dict(router.named_parameters())
 

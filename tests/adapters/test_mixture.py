@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from topiclora_cli.adapters.mixture import collapse, mixture_delta, select_experts
+from topiclora_cli.adapters.mixture import collapse, mixture_delta
+from topiclora_cli.adapters.selection import select_experts
 
 E, R, D_IN, D_OUT = 5, 3, 7, 6
 
@@ -29,14 +30,14 @@ def test_equals_a_loop_over_experts(shared, top_k):
     weight = torch.randn(2, 4, D_OUT, generator=generator, dtype=torch.float64)
     results = []
     for function in (mixture_delta, loop):
-        output = function(x, select_experts(logits, top_k), lora_a, lora_b)
+        output = function(x, select_experts(logits, top_k=top_k), lora_a, lora_b)
         results.append((output, *torch.autograd.grad((output * weight).sum(), (x, logits, lora_a, lora_b))))
     for ours, naive in zip(*results, strict=True):
         assert (ours - naive).abs().max() < 1e-10
 
 
 def test_top_k_keeps_k_and_renormalises():
-    gates = select_experts(torch.tensor([[3.0, 1.0, 2.0, 0.0]]), 2)
+    gates = select_experts(torch.tensor([[3.0, 1.0, 2.0, 0.0]]), top_k=2)
     assert (gates > 0).tolist() == [[True, False, True, False]]
     assert gates.sum().item() == pytest.approx(1)
     assert gates[0, 0] / gates[0, 2] == pytest.approx(torch.e, rel=1e-5)
@@ -44,7 +45,7 @@ def test_top_k_keeps_k_and_renormalises():
 
 def test_a_single_kept_gate_is_not_renormalised():
     logits = torch.tensor([[3.0, 1.0, 2.0]], requires_grad=True)
-    gates = select_experts(logits, 1)
+    gates = select_experts(logits, top_k=1)
     assert gates.max().item() == pytest.approx(logits.softmax(-1).max().item())
     gates.sum().backward()
     assert logits.grad.abs().sum() > 0

@@ -6,6 +6,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from topiclora_cli.adapters import TopicLoraConfig
+from topiclora_cli.adapters.topiclora.layer import Routing, TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.merging.collapse import collapse_to_lora
 from topiclora_cli.merging.gap import measure_gap
@@ -23,19 +24,40 @@ def routed_model(base, **settings):
     return model.eval()
 
 
-@pytest.mark.parametrize("settings", [{}, {"shared_a": True, "router": "linear"}, {"use_rslora": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"shared_a": True, "router": "linear"},
+        {"use_rslora": True},
+        {"ranks_per_layer": [1, 3]},
+        {"router_scope": "layer"},
+    ],
+)
 def test_export_equals_the_mixture_when_its_gates_are_those(settings, tiny_model, tiny_model_dir, monkeypatch):
     model = routed_model(tiny_model, **settings)
     gates = torch.tensor([0.4, 0.3, 0.2, 0.1])
     layers = {m.name: m for m in model.modules() if hasattr(m, "topiclora_A")}
-    for layer in layers.values():
-        monkeypatch.setattr(layer, "route", lambda _, x: (x[..., :4], gates.expand(*x.shape[:-1], 4)))
+
+    def fixed(layer, adapter, x):
+        return Routing(gates.expand(*x.shape[:-1], 4), 4, layer.topiclora_config[adapter].scaling)
+
+    monkeypatch.setattr(TopicLoraLayer, "route", fixed)
     other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     lora = collapse_to_lora(model, other, dict.fromkeys(layers, gates))
     with torch.no_grad():
         expected = model(TOKENS).logits
         torch.testing.assert_close(lora(TOKENS).logits, expected, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(lora.merge_and_unload()(TOKENS).logits, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_mixing_after_the_non_linearity_has_no_lora(tiny_model, tiny_model_dir):
+    names = ["gate_proj", "up_proj", "down_proj"]
+    config = TopicLoraConfig(r=2, num_experts=4, target_modules=names, mixing="ffn", router_scope="block")
+    model = get_peft_model(tiny_model, config)
+    gates = {m.name: torch.full((4,), 0.25) for m in model.modules() if isinstance(m, TopicLoraLayer)}
+    with pytest.raises(TopicLoraError, match="mixing: ffn"):
+        collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates)
 
 
 def test_missing_gates_and_other_adapters_are_refused(tiny_model, tiny_model_dir):

@@ -5,9 +5,10 @@ model = AutoModelForCausalLM.from_pretrained("runs/.../adapter")
 """
 
 from topiclora_cli.adapters.peft_type import register
+from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import record_routing
 from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraModel
 
 register("topiclora", TopicLoraConfig, TopicLoraModel)
 
-__all__ = ["TopicLoraConfig", "TopicLoraModel", "record_routing"]
+__all__ = ["TopicLoraConfig", "TopicLoraModel", "prompt_tokens", "record_routing"]

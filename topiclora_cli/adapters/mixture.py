@@ -8,22 +8,8 @@ with the A_e stacked to (E*r, d_in) and the B_e, transposed, to (E*r, d_out). Th
 zeros in the gates. With one A shared by every expert (HydraLoRA, arXiv 2404.19245) the same line broadcasts.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-def select_experts(logits: Tensor, top_k: int | None) -> Tensor:
-    """Gates (..., E) from router logits (..., E): softmax, or softmax over the k largest and zero elsewhere.
-
-    A single kept gate keeps its softmax value: renormalised to one it would be constant, and the router would get no
-    gradient from the language-modelling loss.
-    """
-    if top_k is None or top_k >= logits.shape[-1]:
-        return logits.softmax(-1)
-    values, indices = logits.topk(top_k, dim=-1)
-    kept = values.softmax(-1) if top_k > 1 else logits.softmax(-1).gather(-1, indices)
-    return torch.zeros_like(logits).scatter(-1, indices, kept)
 
 
 def mixture_delta(x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
@@ -32,10 +18,34 @@ def mixture_delta(x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor) -> T
     x (..., d_in); gates (..., E), already multiplied by the LoRA scaling; lora_a (E, r, d_in), or (1, r, d_in) when
     shared; lora_b (E, r, d_out).
     """
-    hidden = F.linear(x, lora_a.flatten(0, 1))  # (..., E*r), or (..., r) when A is shared
-    hidden = hidden.unflatten(-1, (-1, lora_a.shape[1]))  # (..., E or 1, r)
-    gated = hidden * gates.to(hidden.dtype).unsqueeze(-1)  # (..., E, r)
+    gated = rank_space(x, lora_a) * gates.to(x.dtype).unsqueeze(-1)  # (..., E, r)
     return gated.flatten(-2) @ lora_b.flatten(0, 1).to(gated.dtype)
+
+
+def rank_space(x: Tensor, lora_a: Tensor) -> Tensor:
+    """A_e x for every expert: (..., E, r), or (..., 1, r) when A is shared."""
+    return F.linear(x, lora_a.flatten(0, 1)).unflatten(-1, (-1, lora_a.shape[1]))
+
+
+def expert_outputs(x: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
+    """B_e A_e x of every expert apart: x (N, d_in) -> (N, E, d_out)."""
+    hidden = rank_space(x, lora_a).expand(-1, lora_b.shape[0], -1)
+    return (hidden.transpose(0, 1) @ lora_b.to(hidden.dtype)).transpose(0, 1)
+
+
+def fan_out(x: Tensor, experts: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
+    """B_e A_e x for the k experts chosen by each token: x (..., d_in), experts (..., k) -> (..., k, d_out)."""
+    hidden = rank_space(x, lora_a)  # (..., E or 1, r)
+    one_hot = F.one_hot(experts, lora_b.shape[0]).to(hidden.dtype)  # (..., k, E)
+    chosen = one_hot.unsqueeze(-1) * hidden.unsqueeze(-3)  # (..., k, E, r)
+    return chosen.flatten(-2) @ lora_b.flatten(0, 1).to(chosen.dtype)
+
+
+def fan_in(x: Tensor, experts: Tensor, weights: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
+    """Sum over slots of w_j B_e(j) A_e(j) x_j: x (..., k, d_in), experts and weights (..., k) -> (..., d_out)."""
+    one_hot = F.one_hot(experts, lora_b.shape[0]).to(x.dtype)  # (..., k, E)
+    chosen = rank_space(x, lora_a) * (one_hot * weights.to(x.dtype).unsqueeze(-1)).unsqueeze(-1)  # (..., k, E, r)
+    return chosen.sum(-3).flatten(-2) @ lora_b.flatten(0, 1).to(x.dtype)
 
 
 def collapse(gates: Tensor, lora_a: Tensor, lora_b: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,43 +1,89 @@
-"""Routers turn a hidden state into one logit per expert.
+"""Routers turn a hidden state into scores per expert, and those into logits and gates.
 
-A gate may depend on its own token only: anything pooled over the sequence would let a prediction see the future.
+Whatever its kind, a router sees its own token only, or a mean over the prompt up to that token (prompt.py): anything
+pooled over the sequence would let a prediction see the future. `logits` are such that their softmax is the router's
+dense probability, which the losses use; `gates` are the weights that mix the experts.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.selection import select_experts, sparsegen, threshold_experts
+
 INIT_STD = 0.02
+Pool = Callable[[Tensor], Tensor]
 
 
-class LinearRouter(nn.Module):
-    """Logits W x / tau (MoLoRA, MixLoRA and most others): x (..., d_in) -> (..., E)."""
+@dataclass(frozen=True)
+class RouterSettings:
+    """What every router needs to know: sizes, choice of experts, and where in the model it stands.
 
-    def __init__(self, in_features: int, num_experts: int, *, temperature: float = 1.0) -> None:
+    depth runs from 0 (first layer) to 1 (last); per_prompt averages the scores over the prompt.
+    """
+
+    in_features: int
+    num_experts: int
+    top_k: int | None = None
+    top_p: float | None = None
+    temperature: float = 1.0
+    per_prompt: bool = False
+    width: int = 256
+    depth: float = 0.0
+
+
+class Router(nn.Module):
+    """Base of all routers: x (..., d_in) -> logits and gates, both (..., E) in float32."""
+
+    reads_rank_space = False  # whether x is A x rather than the layer's input
+
+    def __init__(self, settings: RouterSettings) -> None:
         super().__init__()
-        self.temperature = temperature
-        self.weight = nn.Parameter(torch.empty(num_experts, in_features).normal_(std=INIT_STD))
+        self.settings = settings
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype)).float() / self.temperature
+    def scores(self, x: Tensor) -> Tensor:
+        """Raw scores, what prompt routing averages."""
+        raise NotImplementedError
+
+    def decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and gates from the scores."""
+        return scores, select_experts(scores, top_k=self.settings.top_k, top_p=self.settings.top_p)
+
+    def forward(self, x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
+        scores = self.scores(x)
+        return self.decide(pool(scores) if self.settings.per_prompt else scores)
 
 
-class TopicRouter(nn.Module):
-    """Logits (W x) . k_e / (tau sqrt(d_k)) + b_e against topic-anchored keys k_e: x (..., d_in) -> (..., E).
+class LinearRouter(Router):
+    """Logits W x / tau (MoLoRA, MixLoRA, MoLA, HydraLoRA and most others)."""
 
-    The keys are stage 1's expert vectors rotated into their own span (`keys_from_anchors`), so d_k = E and no inner
-    product changes. Frozen keys are a buffer; trained keys remember their anchor for the anchor loss.
-    Reconstruction of TopicLoRA (AAAI 2026), of which only the abstract is public.
+    def __init__(self, settings: RouterSettings) -> None:
+        super().__init__(settings)
+        self.weight = _normal(settings.num_experts, settings.in_features)
+
+    def scores(self, x: Tensor) -> Tensor:
+        return _linear(x, self.weight) / self.settings.temperature
+
+
+class TopicRouter(Router):
+    """Logits (W x) . k_e / (tau sqrt(d_k)) + b_e against topic-anchored keys k_e.
+
+    The keys are stage 1's expert vectors rotated into their own span (keys.py), so d_k = E and no inner product
+    changes. Frozen keys are a buffer; trained keys remember their anchor for the anchor loss. Reconstruction of
+    TopicLoRA (AAAI 2026), of which only the abstract is public.
     """
 
     keys: Tensor
     anchor: Tensor
 
-    def __init__(self, in_features: int, keys: Tensor, *, temperature: float = 1.0, train_keys: bool = False) -> None:
-        super().__init__()
+    def __init__(self, settings: RouterSettings, keys: Tensor, *, train_keys: bool = False) -> None:
+        super().__init__(settings)
         num_experts, width = keys.shape
-        self.scale = 1.0 / (temperature * width**0.5)
-        self.weight = nn.Parameter(torch.empty(width, in_features).normal_(std=INIT_STD))
+        self.scale = 1.0 / (settings.temperature * width**0.5)
+        self.weight = _normal(width, settings.in_features)
         self.bias = nn.Parameter(torch.zeros(num_experts))
         if train_keys:
             self.keys = nn.Parameter(keys.clone())
@@ -45,28 +91,155 @@ class TopicRouter(nn.Module):
         else:
             self.register_buffer("keys", keys.clone())
 
-    def restore_precision(self, keys: Tensor) -> None:
-        """Undo the rounding of a move to a half-precision base: peft casts parameters back, but not buffers."""
-        for name, buffer in list(self.named_buffers()):
-            if not buffer.is_meta:
-                setattr(self, name, keys.to(buffer.device))
-
-    def forward(self, x: Tensor) -> Tensor:
+    def scores(self, x: Tensor) -> Tensor:
         # Keys meet the weight, not the tokens: (E, d_k) @ (d_k, d_in) is small and saves a tensor per token.
-        scores = (self.keys @ self.weight) * self.scale
-        return F.linear(x, scores.to(x.dtype)).float() + self.bias
+        return _linear(x, (self.keys @ self.weight) * self.scale) + self.bias
 
 
-def keys_from_anchors(anchors: Tensor) -> Tensor:
-    """Rotate expert vectors (E, d) into their span: keys (E, E) with the same inner products."""
-    left, singular, _ = torch.linalg.svd(anchors.double(), full_matrices=False)
-    keys = left * singular
-    padding = anchors.shape[0] - keys.shape[1]
-    return F.pad(keys, (0, padding)).to(torch.float32)
+class CosineRouter(Router):
+    """Logits cos(A x, k_e) / tau, in the rank space of the layer's A (SAMoRA, arXiv 2604.19048)."""
+
+    reads_rank_space = True
+
+    def __init__(self, settings: RouterSettings) -> None:
+        super().__init__(settings)
+        self.keys = nn.Parameter(torch.randn(settings.num_experts, settings.in_features))
+
+    def scores(self, x: Tensor) -> Tensor:
+        direction = F.normalize(x.float(), dim=-1)
+        return F.linear(direction, F.normalize(self.keys.float(), dim=-1)) / self.settings.temperature
 
 
-def simplex(num_experts: int) -> Tensor:
-    """Keys (E, E) as far apart as E unit vectors can be: pairwise cosine -1/(E-1)."""
-    if num_experts == 1:
-        return torch.ones(1, 1)
-    return F.normalize(torch.eye(num_experts) - 1.0 / num_experts, dim=-1)
+class ThresholdRouter(Router):
+    """Softmax over W x, cut at a learned threshold sigma(w x + b) / E (AdaMoLE, arXiv 2405.00361)."""
+
+    def __init__(self, settings: RouterSettings) -> None:
+        super().__init__(settings)
+        self.weight = _normal(settings.num_experts, settings.in_features)
+        self.threshold_weight = _normal(1, settings.in_features)
+        self.threshold_bias = nn.Parameter(torch.zeros(1))
+
+    def scores(self, x: Tensor) -> Tensor:
+        threshold = _linear(x, self.threshold_weight) + self.threshold_bias
+        return torch.cat([_linear(x, self.weight) / self.settings.temperature, threshold], -1)
+
+    def decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        logits, threshold = scores[..., :-1], scores[..., -1:]
+        return logits, threshold_experts(logits, threshold.sigmoid() / self.settings.num_experts)
+
+
+class SparsegenRouter(Router):
+    """Projection of W x onto the simplex, as sparse as a small network of x decides (LD-MoLE, arXiv 2509.25684).
+
+    The paper shares one such network among all layers; here each router has its own, of `width` hidden units, since
+    an adapter's state lives in its layers.
+    """
+
+    def __init__(self, settings: RouterSettings) -> None:
+        super().__init__(settings)
+        self.weight = _normal(settings.num_experts, settings.in_features)
+        self.hidden_weight = _normal(settings.width, settings.in_features)
+        self.hidden_bias = nn.Parameter(torch.zeros(settings.width))
+        self.out_weight = nn.Parameter(torch.zeros(1, settings.width))
+        self.out_bias = nn.Parameter(torch.full((1,), 0.5413))  # softplus gives 1: lambda starts at 0, a sparsemax
+
+    def scores(self, x: Tensor) -> Tensor:
+        hidden = F.gelu(_linear(x, self.hidden_weight) + self.hidden_bias)
+        sharpness = _linear(hidden, self.out_weight) + self.out_bias
+        return torch.cat([_linear(x, self.weight) / self.settings.temperature, sharpness], -1)
+
+    def decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        logits, sharpness = scores[..., :-1], scores[..., -1:]
+        return logits, sparsegen(logits, F.softplus(sharpness) + 1e-3)
+
+
+class HierarchicalRouter(Router):
+    """(1 - a) softmax(W x) + a softmax(mean of V x over the prompt), a rising with depth (HMoRA, ICLR 2025).
+
+    a = sigma(alpha), alpha learned, from -2 in the first layer to 2 in the last. HMoRA encodes the task with a network
+    of its own; here the prompt's mean score stands for it.
+    """
+
+    def __init__(self, settings: RouterSettings) -> None:
+        super().__init__(settings)
+        self.token_weight = _normal(settings.num_experts, settings.in_features)
+        self.task_weight = _normal(settings.num_experts, settings.in_features)
+        self.alpha = nn.Parameter(torch.tensor(4.0 * settings.depth - 2.0))
+
+    def forward(self, x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
+        token, task = _linear(x, self.token_weight), pool(_linear(x, self.task_weight))
+        share = self.alpha.sigmoid()
+        return self.decide(((1 - share) * token.softmax(-1) + share * task.softmax(-1)).log())
+
+
+class GraphRouter(Router):
+    """Two graph convolutions over the experts and the token, which is joined to all of them (GMoE, arXiv 2412.16216).
+
+    Experts are joined at random with density 0.1. The second convolution has no non-linearity after it, so its weight
+    and the projection to one logit are a single vector.
+    """
+
+    adjacency: Tensor
+
+    def __init__(self, settings: RouterSettings) -> None:
+        super().__init__(settings)
+        self.token_weight = _normal(settings.width, settings.in_features)
+        self.experts = nn.Parameter(torch.randn(settings.num_experts, settings.width))
+        self.out_weight = nn.Parameter(torch.randn(settings.width) / settings.width**0.5)
+        self.register_buffer("adjacency", random_expert_graph(settings.num_experts, density=0.1))
+
+    def scores(self, x: Tensor) -> Tensor:
+        token = _linear(x, self.token_weight)  # (..., width)
+        mixed = self.adjacency[:, :-1] @ self.experts  # what each node, the token last, hears from the experts
+        nodes = F.relu(mixed + token.unsqueeze(-2) * self.adjacency[:, -1:])  # (..., E + 1, width)
+        return (nodes @ self.out_weight) @ self.adjacency[:-1].T / self.settings.temperature
+
+
+class UniformRouter(Router):
+    """Every expert with weight 1/E: the control without routing. With one expert, a plain LoRA."""
+
+    def scores(self, x: Tensor) -> Tensor:
+        return x.new_zeros(*x.shape[:-1], self.settings.num_experts, dtype=torch.float32)
+
+
+class StaticRouter(Router):
+    """Learned logits that do not look at the input: the control with routing but no choice."""
+
+    def __init__(self, settings: RouterSettings) -> None:
+        super().__init__(settings)
+        self.logits = nn.Parameter(torch.zeros(settings.num_experts))
+
+    def scores(self, x: Tensor) -> Tensor:
+        return (self.logits.float() / self.settings.temperature).expand(*x.shape[:-1], -1)
+
+
+ROUTERS: dict[str, type[Router]] = {
+    "topic": TopicRouter,
+    "linear": LinearRouter,
+    "cosine": CosineRouter,
+    "threshold": ThresholdRouter,
+    "sparsegen": SparsegenRouter,
+    "hierarchical": HierarchicalRouter,
+    "graph": GraphRouter,
+    "uniform": UniformRouter,
+    "static": StaticRouter,
+}
+
+
+def random_expert_graph(num_experts: int, *, density: float) -> Tensor:
+    """Normalised adjacency (E + 1, E + 1), the last node a token joined to all; the same graph for every E."""
+    generator = torch.Generator().manual_seed(0)
+    edges = torch.rand(num_experts, num_experts, generator=generator).triu(1)
+    adjacency = torch.ones(num_experts + 1, num_experts + 1)
+    adjacency[:-1, :-1] = ((edges > 0) & (edges < density)).float()
+    adjacency = ((adjacency + adjacency.T + torch.eye(num_experts + 1)) > 0).float()
+    scale = adjacency.sum(-1).rsqrt()
+    return scale[:, None] * adjacency * scale
+
+
+def _normal(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(*shape).normal_(std=INIT_STD))
+
+
+def _linear(x: Tensor, weight: Tensor) -> Tensor:
+    return F.linear(x, weight.to(x.dtype)).float()

@@ -25,14 +25,23 @@ def collapse_to_lora(routed: PeftModel, base: PreTrainedModel, gates: Mapping[st
     layers = {m.name: m for m in routed.modules() if isinstance(m, TopicLoraLayer) and adapter in m.topiclora_A}
     if missing := sorted(set(layers) - set(gates)):
         raise TopicLoraError(f"No gates for {missing[0]} and {len(missing) - 1} more.", "Observe the whole model.")
-    rank = config.num_experts * config.r
+    factors = {name: layer.as_lora(adapter, gates[name]) for name, layer in layers.items()}
+    ranks = {name: len(lora_a) for name, (lora_a, _) in factors.items()}
+    rank = max(ranks.values())
+    others = {name: value for name, value in ranks.items() if value != rank}
     # alpha = rank makes the LoRA's own scaling one; the mixture's is already in B.
-    lora_config = LoraConfig(r=rank, lora_alpha=rank, target_modules=sorted(layers), task_type="CAUSAL_LM")
+    lora_config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        rank_pattern=others,
+        alpha_pattern=others,
+        target_modules=sorted(layers),
+        task_type="CAUSAL_LM",
+    )
     lora = get_peft_model(base, lora_config)
     modules: dict[str, Any] = dict(lora.base_model.named_modules())
     with torch.no_grad():
-        for name, layer in layers.items():
-            lora_a, lora_b = layer.as_lora(adapter, gates[name])
+        for name, (lora_a, lora_b) in factors.items():
             modules[f"model.{name}"].lora_A["default"].weight.copy_(lora_a)
             modules[f"model.{name}"].lora_B["default"].weight.copy_(lora_b)
     lora.peft_config["default"].base_model_name_or_path = config.base_model_name_or_path

@@ -1,41 +1,73 @@
 """Configuration of the mixture-of-LoRA method, in peft's terms."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peft import PeftConfig
 
 from topiclora_cli.adapters.peft_type import extend_peft_type
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.adapters.routers import ROUTERS
+from topiclora_cli.adapters.topiclora.scope import SCOPES
+from topiclora_cli.errors import TopicLoraError, nearest
 
-ROUTERS = ("topic", "linear")
+_CHOICES = {
+    "router": tuple(ROUTERS),
+    "router_scope": SCOPES,
+    "granularity": ("token", "prompt"),
+    "mixing": ("linear", "ffn"),
+    "kernel": ("auto", "plain", "dense", "sparse"),
+}
 
 
 @dataclass
 class TopicLoraConfig(PeftConfig):
-    """A mixture of LoRA experts on linear layers, routed per token.
+    """A mixture of LoRA experts on linear layers.
 
     Without `anchors` the topic router's keys start as a simplex, so this is usable as a plain peft method. Raises
-    TopicLoraError for sizes that do not fit together. Source: reconstruction of TopicLoRA (AAAI 2026).
+    TopicLoraError for sizes that do not fit together. Source: reconstruction of TopicLoRA (AAAI 2026); with other
+    routers, scopes and losses it is most of its baselines (`topiclora methods`).
     """
 
     r: int = field(default=8, metadata={"help": "Rank of one expert."})
     num_experts: int = field(default=8, metadata={"help": "Number of LoRA experts, E."})
     top_k: int | None = field(default=None, metadata={"help": "Active experts per token; None mixes all."})
+    top_p: float | None = field(
+        default=None, metadata={"help": "Instead of top_k: the fewest experts that hold this much probability."}
+    )
     lora_alpha: float = field(default=16.0, metadata={"help": "Scaling numerator: s = lora_alpha / r."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the experts."})
     use_rslora: bool = field(default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) (arXiv 2312.03732)."})
     target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Names, a regular expression, or 'all-linear'."}
+        default=None, metadata={"help": "Names, a regular expression, or 'all-linear' (never a base router)."}
     )
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Names or a regex to leave out."})
     layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Layer indices to adapt."})
     layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of layers."})
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules trained and saved whole."})
-    router: str = field(default="topic", metadata={"help": "'topic' (anchored keys) or 'linear'."})
-    router_temperature: float = field(default=1.0, metadata={"help": "Divides the router's logits."})
-    train_keys: bool = field(default=False, metadata={"help": "Let the topic router's keys move from their anchors."})
+    plain_modules: list[str] | None = field(
+        default=None, metadata={"help": "Those of the targets that carry a plain LoRA: one expert, no router."}
+    )
+    experts_per_layer: list[int] | None = field(
+        default=None, metadata={"help": "Number of experts of each decoder layer, first to last (MoLA)."}
+    )
+    ranks_per_layer: list[int] | None = field(default=None, metadata={"help": "Rank of each decoder layer's experts."})
     shared_a: bool = field(default=False, metadata={"help": "One A for all experts (HydraLoRA, arXiv 2404.19245)."})
+    mixing: str = field(
+        default="linear",
+        metadata={"help": "'ffn' mixes after a feed-forward block's non-linearity (MixLoRA, arXiv 2404.15159)."},
+    )
+    router: str = field(default="topic", metadata={"help": f"One of: {', '.join(ROUTERS)}."})
+    router_scope: str = field(default="linear", metadata={"help": f"Who shares a router: {', '.join(SCOPES)}."})
+    granularity: str = field(
+        default="token", metadata={"help": "'token', or 'prompt': scores averaged over the prompt so far."}
+    )
+    router_temperature: float = field(default=1.0, metadata={"help": "Divides the router's logits."})
+    router_width: int = field(default=256, metadata={"help": "Hidden units of the graph and sparsegen routers."})
+    train_keys: bool = field(default=False, metadata={"help": "Let the topic router's keys move from their anchors."})
+    train_experts: bool = field(default=True, metadata={"help": "False trains the routers alone."})
+    kernel: str = field(
+        default="auto", metadata={"help": "'plain' autograd, fused 'dense', 'sparse' (sorted), or the fastest."}
+    )
     anchors: list[list[float]] | None = field(
         default=None, metadata={"help": "Expert vectors (E, d) to start the keys from; not saved, the keys are."}
     )
@@ -48,28 +80,74 @@ class TopicLoraConfig(PeftConfig):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]
         if isinstance(self.exclude_modules, list):
             self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
-        self._check()
+        self._check_choices()
+        self._check_sizes()
 
     @property
     def scaling(self) -> float:
         return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
+    @property
+    def pools_prompt(self) -> bool:
+        """Whether some routing decision looks at more than its own token."""
+        return self.granularity == "prompt" or self.router == "hierarchical"
+
+    def at(self, name: str, layer: int | None) -> "TopicLoraConfig":
+        """The configuration of one adapted module: its layer's numbers, or a plain LoRA's."""
+        changes: dict[str, Any] = {"experts_per_layer": None, "ranks_per_layer": None}
+        if layer is not None and self.experts_per_layer is not None:
+            changes["num_experts"] = self.experts_per_layer[layer]
+        if layer is not None and self.ranks_per_layer is not None:
+            changes["r"] = self.ranks_per_layer[layer]
+        if any(name == plain or name.endswith("." + plain) for plain in self.plain_modules or ()):
+            changes |= {"num_experts": 1, "top_k": None, "top_p": None, "router": "uniform", "router_scope": "linear"}
+            changes |= {"anchors": None, "granularity": "token", "mixing": "linear"}
+        return replace(self, **changes)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields peft saves; the anchors live on in the routers' keys."""
         return {**super().to_dict(), "anchors": None}
 
-    def _check(self) -> None:
-        if self.r < 1 or self.num_experts < 1:
-            raise TopicLoraError(f"r ({self.r}) and num_experts ({self.num_experts}) must be at least 1.")
-        if self.top_k is not None and not 1 <= self.top_k <= self.num_experts:
-            raise TopicLoraError(f"top_k ({self.top_k}) must lie between 1 and num_experts ({self.num_experts}).")
-        if self.router not in ROUTERS:
-            raise TopicLoraError(f"router {self.router!r} is unknown.", f"Known: {', '.join(ROUTERS)}.")
-        if self.anchors is not None and len(self.anchors) != self.num_experts:
-            raise TopicLoraError(f"{len(self.anchors)} anchors do not fit num_experts ({self.num_experts}).")
+    def _check_choices(self) -> None:
+        for key, known in _CHOICES.items():
+            if getattr(self, key) not in known:
+                hint = nearest(str(getattr(self, key)), known)
+                raise TopicLoraError(f"{key} {getattr(self, key)!r} is unknown.", hint)
+        if self.mixing == "ffn" and self.router_scope not in ("block", "layer"):
+            raise TopicLoraError("mixing: ffn needs one decision for a whole block.", "Set router_scope: block.")
+        if self.router == "cosine" and not self.shared_a:
+            raise TopicLoraError("The cosine router reads the rank space of a shared A.", "Set shared_a: true.")
+        if self.top_k is not None and self.top_p is not None:
+            raise TopicLoraError("top_k and top_p exclude one another.", "Set one of them to null.")
         if (
             isinstance(self.target_modules, str)
             and self.layers_to_transform is not None
             and (self.target_modules != "all-linear")
         ):
             raise TopicLoraError("layers_to_transform cannot be combined with a regular expression in target_modules.")
+
+    def _check_sizes(self) -> None:
+        ranks, experts = self.ranks_per_layer or [self.r], self.experts_per_layer or [self.num_experts]
+        for key, values in (("r", ranks), ("num_experts", experts), ("router_width", [self.router_width])):
+            if min(values) < 1:
+                raise TopicLoraError(f"{key} ({min(values)}) must be at least 1.")
+        if self.top_k is not None and not 1 <= self.top_k <= min(experts):
+            raise TopicLoraError(f"top_k ({self.top_k}) must lie between 1 and the number of experts ({min(experts)}).")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise TopicLoraError(f"top_p ({self.top_p}) must lie above 0 and at most at 1.")
+        if self.lora_alpha <= 0 or self.router_temperature <= 0:
+            raise TopicLoraError("lora_alpha and router_temperature must be above 0.")
+        if not 0 <= self.lora_dropout < 1:
+            raise TopicLoraError(f"lora_dropout ({self.lora_dropout}) must lie between 0 and 1.")
+        if self.anchors is not None:
+            self._check_anchors(experts)
+
+    def _check_anchors(self, experts: list[int]) -> None:
+        assert self.anchors is not None
+        if any(count != len(self.anchors) for count in experts):
+            raise TopicLoraError(
+                f"{len(self.anchors)} anchors do not fit num_experts ({', '.join(map(str, sorted(set(experts))))}).",
+                "Rebuild the graph with that number of experts, or change adapter.num_experts.",
+            )
+        if len({len(anchor) for anchor in self.anchors}) != 1 or not self.anchors[0]:
+            raise TopicLoraError("The anchors are not vectors of one length.", "Rebuild the graph.")

@@ -1,28 +1,53 @@
-"""A linear layer with E LoRA experts and a router beside it."""
+"""A linear layer with E LoRA experts beside it, and the router that it owns or shares."""
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.mixture import collapse, mixture_delta, select_experts
+from topiclora_cli.adapters.dispatch import can_dispatch, dispatch, prefers_sparse, sparse_delta
+from topiclora_cli.adapters.fused import can_fuse, fused_mixture
+from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
+from topiclora_cli.adapters.prompt import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
-from topiclora_cli.adapters.routers import LinearRouter, TopicRouter, keys_from_anchors, simplex
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
+from topiclora_cli.adapters.topiclora.scope import RoutingGroup, in_feed_forward, is_output
 from topiclora_cli.errors import TopicLoraError
 
 
+@dataclass(frozen=True)
+class Routing:
+    """One routing decision: gates (..., E) in float32, k at most of them above zero, and the LoRA scaling."""
+
+    gates: Tensor
+    k: int
+    scaling: float
+
+    @cached_property
+    def scaled(self) -> Tensor:
+        return self.gates if self.scaling == 1 else self.gates * self.scaling
+
+    @cached_property
+    def chosen(self) -> tuple[Tensor, Tensor]:
+        """Weights and indices of the k experts, (..., k) each."""
+        weights, indices = self.gates.topk(self.k, dim=-1)
+        return weights, indices
+
+
 class TopicLoraLayer(BaseTunerLayer):
-    """State of the adapters on one base layer; everything an adapter needs is here, nothing is shared across layers.
+    """State of the adapters on one base layer.
 
     Per adapter name: topiclora_A (E, r, d_in), or (1, r, d_in) when shared; topiclora_B (E, r, d_out), zero at first;
-    topiclora_router; topiclora_config.
+    topiclora_router, where this layer is the first of its group; topiclora_config, this layer's own.
     """
 
     adapter_layer_names = ("topiclora_A", "topiclora_B", "topiclora_router")
-    other_param_names = ("topiclora_config", "topiclora_dropout")
+    other_param_names = ("topiclora_config", "topiclora_dropout", "topiclora_group", "topiclora_prompt")
 
     def __init__(self, base_layer: nn.Module, name: str) -> None:
         self.base_layer = base_layer
@@ -33,38 +58,98 @@ class TopicLoraLayer(BaseTunerLayer):
         self.topiclora_router = nn.ModuleDict()
         self.topiclora_config: dict[str, TopicLoraConfig] = {}
         self.topiclora_dropout = nn.ModuleDict()
+        self.topiclora_group: dict[str, RoutingGroup] = {}
+        self.topiclora_prompt: dict[str, PromptMean] = {}
+        self.frozen_peft_weight_names: dict[str, tuple[str, ...]] = {}
         self._disable_adapters = False
         self.merged_adapters = []
 
     def update_layer(self, adapter_name: str, config: TopicLoraConfig) -> None:
-        """Add an adapter, or replace the one of that name."""
+        """Add an adapter, or replace the one of that name; its router follows with `join`."""
         experts_of_a = 1 if config.shared_a else config.num_experts
         lora_a = torch.empty(experts_of_a, config.r, self.in_features)
         for expert in lora_a:
             nn.init.kaiming_uniform_(expert, a=math.sqrt(5))
         self.topiclora_A[adapter_name] = nn.Parameter(lora_a)
         self.topiclora_B[adapter_name] = nn.Parameter(torch.zeros(config.num_experts, config.r, self.out_features))
-        keys = _keys(config)
-        router = _make_router(self.in_features, keys, config)
-        self.topiclora_router[adapter_name] = router
+        if adapter_name in self.topiclora_router:
+            del self.topiclora_router[adapter_name]
         self.topiclora_config[adapter_name] = config
         self.topiclora_dropout[adapter_name] = (
             nn.Dropout(config.lora_dropout) if config.lora_dropout > 0 else nn.Identity()
         )
+        self.frozen_peft_weight_names[adapter_name] = () if config.train_experts else ("topiclora_A", "topiclora_B")
         self._move_adapter_to_device_of_base_layer(adapter_name)
-        if isinstance(router, TopicRouter):
-            router.restore_precision(keys)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
-    def route(self, adapter_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Router logits and gates, both (..., E) in float32, for inputs x (..., d_in)."""
-        logits = self.topiclora_router[adapter_name](x)
-        return logits, select_experts(logits, self.topiclora_config[adapter_name].top_k)
+    def join(
+        self, adapter_name: str, group: RoutingGroup, router: nn.Module | None, prompt: PromptMean | None = None
+    ) -> None:
+        """Become a member of a routing group, as the owner of its router if one is given."""
+        self.topiclora_group[adapter_name] = group
+        if router is None:
+            return
+        # In float32 whatever the base is: routing is a choice, and rounding changes choices.
+        device: torch.device = self.get_base_layer().weight.device  # type: ignore[assignment]
+        empty = device.type == "meta" or any(tensor.is_meta for tensor in router.state_dict().values())
+        self.topiclora_router[adapter_name] = router if empty else router.to(device)
+        if prompt is not None:
+            self.topiclora_prompt[adapter_name] = prompt
+        self.set_adapter(self.active_adapters, inference_mode=self.topiclora_config[adapter_name].inference_mode)
+
+    def route(self, adapter_name: str, x: Tensor) -> Routing:
+        """The decision for inputs x (..., d_in): made here, or taken from the group's first member."""
+        group = self.topiclora_group[adapter_name]
+        if adapter_name not in self.topiclora_router:
+            return group.take(self.name)  # type: ignore[no-any-return]
+        config = self.topiclora_config[adapter_name]
+        router = self.topiclora_router[adapter_name]
+        source = F.linear(x, self.topiclora_A[adapter_name].flatten(0, 1)) if router.reads_rank_space else x
+        logits, gates = router(source, self.topiclora_prompt.get(adapter_name, _no_pooling))
+        note_logits(self.name, logits)
+        routing = Routing(gates, config.top_k or config.num_experts, config.scaling)
+        group.put(routing)
+        return routing
+
+    def expert_outputs(self, adapter_name: str, x: Tensor) -> Tensor:
+        """Every expert's own output B_e A_e x, unscaled: x (N, d_in) -> (N, E, d_out)."""
+        return expert_outputs(x, self.topiclora_A[adapter_name], self.topiclora_B[adapter_name])
 
     def as_lora(self, adapter_name: str, gates: Tensor) -> tuple[Tensor, Tensor]:
-        """A (E*r, d_in) and B (d_out, E*r) of the plain LoRA that equals this adapter under fixed gates (E,)."""
-        scaled = gates * self.topiclora_config[adapter_name].scaling
-        return collapse(scaled, self.topiclora_A[adapter_name].detach(), self.topiclora_B[adapter_name].detach())
+        """A (E*r, d_in) and B (d_out, E*r) of the plain LoRA that equals this adapter under fixed gates (E,).
+
+        Raises TopicLoraError where experts are mixed after a non-linearity: no LoRA equals that.
+        """
+        config = self.topiclora_config[adapter_name]
+        if self._slots_role(config):
+            raise TopicLoraError(
+                "Experts mixed after a non-linearity (mixing: ffn) equal no LoRA, even with fixed gates.",
+                "Serve the adapter itself, or train with mixing: linear.",
+            )
+        return collapse(
+            gates * config.scaling, self.topiclora_A[adapter_name].detach(), self.topiclora_B[adapter_name].detach()
+        )
+
+    def _slots_role(self, config: TopicLoraConfig) -> str | None:
+        if config.mixing != "ffn" or not in_feed_forward(self.name):
+            return None
+        return "in" if is_output(self.name) else "out"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        for key, parameter in self.named_parameters():  # type: ignore[attr-defined]
+            loaded = state_dict.get(prefix + key)
+            if loaded is None or not key.startswith("topiclora_"):
+                continue
+            if loaded.shape != parameter.shape:
+                raise TopicLoraError(
+                    f"{self.name}: {key} is {tuple(loaded.shape)} in the adapter but {tuple(parameter.shape)} here.",
+                    "The adapter was trained on another base model.",
+                )
+            if not loaded.isfinite().all():
+                raise TopicLoraError(
+                    f"{self.name}: {key} holds NaN or infinity.", "The adapter is damaged; train again."
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
 
 
 class TopicLoraLinear(nn.Module, TopicLoraLayer):
@@ -77,21 +162,16 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         self.update_layer(adapter_name, config)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        active = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.topiclora_B]
+        if len(active) == 1 and not args and not kwargs:
+            return self._single(x, active[0])
         result = self.base_layer(x, *args, **kwargs)
-        if self.disable_adapters:
-            return result
-        for adapter_name in self.active_adapters:
-            if adapter_name not in self.topiclora_A:
-                continue
-            config = self.topiclora_config[adapter_name]
-            lora_a, lora_b = self.topiclora_A[adapter_name], self.topiclora_B[adapter_name]
-            # Under autocast the matmuls choose their precision; a cast here would only be undone.
-            hidden = x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, lora_a.dtype)
-            logits, gates = self.route(adapter_name, hidden)
-            note_logits(self.name, logits)
-            note_gates(self.name, gates, hidden)
-            hidden = self.topiclora_dropout[adapter_name](hidden)
-            result = result + mixture_delta(hidden, gates * config.scaling, lora_a, lora_b).to(result.dtype)
+        for name in active:
+            if self._slots_role(self.topiclora_config[name]):
+                raise TopicLoraError("mixing: ffn works with one active adapter.", "Activate one with set_adapter.")
+            hidden = self._adapter_input(name, x)
+            routing = self._routing(name, hidden)
+            result = result + self._delta(name, hidden, routing).to(result.dtype)
         return result
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -104,17 +184,76 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
     def unmerge(self) -> None:
         """Does nothing, since nothing is ever merged."""
 
+    def _single(self, x: Tensor, name: str) -> Tensor:
+        """The usual case, one active adapter: by the kernel that fits."""
+        config = self.topiclora_config[name]
+        lora_a, lora_b = self.topiclora_A[name], self.topiclora_B[name]
+        hidden = self._adapter_input(name, x)
+        role = self._slots_role(config)
+        if role == "in":
+            return self._fan_in(name, x, hidden)
+        routing = self._routing(name, hidden)
+        if role == "out":
+            return self._fan_out(name, x, hidden, routing)
+        dropping = self.training and config.lora_dropout > 0
+        if config.kernel == "sparse" or (config.kernel == "auto" and prefers_sparse(hidden, lora_b, config.top_k)):
+            return self._sparse(name, x, hidden, routing)
+        if config.kernel != "plain" and not dropping and can_fuse(x, lora_a, self.base_layer):
+            return fused_mixture(x, routing.scaled, lora_a, lora_b, self.base_layer)  # type: ignore[arg-type]
+        result = self.base_layer(x)
+        return result + self._delta(name, hidden, routing).to(result.dtype)  # type: ignore[no-any-return]
 
-def _keys(config: TopicLoraConfig) -> Tensor:
-    if config.anchors is None:
-        return simplex(config.num_experts)
-    return keys_from_anchors(torch.tensor(config.anchors))
+    def _routing(self, name: str, hidden: Tensor) -> Routing:
+        routing = self.route(name, hidden)
+        note_gates(self.name, routing.gates, hidden)
+        return routing
+
+    def _delta(self, name: str, hidden: Tensor, routing: Routing) -> Tensor:
+        hidden = self.topiclora_dropout[name](hidden)
+        return mixture_delta(hidden, routing.scaled, self.topiclora_A[name], self.topiclora_B[name])
+
+    def _sparse(self, name: str, x: Tensor, hidden: Tensor, routing: Routing) -> Tensor:
+        lora_a, lora_b = self.topiclora_A[name], self.topiclora_B[name]
+        if not can_dispatch(hidden, lora_b):
+            raise TopicLoraError(
+                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes.",
+                "Use kernel: auto, or another r.",
+            )
+        result = self.base_layer(x)
+        rows = self.topiclora_dropout[name](hidden).flatten(0, -2)
+        delta = sparse_delta(rows, dispatch(routing.scaled.flatten(0, -2), routing.k), lora_a, lora_b)
+        return result + delta.view(result.shape).to(result.dtype)  # type: ignore[no-any-return]
+
+    def _fan_out(self, name: str, x: Tensor, hidden: Tensor, routing: Routing) -> Tensor:
+        """One row per token and chosen expert, (..., S*k, d_out): the block's interior is elementwise."""
+        delta = fan_out(
+            self.topiclora_dropout[name](hidden), routing.chosen[1], self.topiclora_A[name], self.topiclora_B[name]
+        )
+        result = self.base_layer(x).unsqueeze(-2)
+        return (result + (delta * routing.scaling).to(result.dtype)).flatten(-3, -2)  # type: ignore[no-any-return]
+
+    def _fan_in(self, name: str, x: Tensor, hidden: Tensor) -> Tensor:
+        """Rows (..., S*k, d_in) of all chosen experts back to one per token."""
+        routing = self.topiclora_group[name].take(self.name)
+        weights, experts = routing.chosen
+        note_gates(self.name, routing.gates, x)
+        slots = x.unflatten(-2, (-1, routing.k))  # (..., S, k, d_in)
+        # The base's part is an average: with one expert whose gate is below one, the block must not shrink.
+        share = (weights / weights.sum(-1, keepdim=True)).to(x.dtype)
+        result = self.base_layer((slots * share.unsqueeze(-1)).sum(-2))
+        dropped = self.topiclora_dropout[name](hidden).unflatten(-2, (-1, routing.k))
+        delta = fan_in(dropped, experts, weights * routing.scaling, self.topiclora_A[name], self.topiclora_B[name])
+        return result + delta.to(result.dtype)  # type: ignore[no-any-return]
+
+    def _adapter_input(self, name: str, x: Tensor) -> Tensor:
+        # Under autocast the matmuls choose their precision; a cast here would only be undone.
+        return (
+            x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, self.topiclora_A[name].dtype)
+        )
 
 
-def _make_router(in_features: int, keys: Tensor, config: TopicLoraConfig) -> nn.Module:
-    if config.router == "linear":
-        return LinearRouter(in_features, config.num_experts, temperature=config.router_temperature)
-    return TopicRouter(in_features, keys, temperature=config.router_temperature, train_keys=config.train_keys)
+def _no_pooling(scores: Tensor) -> Tensor:
+    return scores
 
 
 def _features(base: Any, name: str) -> tuple[int, int]:

@@ -1,0 +1,37 @@
+"""Finds the sparse-MoE blocks of transformers models by their shape, so that no class names are needed."""
+
+import re
+from typing import Any
+
+from torch import nn
+
+_ROUTER_NAMES = ("gate", "router", "shared_expert_gate")
+
+
+def base_routers(model: nn.Module) -> set[str]:
+    """Names of the base model's own routing modules, as `parent.child` where there is a parent: `mlp.gate`."""
+    found = set()
+    for name, module in model.named_modules():
+        if not hasattr(module, "experts"):
+            continue
+        parent = name.rpartition(".")[2]
+        found |= {
+            f"{parent}.{child}".lstrip(".")
+            for child in _ROUTER_NAMES
+            if isinstance(getattr(module, child, None), nn.Module)
+        }
+    return found
+
+
+def exclude_base_routers(config: Any, model: nn.Module) -> None:
+    """Have `target_modules: all-linear` of a peft configuration leave the base model's routers alone."""
+    if not isinstance(config.target_modules, str) or config.target_modules.lower() != "all-linear":
+        return
+    routers = base_routers(model)
+    if not routers:
+        return
+    if isinstance(config.exclude_modules, str):
+        alternatives = "|".join(rf".*\.{re.escape(name)}" for name in sorted(routers))
+        config.exclude_modules = f"(?:{config.exclude_modules})|{alternatives}"
+    else:
+        config.exclude_modules = set(config.exclude_modules or ()) | routers

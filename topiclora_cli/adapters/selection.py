@@ -1,0 +1,47 @@
+"""From router scores to gates: which experts take part for a token, and with what weight."""
+
+import torch
+from torch import Tensor
+
+
+def select_experts(logits: Tensor, *, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+    """Gates (..., E) from logits (..., E): softmax over all, over the k largest, or the fewest that hold mass top_p.
+
+    The k kept are renormalised, except a single one: made one it would be constant, and the router would get no
+    gradient from the language-modelling loss. For the same reason top-p leaves the probabilities as they are.
+    """
+    if top_p is not None:
+        return _nucleus(logits.softmax(-1), top_p)
+    if top_k is None or top_k >= logits.shape[-1]:
+        return logits.softmax(-1)
+    values, indices = logits.topk(top_k, dim=-1)
+    kept = values.softmax(-1) if top_k > 1 else logits.softmax(-1).gather(-1, indices)
+    return torch.zeros_like(logits).scatter(-1, indices, kept)
+
+
+def threshold_experts(logits: Tensor, threshold: Tensor) -> Tensor:
+    """Gates (..., E) in proportion to max(p - threshold, 0), threshold (..., 1) < 1/E (AdaMoLE, arXiv 2405.00361)."""
+    excess = (logits.softmax(-1) - threshold).clamp_min(0)
+    return excess / excess.sum(-1, keepdim=True).clamp_min(torch.finfo(excess.dtype).tiny)
+
+
+def sparsegen(scores: Tensor, sharpness: Tensor) -> Tensor:
+    """Gates (..., E): the point of the simplex nearest to scores / sharpness (Laha et al., 2018, sparsegen-lin).
+
+    sharpness (..., 1) is 1 - lambda > 0; at 1 this is sparsemax, below it fewer experts stay (LD-MoLE, arXiv
+    2509.25684, closed form max(0, (u - tau) / (1 - lambda))).
+    """
+    scaled = scores / sharpness
+    ordered = scaled.sort(-1, descending=True).values
+    count = torch.arange(1, ordered.shape[-1] + 1, device=ordered.device, dtype=ordered.dtype)
+    excess = ordered.cumsum(-1) - 1
+    support = (count * ordered > excess).sum(-1, keepdim=True)
+    tau = excess.gather(-1, support - 1) / support
+    return (scaled - tau).clamp_min(0)
+
+
+def _nucleus(probabilities: Tensor, mass: float) -> Tensor:
+    ordered, indices = probabilities.sort(-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    kept = torch.where(before < mass, ordered, torch.zeros_like(ordered))
+    return torch.zeros_like(probabilities).scatter(-1, indices, kept)

@@ -1,0 +1,84 @@
+"""Which adapted layers share a router, read off their names.
+
+`linear`: each has its own. `group`: those that read the same tensor (q, k, v; gate, up). `block`: one in each
+attention and each feed-forward block. `layer`: one in each decoder layer. The member that runs first owns the router
+and its parameters; the others take its decision during the same forward pass.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from topiclora_cli.errors import TopicLoraError
+
+SCOPES = ("linear", "group", "block", "layer")
+_SAME_INPUT = (
+    {"q_proj", "k_proj", "v_proj"},
+    {"gate_proj", "up_proj"},
+    {"query", "key", "value"},
+    {"wq", "wk", "wv"},
+    {"w1", "w3"},
+    {"q_a_proj", "kv_a_proj_with_mqa"},
+)
+_OUTPUTS = {"o_proj", "out_proj", "c_proj", "dense", "down_proj", "dense_4h_to_h", "fc_out", "fc2", "wo", "w2"}
+_FEED_FORWARD = {"mlp", "ffn", "feed_forward", "shared_expert", "shared_experts"}
+
+
+class RoutingGroup:
+    """Hands one routing decision from the member that made it to the others of the same forward pass."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._routing: Any = None
+        self._left = 0
+
+    def put(self, routing: Any) -> None:
+        """Called by the owner of the router."""
+        self._left = self.size - 1
+        self._routing = routing if self._left else None
+
+    def take(self, name: str) -> Any:
+        """Called by the others; after the last of them nothing is held."""
+        if self._routing is None:
+            raise TopicLoraError(
+                f"{name} runs before the layer whose router it shares.", "Use router_scope: linear for this model."
+            )
+        routing = self._routing
+        self._left -= 1
+        if self._left <= 0:
+            self._routing = None
+        return routing
+
+
+def layer_index(name: str) -> int | None:
+    """The number of the decoder layer that a module name belongs to, None outside of any."""
+    match = re.search(r"(?:^|\.)(\d+)\.", name)
+    return int(match.group(1)) if match else None
+
+
+def scope_key(name: str, scope: str) -> str:
+    """What the members of a group have in common."""
+    parent, _, leaf = name.rpartition(".")
+    if scope == "layer" and (match := re.match(r"((?:[^.]+\.)*?\d+)\.", name)):
+        return match.group(1)
+    if scope in ("block", "layer"):
+        return parent
+    if scope == "group":
+        return next((f"{parent}.{min(siblings)}" for siblings in _SAME_INPUT if leaf in siblings), name)
+    return name
+
+
+def in_feed_forward(name: str) -> bool:
+    """Whether the layer is part of a feed-forward block."""
+    return name.rpartition(".")[0].rpartition(".")[2] in _FEED_FORWARD
+
+
+def is_output(name: str) -> bool:
+    """Whether the layer is its block's last, by the usual names."""
+    return name.rpartition(".")[2] in _OUTPUTS
+
+
+def reading_order(names: Sequence[str]) -> list[str]:
+    """Names in the order in which the layers run: blocks as defined, the output projection of each last."""
+    parents = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    return sorted(names, key=lambda name: (parents.index(name.rpartition(".")[0]), is_output(name)))
