@@ -38,6 +38,9 @@ def sparse_delta(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor) -> T
 
     lora_a (E or 1, r, d_in); lora_b (E, r, d_out); the plan's weights carry the LoRA scaling.
     """
+    if torch.is_autocast_enabled(x.device.type):  # which does not know grouped_mm
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, lora_a, lora_b = x.to(dtype), lora_a.to(dtype), lora_b.to(dtype)
     if lora_a.shape[0] == 1:
         hidden = F.linear(x, lora_a[0])[plan.token]
     else:
@@ -59,4 +62,5 @@ def prefers_sparse(x: Tensor, lora_b: Tensor, top_k: int | None) -> bool:
 def can_dispatch(x: Tensor, lora_b: Tensor) -> bool:
     """grouped_mm wants rows of whole 16 bytes: d_in, r and d_out."""
     sizes = (x.shape[-1], *lora_b.shape[1:])
-    return all(size * lora_b.element_size() % 16 == 0 for size in sizes)
+    each = 2 if torch.is_autocast_enabled(x.device.type) else lora_b.element_size()
+    return all(size * each % 16 == 0 for size in sizes)
