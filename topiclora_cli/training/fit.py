@@ -57,7 +57,7 @@ def train_adapter(
 ) -> TrainResult:
     """Train an adapter and save it to `folder/adapter` in peft's format.
 
-    priors: pi (n, E) and confidence (n,), or None to train on language modelling alone. Raises Interrupted after a
+    priors: pi (n, E) and confidence (n,), or None to train without the KL. Raises Interrupted after a
     signal, with a checkpoint saved, and TopicLoraError where target modules match nothing.
     """
     set_seed(recipe.seed)
