@@ -106,7 +106,8 @@ class LossSection(Section):
     LoRAMoE's, between the halves of the experts. z: ST-MoE's on large logits. gjs: HMoRA's generalised Jensen-Shannon
     divergence. poisson, normal: GMoE's profiles of one token's routing and of use over the batch. sparsity: LD-MoLE's,
     towards `sparsity_target` active experts. contrast: MoELoRA's between experts' outputs on `contrast_tokens` tokens
-    of each batch, over `kl_layers`. anchor: trained topic keys to their start. orthogonal: SAMoRA's on A and B.
+    of each batch, over `kl_layers`. anchor: trained topic keys to their start. orthogonal: SAMoRA's on A and B. centre:
+    SAMoRA's between the keys of a cosine router and the experts, with shared A.
     """
 
     kl_weight: float = Field(default=0.1, ge=0)
@@ -134,6 +135,7 @@ class LossSection(Section):
     contrast_temperature: float = Field(default=0.07, gt=0)
     anchor_weight: float = Field(default=0.0, ge=0)
     orthogonal_weight: float = Field(default=0.0, ge=0)
+    centre_weight: float = Field(default=0.0, ge=0)
 
 
 class TrainSection(Section):

@@ -1,78 +1,28 @@
 """Which auxiliary losses a recipe asks for, computed from one recorded forward pass."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.record import RoutingRecord
-from topiclora_cli.adapters.routers import TopicRouter
-from topiclora_cli.adapters.topiclora import TopicLoraLayer
+from topiclora_cli.adapters.routers import CosineRouter, TopicRouter
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.losses import (
+    centre_alignment,
     expert_contrast,
     generalised_js,
     key_anchor,
     kl_weight_at,
     local_balance,
     normal_profile,
-    normalised_entropy,
     orthogonality,
     poisson_profile,
-    pooled_probabilities,
     prior_kl,
-    sample_types,
     sparsity,
     switch_balance,
     z_loss,
 )
-
-
-@dataclass(frozen=True)
-class Step:
-    """One micro-batch after its forward pass, with all that its losses are functions of.
-
-    token_mask and prompt_mask (B, S); prior (B, E) and confidence (B,), or None where there is no topic graph;
-    progress is the fraction of training that is done.
-    """
-
-    record: RoutingRecord
-    model: nn.Module
-    section: LossSection
-    progress: float
-    token_mask: Tensor
-    prompt_mask: Tensor
-    prior: Tensor | None = None
-    confidence: Tensor | None = None
-
-    @cached_property
-    def pooled(self) -> dict[str, Tensor]:
-        """Mean routing (B, E) over the prompt, of the routers whose layers are aligned."""
-        logits = self.record.logits
-        return {
-            name: pooled_probabilities(logits[name], mask=self.prompt_mask)
-            for name in aligned_layers(list(logits), self.section.kl_layers)
-        }
-
-    @cached_property
-    def types(self) -> Tensor | None:
-        """Which half of the experts each example belongs to, by its prior."""
-        return None if self.prior is None else sample_types(self.prior)
-
-    @cached_property
-    def routing_entropy(self) -> Tensor:
-        """Normalised entropy of the pooled routing, a mean over layers."""
-        return _mean(normalised_entropy(routing.detach()) for routing in self.pooled.values())
-
-    def adapted(self) -> Iterator[tuple[str, TopicLoraLayer]]:
-        """Layers with an active adapter, each with the adapter's name."""
-        for module in self.model.modules():
-            if isinstance(module, TopicLoraLayer):
-                yield from ((name, module) for name in module.active_adapters if name in module.topiclora_B)
+from topiclora_cli.training.step import Step, aligned_layers, mean, spread_tokens
 
 
 def loss_terms(step: Step) -> dict[str, tuple[float, Tensor]]:
@@ -86,24 +36,6 @@ def loss_terms(step: Step) -> dict[str, tuple[float, Tensor]]:
         if weight > 0 and (value := compute(step)) is not None:
             terms[name] = (_scheduled(step) if name == "kl" else weight, value)
     return terms
-
-
-def aligned_layers(names: list[str], which: str) -> list[str]:
-    """The adapted linears whose routing the prior shapes: all, or those in the upper half of the model's layers."""
-    if which == "all":
-        return names
-    numbers = {name: int(match.group(1)) for name in names if (match := re.search(r"\.(\d+)\.", name))}
-    if not numbers:
-        return names
-    middle = (min(numbers.values()) + max(numbers.values()) + 1) / 2
-    return [name for name in names if numbers.get(name, middle) >= middle]
-
-
-def spread_tokens(mask: Tensor, count: int) -> Tensor:
-    """Indices into the flattened mask (B, S) of `count` real tokens at even distances, or of all if they are fewer."""
-    real = mask.flatten().nonzero().squeeze(-1)
-    count = min(count, len(real))
-    return real[torch.arange(count, device=real.device) * len(real) // count]
 
 
 def _kl(step: Step) -> Tensor | None:
@@ -144,7 +76,7 @@ def _contrast(step: Step) -> Tensor | None:
         selected = step.record.gates[name].flatten(0, 1)[tokens] > 0
         outputs = layer.expert_outputs(adapter, rows)
         values.append(expert_contrast(outputs, selected=selected, temperature=section.contrast_temperature))
-    return _mean(values) if values else None
+    return mean(values) if values else None
 
 
 def _anchor(step: Step) -> Tensor | None:
@@ -156,7 +88,17 @@ def _anchor(step: Step) -> Tensor | None:
 
 def _orthogonal(step: Step) -> Tensor | None:
     values = [orthogonality(layer.topiclora_A[name], layer.topiclora_B[name]) for name, layer in step.adapted()]
-    return _mean(values) if values else None
+    return mean(values) if values else None
+
+
+def _centre(step: Step) -> Tensor | None:
+    values = [
+        centre_alignment(router.keys, layer.topiclora_B[name])
+        for name, layer in step.adapted()
+        for owner, router in layer.topiclora_router.items()
+        if owner == name and isinstance(router, CosineRouter)
+    ]
+    return mean(values) if values else None
 
 
 def _each_router(loss: Callable[[Step, Tensor, Tensor], Tensor]) -> Callable[[Step], Tensor]:
@@ -164,13 +106,9 @@ def _each_router(loss: Callable[[Step, Tensor, Tensor], Tensor]) -> Callable[[St
 
     def term(step: Step) -> Tensor:
         gates = step.record.gates
-        return _mean(loss(step, logits, gates[name]) for name, logits in step.record.logits.items())
+        return mean(loss(step, logits, gates[name]) for name, logits in step.record.logits.items())
 
     return term
-
-
-def _mean(values: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(values)).mean()
 
 
 _TERMS: Mapping[str, Callable[[Step], Tensor | None]] = {
@@ -193,4 +131,5 @@ _TERMS: Mapping[str, Callable[[Step], Tensor | None]] = {
     "contrast": _contrast,
     "anchor": _anchor,
     "orthogonal": _orthogonal,
+    "centre": _centre,
 }

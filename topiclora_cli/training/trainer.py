@@ -12,7 +12,8 @@ from transformers import Trainer
 from topiclora_cli.adapters.record import record_routing
 from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.sampler import LengthBlockSampler
-from topiclora_cli.training.terms import Step, loss_terms
+from topiclora_cli.training.step import Step
+from topiclora_cli.training.terms import loss_terms
 
 ROUTER_PARAMETERS = "topiclora_router"
 
