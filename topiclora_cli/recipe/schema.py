@@ -140,17 +140,42 @@ class DataSection(Section):
 
 
 class LossSection(Section):
-    """Stage 3's auxiliary terms beside the language-modelling loss."""
+    """Stage 3's auxiliary terms beside the language-modelling loss; a term of weight 0 is not computed.
+
+    kl: topic prior against routing, over `kl_layers`. balance: Switch Transformer's, also AdaMoLE's. local_balance:
+    LoRAMoE's, between the halves of the experts. z: ST-MoE's on large logits. gjs: HMoRA's generalised Jensen-Shannon
+    divergence. poisson, normal: GMoE's profiles of one token's routing and of use over the batch. sparsity: LD-MoLE's,
+    towards `sparsity_target` active experts. contrast: MoELoRA's between experts' outputs on `contrast_tokens` tokens
+    of each batch, over `kl_layers`. anchor: trained topic keys to their start. orthogonal: SAMoRA's on A and B. centre:
+    SAMoRA's between the keys of a cosine router and the experts, with shared A.
+    """
 
     kl_weight: float = Field(default=0.1, ge=0)
     kl_floor: float = Field(default=0.01, ge=0)
     kl_warmup: float = Field(default=0.05, ge=0, le=1)
-    kl_direction: Literal["forward", "reverse"] = "forward"
+    kl_direction: Literal["forward", "reverse", "js"] = "forward"
     kl_layers: Literal["all", "top_half"] = "top_half"
     temperature: float = Field(default=1.0, gt=0)
     confidence_weighted: bool = True
     balance_weight: float = Field(default=0.0, ge=0)
+    local_balance_weight: float = Field(default=0.0, ge=0)
+    local_balance_delta: float = Field(default=0.1, gt=-1, lt=1)
+    z_weight: float = Field(default=0.0, ge=0)
+    gjs_weight: float = Field(default=0.0, ge=0)
+    gjs_balance: float = Field(default=0.98, ge=0, le=1)
+    gjs_certainty: float = Field(default=0.5, ge=0, le=1)
+    poisson_weight: float = Field(default=0.0, ge=0)
+    poisson_rate: float = Field(default=1.5, gt=0)
+    normal_weight: float = Field(default=0.0, ge=0)
+    normal_width: float = Field(default=0.5, gt=0)
+    sparsity_weight: float = Field(default=0.0, ge=0)
+    sparsity_target: int = Field(default=2, ge=1)
+    contrast_weight: float = Field(default=0.0, ge=0)
+    contrast_tokens: int = Field(default=16, ge=2)
+    contrast_temperature: float = Field(default=0.07, gt=0)
     anchor_weight: float = Field(default=0.0, ge=0)
+    orthogonal_weight: float = Field(default=0.0, ge=0)
+    centre_weight: float = Field(default=0.0, ge=0)
 
 
 class TrainSection(Section):

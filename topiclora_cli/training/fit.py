@@ -64,7 +64,7 @@ def train_adapter(
 ) -> TrainResult:
     """Train an adapter and save it to `folder/adapter` in peft's format.
 
-    priors: pi (n, E) and confidence (n,), or None to train without a prior; extra: further settings of the mixture.
+    priors: pi (n, E) and confidence (n,), or None to train without the KL; extra: further settings of the mixture.
     Raises Interrupted after a signal, with a checkpoint saved, and TopicLoraError where the adapter does not fit.
     """
     set_seed(recipe.seed)

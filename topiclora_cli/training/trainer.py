@@ -1,6 +1,5 @@
 """transformers' Trainer with the dual loss: language modelling plus KL from the topic prior to the routers."""
 
-import re
 from collections import defaultdict
 from typing import Any
 
@@ -10,26 +9,19 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from topiclora_cli.adapters.record import RoutingRecord, record_routing
-from topiclora_cli.adapters.routers import TopicRouter
+from topiclora_cli.adapters.record import record_routing
 from topiclora_cli.recipe.schema import LossSection
-from topiclora_cli.training.losses import (
-    key_anchor,
-    kl_weight_at,
-    normalised_entropy,
-    pooled_probabilities,
-    prior_kl,
-    switch_balance,
-)
 from topiclora_cli.training.sampler import LengthBlockSampler
+from topiclora_cli.training.step import Step
+from topiclora_cli.training.terms import loss_terms
 
 ROUTER_PARAMETERS = "topiclora_router"
 
 
 class DualLossTrainer(Trainer):
-    """Adds the routing losses to a causal language model's own loss and logs each of them.
+    """Adds the recipe's auxiliary losses to a causal language model's own loss and logs each of them.
 
-    A batch without a `prior` (a plain LoRA, say) is trained on the language-modelling loss alone.
+    A batch without a `prior` has no KL, a model without routers (a plain LoRA, say) no auxiliary loss at all.
     """
 
     def __init__(
@@ -60,57 +52,48 @@ class DualLossTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         inputs = dict(inputs)
-        prior = inputs.pop("prior", None)
-        confidence = inputs.pop("confidence", None)
-        prompt_mask = inputs.pop("prompt_mask", None)
+        prior, confidence = inputs.pop("prior", None), inputs.pop("confidence", None)
+        prompt_mask = inputs.pop("prompt_mask")
         if inputs["labels"].shape[1] < inputs["input_ids"].shape[1]:
             inputs["logits_to_keep"] = inputs["labels"].shape[1]
-        with record_routing() as record:
+        with record_routing(inputs=self.loss_section.contrast_weight > 0) as record:
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
         language_modelling = loss.detach()
-        if prior is not None and record.logits:
-            extra = self._routing_loss(record, prior, confidence, prompt_mask, inputs["attention_mask"])
+        if record.logits:
+            step = Step(
+                record=record,
+                model=self._trained,
+                section=self.loss_section,
+                progress=self.state.global_step / max(1, self.state.max_steps),
+                token_mask=inputs["attention_mask"],
+                prompt_mask=prompt_mask,
+                prior=prior,
+                confidence=confidence,
+            )
             # The model's loss is already a share of the accumulated batch; this one is a micro-batch mean.
             scale = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-            loss = loss + extra / scale
+            loss = loss + self._auxiliary_loss(step) / scale
         if model.training:
             self._sums["loss_lm"] += float(language_modelling)
             self._parts += 1
         return (loss, outputs) if return_outputs else loss
 
-    def _routing_loss(
-        self, record: RoutingRecord, prior: Tensor, confidence: Tensor, prompt_mask: Tensor, token_mask: Tensor
-    ) -> Tensor:
-        section = self.loss_section
-        names = aligned_layers(list(record.logits), section.kl_layers)
-        pooled = torch.stack([pooled_probabilities(record.logits[name], mask=prompt_mask) for name in names])
-        kl = prior_kl(
-            pooled,
-            prior=prior,
-            weight=confidence if section.confidence_weighted else None,
-            temperature=section.temperature,
-            direction=section.kl_direction,
-        )
-        progress = self.state.global_step / max(1, self.state.max_steps)
-        weight = kl_weight_at(progress, peak=section.kl_weight, floor=section.kl_floor, warmup=section.kl_warmup)
-        total = weight * kl
-        parts = {"loss_kl": kl, "kl_weight": weight, "routing_entropy": normalised_entropy(pooled.detach())}
-        if section.balance_weight > 0:
-            mask = token_mask.float()
-            balance = torch.stack(
-                [switch_balance(record.logits[name], record.gates[name], mask=mask) for name in record.logits]
-            ).mean()
-            total = total + section.balance_weight * balance
-            parts["loss_balance"] = balance
-        if section.anchor_weight > 0 and (routers := trained_key_routers(self._trained)):
-            anchor = key_anchor([router.keys for router in routers], [router.anchor for router in routers])
-            total = total + section.anchor_weight * anchor
-            parts["loss_anchor"] = anchor
-        if self._trained.training:
-            for name, value in parts.items():
-                self._sums[name] += float(torch.as_tensor(value).detach())
+    def _auxiliary_loss(self, step: Step) -> Tensor:
+        # In full precision: a mean over tokens in bfloat16 rounds away what routers differ in.
+        with torch.autocast(step.token_mask.device.type, enabled=False):
+            terms = loss_terms(step)
+            values = {f"loss_{name}": value for name, (_, value) in terms.items()}
+            values["routing_entropy"] = step.routing_entropy
+            total = torch.zeros_like(step.routing_entropy)
+            for weight, value in terms.values():
+                total = total + weight * value
+        if step.model.training:
+            for name, value in values.items():
+                self._sums[name] += float(value.detach())
+            if "kl" in terms:
+                self._sums["kl_weight"] += terms["kl"][0]
         return total
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -144,19 +127,3 @@ class DualLossTrainer(Trainer):
             self._sums.clear()
             self._parts = 0
         super().log(logs, *args, **kwargs)
-
-
-def aligned_layers(names: list[str], which: str) -> list[str]:
-    """The adapted linears whose routing the prior shapes: all, or those in the upper half of the model's layers."""
-    if which == "all":
-        return names
-    numbers = {name: int(match.group(1)) for name in names if (match := re.search(r"\.(\d+)\.", name))}
-    if not numbers:
-        return names
-    middle = (min(numbers.values()) + max(numbers.values()) + 1) / 2
-    return [name for name in names if numbers.get(name, middle) >= middle]
-
-
-def trained_key_routers(model: nn.Module) -> list[TopicRouter]:
-    """Topic routers whose keys are trained."""
-    return [m for m in model.modules() if isinstance(m, TopicRouter) and isinstance(m.keys, nn.Parameter)]
