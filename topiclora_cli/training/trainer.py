@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from topiclora_cli.adapters.record import record_routing
+from topiclora_cli.adapters.prompt import prompt_tokens
+from topiclora_cli.adapters.record import RoutingRecord, record_routing
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.sampler import LengthBlockSampler
 from topiclora_cli.training.step import Step
 from topiclora_cli.training.terms import loss_terms
 
-ROUTER_PARAMETERS = "topiclora_router"
+_B_PARAMETERS = ("lora_B", "topiclora_B")
 
 
 class DualLossTrainer(Trainer):
@@ -29,12 +31,14 @@ class DualLossTrainer(Trainer):
         *args: Any,
         loss_section: LossSection,
         router_learning_rate: float | None,
+        loraplus_lr_ratio: float | None,
         group_by_length: bool,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.loss_section = loss_section
         self.router_learning_rate = router_learning_rate
+        self.loraplus_lr_ratio = loraplus_lr_ratio
         self.group_by_length = group_by_length
         self._sums: dict[str, float] = defaultdict(float)
         self._parts = 0
@@ -56,12 +60,13 @@ class DualLossTrainer(Trainer):
         prompt_mask = inputs.pop("prompt_mask")
         if inputs["labels"].shape[1] < inputs["input_ids"].shape[1]:
             inputs["logits_to_keep"] = inputs["labels"].shape[1]
-        with record_routing(inputs=self.loss_section.contrast_weight > 0) as record:
+        with record_routing(inputs=self.loss_section.contrast_weight > 0) as record, prompt_tokens(prompt_mask):
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
         language_modelling = loss.detach()
         if record.logits:
+            _refuse_hidden_gradients(model, record)
             step = Step(
                 record=record,
                 model=self._trained,
@@ -105,17 +110,23 @@ class DualLossTrainer(Trainer):
         return LengthBlockSampler(dataset["length"], step, seed=self.args.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with the routers in a group of their own, since they need a larger step than the experts."""
-        if self.optimizer is None and self.router_learning_rate is not None:
-            trainable = [(n, p) for n, p in (model or self._trained).named_parameters() if p.requires_grad]
-            routers = [p for n, p in trainable if ROUTER_PARAMETERS in n]
-            experts = [p for n, p in trainable if ROUTER_PARAMETERS not in n]
+        """AdamW with rates of their own for routers, which need a larger step, and for B (LoRA+, arXiv 2402.12354)."""
+        if self.optimizer is None and (self.router_learning_rate or self.loraplus_lr_ratio):
+            rates = {"router": self.router_learning_rate, "b": None}
+            if self.loraplus_lr_ratio is not None:
+                rates["b"] = self.args.learning_rate * self.loraplus_lr_ratio
+            groups: dict[str, dict[str, Any]] = {
+                kind: {"params": [], "weight_decay": 0.0 if kind == "router" else self.args.weight_decay}
+                for kind in ("a", "b", "router")
+            }
+            for name, parameter in (model or self._trained).named_parameters():
+                if parameter.requires_grad:
+                    groups[_kind(name)]["params"].append(parameter)
+            for kind, rate in rates.items():
+                if rate is not None:
+                    groups[kind]["lr"] = rate
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self._trained)
-            groups = [
-                {"params": experts, "weight_decay": self.args.weight_decay},
-                {"params": routers, "weight_decay": 0.0, "lr": self.router_learning_rate},
-            ]
-            self.optimizer = optimizer_class([group for group in groups if group["params"]], **options)
+            self.optimizer = optimizer_class([group for group in groups.values() if group["params"]], **options)
         return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -127,3 +138,18 @@ class DualLossTrainer(Trainer):
             self._sums.clear()
             self._parts = 0
         super().log(logs, *args, **kwargs)
+
+
+def _kind(name: str) -> str:
+    if "topiclora_router" in name:
+        return "router"
+    return "b" if any(part in name for part in _B_PARAMETERS) else "a"
+
+
+def _refuse_hidden_gradients(model: nn.Module, record: RoutingRecord) -> None:
+    routers = any("topiclora_router" in name and p.requires_grad for name, p in model.named_parameters())
+    if model.training and routers and not any(logits.requires_grad for logits in record.logits.values()):
+        raise TopicLoraError(
+            "Gradient checkpointing with use_reentrant=True hides the routing from its losses.",
+            "Use train.gradient_checkpointing, or pass use_reentrant=False.",
+        )

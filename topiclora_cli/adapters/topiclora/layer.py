@@ -106,7 +106,8 @@ class TopicLoraLayer(BaseTunerLayer):
         router = self.topiclora_router[adapter_name]
         source = F.linear(x, self.topiclora_A[adapter_name].flatten(0, 1)) if router.reads_rank_space else x
         logits, gates = router(source, self.topiclora_prompt.get(adapter_name, _no_pooling))
-        note_logits(self.name, logits)
+        if config.num_experts > 1:
+            note_logits(self.name, logits)
         routing = Routing(gates, config.top_k or config.num_experts, config.scaling)
         group.put(routing)
         return routing
