@@ -172,3 +172,11 @@ def test_all_terms_work_in_bfloat16(train):
 def test_training_stops_at_a_prior_over_other_experts(train):
     with pytest.raises(TopicLoraError, match="The prior is over 3 experts"):
         train(prior_experts=3)
+
+
+def test_layers_of_different_sizes_train_where_the_prior_fits_the_aligned_ones(train):
+    weights = [f"loss.{key}=0.1" for key in WEIGHTS]
+    rows = train(*weights, router="linear", experts_per_layer=[2, 4])
+    assert {"loss_kl", "loss_balance", "loss_contrast"} <= set(rows[0])
+    with pytest.raises(TopicLoraError, match=r"over 4 experts, but the router of model\.layers\.0\."):
+        train("loss.kl_layers=all", router="linear", experts_per_layer=[2, 4])
