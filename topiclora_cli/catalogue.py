@@ -40,11 +40,17 @@ def describe_methods(model: str | None, budget: str | None, names: Sequence[str]
         takes_budget = name != "xlora"
         adapter = {"method": name, **({"budget": budget} if takes_budget else {"init_from": ["-"]})}
         recipe = build_recipe({"name": "-", "model": {"name": "-"}, "adapter": adapter}, where="--budget or method")
-        rank, total, activated = str(recipe.adapter.r), None, None
+        rank, total, activated = str(recipe.adapter.r) if takes_budget else "-", None, None
         if skeleton is not None and takes_budget:
-            config = solve(recipe.adapter, skeleton)
-            rank = str(rank_of(config))
-            total, activated = count_on(skeleton, config)
+            try:
+                config = solve(recipe.adapter, skeleton)
+            except TopicLoraError:
+                if len(names) == 1:
+                    raise
+                rank = "out of reach"
+            else:
+                rank = str(rank_of(config))
+                total, activated = count_on(skeleton, config)
         rows.append(_row(name, recipe, rank, total, activated))
     return rows
 

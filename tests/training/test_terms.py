@@ -10,7 +10,6 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import write_tiny_recipe
-from topiclora_cli.adapters import TopicLoraConfig
 from topiclora_cli.adapters.record import RoutingRecord
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models import BaseModel
@@ -26,7 +25,11 @@ WEIGHTS = [name for name in LossSection.model_fields if name.endswith("_weight")
 # What a term needs of the adapter, where the topic router with trained keys will not do.
 ADAPTERS = {"centre_weight": {"router": "cosine", "shared_a": True}}
 NO_KL = {"kl_weight": 0.0}
-PROGRESS = SimpleNamespace(say=lambda text: None, track=lambda label, total: nullcontext(lambda steps, note: None))
+PROGRESS = SimpleNamespace(
+    say=lambda text: None,
+    table=lambda title, columns, rows: None,
+    track=lambda label, total: nullcontext(lambda steps, note: None),
+)
 
 
 def step(section, *, prior=None, experts=(4, 4)):
@@ -108,6 +111,7 @@ def train(tiny_model_dir, tmp_path_factory):
     def run(*settings, prior_experts=4, **config):
         folder = tmp_path_factory.mktemp("terms")
         overrides = ["train.max_steps=3", "train.batch_size=4", "train.gradient_accumulation=2", *settings]
+        overrides += [f"adapter.{key}={str(value).lower()}" for key, value in config.items()]
         recipe = load_recipe(str(write_tiny_recipe(folder, tiny_model_dir)), overrides)
         model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
         base = BaseModel(model, AutoTokenizer.from_pretrained(tiny_model_dir), str(tiny_model_dir))
@@ -116,10 +120,7 @@ def train(tiny_model_dir, tmp_path_factory):
         if prior_experts:
             draw = torch.randn(len(encoded), prior_experts, generator=torch.Generator().manual_seed(0))
             priors = draw.softmax(-1), torch.ones(len(encoded))
-        adapter = TopicLoraConfig(
-            task_type="CAUSAL_LM", r=2, num_experts=4, top_k=2, target_modules=["q_proj", "down_proj"], **config
-        )
-        train_adapter(base, adapter, encoded, recipe, folder=folder, priors=priors, resume=False, progress=PROGRESS)
+        train_adapter(base, encoded, recipe, folder=folder, priors=priors, resume=False, progress=PROGRESS)
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
     return run
@@ -176,7 +177,7 @@ def test_training_stops_at_a_prior_over_other_experts(train):
 
 def test_layers_of_different_sizes_train_where_the_prior_fits_the_aligned_ones(train):
     weights = [f"loss.{key}=0.1" for key in WEIGHTS]
-    rows = train(*weights, router="linear", experts_per_layer=[2, 4])
+    rows = train(*weights, router="linear", experts_by_depth=[2, 4])
     assert {"loss_kl", "loss_balance", "loss_contrast"} <= set(rows[0])
     with pytest.raises(TopicLoraError, match=r"over 4 experts, but the router of model\.layers\.0\."):
-        train("loss.kl_layers=all", router="linear", experts_per_layer=[2, 4])
+        train("loss.kl_layers=all", router="linear", experts_by_depth=[2, 4])

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from topiclora_cli.adapters.moe_blocks import base_routers
@@ -40,7 +41,7 @@ def resolve_targets(model: nn.Module, wanted: str | Sequence[str], *, key: str =
 
 def linear_layers(model: nn.Module) -> list[str]:
     """Every linear layer but the output head and the routers of a sparse base model."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     routers = tuple("." + name for name in base_routers(model))
     return [
         name

@@ -125,6 +125,7 @@ METHODS: dict[str, Method] = {
         "Bai et al. 2024, arXiv 2412.16216",
         adapter={
             "router": "graph",
+            "router_scope": "block",
             "router_width": 256,
             "num_experts": 8,
             "top_k": 2,
