@@ -188,7 +188,7 @@ def observe_routing(recipe: Recipe, base: BaseModel, model: PeftModel, *, limit:
     gates = observe_gates(
         model, make_batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
     )
-    return routing_report(gates, [e.row.topics for e in encoded]) if gates else None
+    return routing_report(gates, [e.row.topics for e in encoded])
 
 
 def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
@@ -196,6 +196,11 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
     section = recipe.merge
     if not recipe.adapter.ours:
         raise TopicLoraError("The adapter is no mixture and needs no fixed gates.", "Use peft's merge_and_unload.")
+    if recipe.adapter.mixing == "ffn":
+        raise TopicLoraError(
+            "Experts mixed after a non-linearity (adapter.mixing: ffn) equal no LoRA, even with fixed gates.",
+            "Serve the adapter itself.",
+        )
     bfloat16 = use_bfloat16(recipe.train.precision)
     topic, rows = gates_topic(recipe), calibration_rows(recipe)
     base, model = load_tuned(recipe, run)

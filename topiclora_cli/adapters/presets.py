@@ -44,7 +44,7 @@ def make_config(
     layers = count_layers(model)
     mixture["experts_per_layer"] = by_depth(settings["experts_by_depth"], layers)
     mixture["ranks_per_layer"] = by_depth(settings["ranks_by_depth"], layers)
-    return TopicLoraConfig(**common, **{**mixture, **extra})
+    return TopicLoraConfig(**{**common, **mixture, **extra})
 
 
 def by_depth(numbers: Sequence[int] | None, layers: int) -> list[int] | None:

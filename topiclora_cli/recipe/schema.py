@@ -107,8 +107,8 @@ class AdapterSection(Section):
             raise ValueError("experts_by_depth and ranks_by_depth take numbers of at least 1")
         if self.budget and self.ranks_by_depth:
             raise ValueError("budget solves for one rank; leave out ranks_by_depth")
-        if self.budget and METHODS[self.method].peft == "xlora":
-            raise ValueError("budget does not apply to xlora, whose size is that of the adapters it mixes")
+        if self.budget and self.init_from:
+            raise ValueError("init_from brings its rank; leave out budget")
         if METHODS[self.method].peft == "xlora" and not self.init_from:
             raise ValueError("xlora mixes trained LoRA adapters; name their folders in adapter.init_from")
         return self

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from peft.tuners.xlora import XLoraModel
+from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -99,6 +101,14 @@ def save_adapter(model: PeftModel, path: Path) -> None:
     """Write a peft adapter folder in one step."""
     with replacing(path) as temporary:
         model.save_pretrained(str(temporary))
+        if isinstance(model.base_model, XLoraModel):
+            _add_xlora_classifier(model, temporary / "adapter_model.safetensors")
+
+
+def _add_xlora_classifier(model: PeftModel, path: Path) -> None:
+    # peft 0.21 leaves X-LoRA's classifier, which is what it trains, out of the file; reading it back does work.
+    classifier = model.base_model.internal_xlora_classifier.state_dict(prefix="base_model.internal_xlora_classifier.")
+    save_file({**load_file(path), **classifier}, path, metadata={"format": "pt"})
 
 
 def _make_trainer(

@@ -1,5 +1,7 @@
 """Every method trains through the real command line, says what it adapted, and loads again."""
 
+import json
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -44,6 +46,8 @@ def logits(model):
 @pytest.mark.parametrize("method", METHODS)
 def test_method_trains_and_loads_again(method, tiny_recipe, tiny_model_dir, two_loras, run_cli, tmp_path):
     changes = [f"adapter.method={method}", "train.max_steps=2", "train.learning_rate=0.01"]
+    if method == "mixlora":
+        changes.append("adapter.target_modules=all-linear")
     if method == "xlora":
         changes.append(f"adapter.init_from={[str(folder) for folder in two_loras]}")
     arguments = [part for change in changes for part in ("--set", change)]
@@ -60,6 +64,20 @@ def test_method_trains_and_loads_again(method, tiny_recipe, tiny_model_dir, two_
     ]
     assert torch.equal(logits(loaded[0]), logits(loaded[1]))
     assert not torch.equal(logits(loaded[0]), logits(_base(tiny_model_dir)))
+
+
+@pytest.mark.parametrize(("method", "merges"), [("mola", True), ("mixlora", False), ("samora", True)])
+def test_methods_with_uneven_layers_evaluate_and_export(method, merges, tiny_recipe, run_cli, tmp_path):
+    changes = ["adapter.target_modules=all-linear", f"adapter.method={method}", "train.max_steps=1", "eval.base=false"]
+    arguments = [part for change in changes for part in ("--set", change)]
+    assert run_cli("train", "--recipe", tiny_recipe, "--out", tmp_path / "run", *arguments)[0] == 0
+    code, text = run_cli("eval", "--run", tmp_path / "run")
+    assert code == 0, text
+    routing = json.loads((tmp_path / "run" / "eval" / "summary.json").read_text())["routing"]
+    assert routing["effective_experts"] > 1
+    code, text = run_cli("merge", "--run", tmp_path / "run")
+    assert code == (0 if merges else 2), text
+    assert merges or "mixing: ffn" in text
 
 
 def _base(folder):
@@ -93,7 +111,8 @@ def test_budget_is_solved_and_reported(tiny_recipe, run_cli, tmp_path):
         "train.max_steps=1",
     )
     assert code == 0, text
-    assert "Budget total=9K: rank 3" in text
+    # 656 in the routers and 1152 for every rank.
+    assert "Budget total=9K: rank 7, -3.1%." in text
 
 
 def test_a_target_that_matches_nothing_is_an_error(tiny_recipe, run_cli, tmp_path):
