@@ -17,35 +17,30 @@ from torch.autograd.function import once_differentiable
 class _FusedMixture(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, weight: Tensor, bias: Tensor | None
+        ctx: Any, rows: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        rank = lora_b.shape[1]
-        rows = x.reshape(-1, x.shape[-1])  # (T, d_in)
-        row_gates = gates.reshape(-1, gates.shape[-1])  # (T, E)
         out = F.linear(rows, weight, bias)
         hidden = F.linear(rows, lora_a.flatten(0, 1))  # (T, E*r), or (T, r) when A is shared
-        out.addmm_(_gated(hidden, row_gates, rank), lora_b.flatten(0, 1))
-        ctx.save_for_backward(rows, row_gates, hidden, lora_a, lora_b, weight)
-        return out.view(*x.shape[:-1], -1)
+        out.addmm_(_gated(hidden, gates, lora_b.shape[1]), lora_b.flatten(0, 1))
+        ctx.save_for_backward(rows, gates, hidden, lora_a, lora_b, weight)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, gates, hidden, lora_a, lora_b, weight = ctx.saved_tensors
         experts, rank, _ = lora_b.shape
-        shape, grad = grad.shape[:-1], grad.reshape(-1, grad.shape[-1])  # (T, d_out)
         grad_b = (_gated(hidden, gates, rank).T @ grad).view_as(lora_b)
-        grad_gated = (grad @ lora_b.flatten(0, 1).T).view(-1, experts, rank)
+        grad_gated = (grad @ lora_b.flatten(0, 1).T).unflatten(-1, (experts, rank))
         grad_gates = None
         if ctx.needs_input_grad[1]:
-            grad_gates = (grad_gated * hidden.view(len(rows), -1, rank)).sum(-1, dtype=gates.dtype)
-            grad_gates = grad_gates.view(*shape, experts)
+            grad_gates = (grad_gated * hidden.unflatten(-1, (-1, rank))).sum(-1, dtype=gates.dtype)
         grad_hidden = grad_gated.mul_(gates.to(rows.dtype).unsqueeze(-1))
         grad_hidden = grad_hidden.sum(1) if lora_a.shape[0] < experts else grad_hidden.flatten(1)
         grad_a = (grad_hidden.T @ rows).view_as(lora_a)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad @ weight).addmm_(grad_hidden, lora_a.flatten(0, 1)).view(*shape, -1)
+            grad_x = (grad @ weight).addmm_(grad_hidden, lora_a.flatten(0, 1))
         return grad_x, grad_gates, grad_a, grad_b, None, None
 
 
@@ -55,20 +50,24 @@ def fused_mixture(x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, base
     x (..., d_in); gates (..., E), already multiplied by the LoRA scaling; lora_a (E or 1, r, d_in); lora_b
     (E, r, d_out); the base's weight and bias get no gradient. Cannot be differentiated twice.
     """
-    tensors = (x, gates, lora_a, lora_b, base.weight, base.bias)
+    # Reshaping stands outside the function: a view made inside could not be changed in place by the model around it.
+    rows, row_gates = x.reshape(-1, x.shape[-1]), gates.reshape(-1, gates.shape[-1])
+    tensors = (rows, lora_a, lora_b, base.weight, base.bias)
     device = x.device.type
-    if not torch.is_autocast_enabled(device):
-        return _FusedMixture.apply(*tensors)  # type: ignore[no-any-return]
-    # The casts stand outside the function, so that autograd returns each gradient in its tensor's own precision.
-    dtype = torch.get_autocast_dtype(device)
-    x, _, lora_a, lora_b, weight, bias = (None if tensor is None else tensor.to(dtype) for tensor in tensors)
+    if torch.is_autocast_enabled(device):
+        # So do the casts, so that autograd returns each gradient in its tensor's own precision.
+        dtype = torch.get_autocast_dtype(device)
+        tensors = tuple(None if tensor is None else tensor.to(dtype) for tensor in tensors)
     with torch.autocast(device, enabled=False):
-        return _FusedMixture.apply(x, gates, lora_a, lora_b, weight, bias)  # type: ignore[no-any-return]
+        out = _FusedMixture.apply(tensors[0], row_gates, *tensors[1:])
+    return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
 
 
 def can_fuse(x: Tensor, lora_a: Tensor, base: nn.Module) -> bool:
     """Whether `base` is a plain frozen linear layer, with nothing attached, in the precision of the adapter."""
     if type(base) is not nn.Linear or torch.compiler.is_compiling():
+        return False
+    if type(base.weight) not in (nn.Parameter, Tensor):  # a quantised or a distributed one
         return False
     if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
         return False
@@ -79,5 +78,5 @@ def can_fuse(x: Tensor, lora_a: Tensor, base: nn.Module) -> bool:
 
 
 def _gated(hidden: Tensor, gates: Tensor, rank: int) -> Tensor:
-    grouped = hidden.view(len(hidden), -1, rank)  # (T, E or 1, r)
-    return (grouped * gates.to(hidden.dtype).unsqueeze(-1)).view(len(hidden), -1)
+    grouped = hidden.unflatten(-1, (-1, rank))  # (T, E or 1, r)
+    return (grouped * gates.to(hidden.dtype).unsqueeze(-1)).flatten(1)

@@ -36,7 +36,7 @@ class RouterSettings:
 
 
 class Router(nn.Module):
-    """Base of all routers: x (..., d_in) -> logits and gates, both (..., E) in float32."""
+    """Base of all routers: x (..., d_in) -> logits and gates, both (..., E) in float32 (float64 if x is)."""
 
     reads_rank_space = False  # whether x is A x rather than the layer's input
 
@@ -53,7 +53,7 @@ class Router(nn.Module):
         return scores, select_experts(scores, top_k=self.settings.top_k, top_p=self.settings.top_p)
 
     def forward(self, x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
-        scores = self.scores(x)
+        scores = precise(self.scores(x))
         return self.decide(pool(scores) if self.settings.per_prompt else scores)
 
 
@@ -106,8 +106,9 @@ class CosineRouter(Router):
         self.keys = nn.Parameter(torch.randn(settings.num_experts, settings.in_features))
 
     def scores(self, x: Tensor) -> Tensor:
-        direction = F.normalize(x.float(), dim=-1)
-        return F.linear(direction, F.normalize(self.keys.float(), dim=-1)) / self.settings.temperature
+        direction = F.normalize(precise(x), dim=-1)
+        keys = F.normalize(self.keys.to(direction.dtype), dim=-1)
+        return precise(F.linear(direction, keys)) / self.settings.temperature
 
 
 class ThresholdRouter(Router):
@@ -190,16 +191,17 @@ class GraphRouter(Router):
 
     def scores(self, x: Tensor) -> Tensor:
         token = _linear(x, self.token_weight)  # (..., width)
-        mixed = self.adjacency[:, :-1] @ self.experts  # what each node, the token last, hears from the experts
-        nodes = F.relu(mixed + token.unsqueeze(-2) * self.adjacency[:, -1:])  # (..., E + 1, width)
-        return (nodes @ self.out_weight) @ self.adjacency[:-1].T / self.settings.temperature
+        adjacency = self.adjacency.to(token.dtype)
+        mixed = adjacency[:, :-1] @ self.experts.to(token.dtype)  # what each node, the token last, hears from experts
+        nodes = F.relu(mixed + token.unsqueeze(-2) * adjacency[:, -1:])  # (..., E + 1, width)
+        return (nodes @ self.out_weight.to(token.dtype)) @ adjacency[:-1].T / self.settings.temperature
 
 
 class UniformRouter(Router):
     """Every expert with weight 1/E: the control without routing. With one expert, a plain LoRA."""
 
     def scores(self, x: Tensor) -> Tensor:
-        return x.new_zeros(*x.shape[:-1], self.settings.num_experts, dtype=torch.float32)
+        return x.new_zeros(*x.shape[:-1], self.settings.num_experts)
 
 
 class StaticRouter(Router):
@@ -210,7 +212,7 @@ class StaticRouter(Router):
         self.logits = nn.Parameter(torch.zeros(settings.num_experts))
 
     def scores(self, x: Tensor) -> Tensor:
-        return (self.logits.float() / self.settings.temperature).expand(*x.shape[:-1], -1)
+        return (precise(self.logits) / self.settings.temperature).expand(*x.shape[:-1], -1)
 
 
 ROUTERS: dict[str, type[Router]] = {
@@ -224,6 +226,11 @@ ROUTERS: dict[str, type[Router]] = {
     "uniform": UniformRouter,
     "static": StaticRouter,
 }
+
+
+def precise(x: Tensor) -> Tensor:
+    """x in float32, or left in float64."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def random_expert_graph(num_experts: int, *, density: float) -> Tensor:
@@ -242,4 +249,4 @@ def _normal(*shape: int) -> nn.Parameter:
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    return F.linear(x, weight.to(x.dtype)).float()
+    return precise(F.linear(x, weight.to(x.dtype)))

@@ -1,8 +1,7 @@
 """A linear layer with E LoRA experts beside it, and the router that it owns or shares."""
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,23 +19,35 @@ from topiclora_cli.adapters.topiclora.scope import RoutingGroup, in_feed_forward
 from topiclora_cli.errors import TopicLoraError
 
 
-@dataclass(frozen=True)
+@dataclass
 class Routing:
     """One routing decision: gates (..., E) in float32, k at most of them above zero, and the LoRA scaling."""
 
     gates: Tensor
     k: int
     scaling: float
+    scaled: Tensor = field(init=False)
 
-    @cached_property
-    def scaled(self) -> Tensor:
-        return self.gates if self.scaling == 1 else self.gates * self.scaling
+    def __post_init__(self) -> None:
+        self.scaled = self.gates if self.scaling == 1 else self.gates * self.scaling
 
-    @cached_property
+    @property
     def chosen(self) -> tuple[Tensor, Tensor]:
         """Weights and indices of the k experts, (..., k) each."""
         weights, indices = self.gates.topk(self.k, dim=-1)
         return weights, indices
+
+    def fit(self, shape: torch.Size, name: str) -> "Routing":
+        """The same decision for a layer that reads the same tokens in another shape, rows flattened or with ones."""
+        seen = self.gates.shape[:-1]
+        if seen == shape:
+            return self
+        if [n for n in seen if n > 1] != [n for n in shape if n > 1] and shape != (seen.numel(),):
+            raise TopicLoraError(
+                f"{name} reads {tuple(shape)} rows, the layer whose router it shares {tuple(seen)}.",
+                "Use router_scope: linear for this model.",
+            )
+        return replace(self, gates=self.gates.reshape(*shape, -1))
 
 
 class TopicLoraLayer(BaseTunerLayer):
@@ -90,18 +101,19 @@ class TopicLoraLayer(BaseTunerLayer):
         if router is None:
             return
         # In float32 whatever the base is: routing is a choice, and rounding changes choices.
-        device: torch.device = self.get_base_layer().weight.device  # type: ignore[assignment]
+        device = self.topiclora_A[adapter_name].device
         empty = device.type == "meta" or any(tensor.is_meta for tensor in router.state_dict().values())
         self.topiclora_router[adapter_name] = router if empty else router.to(device)
         if prompt is not None:
             self.topiclora_prompt[adapter_name] = prompt
-        self.set_adapter(self.active_adapters, inference_mode=self.topiclora_config[adapter_name].inference_mode)
+        trains = adapter_name in self.active_adapters and not self.topiclora_config[adapter_name].inference_mode
+        router.requires_grad_(trains)
 
     def route(self, adapter_name: str, x: Tensor) -> Routing:
         """The decision for inputs x (..., d_in): made here, or taken from the group's first member."""
         group = self.topiclora_group[adapter_name]
         if adapter_name not in self.topiclora_router:
-            return group.take(self.name)  # type: ignore[no-any-return]
+            return group.take(self.name).fit(x.shape[:-1], self.name)  # type: ignore[no-any-return]
         config = self.topiclora_config[adapter_name]
         router = self.topiclora_router[adapter_name]
         source = F.linear(x, self.topiclora_A[adapter_name].flatten(0, 1)) if router.reads_rank_space else x
@@ -122,7 +134,7 @@ class TopicLoraLayer(BaseTunerLayer):
         Raises TopicLoraError where experts are mixed after a non-linearity: no LoRA equals that.
         """
         config = self.topiclora_config[adapter_name]
-        if self._slots_role(config):
+        if self.mixing_role(adapter_name):
             raise TopicLoraError(
                 "Experts mixed after a non-linearity (mixing: ffn) equal no LoRA, even with fixed gates.",
                 "Serve the adapter itself, or train with mixing: linear.",
@@ -131,8 +143,9 @@ class TopicLoraLayer(BaseTunerLayer):
             gates * config.scaling, self.topiclora_A[adapter_name].detach(), self.topiclora_B[adapter_name].detach()
         )
 
-    def _slots_role(self, config: TopicLoraConfig) -> str | None:
-        if config.mixing != "ffn" or not in_feed_forward(self.name):
+    def mixing_role(self, adapter_name: str) -> str | None:
+        """With mixing: ffn, whether this layer fans its block's tokens 'out' to k rows or 'in' again; else None."""
+        if self.topiclora_config[adapter_name].mixing != "ffn" or not in_feed_forward(self.name):
             return None
         return "in" if is_output(self.name) else "out"
 
@@ -168,7 +181,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
             return self._single(x, active[0])
         result = self.base_layer(x, *args, **kwargs)
         for name in active:
-            if self._slots_role(self.topiclora_config[name]):
+            if self.mixing_role(name):
                 raise TopicLoraError("mixing: ffn works with one active adapter.", "Activate one with set_adapter.")
             hidden = self._adapter_input(name, x)
             routing = self._routing(name, hidden)
@@ -190,14 +203,15 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         config = self.topiclora_config[name]
         lora_a, lora_b = self.topiclora_A[name], self.topiclora_B[name]
         hidden = self._adapter_input(name, x)
-        role = self._slots_role(config)
+        role = self.mixing_role(name)
         if role == "in":
             return self._fan_in(name, x, hidden)
         routing = self._routing(name, hidden)
         if role == "out":
             return self._fan_out(name, x, hidden, routing)
         dropping = self.training and config.lora_dropout > 0
-        if config.kernel == "sparse" or (config.kernel == "auto" and prefers_sparse(hidden, lora_b, config.top_k)):
+        sparse = config.kernel == "sparse" and not torch.compiler.is_compiling()
+        if sparse or (config.kernel == "auto" and prefers_sparse(hidden, lora_b, config.top_k)):
             return self._sparse(name, x, hidden, routing)
         if config.kernel != "plain" and not dropping and can_fuse(x, lora_a, self.base_layer):
             return fused_mixture(x, routing.scaled, lora_a, lora_b, self.base_layer)  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """Puts mixture layers into a model: the tuner that peft drives."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 
 from topiclora_cli.adapters.keys import keys_from_anchors, simplex
 from topiclora_cli.adapters.moe_blocks import exclude_base_routers
-from topiclora_cli.adapters.prompt import PromptMean, PromptWatch
+from topiclora_cli.adapters.prompt import PromptMean, PromptWatch, default_prompt
 from topiclora_cli.adapters.routers import ROUTERS, RouterSettings, TopicRouter
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer, TopicLoraLinear
@@ -33,6 +35,12 @@ class TopicLoraModel(BaseTuner):
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         _connect(model, adapter_name, config, layers)
 
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The base model's generate; what it is given is the prompt that routing by prompt averages over."""
+        pools = any(self.peft_config[name].pools_prompt for name in self.active_adapters)  # type: ignore[attr-defined]
+        with default_prompt(kwargs.get("attention_mask") if pools else None):
+            return self.model.generate(*args, **kwargs)
+
     def _create_and_replace(  # type: ignore[override]
         self,
         peft_config: TopicLoraConfig,
@@ -54,6 +62,13 @@ class TopicLoraModel(BaseTuner):
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> Iterator[None]:
+        # peft would drop adapter_names without a word and run every example through the active adapter.
+        if kwargs.get("adapter_names") is not None:
+            raise TopicLoraError("Adapters cannot be mixed within a batch (adapter_names).", "Call set_adapter per batch.")
+        yield
+
     def _check_merge_allowed(self) -> None:
         raise TopicLoraError(
             "A routed mixture has no exact dense weight and cannot be merged.",
@@ -71,6 +86,8 @@ def _connect(model: nn.Module, adapter_name: str, config: TopicLoraConfig, num_l
         for layer in model.modules()
         if isinstance(layer, TopicLoraLayer) and adapter_name in layer.topiclora_B
     }
+    if config.mixing == "ffn":
+        _check_feed_forward(model, adapted, adapter_name)
     groups: dict[str, list[TopicLoraLayer]] = {}
     for name in reading_order(list(adapted)):
         layer = adapted[name]
@@ -80,8 +97,10 @@ def _connect(model: nn.Module, adapter_name: str, config: TopicLoraConfig, num_l
         groups.setdefault(scope_key(name, scope), []).append(layer)
     watch = None
     if config.pools_prompt:
+        if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+            raise TopicLoraError("Routing by prompt needs a decoder-only model.", "Use granularity: token.")
         watch = PromptWatch()
-        model.register_forward_pre_hook(watch.observe, with_kwargs=True)
+        watch.attach(model)
     keys = _keys(config)
     for members in groups.values():
         group = RoutingGroup(len(members))
@@ -114,6 +133,29 @@ def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys
 
 def _keys(config: TopicLoraConfig) -> torch.Tensor | None:
     return None if config.anchors is None else keys_from_anchors(torch.tensor(config.anchors))
+
+
+def _check_feed_forward(model: nn.Module, adapted: dict[str, TopicLoraLayer], adapter_name: str) -> None:
+    """Between a feed-forward block's inputs and its output there are k rows per token: all of it must expect them."""
+    roles = {name: layer.mixing_role(adapter_name) for name, layer in adapted.items()}
+    blocks = {name.rpartition(".")[0] for name, role in roles.items() if role}
+    if not blocks:
+        raise TopicLoraError(
+            "mixing: ffn finds no feed-forward block among the target modules.", "Use mixing: linear for this model."
+        )
+    for block in blocks:
+        linears = [f"{block}.{child}" for child, module in model.get_submodule(block).named_children() if _linear(module)]
+        if left_out := [name for name in linears if not roles.get(name)]:
+            raise TopicLoraError(
+                f"mixing: ffn needs every linear layer of a block, and {left_out[0]} is left out.",
+                "Add it to target_modules, or use mixing: linear.",
+            )
+        if {roles[name] for name in linears} != {"in", "out"}:
+            raise TopicLoraError(f"{block} has no output layer of a known name.", "Use mixing: linear for this model.")
+
+
+def _linear(module: nn.Module) -> bool:
+    return hasattr(module, "in_features") or hasattr(module, "nx")
 
 
 def _check_per_layer(config: TopicLoraConfig, layers: int) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 from topiclora_cli.errors import TopicLoraError
 
 SCOPES = ("linear", "group", "block", "layer")
+# Each in the order in which its members run, whatever the order of their definition.
 _SAME_INPUT = (
-    {"q_proj", "k_proj", "v_proj"},
-    {"gate_proj", "up_proj"},
-    {"query", "key", "value"},
-    {"wq", "wk", "wv"},
-    {"w1", "w3"},
-    {"q_a_proj", "kv_a_proj_with_mqa"},
+    ("q_proj", "k_proj", "v_proj"),
+    ("gate_proj", "up_proj"),
+    ("query", "key", "value"),
+    ("wq", "wk", "wv"),
+    ("w1", "w3"),
+    ("q_a_proj", "kv_a_proj_with_mqa"),
 )
 _OUTPUTS = {"o_proj", "out_proj", "c_proj", "dense", "down_proj", "dense_4h_to_h", "fc_out", "fc2", "wo", "w2"}
 _FEED_FORWARD = {"mlp", "ffn", "feed_forward", "shared_expert", "shared_experts"}
@@ -31,6 +32,10 @@ class RoutingGroup:
         self.size = size
         self._routing: Any = None
         self._left = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of the model starts without the decision of a forward pass that ended half-way.
+        return {"size": self.size, "_routing": None, "_left": 0}
 
     def put(self, routing: Any) -> None:
         """Called by the owner of the router."""
@@ -64,7 +69,7 @@ def scope_key(name: str, scope: str) -> str:
     if scope in ("block", "layer"):
         return parent
     if scope == "group":
-        return next((f"{parent}.{min(siblings)}" for siblings in _SAME_INPUT if leaf in siblings), name)
+        return next((f"{parent}.{siblings[0]}" for siblings in _SAME_INPUT if leaf in siblings), name)
     return name
 
 
@@ -81,4 +86,9 @@ def is_output(name: str) -> bool:
 def reading_order(names: Sequence[str]) -> list[str]:
     """Names in the order in which the layers run: blocks as defined, the output projection of each last."""
     parents = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
-    return sorted(names, key=lambda name: (parents.index(name.rpartition(".")[0]), is_output(name)))
+    return sorted(names, key=lambda name: (parents.index(name.rpartition(".")[0]), is_output(name), _rank(name)))
+
+
+def _rank(name: str) -> int:
+    leaf = name.rpartition(".")[2]
+    return next((siblings.index(leaf) for siblings in _SAME_INPUT if leaf in siblings), 0)
