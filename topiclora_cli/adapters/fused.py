@@ -52,14 +52,15 @@ def fused_mixture(x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, base
     """
     # Reshaping stands outside the function: a view made inside could not be changed in place by the model around it.
     rows, row_gates = x.reshape(-1, x.shape[-1]), gates.reshape(-1, gates.shape[-1])
-    tensors = (rows, lora_a, lora_b, base.weight, base.bias)
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
+    device, bias = x.device.type, base.bias
+    if not torch.is_autocast_enabled(device):
+        out = _FusedMixture.apply(rows, row_gates, lora_a, lora_b, base.weight, bias)
+    else:
         # So do the casts, so that autograd returns each gradient in its tensor's own precision.
         dtype = torch.get_autocast_dtype(device)
-        tensors = tuple(None if tensor is None else tensor.to(dtype) for tensor in tensors)
-    with torch.autocast(device, enabled=False):
-        out = _FusedMixture.apply(tensors[0], row_gates, *tensors[1:])
+        rows, lora_a, lora_b, weight = (tensor.to(dtype) for tensor in (rows, lora_a, lora_b, base.weight))
+        with torch.autocast(device, enabled=False):
+            out = _FusedMixture.apply(rows, row_gates, lora_a, lora_b, weight, None if bias is None else bias.to(dtype))
     return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
 
 

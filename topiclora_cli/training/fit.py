@@ -107,7 +107,8 @@ def save_adapter(model: PeftModel, path: Path) -> None:
 
 def _add_xlora_classifier(model: PeftModel, path: Path) -> None:
     # peft 0.21 leaves X-LoRA's classifier, which is what it trains, out of the file; reading it back does work.
-    classifier = model.base_model.internal_xlora_classifier.state_dict(prefix="base_model.internal_xlora_classifier.")
+    prefix = "base_model.internal_xlora_classifier."
+    classifier = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefix)}
     save_file({**load_file(path), **classifier}, path, metadata={"format": "pt"})
 
 

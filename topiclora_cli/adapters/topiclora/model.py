@@ -1,6 +1,6 @@
 """Puts mixture layers into a model: the tuner that peft drives."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,7 +135,7 @@ def _keys(config: TopicLoraConfig) -> torch.Tensor | None:
     return None if config.anchors is None else keys_from_anchors(torch.tensor(config.anchors))
 
 
-def _check_feed_forward(model: nn.Module, adapted: dict[str, TopicLoraLayer], adapter_name: str) -> None:
+def _check_feed_forward(model: nn.Module, adapted: Mapping[str, TopicLoraLayer], adapter_name: str) -> None:
     """Between a feed-forward block's inputs and its output there are k rows per token: all of it must expect them."""
     roles = {name: layer.mixing_role(adapter_name) for name, layer in adapted.items()}
     blocks = {name.rpartition(".")[0] for name, role in roles.items() if role}
