@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Where sorting overtakes masking, in E*r. CPU: measured (make bench). CUDA: from the memory traffic of both forms.
-DENSE_UP_TO = {"cpu": 96, "cuda": 512}
+DENSE_UP_TO = {"cpu": 192, "cuda": 512}
 FEW_ROWS = 32  # below this the sort costs more than the idle experts
 
 
@@ -60,7 +60,7 @@ def prefers_sparse(x: Tensor, lora_b: Tensor, top_k: int | None) -> bool:
 
 
 def can_dispatch(x: Tensor, lora_b: Tensor) -> bool:
-    """grouped_mm wants rows of whole 16 bytes: d_in, r and d_out."""
+    """grouped_mm wants rows of whole 16 bytes, in d_in, r and d_out, and no more than single precision."""
     sizes = (x.shape[-1], *lora_b.shape[1:])
     each = 2 if torch.is_autocast_enabled(x.device.type) else lora_b.element_size()
-    return all(size * each % 16 == 0 for size in sizes)
+    return lora_b.dtype != torch.float64 and all(size * each % 16 == 0 for size in sizes)
