@@ -124,16 +124,16 @@ def _apply(
     function: Any, x: Tensor, weights: Tensor, lora_a: Tensor, lora_b: Tensor, base: nn.Linear, *plan: Tensor
 ) -> Tensor:
     # Reshaping stands outside the function: a view made inside could not be changed in place by the model around it.
-    rows, device, bias = x.reshape(-1, x.shape[-1]), x.device.type, base.bias
+    device = x.device.type
+    tensors = (x.reshape(-1, x.shape[-1]), lora_a, lora_b, base.weight, base.bias)
     if not torch.is_autocast_enabled(device):
-        out = function.apply(rows, weights, lora_a, lora_b, base.weight, bias, *plan)
+        out = function.apply(tensors[0], weights, *tensors[1:], *plan)
     else:
         # So do the casts, so that autograd returns each gradient in its tensor's own precision.
         dtype = torch.get_autocast_dtype(device)
-        rows, lora_a, lora_b, weight = (tensor.to(dtype) for tensor in (rows, lora_a, lora_b, base.weight))
+        cast = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
         with torch.autocast(device, enabled=False):
-            bias = None if bias is None else bias.to(dtype)
-            out = function.apply(rows, weights, lora_a, lora_b, weight, bias, *plan)
+            out = function.apply(cast[0], weights, *cast[1:], *plan)
     return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
 
 
