@@ -27,6 +27,20 @@ def test_saved_card_tells_method_sizes_and_how_to_load(model, tmp_path):
     assert "More Information Needed" not in card.text
 
 
+def test_a_local_base_is_named_without_its_path(model, tiny_model_dir, tmp_path):
+    model.peft_config["default"].base_model_name_or_path = str(tiny_model_dir)
+    model.save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert f"experts for {tiny_model_dir.name}" in text
+    assert str(tiny_model_dir) not in text
+
+
+def test_a_hub_base_is_linked(model, tmp_path):
+    model.peft_config["default"].base_model_name_or_path = "someone/base"
+    model.save_pretrained(tmp_path)
+    assert "[someone/base](https://huggingface.co/someone/base)" in (tmp_path / "README.md").read_text()
+
+
 def test_pushed_adapter_carries_the_card(model, monkeypatch):
     pushed = {}
 

@@ -12,7 +12,7 @@ TAGS = ("topiclora", "mixture-of-experts", "lora")
 _TEXT = """# Mixture of LoRA experts for {base}
 
 A mixture of {experts} LoRA experts of rank {rank} with a `{router}` router ({choice}) on
-[{base}](https://huggingface.co/{base}), made with topiclora. It is a routed adapter: which experts act is decided
+{link}, made with topiclora. It is a routed adapter: which experts act is decided
 {granularity} by the model itself, so it cannot be merged into the base weights without fixing the gates.
 {source}
 
@@ -25,7 +25,7 @@ from peft import AutoPeftModelForCausalLM
 model = AutoPeftModelForCausalLM.from_pretrained("path or hub id of this adapter")
 ```
 
-`pip install topiclora` brings the import. Tools that know only plain LoRA can serve an export with fixed gates
+The import comes with the Python package `topiclora`. Tools that know only plain LoRA can serve an export with fixed gates
 (`topiclora merge`).
 
 ## Adapter
@@ -48,7 +48,12 @@ def write_card(folder: Path, config: Any) -> None:
     if card is not None and _TEMPLATE_MARK not in card.text:
         return
     data = card.data if card is not None else ModelCardData(library_name="peft")
-    data["tags"] = sorted({*(data.get("tags") or []), *TAGS})
+    tags = {*(data.get("tags") or []), *TAGS}
+    if _is_local(config.base_model_name_or_path):
+        # A path means nothing to others, and a hub refuses it as a model's name.
+        data["base_model"] = None
+        tags = {tag for tag in tags if not tag.startswith("base_model:")}
+    data["tags"] = sorted(tags)
     made = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{card_text(config)}")
     made.save(path)
 
@@ -70,17 +75,25 @@ def card_text(config: Any) -> str:
     values = {name: getattr(config, name) for name in _SHOWN}
     rows = [f"| {name} | {_plain(value)} |" for name, value in values.items() if value not in (None, False)]
     choice = f"top-{config.top_k}" if config.top_k else f"top-p {config.top_p}" if config.top_p else "all mixed"
+    base = config.base_model_name_or_path or "its base model"
+    local = _is_local(config.base_model_name_or_path)
+    base = Path(base).name if local else base
     reconstruction = "Its keys come from a graph of topics, after the abstract of TopicLoRA (AAAI 2026)."
     return _TEXT.format(
         experts="-".join(map(str, dict.fromkeys(config.experts_per_layer or [config.num_experts]))),
         rank="-".join(map(str, dict.fromkeys(config.ranks_per_layer or [config.r]))),
         router=config.router,
         choice=choice,
-        base=config.base_model_name_or_path or "the base model",
+        base=base,
+        link=base if local else f"[{base}](https://huggingface.co/{base})",
         granularity="once per prompt" if config.granularity == "prompt" else "for every token",
         source=reconstruction if config.graph_sha256 else "",
         table="\n".join(rows),
     )
+
+
+def _is_local(name: str | None) -> bool:
+    return not name or Path(name).is_absolute() or Path(name).is_dir()
 
 
 def _plain(value: Any) -> str:

@@ -164,7 +164,7 @@ METHODS: dict[str, Method] = {
     ),
     "topiclora": Method(
         "reconstruction of AAAI 2026, of which only the abstract is public",
-        adapter={"router": "topic", "num_experts": 8, "r": 8, "lora_alpha": 16.0},
+        adapter={"router": "topic", "num_experts": 8, "top_k": 2, "r": 8, "lora_alpha": 16.0},
         loss={"kl_weight": 0.1},
     ),
 }
