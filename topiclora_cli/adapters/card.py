@@ -25,8 +25,8 @@ from peft import AutoPeftModelForCausalLM
 model = AutoPeftModelForCausalLM.from_pretrained("path or hub id of this adapter")
 ```
 
-The import comes with the Python package `topiclora`. Tools that know only plain LoRA can serve an export with fixed gates
-(`topiclora merge`).
+The import comes with the Python package `topiclora`. Tools that know only plain LoRA can serve an export with fixed
+gates (`topiclora merge`).
 
 ## Adapter
 

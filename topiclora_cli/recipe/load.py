@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.recipe.methods import change_method, fill_in
+from topiclora_cli.recipe.methods import DEFAULT, METHODS, change_method, fill_in
 from topiclora_cli.recipe.schema import Recipe
 
 _HERE = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any
     changes = dict(overrides)
     method = changes.get("adapter.method")
     # A new method first, so that the other changes are made to its values, in whatever order they come.
-    result = _copy(values) if method is None else change_method(_copy(values), method)
+    result = _copy(values) if method is None else change_method(_copy(values), method, _untouched(values))
     for key, value in changes.items():
         *parents, last = key.split(".")
         node = result
@@ -75,6 +75,13 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _untouched(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe that the method of `values` makes by itself, or the default method if that one is unknown."""
+    method = (values.get("adapter") or {}).get("method", DEFAULT)
+    adapter = {"method": method if method in METHODS else DEFAULT, "init_from": ["-"]}
+    return Recipe.model_validate(fill_in({"name": "-", "model": {"name": "-"}, "adapter": adapter})).model_dump()
 
 
 def _parse_override(text: str) -> tuple[str, Any]:

@@ -189,17 +189,15 @@ def fill_in(values: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def change_method(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Recipe values under another method: what the old one brought along goes, what the user chose stays.
+def change_method(values: Mapping[str, Any], name: str, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Recipe values under another method: what the user chose stays, what came by itself goes.
 
-    A method's losses are its own, so that section starts afresh.
+    before: the sections as the old method alone would make them. A method's losses are its own, so that section starts
+    afresh.
     """
     result = {key: value for key, value in values.items() if key != "loss"}
-    adapter = values.get("adapter") or {}
-    old = METHODS.get(adapter.get("method", DEFAULT))
     for section in ("adapter", "train"):
-        brought = old.values(section) if old else {}
         own = values.get(section) or {}
-        result[section] = {key: value for key, value in own.items() if key not in brought or brought[key] != value}
+        result[section] = {key: value for key, value in own.items() if before[section].get(key) != value}
     result["adapter"]["method"] = name
     return result

@@ -98,13 +98,13 @@ class AdapterSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "AdapterSection":
+        if min([*(self.experts_by_depth or [1]), *(self.ranks_by_depth or [1])]) < 1:
+            raise ValueError("experts_by_depth and ranks_by_depth take numbers of at least 1")
         experts = min(self.experts_by_depth or [self.num_experts])
         if self.top_k is not None and self.top_k > experts:
             raise ValueError(f"top_k ({self.top_k}) cannot exceed num_experts ({experts})")
         if self.top_k is not None and self.top_p is not None:
             raise ValueError("top_k and top_p exclude one another; set one of them to null")
-        if min([*(self.experts_by_depth or [1]), *(self.ranks_by_depth or [1])]) < 1:
-            raise ValueError("experts_by_depth and ranks_by_depth take numbers of at least 1")
         if self.budget and self.ranks_by_depth:
             raise ValueError("budget solves for one rank; leave out ranks_by_depth")
         if self.budget and self.init_from:
