@@ -52,7 +52,7 @@ def fused_mixture(x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, base
     """
     # Reshaping stands outside the function: a view made inside could not be changed in place by the model around it.
     rows, row_gates = x.reshape(-1, x.shape[-1]), gates.reshape(-1, gates.shape[-1])
-    tensors = (rows, lora_a, lora_b, base.weight, base.bias)
+    tensors: tuple[Any, ...] = (rows, lora_a, lora_b, base.weight, base.bias)
     device = x.device.type
     if torch.is_autocast_enabled(device):
         # So do the casts, so that autograd returns each gradient in its tensor's own precision.
@@ -60,7 +60,7 @@ def fused_mixture(x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, base
         tensors = tuple(None if tensor is None else tensor.to(dtype) for tensor in tensors)
     with torch.autocast(device, enabled=False):
         out = _FusedMixture.apply(tensors[0], row_gates, *tensors[1:])
-    return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+    return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
 
 def can_fuse(x: Tensor, lora_a: Tensor, base: nn.Module) -> bool:
