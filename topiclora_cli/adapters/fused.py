@@ -134,7 +134,7 @@ def _apply(
         cast = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
         with torch.autocast(device, enabled=False):
             out = function.apply(cast[0], weights, *cast[1:], *plan)
-    return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+    return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
 
 def _gated(hidden: Tensor, gates: Tensor, rank: int) -> Tensor:

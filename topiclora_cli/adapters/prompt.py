@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from topiclora_cli.errors import TopicLoraError
 
@@ -53,10 +54,12 @@ class PromptWatch:
     def __init__(self) -> None:
         self.call = PromptCall()
 
-    def attach(self, model: nn.Module) -> None:
-        """Watch the forward calls of `model`."""
-        model.register_forward_pre_hook(self._before, with_kwargs=True)
-        model.register_forward_hook(self._after)
+    def attach(self, model: nn.Module) -> list[RemovableHandle]:
+        """Watch the forward calls of `model`; remove what is returned to stop."""
+        return [
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self._after),
+        ]
 
     def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         cache = kwargs.get("past_key_values")

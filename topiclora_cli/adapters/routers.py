@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.selection import select_experts, sparsegen, threshold_experts
+from topiclora_cli.adapters.weights import CheckedModule
 
 INIT_STD = 0.02
 Pool = Callable[[Tensor], Tensor]
@@ -35,7 +36,7 @@ class RouterSettings:
     depth: float = 0.0
 
 
-class Router(nn.Module):
+class Router(CheckedModule):
     """Base of all routers: x (..., d_in) -> logits and gates, both (..., E) in float32 (float64 if x is)."""
 
     reads_rank_space = False  # whether x is A x rather than the layer's input

@@ -1,5 +1,6 @@
 """Configuration of the mixture-of-LoRA method, in peft's terms."""
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,5 @@ class TopicLoraConfig(PeftConfig):
             )
         if len({len(anchor) for anchor in self.anchors}) != 1 or not self.anchors[0]:
             raise TopicLoraError("The anchors are not vectors of one length.", "Rebuild the graph.")
+        if not all(math.isfinite(value) for anchor in self.anchors for value in anchor):
+            raise TopicLoraError("The anchors hold NaN or infinity.", "Rebuild the graph.")

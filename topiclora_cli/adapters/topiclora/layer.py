@@ -15,8 +15,10 @@ from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_m
 from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
 from topiclora_cli.adapters.prompt import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
+from topiclora_cli.adapters.routers import Router
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.scope import RoutingGroup, in_feed_forward, is_output
+from topiclora_cli.adapters.weights import CheckedParameters, check_finite
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -70,8 +72,8 @@ class TopicLoraLayer(BaseTunerLayer):
         self.base_layer = base_layer
         self.name = name
         self.in_features, self.out_features = _features(self.get_base_layer(), name)
-        self.topiclora_A = nn.ParameterDict()
-        self.topiclora_B = nn.ParameterDict()
+        self.topiclora_A = CheckedParameters(f"{name}: topiclora_A")
+        self.topiclora_B = CheckedParameters(f"{name}: topiclora_B")
         self.topiclora_router = nn.ModuleDict()
         self.topiclora_config: dict[str, TopicLoraConfig] = {}
         self.topiclora_dropout = nn.ModuleDict()
@@ -100,7 +102,7 @@ class TopicLoraLayer(BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def join(
-        self, adapter_name: str, group: RoutingGroup, router: nn.Module | None, prompt: PromptMean | None = None
+        self, adapter_name: str, group: RoutingGroup, router: Router | None, prompt: PromptMean | None = None
     ) -> None:
         """Become a member of a routing group, as the owner of its router if one is given."""
         self.topiclora_group[adapter_name] = group
@@ -108,6 +110,7 @@ class TopicLoraLayer(BaseTunerLayer):
             return
         # In float32 whatever the base is: routing is a choice, and rounding changes choices.
         device = self.topiclora_A[adapter_name].device
+        router.label = f"{self.name}: topiclora_router"
         empty = device.type == "meta" or any(tensor.is_meta for tensor in router.state_dict().values())
         self.topiclora_router[adapter_name] = router if empty else router.to(device)
         if prompt is not None:
@@ -155,22 +158,6 @@ class TopicLoraLayer(BaseTunerLayer):
             return None
         return "in" if is_output(self.name) else "out"
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        for key, parameter in self.named_parameters():  # type: ignore[attr-defined]
-            loaded = state_dict.get(prefix + key)
-            if loaded is None or not key.startswith("topiclora_"):
-                continue
-            if loaded.shape != parameter.shape:
-                raise TopicLoraError(
-                    f"{self.name}: {key} is {tuple(loaded.shape)} in the adapter but {tuple(parameter.shape)} here.",
-                    "The adapter was trained on another base model.",
-                )
-            if not loaded.isfinite().all():
-                raise TopicLoraError(
-                    f"{self.name}: {key} holds NaN or infinity.", "The adapter is damaged; train again."
-                )
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
-
 
 class TopicLoraLinear(nn.Module, TopicLoraLayer):
     """The layer that takes a linear layer's place in the model."""
@@ -193,6 +180,19 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
             routing = self._routing(name, hidden)
             result = result + self._delta(name, hidden, routing).to(result.dtype)
         return result
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        for key, tensor in (*self.named_parameters(), *self.named_buffers()):
+            loaded = state_dict.get(prefix + key)
+            if loaded is None or not key.startswith("topiclora_"):
+                continue
+            if loaded.shape != tensor.shape:
+                raise TopicLoraError(
+                    f"{self.name}: {key} is {tuple(loaded.shape)} in the adapter but {tuple(tensor.shape)} here.",
+                    "The adapter was trained on another base model.",
+                )
+            check_finite(f"{self.name}: {key}", loaded)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Always refuses: gates depend on the input, so no dense weight equals this layer."""
@@ -239,7 +239,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         lora_a, lora_b = self.topiclora_A[name], self.topiclora_B[name]
         if not can_dispatch(hidden, lora_b):
             raise TopicLoraError(
-                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes, and at most float32.",
+                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes, and no float64.",
                 "Use kernel: auto, or another r.",
             )
         plan = routing.plan

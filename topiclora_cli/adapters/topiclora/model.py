@@ -5,17 +5,25 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from topiclora_cli.adapters.keys import keys_from_anchors, simplex
 from topiclora_cli.adapters.moe_blocks import exclude_base_routers
 from topiclora_cli.adapters.prompt import PromptMean, PromptWatch, default_prompt
-from topiclora_cli.adapters.routers import ROUTERS, RouterSettings, TopicRouter
+from topiclora_cli.adapters.routers import ROUTERS, Router, RouterSettings, TopicRouter
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer, TopicLoraLinear
-from topiclora_cli.adapters.topiclora.scope import RoutingGroup, in_feed_forward, layer_index, reading_order, scope_key
+from topiclora_cli.adapters.topiclora.scope import (
+    RoutingGroup,
+    count_layers,
+    in_feed_forward,
+    layer_index,
+    reading_order,
+    scope_key,
+)
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -29,17 +37,48 @@ class TopicLoraModel(BaseTuner):
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Adapt the targeted layers, then give each group of them its router."""
         config: TopicLoraConfig = self.peft_config[adapter_name]  # type: ignore[assignment]
-        layers = 1 + max((layer_index(name) or 0 for name, _ in model.named_modules()), default=0)
+        layers = count_layers(model)
         _check_per_layer(config, layers)
+        if config.pools_prompt and getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+            raise TopicLoraError("Routing by prompt needs a decoder-only model.", "Use granularity: token.")
         exclude_base_routers(config, model)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
-        _connect(model, adapter_name, config, layers)
+        watch = None
+        if config.pools_prompt:
+            watch = PromptWatch()
+            self.__dict__.setdefault("_watching", {})[adapter_name] = watch.attach(model)
+        _connect(model, adapter_name, config, layers, watch)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter, and stop watching the model for it."""
+        super().delete_adapter(adapter_name)
+        self._stop_watching([adapter_name])
+
+    def unload(self) -> nn.Module:
+        """The base model as it was."""
+        self._stop_watching(list(self.peft_config))
+        return super().unload()
+
+    def _stop_watching(self, adapter_names: list[str]) -> None:
+        watching: dict[str, list[RemovableHandle]] = self.__dict__.get("_watching", {})
+        for name in adapter_names:
+            for handle in watching.pop(name, []):
+                handle.remove()
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The base model's generate; what it is given is the prompt that routing by prompt averages over."""
         pools = any(self.peft_config[name].pools_prompt for name in self.active_adapters)  # type: ignore[attr-defined]
         with default_prompt(kwargs.get("attention_mask") if pools else None):
             return self.model.generate(*args, **kwargs)
+
+    @staticmethod
+    def _check_target_module_exists(peft_config: Any, key: str) -> Any:
+        # peft minds layers_to_transform only where a target is the end of a name; all-linear becomes names in full.
+        layers = peft_config.layers_to_transform
+        chosen = [layers] if isinstance(layers, int) else layers
+        if chosen and not peft_config.layers_pattern and layer_index(key) not in chosen:
+            return False
+        return check_target_module_exists(peft_config, key)
 
     def _create_and_replace(  # type: ignore[override]
         self,
@@ -80,8 +119,10 @@ class TopicLoraModel(BaseTuner):
         self._check_merge_allowed()
 
 
-def _connect(model: nn.Module, adapter_name: str, config: TopicLoraConfig, num_layers: int) -> None:
-    adapted = {
+def _connect(
+    model: nn.Module, adapter_name: str, config: TopicLoraConfig, num_layers: int, watch: PromptWatch | None
+) -> None:
+    adapted: dict[str, TopicLoraLayer] = {
         layer.name: layer
         for layer in model.modules()
         if isinstance(layer, TopicLoraLayer) and adapter_name in layer.topiclora_B
@@ -95,12 +136,6 @@ def _connect(model: nn.Module, adapter_name: str, config: TopicLoraConfig, num_l
         if config.mixing == "ffn" and scope != "linear" and in_feed_forward(name):
             scope = "block"
         groups.setdefault(scope_key(name, scope), []).append(layer)
-    watch = None
-    if config.pools_prompt:
-        if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-            raise TopicLoraError("Routing by prompt needs a decoder-only model.", "Use granularity: token.")
-        watch = PromptWatch()
-        watch.attach(model)
     keys = _keys(config)
     for members in groups.values():
         group = RoutingGroup(len(members))
@@ -111,7 +146,7 @@ def _connect(model: nn.Module, adapter_name: str, config: TopicLoraConfig, num_l
             member.join(adapter_name, group, None)
 
 
-def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys: torch.Tensor | None) -> nn.Module:
+def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys: torch.Tensor | None) -> Router:
     config = layer.topiclora_config[adapter_name]
     kind = ROUTERS[config.router]
     settings = RouterSettings(

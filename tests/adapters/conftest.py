@@ -1,0 +1,82 @@
+"""Tiny random models of many families, and adapters upon them."""
+
+import pytest
+import torch
+from peft import get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from topiclora_cli.adapters import TopicLoraConfig
+
+COMMON = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+WINDOW = {"head_dim": 8, "sliding_window": 4}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+FAMILIES = {
+    "llama": {},
+    "mistral": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 8},
+    "gemma2": WINDOW,
+    "gemma3_text": WINDOW,
+    "phi3": {},
+    "olmo2": {},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "olmoe": EXPERTS,
+    "qwen2_moe": {**EXPERTS, "shared_expert_intermediate_size": 24},
+    "deepseek_v3": {
+        **{"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "num_key_value_heads": 4},
+        **{key: EXPERTS[key] for key in ("num_experts_per_tok", "moe_intermediate_size")},
+        **LATENT,
+    },
+    "llama4_text": {"head_dim": 8, "num_local_experts": 4, "intermediate_size_mlp": 48},
+}
+
+
+@pytest.fixture(scope="session")
+def family_model():
+    """A function: a family's name -> a tiny model of it, always with the same weights, in evaluation mode."""
+
+    def build(name, **changes):
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(name, **{**COMMON, **FAMILIES[name], **changes})
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def adapted():
+    """A function: model and settings -> the model with a mixture on all its linear layers, in evaluation mode."""
+
+    def adapt(model, **settings):
+        defaults = {"r": 2, "num_experts": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+        return get_peft_model(model, TopicLoraConfig(**{**defaults, **settings})).eval()
+
+    return adapt
+
+
+@pytest.fixture(scope="session")
+def shaken():
+    """A function that makes what is trainable random, so that an adapted model differs from its base."""
+
+    def shake(model, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+        return model
+
+    return shake

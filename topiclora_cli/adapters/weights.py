@@ -1,0 +1,38 @@
+"""Modules that look at the tensors given to them.
+
+peft loads an adapter with `load_state_dict`, transformers by setting attributes, so both doors need a guard.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from topiclora_cli.errors import TopicLoraError
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Raises TopicLoraError if an ordinary tensor with values holds NaN or infinity."""
+    if type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta and not tensor.isfinite().all():
+        raise TopicLoraError(f"{name} holds NaN or infinity.", "The adapter is damaged; train again.")
+
+
+class CheckedModule(nn.Module):
+    """A module whose parameters and buffers are finite when set, and train after replacement if they did before."""
+
+    label = "The adapter"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            check_finite(f"{self.label}.{name}", value)
+            before = self._parameters.get(name)
+            if isinstance(value, nn.Parameter) and before is not None:
+                value.requires_grad_(before.requires_grad)
+        super().__setattr__(name, value)
+
+
+class CheckedParameters(CheckedModule, nn.ParameterDict):
+    """Parameters by adapter name."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self.label = label
