@@ -1,12 +1,13 @@
-# make quickstart | test | check | format | clean
+# make quickstart | test | check | bench | format | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?=
+BENCH ?=
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test check fast-test format clean
+.PHONY: quickstart test check fast-test bench format clean
 
 quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M: 12 to 15 minutes on two CPU cores
 	$(BIN)/topiclora quickstart $(if $(RUN),--out $(RUN))
@@ -22,6 +23,9 @@ check: $(VENV)/.installed  ## what every change must pass
 
 fast-test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+bench: $(VENV)/.installed  ## speed and memory against plain LoRA; options in BENCH, see tests/bench/__main__.py
+	$(BIN)/python -m tests.bench $(BENCH)
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

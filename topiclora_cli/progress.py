@@ -1,6 +1,6 @@
 """How long work reports on itself without knowing whether anybody watches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -12,6 +12,9 @@ class Progress(Protocol):
 
     def say(self, text: str) -> None:
         """Print one line."""
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a small table."""
 
     def track(self, label: str, total: int) -> AbstractContextManager[Advance]:
         """Show a bar for the block and yield the function that moves it."""

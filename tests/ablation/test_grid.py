@@ -5,6 +5,7 @@ import pytest
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe, load_recipe
+from topiclora_cli.recipe.methods import METHODS
 
 
 def recipe(**ablation):
@@ -22,6 +23,15 @@ def test_grid_is_cells_by_seeds_with_the_full_recipe_first():
 def test_quickstart_grid_has_the_cells_that_question_the_method():
     names = {cell.name for cell in make_grid(load_recipe("quickstart"))}
     assert {"full", "kl_off", "gnn_off", "random_graph", "router_linear"} <= names
+
+
+def test_baselines_compare_every_method_at_one_budget_and_rate():
+    grid = {cell.name: cell.recipe for cell in make_grid(load_recipe("baselines"))}
+    assert {r.adapter.method for r in grid.values()} == set(METHODS) - {"xlora"}
+    assert {(r.adapter.budget, r.train.learning_rate) for r in grid.values()} == {("total=9.8M", 1e-3)}
+    assert [name for name, r in grid.items() if r.loss.kl_weight > 0] == ["full"]
+    assert grid["hydralora"].adapter.shared_a
+    assert grid["hydralora"].adapter.top_k is None
 
 
 def test_mistakes():

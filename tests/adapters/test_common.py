@@ -7,6 +7,9 @@ from transformers import AutoModelForCausalLM
 
 from topiclora_cli.adapters import TopicLoraConfig, prompt_tokens, record_routing
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import build_recipe
+from topiclora_cli.recipe.methods import METHODS
+from topiclora_cli.training.attach import solve
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 CONFIGS = {
@@ -38,14 +41,20 @@ CONFIGS = {
     "plain-kernel": {"top_k": 2, "kernel": "plain"},
     "sparse-kernel": {"r": 4, "top_k": 2, "kernel": "sparse"},
 }
+PRESETS = {name: {"preset": name} for name, method in METHODS.items() if method.peft is None}
+CONFIGS |= PRESETS
 pytestmark = pytest.mark.parametrize("settings", CONFIGS.values(), ids=CONFIGS.keys())
 TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
 
 
-def make(settings, **changes):
-    return TopicLoraConfig(
-        **{"r": 2, "num_experts": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **settings, **changes}
-    )
+def make(settings, model=None, **changes):
+    """A configuration; for a preset, what a recipe that names it makes on `model`, with rank 2 and without dropout."""
+    if "preset" not in settings:
+        small = {"r": 2, "num_experts": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+        return TopicLoraConfig(**{**small, **settings, **changes})
+    adapter = {"method": settings["preset"], "r": 2, "router_width": 6, "lora_dropout": 0.0}
+    recipe = build_recipe({"name": "x", "model": {"name": "x"}, "adapter": adapter}, where="x")
+    return solve(recipe.adapter, model)
 
 
 def shaken(model, seed=0):
@@ -68,14 +77,15 @@ def logits(model, tokens=TOKENS, **inputs):
 
 
 def test_fresh_adapter_changes_nothing(settings, tiny_model, tiny_model_dir):
-    model = get_peft_model(tiny_model, make(settings)).eval()
+    config = make(settings, tiny_model)
+    model = get_peft_model(tiny_model, config).eval()
     # Mixing after the non-linearity averages equal rows, which rounds.
-    tolerance = 1e-6 if settings.get("mixing") == "ffn" else 0
+    tolerance = 1e-6 if config.mixing == "ffn" else 0
     torch.testing.assert_close(logits(model), logits(fresh(tiny_model_dir)), atol=tolerance, rtol=0)
 
 
 def test_saved_adapter_loads_bit_equal_by_every_door(settings, tiny_model, tiny_model_dir, tmp_path):
-    model = shaken(get_peft_model(tiny_model, make(settings)))
+    model = shaken(get_peft_model(tiny_model, make(settings, tiny_model)))
     expected = logits(model)
     assert not torch.equal(expected, logits(fresh(tiny_model_dir)))
     model.save_pretrained(tmp_path)
@@ -95,9 +105,9 @@ def test_saved_adapter_loads_bit_equal_by_every_door(settings, tiny_model, tiny_
 
 
 def test_several_adapters_switch_disable_and_delete(settings, tiny_model, tiny_model_dir):
-    model = shaken(get_peft_model(tiny_model, make(settings)))
+    model = shaken(get_peft_model(tiny_model, make(settings, tiny_model)))
     first = logits(model)
-    model.add_adapter("second", make(settings))
+    model.add_adapter("second", make(settings, fresh(tiny_model_dir)))
     model.set_adapter("second")
     shaken(model, seed=7)
     second = logits(model)
@@ -112,7 +122,7 @@ def test_several_adapters_switch_disable_and_delete(settings, tiny_model, tiny_m
 
 
 def test_merging_refuses_and_names_the_ways_out(settings, tiny_model):
-    model = shaken(get_peft_model(tiny_model, make(settings)))
+    model = shaken(get_peft_model(tiny_model, make(settings, tiny_model)))
     before = logits(model)
     for merge in (model.merge_and_unload, model.merge_adapter):
         with pytest.raises(TopicLoraError, match="topiclora merge"):
@@ -121,12 +131,12 @@ def test_merging_refuses_and_names_the_ways_out(settings, tiny_model):
 
 
 def test_unload_gives_the_base_back(settings, tiny_model, tiny_model_dir):
-    model = shaken(get_peft_model(tiny_model, make(settings)))
+    model = shaken(get_peft_model(tiny_model, make(settings, tiny_model)))
     assert torch.equal(logits(model.unload()), logits(fresh(tiny_model_dir)))
 
 
 def test_no_gate_sees_the_future(settings, tiny_model):
-    model = shaken(get_peft_model(tiny_model, make(settings)))
+    model = shaken(get_peft_model(tiny_model, make(settings, tiny_model)))
     changed = TOKENS.clone()
     changed[:, -1] += 1
     # Rows sorted by expert are multiplied in other company, which rounds.
@@ -135,7 +145,7 @@ def test_no_gate_sees_the_future(settings, tiny_model):
 
 
 def test_decoding_with_a_cache_equals_the_full_forward(settings, tiny_model):
-    model = shaken(get_peft_model(tiny_model, make(settings)))
+    model = shaken(get_peft_model(tiny_model, make(settings, tiny_model)))
     with torch.no_grad():
         start = model(input_ids=TOKENS[:, :4], use_cache=True)
         rest = model(input_ids=TOKENS[:, 4:], past_key_values=start.past_key_values, use_cache=True)
@@ -145,7 +155,7 @@ def test_decoding_with_a_cache_equals_the_full_forward(settings, tiny_model):
 
 
 def test_padding_side_does_not_matter(settings, tiny_model):
-    model = shaken(get_peft_model(tiny_model, make(settings)))
+    model = shaken(get_peft_model(tiny_model, make(settings, tiny_model)))
     pad = torch.full((2, 3), 2)
     ones, zeros = torch.ones_like(TOKENS), torch.zeros_like(pad)
     left = logits(
@@ -159,7 +169,7 @@ def test_padding_side_does_not_matter(settings, tiny_model):
 
 
 def test_only_adapter_parameters_train_and_all_of_them_do(settings, tiny_model):
-    model = get_peft_model(tiny_model, make(settings))
+    model = get_peft_model(tiny_model, make(settings, tiny_model))
     shaken(model).train()
     trainable = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trainable
@@ -172,7 +182,7 @@ def test_only_adapter_parameters_train_and_all_of_them_do(settings, tiny_model):
 def test_checkpointing_leaves_gradients_and_recorded_routing_unchanged(settings, tiny_model):
     if settings.get("lora_dropout"):
         pytest.skip("dropout draws anew")
-    model = shaken(get_peft_model(tiny_model, make(settings))).train()
+    model = shaken(get_peft_model(tiny_model, make(settings, tiny_model))).train()
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
@@ -190,6 +200,6 @@ def test_checkpointing_leaves_gradients_and_recorded_routing_unchanged(settings,
 
 def test_bfloat16_base_keeps_a_float32_adapter(settings, tiny_model_dir):
     base = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.bfloat16)
-    model = shaken(get_peft_model(base, make(settings)))
+    model = shaken(get_peft_model(base, make(settings, base)))
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     assert logits(model).dtype == torch.bfloat16

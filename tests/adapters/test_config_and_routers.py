@@ -5,9 +5,9 @@ import torch
 from peft import get_peft_model
 
 from topiclora_cli.adapters import TopicLoraConfig, record_routing
+from topiclora_cli.adapters.counting import count_parameters
 from topiclora_cli.adapters.keys import keys_from_anchors, simplex
 from topiclora_cli.adapters.observe import observe_gates
-from topiclora_cli.adapters.presets import count_parameters, make_config
 from topiclora_cli.adapters.routers import RouterSettings, TopicRouter
 from topiclora_cli.errors import TopicLoraError
 
@@ -28,11 +28,6 @@ TOKENS = torch.tensor([[5, 9, 12, 7], [4, 4, 21, 17]])
 def test_bad_settings_say_what_is_wrong(settings, message):
     with pytest.raises(TopicLoraError, match=message):
         TopicLoraConfig(**settings)
-
-
-def test_unknown_method_lists_the_known():
-    with pytest.raises(TopicLoraError, match="topiclora"):
-        make_config("topiclroa", {})
 
 
 @pytest.mark.parametrize("shape", [(4, 9), (8, 3)])

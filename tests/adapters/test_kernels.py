@@ -99,7 +99,7 @@ def test_equals_a_loop_over_experts(kernel, top_k, shared_a, bias, shape, dtype,
     x = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     naive = outcome(lambda x: loop(mixture, x), mixture, x)
     if kernel == "sparse" and dtype == torch.float64:
-        with pytest.raises(TopicLoraError, match="no float64"):  # torch's grouped_mm has none
+        with pytest.raises(TopicLoraError, match="at most float32"):  # torch's grouped_mm has none
             mixture(x)
         return
     mixture = mixture.to(dtype)
@@ -146,7 +146,7 @@ def test_under_autocast_each_kernel_is_near_the_plain_one(kernel, shared_a, dtyp
 
 
 def test_float64_never_takes_the_sparse_way_by_itself():
-    wide = {"num_experts": 32, "top_k": 2, "size": 16}
+    wide = {"num_experts": 64, "top_k": 2, "size": 16}
     x = torch.randn(40, 16, generator=torch.Generator().manual_seed(3))
     mixture = layer("auto", **wide, dtype=torch.float32)
     assert prefers_sparse(x, mixture.topiclora_B["default"], 2)

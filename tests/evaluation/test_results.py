@@ -70,6 +70,12 @@ def test_routing_numbers_at_the_extremes():
     assert even.by_topic == {"a": [0.25] * 4, "b": [0.25] * 4}
 
 
+def test_layers_of_other_sizes_are_left_out_of_the_routing_report():
+    mixed = {"plain": torch.ones(2, 1), "small": torch.full((2, 2), 0.5), "a": torch.eye(4)[:2], "b": torch.eye(4)[:2]}
+    assert len(routing_report(mixed, [["a"], ["b"]]).by_topic["a"]) == 4
+    assert routing_report({"plain": torch.ones(2, 1)}, [["a"], ["b"]]) is None
+
+
 def test_every_family_is_an_lm_eval_task_of_its_kind():
     for name, family in FAMILIES.items():
         task = yaml.safe_load((OUR_TASKS / f"{name}.yaml").read_text())

@@ -22,7 +22,9 @@ def test_shapes_and_masks():
 
 def test_rows_without_prior_make_a_plain_batch():
     rows = [{k: row[k] for k in ("input_ids", "prompt_length")} for row in ROWS]
-    assert "prior" not in Collator(pad_token_id=2)(rows)
+    batch = Collator(pad_token_id=2)(rows)
+    assert "prior" not in batch
+    assert batch["prompt_mask"].tolist() == [[1, 1, 1, 0, 0], [0, 0, 1, 1, 0]]
 
 
 def test_trimmed_labels_give_the_full_loss_and_gradient(tiny_model):

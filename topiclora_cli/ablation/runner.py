@@ -53,7 +53,7 @@ def _run_cell(cell: Cell, folder: Path, progress: Progress) -> dict[str, Any]:
     run = _existing(path, wanted)
     if run is None:
         run = RunDir.create(path, recipe_yaml=wanted, name=cell.name, seed=cell.seed)
-    if cell.recipe.adapter.method == "topiclora" and not run.is_done("graph"):
+    if cell.recipe.needs_graph and not run.is_done("graph"):
         pipeline.build_graph(cell.recipe, run, progress)
     if not run.is_done("train"):
         pipeline.train(cell.recipe, run, progress, resume=bool(run.stage("train")))

@@ -4,6 +4,7 @@ import topiclora_cli.adapters
 model = AutoModelForCausalLM.from_pretrained("runs/.../adapter")
 """
 
+from topiclora_cli.adapters.card import push_to_hub
 from topiclora_cli.adapters.peft_type import register
 from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import record_routing
@@ -11,4 +12,4 @@ from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraModel
 
 register("topiclora", TopicLoraConfig, TopicLoraModel)
 
-__all__ = ["TopicLoraConfig", "TopicLoraModel", "prompt_tokens", "record_routing"]
+__all__ = ["TopicLoraConfig", "TopicLoraModel", "prompt_tokens", "push_to_hub", "record_routing"]

@@ -1,54 +1,77 @@
-"""From a method's name to the peft configuration that trains it."""
+"""From a method's name and settings to the peft configuration that trains it on a given model."""
 
-from collections.abc import Collection
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peft import LoraConfig, PeftConfig, PeftModel
+from peft import AdaLoraConfig, LoraConfig, PeftConfig, XLoraConfig
 from torch import nn
 
-from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraLayer
-from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.adapters.targets import resolve_targets
+from topiclora_cli.adapters.topiclora import TopicLoraConfig
+from topiclora_cli.adapters.topiclora.scope import layer_index
 
-_SHARED = (
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "use_rslora",
-    "target_modules",
-    "exclude_modules",
-    "layers_to_transform",
-)
-_MIXTURE = ("num_experts", "top_k", "router", "router_temperature", "train_keys", "shared_a")
-METHODS = {"topiclora": (TopicLoraConfig, _SHARED + _MIXTURE), "lora": (LoraConfig, _SHARED)}
+# Rank of AdaLoRA before pruning, over the rank that it keeps: the ratio of peft's defaults, 12 to 8.
+ADALORA_SPARE = 1.5
 
 
-def make_config(method: str, settings: dict[str, Any], **extra: Any) -> PeftConfig:
-    """The configuration of `method` from a recipe's adapter settings, of which it takes those it knows.
+def make_config(
+    peft_method: str | None, settings: Mapping[str, Any], model: nn.Module, *, total_steps: int = 1, **extra: Any
+) -> PeftConfig:
+    """The configuration for `model` from a recipe's adapter settings.
 
-    Raises TopicLoraError for an unknown method.
+    peft_method names one of peft's own (lora, adalora, xlora), None is our mixture. Raises TopicLoraError where a
+    target matches nothing or sizes do not fit.
     """
-    if method not in METHODS:
-        raise TopicLoraError(f"adapter.method {method!r} is unknown.", nearest(method, METHODS))
-    config_class, keys = METHODS[method]
-    return config_class(task_type="CAUSAL_LM", **{key: settings[key] for key in keys}, **extra)
+    if peft_method == "xlora":
+        return _xlora(settings, model)
+    common = {
+        "task_type": "CAUSAL_LM",
+        "target_modules": resolve_targets(model, settings["target_modules"]),
+        **_pick(settings, "lora_alpha", "lora_dropout", "use_rslora"),
+        **_pick(settings, "exclude_modules", "layers_to_transform", "modules_to_save"),
+    }
+    if peft_method == "lora":
+        return LoraConfig(r=settings["r"], use_dora=settings["use_dora"], **common)
+    if peft_method == "adalora":
+        start = max(settings["r"] + 1, round(ADALORA_SPARE * settings["r"]))
+        return AdaLoraConfig(init_r=start, target_r=settings["r"], total_step=total_steps, **common)
+    fields = {field.name for field in dataclasses.fields(TopicLoraConfig)} & set(settings)
+    mixture = {name: copy.deepcopy(settings[name]) for name in fields - set(common)}
+    if settings["plain_modules"] is not None:
+        mixture["plain_modules"] = resolve_targets(model, settings["plain_modules"], key="plain_modules")
+    layers = count_layers(model)
+    mixture["experts_per_layer"] = by_depth(settings["experts_by_depth"], layers)
+    mixture["ranks_per_layer"] = by_depth(settings["ranks_by_depth"], layers)
+    return TopicLoraConfig(**{**common, **mixture, **extra})
 
 
-def count_parameters(model: PeftModel) -> tuple[int, int]:
-    """Trainable parameters in all, and those that take part in one token's forward pass (top-k counts k experts)."""
-    total = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    idle = sum(_idle_parameters(module, model.active_adapters) for module in model.modules())
-    return total, total - idle
+def by_depth(numbers: Sequence[int] | None, layers: int) -> list[int] | None:
+    """Spread numbers evenly over layers, lowest first: [2, 4, 6, 8] gives each quarter of the layers its number."""
+    if numbers is None:
+        return None
+    return [numbers[layer * len(numbers) // layers] for layer in range(layers)]
 
 
-def _idle_parameters(module: nn.Module, adapters: Collection[str]) -> int:
-    if not isinstance(module, TopicLoraLayer):
-        return 0
-    idle = 0
-    for name in adapters:
-        config = module.topiclora_config.get(name)
-        if config is None or config.top_k is None:
-            continue
-        share = 1 - config.top_k / config.num_experts
-        experts = [module.topiclora_B[name]] + ([] if config.shared_a else [module.topiclora_A[name]])
-        idle += round(share * sum(p.numel() for p in experts))
-    return idle
+def count_layers(model: nn.Module) -> int:
+    """Number of decoder layers, by the numbers in module names."""
+    return 1 + max((layer_index(name) or 0 for name, _ in model.named_modules()), default=0)
+
+
+def _xlora(settings: Mapping[str, Any], model: Any) -> PeftConfig:
+    # X-LoRA runs the model twice per step and cannot use a cache in between.
+    model.config.use_cache = False
+    adapters = {str(number): folder for number, folder in enumerate(settings["init_from"])}
+    return XLoraConfig(
+        task_type="CAUSAL_LM",
+        hidden_size=model.config.hidden_size,
+        adapters=adapters,
+        layerwise_scalings=True,
+        top_k_lora=settings["top_k"],
+        use_trainable_adapters=settings["train_experts"],
+    )
+
+
+def _pick(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: copy.deepcopy(settings[name]) for name in names}

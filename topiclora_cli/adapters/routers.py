@@ -49,6 +49,10 @@ class Router(CheckedModule):
         """Raw scores, what prompt routing averages."""
         raise NotImplementedError
 
+    def tempered(self, logits: Tensor) -> Tensor:
+        """Logits divided by the temperature."""
+        return logits if self.settings.temperature == 1 else logits / self.settings.temperature
+
     def decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and gates from the scores."""
         return scores, select_experts(scores, top_k=self.settings.top_k, top_p=self.settings.top_p)
@@ -66,7 +70,7 @@ class LinearRouter(Router):
         self.weight = _normal(settings.num_experts, settings.in_features)
 
     def scores(self, x: Tensor) -> Tensor:
-        return _linear(x, self.weight) / self.settings.temperature
+        return self.tempered(_linear(x, self.weight))
 
 
 class TopicRouter(Router):
@@ -123,7 +127,7 @@ class ThresholdRouter(Router):
 
     def scores(self, x: Tensor) -> Tensor:
         threshold = _linear(x, self.threshold_weight) + self.threshold_bias
-        return torch.cat([_linear(x, self.weight) / self.settings.temperature, threshold], -1)
+        return torch.cat([self.tempered(_linear(x, self.weight)), threshold], -1)
 
     def decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         logits, threshold = scores[..., :-1], scores[..., -1:]
@@ -148,7 +152,7 @@ class SparsegenRouter(Router):
     def scores(self, x: Tensor) -> Tensor:
         hidden = F.gelu(_linear(x, self.hidden_weight) + self.hidden_bias)
         sharpness = _linear(hidden, self.out_weight) + self.out_bias
-        return torch.cat([_linear(x, self.weight) / self.settings.temperature, sharpness], -1)
+        return torch.cat([self.tempered(_linear(x, self.weight)), sharpness], -1)
 
     def decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         logits, sharpness = scores[..., :-1], scores[..., -1:]
@@ -213,7 +217,7 @@ class StaticRouter(Router):
         self.logits = nn.Parameter(torch.zeros(settings.num_experts))
 
     def scores(self, x: Tensor) -> Tensor:
-        return (precise(self.logits) / self.settings.temperature).expand(*x.shape[:-1], -1)
+        return self.tempered(precise(self.logits)).expand(*x.shape[:-1], -1)
 
 
 ROUTERS: dict[str, type[Router]] = {

@@ -1,7 +1,7 @@
 """The terminal: bars with rate and time left where somebody watches, plain lines where nobody does."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.table import Table
 from rich.text import Text
 
 from topiclora_cli.progress import Advance
@@ -46,6 +47,12 @@ class TerminalProgress:
 
     def say(self, text: str) -> None:
         console.print(text, soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        table = Table(*columns, title=title, title_justify="left", box=None)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
 
     @contextmanager
     def track(self, label: str, total: int) -> Iterator[Advance]:

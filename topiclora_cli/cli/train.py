@@ -14,16 +14,29 @@ def train(
     run: RunOption = None,
     out: OutOption = None,
     overrides: SetOption = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option("--init-from", metavar="A,B,...", help="Folders of trained LoRA adapters to make the experts of."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", "-b", metavar="total=4.2M", help="Solve the rank for these parameters."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last sound checkpoint.")] = False,
 ) -> None:
     """Train an adapter on a recipe's data; builds the topic graph first where the run has none."""
+    overrides = list(overrides or [])
+    if init_from is not None:
+        overrides.append(f"adapter.init_from=[{init_from}]")
+    if budget is not None:
+        overrides.append(f"adapter.budget={budget}")
     settings, directory = start_or_open(recipe, overrides, run, out, resume=resume)
     from topiclora_cli import pipeline
     from topiclora_cli.training.fit import Interrupted
 
     try:
         with directory.lock():
-            if settings.adapter.method == "topiclora" and not directory.is_done("graph"):
+            if settings.needs_graph and not directory.is_done("graph"):
                 pipeline.build_graph(settings, directory, TerminalProgress())
             result = pipeline.train(settings, directory, TerminalProgress(), resume=resume)
     except Interrupted as stop:

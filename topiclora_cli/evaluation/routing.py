@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mode
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RoutingReport:
-    """Routing of a set of tagged examples, averaged over the adapted linears.
+    """Routing of a set of tagged examples, averaged over the adapted linears that share a number of experts.
 
     by_topic: topic -> mean gates (E,) as a list; effective_experts: 1 / sum_e load_e^2, from 1 (collapse) to E;
     entropy: of one example's gates over ln E; mutual_information: nats between topic and expert;
@@ -24,12 +25,17 @@ class RoutingReport:
     largest_load: float
 
 
-def routing_report(gates: Mapping[str, Tensor], topics: Sequence[Sequence[str]]) -> RoutingReport:
-    """Summarise per-example gates (adapted linear -> (N, E)) by the examples' topics.
+def routing_report(gates: Mapping[str, Tensor], topics: Sequence[Sequence[str]]) -> RoutingReport | None:
+    """Summarise per-example gates (adapted linear -> (N, E)) by the examples' topics; None where nothing is routed.
 
-    An example with several topics counts for each in equal parts.
+    An example with several topics counts for each in equal parts. Where layers differ in E, the report is on those of
+    the most frequent one.
     """
-    mean = torch.stack(list(gates.values())).mean(0)  # (N, E)
+    routed = [layer for layer in gates.values() if layer.shape[-1] > 1]
+    if not routed:
+        return None
+    usual = mode(layer.shape[-1] for layer in routed)
+    mean = torch.stack([layer for layer in routed if layer.shape[-1] == usual]).mean(0)  # (N, E)
     mean = mean / mean.sum(-1, keepdim=True).clamp_min(1e-12)
     names = sorted({topic for tags in topics for topic in tags})
     membership = torch.zeros(len(names), len(topics))
@@ -39,11 +45,10 @@ def routing_report(gates: Mapping[str, Tensor], topics: Sequence[Sequence[str]])
     mass = membership @ mean  # (T, E): joint weight of topic and expert
     rows = mass / mass.sum(-1, keepdim=True).clamp_min(1e-12)
     load = mean.mean(0)
-    experts = mean.shape[-1]
     return RoutingReport(
         by_topic={name: [round(v, 4) for v in row.tolist()] for name, row in zip(names, rows, strict=True)},
         effective_experts=float(1 / load.square().sum()),
-        entropy=float(_entropy(mean).mean() / math.log(experts)) if experts > 1 else 0.0,
+        entropy=float(_entropy(mean).mean() / math.log(usual)),
         mutual_information=_mutual_information(mass),
         largest_load=float(load.max()),
     )

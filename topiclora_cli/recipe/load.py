@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.recipe.methods import DEFAULT, METHODS, change_method, fill_in
 from topiclora_cli.recipe.schema import Recipe
 
 _HERE = Path(__file__).resolve().parent.parent
@@ -49,15 +50,18 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
 def build_recipe(values: Mapping[str, Any], *, where: str) -> Recipe:
     """Check a nested mapping; raises TopicLoraError naming `where`, the key and the nearest valid one."""
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(fill_in(values))
     except ValidationError as error:
         raise _explain(error, where) from None
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """A copy of nested `values` with each dotted key set; raises TopicLoraError where a key runs through a scalar."""
-    result = _copy(values)
-    for key, value in overrides:
+    changes = dict(overrides)
+    method = changes.get("adapter.method")
+    # A new method first, so that the other changes are made to its values, in whatever order they come.
+    result = _copy(values) if method is None else change_method(_copy(values), method, _untouched(values))
+    for key, value in changes.items():
         *parents, last = key.split(".")
         node = result
         for parent in parents:
@@ -71,6 +75,13 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _untouched(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe that the method of `values` makes by itself, or the default method if that one is unknown."""
+    method = (values.get("adapter") or {}).get("method", DEFAULT)
+    adapter = {"method": method if method in METHODS else DEFAULT, "init_from": ["-"]}
+    return Recipe.model_validate(fill_in({"name": "-", "model": {"name": "-"}, "adapter": adapter})).model_dump()
 
 
 def _parse_override(text: str) -> tuple[str, Any]:

@@ -6,7 +6,10 @@ TopicLoRA abstract leaves open is a key here, so a reader who knows better chang
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from topiclora_cli.errors import nearest
+from topiclora_cli.recipe.methods import DEFAULT, METHODS
 
 
 class Section(BaseModel):
@@ -43,34 +46,71 @@ class GraphSection(Section):
 
 
 class AdapterSection(Section):
-    """The trainable part: our mixture (`topiclora`) or PEFT's own LoRA as the baseline."""
+    """The trainable part: a method by name (recipe/methods.py brings its values) and what to change of it.
 
-    method: Literal["topiclora", "lora"] = "topiclora"
+    `target_modules` and `plain_modules` take names of linear layers or a role: all-linear, attention, feed-forward,
+    outputs. `*_by_depth` lists run from the lowest layers to the highest, each number for an equal share of them.
+    `budget` (total=4.2M or activated=500K) solves for the rank.
+    """
+
+    method: str = DEFAULT
     r: int = Field(default=8, ge=1)
     num_experts: int = Field(default=8, ge=1)
     top_k: int | None = Field(default=None, ge=1)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    budget: str | None = Field(default=None, pattern=r"^(total|activated)=\d+(\.\d+)?[kKmMbB]?$")
+    experts_by_depth: list[int] | None = None
+    ranks_by_depth: list[int] | None = None
     lora_alpha: float = Field(default=16.0, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     use_rslora: bool = False
+    use_dora: bool = False
     target_modules: str | list[str] = "all-linear"
     exclude_modules: str | list[str] | None = None
+    plain_modules: str | list[str] | None = None
+    modules_to_save: list[str] | None = None
     layers_to_transform: list[int] | None = None
-    router: Literal["topic", "linear"] = "topic"
+    router: Literal[
+        "topic", "linear", "cosine", "threshold", "sparsegen", "hierarchical", "graph", "uniform", "static"
+    ] = "topic"
+    router_scope: Literal["linear", "group", "block", "layer"] = "linear"
+    granularity: Literal["token", "prompt"] = "token"
     router_temperature: float = Field(default=1.0, gt=0)
+    router_width: int = Field(default=256, ge=1)
     train_keys: bool = False
     shared_a: bool = False
+    mixing: Literal["linear", "ffn"] = "linear"
+    kernel: Literal["auto", "plain", "dense", "sparse"] = "auto"
+    init_from: list[str] | None = None
+    train_experts: bool = True
 
-    @model_validator(mode="before")
+    @property
+    def ours(self) -> bool:
+        """Whether the method uses our mixture layer rather than one of peft's own."""
+        return METHODS[self.method].peft is None
+
+    @field_validator("method")
     @classmethod
-    def _alpha_is_twice_the_rank(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "r" in values and "lora_alpha" not in values:
-            return {**values, "lora_alpha": 2.0 * values["r"]} if isinstance(values["r"], int) else values
-        return values
+    def _known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"unknown method; known: {', '.join(METHODS)}. {nearest(method, METHODS)}")
+        return method
 
     @model_validator(mode="after")
-    def _k_fits(self) -> "AdapterSection":
-        if self.top_k is not None and self.top_k > self.num_experts:
-            raise ValueError(f"top_k ({self.top_k}) cannot exceed num_experts ({self.num_experts})")
+    def _fits(self) -> "AdapterSection":
+        if min([*(self.experts_by_depth or [1]), *(self.ranks_by_depth or [1])]) < 1:
+            raise ValueError("experts_by_depth and ranks_by_depth take numbers of at least 1")
+        experts = min(self.experts_by_depth or [self.num_experts])
+        if self.top_k is not None and self.top_k > experts:
+            raise ValueError(f"top_k ({self.top_k}) cannot exceed num_experts ({experts})")
+        if self.top_k is not None and self.top_p is not None:
+            raise ValueError("top_k and top_p exclude one another; set one of them to null")
+        if self.budget and self.ranks_by_depth:
+            raise ValueError("budget solves for one rank; leave out ranks_by_depth")
+        if self.budget and self.init_from:
+            raise ValueError("init_from brings its rank; leave out budget")
+        if METHODS[self.method].peft == "xlora" and not self.init_from:
+            raise ValueError("xlora mixes trained LoRA adapters; name their folders in adapter.init_from")
         return self
 
 
@@ -100,17 +140,42 @@ class DataSection(Section):
 
 
 class LossSection(Section):
-    """Stage 3's auxiliary terms beside the language-modelling loss."""
+    """Stage 3's auxiliary terms beside the language-modelling loss; a term of weight 0 is not computed.
+
+    kl: topic prior against routing, over `kl_layers`. balance: Switch Transformer's, also AdaMoLE's. local_balance:
+    LoRAMoE's, between the halves of the experts. z: ST-MoE's on large logits. gjs: HMoRA's generalised Jensen-Shannon
+    divergence. poisson, normal: GMoE's profiles of one token's routing and of use over the batch. sparsity: LD-MoLE's,
+    towards `sparsity_target` active experts. contrast: MoELoRA's between experts' outputs on `contrast_tokens` tokens
+    of each batch, over `kl_layers`. anchor: trained topic keys to their start. orthogonal: SAMoRA's on A and B. centre:
+    SAMoRA's between the keys of a cosine router and the experts, with shared A.
+    """
 
     kl_weight: float = Field(default=0.1, ge=0)
     kl_floor: float = Field(default=0.01, ge=0)
     kl_warmup: float = Field(default=0.05, ge=0, le=1)
-    kl_direction: Literal["forward", "reverse"] = "forward"
+    kl_direction: Literal["forward", "reverse", "js"] = "forward"
     kl_layers: Literal["all", "top_half"] = "top_half"
     temperature: float = Field(default=1.0, gt=0)
     confidence_weighted: bool = True
     balance_weight: float = Field(default=0.0, ge=0)
+    local_balance_weight: float = Field(default=0.0, ge=0)
+    local_balance_delta: float = Field(default=0.1, gt=-1, lt=1)
+    z_weight: float = Field(default=0.0, ge=0)
+    gjs_weight: float = Field(default=0.0, ge=0)
+    gjs_balance: float = Field(default=0.98, ge=0, le=1)
+    gjs_certainty: float = Field(default=0.5, ge=0, le=1)
+    poisson_weight: float = Field(default=0.0, ge=0)
+    poisson_rate: float = Field(default=1.5, gt=0)
+    normal_weight: float = Field(default=0.0, ge=0)
+    normal_width: float = Field(default=0.5, gt=0)
+    sparsity_weight: float = Field(default=0.0, ge=0)
+    sparsity_target: int = Field(default=2, ge=1)
+    contrast_weight: float = Field(default=0.0, ge=0)
+    contrast_tokens: int = Field(default=16, ge=2)
+    contrast_temperature: float = Field(default=0.07, gt=0)
     anchor_weight: float = Field(default=0.0, ge=0)
+    orthogonal_weight: float = Field(default=0.0, ge=0)
+    centre_weight: float = Field(default=0.0, ge=0)
 
 
 class TrainSection(Section):
@@ -122,6 +187,7 @@ class TrainSection(Section):
     gradient_accumulation: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
     router_learning_rate: float | None = Field(default=None, gt=0)
+    loraplus_lr_ratio: float | None = Field(default=None, ge=1)
     lr_scheduler: str = "cosine"
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -176,3 +242,8 @@ class Recipe(Section):
     eval: EvalSection = EvalSection()
     merge: MergeSection = MergeSection()
     ablation: AblationSection = AblationSection()
+
+    @property
+    def needs_graph(self) -> bool:
+        """Whether training wants stage 1: for the topic router's keys, or for the prior."""
+        return self.adapter.ours and (self.adapter.router == "topic" or self.loss.kl_weight > 0)

@@ -16,7 +16,7 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Collator:
-    """Turns dataset rows (input_ids, prompt_length and, for a routed adapter, prior, confidence) into tensors.
+    """Turns dataset rows (input_ids, prompt_length and, with a topic graph, prior, confidence) into tensors.
 
     labels (B, K): token ids of the completions, -100 elsewhere, where K is the longest completion plus the prompt
     token that predicts its first; or (B, S) unless `trim_labels`. prompt_mask (B, S) is 1 on prompt tokens.
@@ -49,9 +49,9 @@ class Collator:
             # Models with absolute positions must count from the first real token.
             "position_ids": (attention_mask.cumsum(-1) - 1).clamp_min(0),
             "labels": labels,
+            "prompt_mask": prompt_mask,
         }
         if "prior" in rows[0]:
-            batch["prompt_mask"] = prompt_mask
             batch["prior"] = torch.tensor([row["prior"] for row in rows])
             batch["confidence"] = torch.tensor([row["confidence"] for row in rows])
         return batch

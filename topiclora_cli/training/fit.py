@@ -7,17 +7,26 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftModel
+from peft.tuners.xlora import XLoraModel
+from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from topiclora_cli.adapters.presets import count_parameters
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.adapters.counting import count_parameters
 from topiclora_cli.files import replacing
 from topiclora_cli.models import BaseModel, accepts_logits_to_keep, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.training.callbacks import GracefulStop, MetricsLog, MoveBar, SealCheckpoints, read_metrics
+from topiclora_cli.training.attach import attach_adapter
+from topiclora_cli.training.callbacks import (
+    AllocateRanks,
+    GracefulStop,
+    MetricsLog,
+    MoveBar,
+    SealCheckpoints,
+    read_metrics,
+)
 from topiclora_cli.training.checkpoints import latest_sound
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.data import Encoded
@@ -46,7 +55,6 @@ class TrainResult:
 
 def train_adapter(
     base: BaseModel,
-    config: PeftConfig,
     encoded: Sequence[Encoded],
     recipe: Recipe,
     *,
@@ -54,14 +62,16 @@ def train_adapter(
     priors: tuple[torch.Tensor, torch.Tensor] | None,
     resume: bool,
     progress: Progress,
+    **extra: Any,
 ) -> TrainResult:
     """Train an adapter and save it to `folder/adapter` in peft's format.
 
-    priors: pi (n, E) and confidence (n,), or None to train on language modelling alone. Raises Interrupted after a
-    signal, with a checkpoint saved, and TopicLoraError where target modules match nothing.
+    priors: pi (n, E) and confidence (n,), or None to train without the KL; extra: further settings of the mixture.
+    Raises Interrupted after a signal, with a checkpoint saved, and TopicLoraError where the adapter does not fit.
     """
     set_seed(recipe.seed)
-    model = attach(base, config)
+    steps = count_steps(recipe, len(encoded))
+    model = attach_adapter(base, recipe, total_steps=steps, progress=progress, **extra)
     total, activated = count_parameters(model)
     checkpoints = folder / "checkpoints"
     checkpoint, damaged = latest_sound(checkpoints) if resume else (None, [])
@@ -69,13 +79,15 @@ def train_adapter(
         progress.say(f"Skipping {path}: it is incomplete or damaged.")
     if resume:
         progress.say(f"Resuming from {checkpoint}." if checkpoint else "No checkpoint to resume from; starting over.")
-    arguments = _training_arguments(recipe, checkpoints, len(encoded))
+    arguments = _training_arguments(recipe, checkpoints, steps)
     transformers_logging.set_verbosity_error()
     with GracefulStop() as stop, progress.track("train", arguments.max_steps) as advance:
         trainer = _make_trainer(base, model, encoded, recipe, arguments, priors)
         trainer.remove_callback(PrinterCallback)
         for callback in (MetricsLog(folder / "metrics.jsonl"), SealCheckpoints(), stop, MoveBar(advance)):
             trainer.add_callback(callback)
+        if recipe.adapter.method == "adalora":
+            trainer.add_callback(AllocateRanks())
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.signal is not None and trainer.state.global_step < arguments.max_steps:
         raise Interrupted(stop.signal, trainer.state.global_step)
@@ -85,24 +97,19 @@ def train_adapter(
     return TrainResult(trainer.state.global_step, len(encoded), total, activated, final)
 
 
-def attach(base: BaseModel, config: Any) -> PeftModel:
-    """Put a fresh adapter on the base; raises TopicLoraError naming the linear layers there are to choose from."""
-    try:
-        return get_peft_model(base.model, config)  # type: ignore[return-value]
-    except ValueError as error:
-        if "not found in the base model" not in str(error) and "No modules were targeted" not in str(error):
-            raise
-        linears = {n.rsplit(".", 1)[-1] for n, m in base.model.named_modules() if isinstance(m, torch.nn.Linear)}
-        raise TopicLoraError(
-            f"adapter.target_modules {_plain(config.target_modules)} matches nothing in the model.",
-            f"Its linear layers: {', '.join(sorted(linears))}.",
-        ) from None
-
-
 def save_adapter(model: PeftModel, path: Path) -> None:
     """Write a peft adapter folder in one step."""
     with replacing(path) as temporary:
         model.save_pretrained(str(temporary))
+        if isinstance(model.base_model, XLoraModel):
+            _add_xlora_classifier(model, temporary / "adapter_model.safetensors")
+
+
+def _add_xlora_classifier(model: PeftModel, path: Path) -> None:
+    # peft 0.21 leaves X-LoRA's classifier, which is what it trains, out of the file; reading it back does work.
+    prefix = "base_model.internal_xlora_classifier."
+    classifier = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefix)}
+    save_file({**load_file(path), **classifier}, path, metadata={"format": "pt"})
 
 
 def _make_trainer(
@@ -127,14 +134,20 @@ def _make_trainer(
         data_collator=Collator(base.tokenizer.pad_token_id, trim_labels=accepts_logits_to_keep(base.model)),
         loss_section=recipe.loss,
         router_learning_rate=recipe.train.router_learning_rate,
+        loraplus_lr_ratio=recipe.train.loraplus_lr_ratio,
         group_by_length=recipe.train.group_by_length,
     )
 
 
-def _training_arguments(recipe: Recipe, folder: Path, examples: int) -> TrainingArguments:
+def count_steps(recipe: Recipe, examples: int) -> int:
+    """Optimizer steps of a training run over `examples`."""
     train = recipe.train
     per_step = train.batch_size * train.gradient_accumulation
-    steps = train.max_steps or max(1, round(train.epochs * examples / per_step))
+    return train.max_steps or max(1, round(train.epochs * examples / per_step))
+
+
+def _training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
+    train = recipe.train
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=train.batch_size,
@@ -161,7 +174,3 @@ def _training_arguments(recipe: Recipe, folder: Path, examples: int) -> Training
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-
-
-def _plain(value: Any) -> str:
-    return ", ".join(sorted(value)) if isinstance(value, (set, list)) else repr(value)

@@ -1,6 +1,5 @@
 """transformers' Trainer with the dual loss: language modelling plus KL from the topic prior to the routers."""
 
-import re
 from collections import defaultdict
 from typing import Any
 
@@ -10,26 +9,21 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
+from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import RoutingRecord, record_routing
-from topiclora_cli.adapters.routers import TopicRouter
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.schema import LossSection
-from topiclora_cli.training.losses import (
-    key_anchor,
-    kl_weight_at,
-    normalised_entropy,
-    pooled_probabilities,
-    prior_kl,
-    switch_balance,
-)
 from topiclora_cli.training.sampler import LengthBlockSampler
+from topiclora_cli.training.step import Step
+from topiclora_cli.training.terms import loss_terms
 
-ROUTER_PARAMETERS = "topiclora_router"
+_B_PARAMETERS = ("lora_B", "topiclora_B")
 
 
 class DualLossTrainer(Trainer):
-    """Adds the routing losses to a causal language model's own loss and logs each of them.
+    """Adds the recipe's auxiliary losses to a causal language model's own loss and logs each of them.
 
-    A batch without a `prior` (a plain LoRA, say) is trained on the language-modelling loss alone.
+    A batch without a `prior` has no KL, a model without routers (a plain LoRA, say) no auxiliary loss at all.
     """
 
     def __init__(
@@ -37,12 +31,14 @@ class DualLossTrainer(Trainer):
         *args: Any,
         loss_section: LossSection,
         router_learning_rate: float | None,
+        loraplus_lr_ratio: float | None,
         group_by_length: bool,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.loss_section = loss_section
         self.router_learning_rate = router_learning_rate
+        self.loraplus_lr_ratio = loraplus_lr_ratio
         self.group_by_length = group_by_length
         self._sums: dict[str, float] = defaultdict(float)
         self._parts = 0
@@ -60,57 +56,49 @@ class DualLossTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         inputs = dict(inputs)
-        prior = inputs.pop("prior", None)
-        confidence = inputs.pop("confidence", None)
-        prompt_mask = inputs.pop("prompt_mask", None)
+        prior, confidence = inputs.pop("prior", None), inputs.pop("confidence", None)
+        prompt_mask = inputs.pop("prompt_mask")
         if inputs["labels"].shape[1] < inputs["input_ids"].shape[1]:
             inputs["logits_to_keep"] = inputs["labels"].shape[1]
-        with record_routing() as record:
+        with record_routing(inputs=self.loss_section.contrast_weight > 0) as record, prompt_tokens(prompt_mask):
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
         language_modelling = loss.detach()
-        if prior is not None and record.logits:
-            extra = self._routing_loss(record, prior, confidence, prompt_mask, inputs["attention_mask"])
+        if record.logits:
+            _refuse_hidden_gradients(model, record)
+            step = Step(
+                record=record,
+                model=self._trained,
+                section=self.loss_section,
+                progress=self.state.global_step / max(1, self.state.max_steps),
+                token_mask=inputs["attention_mask"],
+                prompt_mask=prompt_mask,
+                prior=prior,
+                confidence=confidence,
+            )
             # The model's loss is already a share of the accumulated batch; this one is a micro-batch mean.
             scale = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-            loss = loss + extra / scale
+            loss = loss + self._auxiliary_loss(step) / scale
         if model.training:
             self._sums["loss_lm"] += float(language_modelling)
             self._parts += 1
         return (loss, outputs) if return_outputs else loss
 
-    def _routing_loss(
-        self, record: RoutingRecord, prior: Tensor, confidence: Tensor, prompt_mask: Tensor, token_mask: Tensor
-    ) -> Tensor:
-        section = self.loss_section
-        names = aligned_layers(list(record.logits), section.kl_layers)
-        pooled = torch.stack([pooled_probabilities(record.logits[name], mask=prompt_mask) for name in names])
-        kl = prior_kl(
-            pooled,
-            prior=prior,
-            weight=confidence if section.confidence_weighted else None,
-            temperature=section.temperature,
-            direction=section.kl_direction,
-        )
-        progress = self.state.global_step / max(1, self.state.max_steps)
-        weight = kl_weight_at(progress, peak=section.kl_weight, floor=section.kl_floor, warmup=section.kl_warmup)
-        total = weight * kl
-        parts = {"loss_kl": kl, "kl_weight": weight, "routing_entropy": normalised_entropy(pooled.detach())}
-        if section.balance_weight > 0:
-            mask = token_mask.float()
-            balance = torch.stack(
-                [switch_balance(record.logits[name], record.gates[name], mask=mask) for name in record.logits]
-            ).mean()
-            total = total + section.balance_weight * balance
-            parts["loss_balance"] = balance
-        if section.anchor_weight > 0 and (routers := trained_key_routers(self._trained)):
-            anchor = key_anchor([router.keys for router in routers], [router.anchor for router in routers])
-            total = total + section.anchor_weight * anchor
-            parts["loss_anchor"] = anchor
-        if self._trained.training:
-            for name, value in parts.items():
-                self._sums[name] += float(torch.as_tensor(value).detach())
+    def _auxiliary_loss(self, step: Step) -> Tensor:
+        # In full precision: a mean over tokens in bfloat16 rounds away what routers differ in.
+        with torch.autocast(step.token_mask.device.type, enabled=False):
+            terms = loss_terms(step)
+            values = {f"loss_{name}": value for name, (_, value) in terms.items()}
+            values["routing_entropy"] = step.routing_entropy
+            total = torch.zeros_like(step.routing_entropy)
+            for weight, value in terms.values():
+                total = total + weight * value
+        if step.model.training:
+            for name, value in values.items():
+                self._sums[name] += float(value.detach())
+            if "kl" in terms:
+                self._sums["kl_weight"] += terms["kl"][0]
         return total
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -122,17 +110,23 @@ class DualLossTrainer(Trainer):
         return LengthBlockSampler(dataset["length"], step, seed=self.args.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with the routers in a group of their own, since they need a larger step than the experts."""
-        if self.optimizer is None and self.router_learning_rate is not None:
-            trainable = [(n, p) for n, p in (model or self._trained).named_parameters() if p.requires_grad]
-            routers = [p for n, p in trainable if ROUTER_PARAMETERS in n]
-            experts = [p for n, p in trainable if ROUTER_PARAMETERS not in n]
+        """AdamW with rates of their own for routers, which need a larger step, and for B (LoRA+, arXiv 2402.12354)."""
+        if self.optimizer is None and (self.router_learning_rate or self.loraplus_lr_ratio):
+            rates = {"router": self.router_learning_rate, "b": None}
+            if self.loraplus_lr_ratio is not None:
+                rates["b"] = self.args.learning_rate * self.loraplus_lr_ratio
+            groups: dict[str, dict[str, Any]] = {
+                kind: {"params": [], "weight_decay": 0.0 if kind == "router" else self.args.weight_decay}
+                for kind in ("a", "b", "router")
+            }
+            for name, parameter in (model or self._trained).named_parameters():
+                if parameter.requires_grad:
+                    groups[_kind(name)]["params"].append(parameter)
+            for kind, rate in rates.items():
+                if rate is not None:
+                    groups[kind]["lr"] = rate
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self._trained)
-            groups = [
-                {"params": experts, "weight_decay": self.args.weight_decay},
-                {"params": routers, "weight_decay": 0.0, "lr": self.router_learning_rate},
-            ]
-            self.optimizer = optimizer_class([group for group in groups if group["params"]], **options)
+            self.optimizer = optimizer_class([group for group in groups.values() if group["params"]], **options)
         return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -146,17 +140,16 @@ class DualLossTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-def aligned_layers(names: list[str], which: str) -> list[str]:
-    """The adapted linears whose routing the prior shapes: all, or those in the upper half of the model's layers."""
-    if which == "all":
-        return names
-    numbers = {name: int(match.group(1)) for name in names if (match := re.search(r"\.(\d+)\.", name))}
-    if not numbers:
-        return names
-    middle = (min(numbers.values()) + max(numbers.values()) + 1) / 2
-    return [name for name in names if numbers.get(name, middle) >= middle]
+def _kind(name: str) -> str:
+    if "topiclora_router" in name:
+        return "router"
+    return "b" if any(part in name for part in _B_PARAMETERS) else "a"
 
 
-def trained_key_routers(model: nn.Module) -> list[TopicRouter]:
-    """Topic routers whose keys are trained."""
-    return [m for m in model.modules() if isinstance(m, TopicRouter) and isinstance(m.keys, nn.Parameter)]
+def _refuse_hidden_gradients(model: nn.Module, record: RoutingRecord) -> None:
+    routers = any("topiclora_router" in name and p.requires_grad for name, p in model.named_parameters())
+    if model.training and routers and not any(logits.requires_grad for logits in record.logits.values()):
+        raise TopicLoraError(
+            "Gradient checkpointing with use_reentrant=True hides the routing from its losses.",
+            "Use train.gradient_checkpointing, or pass use_reentrant=False.",
+        )

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig
 
+from topiclora_cli.adapters.card import write_card
 from topiclora_cli.adapters.peft_type import extend_peft_type
 from topiclora_cli.adapters.routers import ROUTERS
 from topiclora_cli.adapters.topiclora.scope import SCOPES
@@ -104,6 +106,11 @@ class TopicLoraConfig(PeftConfig):
             changes |= {"num_experts": 1, "top_k": None, "top_p": None, "router": "uniform", "router_scope": "linear"}
             changes |= {"anchors": None, "granularity": "token", "mixing": "linear"}
         return replace(self, **changes)
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Save as peft does, and have the model card beside it say what the adapter is."""
+        super().save_pretrained(save_directory, **kwargs)
+        write_card(Path(save_directory), self)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields peft saves; the anchors live on in the routers' keys."""

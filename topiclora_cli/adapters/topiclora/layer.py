@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.dispatch import can_dispatch, dispatch, prefers_sparse, sparse_delta
-from topiclora_cli.adapters.fused import can_fuse, fused_mixture
+from topiclora_cli.adapters.dispatch import Dispatch, can_dispatch, dispatch, prefers_sparse, sparse_delta
+from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture
 from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
 from topiclora_cli.adapters.prompt import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
@@ -32,6 +33,11 @@ class Routing:
 
     def __post_init__(self) -> None:
         self.scaled = self.gates if self.scaling == 1 else self.gates * self.scaling
+
+    @cached_property
+    def plan(self) -> Dispatch:
+        """The active experts sorted, made once for all the layers that share the decision."""
+        return dispatch(self.scaled.flatten(0, -2), self.k)
 
     @property
     def chosen(self) -> tuple[Tensor, Tensor]:
@@ -121,7 +127,8 @@ class TopicLoraLayer(BaseTunerLayer):
         router = self.topiclora_router[adapter_name]
         source = F.linear(x, self.topiclora_A[adapter_name].flatten(0, 1)) if router.reads_rank_space else x
         logits, gates = router(source, self.topiclora_prompt.get(adapter_name, _no_pooling))
-        note_logits(self.name, logits)
+        if config.num_experts > 1:
+            note_logits(self.name, logits)
         routing = Routing(gates, config.top_k or config.num_experts, config.scaling)
         group.put(routing)
         return routing
@@ -208,14 +215,16 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         routing = self._routing(name, hidden)
         if role == "out":
             return self._fan_out(name, x, hidden, routing)
-        dropping = self.training and config.lora_dropout > 0
         sparse = config.kernel == "sparse" and not torch.compiler.is_compiling()
         if sparse or (config.kernel == "auto" and prefers_sparse(hidden, lora_b, config.top_k)):
             return self._sparse(name, x, hidden, routing)
-        if config.kernel != "plain" and not dropping and can_fuse(x, lora_a, self.base_layer):
+        if config.kernel != "plain" and not self._drops(name) and can_fuse(x, lora_a, self.base_layer):
             return fused_mixture(x, routing.scaled, lora_a, lora_b, self.base_layer)  # type: ignore[arg-type]
         result = self.base_layer(x)
         return result + self._delta(name, hidden, routing).to(result.dtype)  # type: ignore[no-any-return]
+
+    def _drops(self, name: str) -> bool:
+        return self.training and self.topiclora_config[name].lora_dropout > 0
 
     def _routing(self, name: str, hidden: Tensor) -> Routing:
         routing = self.route(name, hidden)
@@ -230,12 +239,14 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         lora_a, lora_b = self.topiclora_A[name], self.topiclora_B[name]
         if not can_dispatch(hidden, lora_b):
             raise TopicLoraError(
-                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes, and no float64.",
+                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes, and at most float32.",
                 "Use kernel: auto, or another r.",
             )
+        plan = routing.plan
+        if not self._drops(name) and can_fuse(x, lora_a, self.base_layer):
+            return fused_sorted_mixture(x, plan, lora_a, lora_b, self.base_layer)  # type: ignore[arg-type]
         result = self.base_layer(x)
-        rows = self.topiclora_dropout[name](hidden).flatten(0, -2)
-        delta = sparse_delta(rows, dispatch(routing.scaled.flatten(0, -2), routing.k), lora_a, lora_b)
+        delta = sparse_delta(self.topiclora_dropout[name](hidden).flatten(0, -2), plan, lora_a, lora_b)
         return result + delta.view(result.shape).to(result.dtype)  # type: ignore[no-any-return]
 
     def _fan_out(self, name: str, x: Tensor, hidden: Tensor, routing: Routing) -> Tensor:

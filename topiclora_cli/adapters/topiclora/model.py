@@ -1,6 +1,6 @@
 """Puts mixture layers into a model: the tuner that peft drives."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -98,9 +98,7 @@ class TopicLoraModel(BaseTuner):
     def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> Iterator[None]:
         # peft would drop adapter_names without a word and run every example through the active adapter.
         if kwargs.get("adapter_names") is not None:
-            raise TopicLoraError(
-                "Adapters cannot be mixed within a batch (adapter_names).", "Call set_adapter per batch."
-            )
+            raise TopicLoraError("A batch cannot mix adapters (adapter_names).", "Call set_adapter before each batch.")
         yield
 
     def _check_merge_allowed(self) -> None:
@@ -165,7 +163,7 @@ def _keys(config: TopicLoraConfig) -> torch.Tensor | None:
     return None if config.anchors is None else keys_from_anchors(torch.tensor(config.anchors))
 
 
-def _check_feed_forward(model: nn.Module, adapted: dict[str, TopicLoraLayer], adapter_name: str) -> None:
+def _check_feed_forward(model: nn.Module, adapted: Mapping[str, TopicLoraLayer], adapter_name: str) -> None:
     """Between a feed-forward block's inputs and its output there are k rows per token: all of it must expect them."""
     roles = {name: layer.mixing_role(adapter_name) for name, layer in adapted.items()}
     blocks = {name.rpartition(".")[0] for name, role in roles.items() if role}
@@ -174,9 +172,8 @@ def _check_feed_forward(model: nn.Module, adapted: dict[str, TopicLoraLayer], ad
             "mixing: ffn finds no feed-forward block among the target modules.", "Use mixing: linear for this model."
         )
     for block in blocks:
-        linears = [
-            f"{block}.{child}" for child, module in model.get_submodule(block).named_children() if _linear(module)
-        ]
+        children = model.get_submodule(block).named_children()
+        linears = [f"{block}.{child}" for child, module in children if _linear(module)]
         if left_out := [name for name in linears if not roles.get(name)]:
             raise TopicLoraError(
                 f"mixing: ffn needs every linear layer of a block, and {left_out[0]} is left out.",

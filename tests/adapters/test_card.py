@@ -1,0 +1,61 @@
+"""The card beside a saved or pushed adapter says what it is; a person's own card is left alone."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub import HfApi, ModelCard
+from peft import get_peft_model
+
+from topiclora_cli.adapters import TopicLoraConfig, push_to_hub
+
+
+@pytest.fixture
+def model(tiny_model):
+    config = TopicLoraConfig(r=2, num_experts=4, top_k=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    return get_peft_model(tiny_model, config)
+
+
+def test_saved_card_tells_method_sizes_and_how_to_load(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert {"topiclora", "mixture-of-experts", "lora"} <= set(card.data.tags)
+    assert card.data.library_name == "peft"
+    assert "4 LoRA experts of rank 2 with a `topic` router (top-2)" in card.text
+    assert "import topiclora_cli.adapters" in card.text
+    assert "| num_experts | 4 |" in card.text
+    assert "More Information Needed" not in card.text
+
+
+def test_a_local_base_is_named_without_its_path(model, tiny_model_dir, tmp_path):
+    model.peft_config["default"].base_model_name_or_path = str(tiny_model_dir)
+    model.save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert f"experts for {tiny_model_dir.name}" in text
+    assert str(tiny_model_dir) not in text
+
+
+def test_a_hub_base_is_linked(model, tmp_path):
+    model.peft_config["default"].base_model_name_or_path = "someone/base"
+    model.save_pretrained(tmp_path)
+    assert "[someone/base](https://huggingface.co/someone/base)" in (tmp_path / "README.md").read_text()
+
+
+def test_pushed_adapter_carries_the_card(model, monkeypatch):
+    pushed = {}
+
+    def upload_folder(self, *, repo_id, folder_path, **_):
+        pushed.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
+        return f"commit on {repo_id}"
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **_: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    assert push_to_hub(model, "someone/something") == "commit on someone/something"
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= set(pushed)
+    assert b"A mixture of 4 LoRA experts" in pushed["README.md"]
+
+
+def test_a_filled_in_card_is_left_alone(model, tmp_path):
+    (tmp_path / "README.md").write_text("---\ntags: [mine]\n---\n# My adapter\n")
+    model.save_pretrained(tmp_path)
+    assert "# My adapter" in (tmp_path / "README.md").read_text()

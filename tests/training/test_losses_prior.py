@@ -1,0 +1,80 @@
+"""The dual loss against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from topiclora_cli.training.losses import kl_weight_at, normalised_entropy, pooled_probabilities, prior_kl
+
+DIRECTIONS = ["forward", "reverse", "js"]
+
+
+def kl(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def test_pooling_ignores_masked_tokens():
+    logits = torch.randn(2, 3, 4)
+    mask = torch.tensor([[1.0, 1, 0], [0, 0, 1]])
+    pooled = pooled_probabilities(logits, mask=mask)
+    p = logits.softmax(-1)
+    torch.testing.assert_close(pooled, torch.stack([(p[0, 0] + p[0, 1]) / 2, p[1, 2]]))
+
+
+def test_kl_by_hand():
+    pooled = torch.tensor([[[0.5, 0.5]], [[0.8, 0.2]]])  # two layers, one example
+    prior = torch.tensor([[0.9, 0.1]])
+    forward = (kl((0.9, 0.1), (0.5, 0.5)) + kl((0.9, 0.1), (0.8, 0.2))) / 2
+    reverse = (kl((0.5, 0.5), (0.9, 0.1)) + kl((0.8, 0.2), (0.9, 0.1))) / 2
+    assert prior_kl(pooled, prior=prior).item() == pytest.approx(forward, rel=1e-5)
+    assert prior_kl(pooled, prior=prior, direction="reverse").item() == pytest.approx(reverse, rel=1e-5)
+    half = prior_kl(pooled, prior=prior, weight=torch.tensor([0.5]))
+    assert half.item() == pytest.approx(forward / 2, rel=1e-5)
+
+
+def test_js_by_hand_and_at_its_bound():
+    p, q = (0.9, 0.1), (0.3, 0.7)
+    middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+    expected = (kl(p, middle) + kl(q, middle)) / 2
+    one, other = torch.tensor([p]), torch.tensor([q])
+    assert prior_kl(other[None], prior=one, direction="js").item() == pytest.approx(expected, rel=1e-5)
+    assert prior_kl(one[None], prior=other, direction="js").item() == pytest.approx(expected, rel=1e-5)
+    apart = torch.eye(2)
+    assert prior_kl(apart[None], prior=apart.flip(0), direction="js").item() == pytest.approx(math.log(2), rel=1e-5)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_zero_at_the_prior_for_any_temperature_and_never_negative(direction):
+    prior = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
+    for temperature in (0.5, 1.0, 4.0):
+        options = {"prior": prior, "temperature": temperature, "direction": direction}
+        assert prior_kl(prior[None], **options).abs().item() < 1e-6
+        assert prior_kl(prior.flip(0)[None], **options).item() > 0
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_kl_reaches_every_logit_and_pulls_towards_the_prior(direction):
+    logits = torch.zeros(1, 2, 3, requires_grad=True)
+    pooled = pooled_probabilities(logits, mask=torch.ones(1, 2))
+    prior_kl(pooled[None], prior=torch.tensor([[0.8, 0.1, 0.1]]), direction=direction).backward()
+    gradient = logits.grad[0, 0]
+    assert gradient[0] < 0
+    assert (gradient[1:] > 0).all()
+
+
+def test_unknown_direction():
+    with pytest.raises(ValueError, match="sideways"):
+        prior_kl(torch.ones(1, 1, 1), prior=torch.ones(1, 1), direction="sideways")
+
+
+def test_entropy_bounds():
+    assert normalised_entropy(torch.full((3, 8), 1 / 8)).item() == pytest.approx(1)
+    assert normalised_entropy(torch.eye(8)).item() == pytest.approx(0, abs=1e-6)
+    assert normalised_entropy(torch.ones(3, 1)).item() == 0
+
+
+def test_weight_schedule():
+    at = [kl_weight_at(p, peak=0.1, floor=0.01, warmup=0.1) for p in (0, 0.05, 0.1, 0.55, 1)]
+    assert at == pytest.approx([0, 0.05, 0.1, 0.055, 0.01])
+    assert kl_weight_at(0.5, peak=0.0, floor=0.01, warmup=0.0) == 0

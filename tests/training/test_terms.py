@@ -1,0 +1,183 @@
+"""A recipe's loss section turned into terms, on hand-made records and through the trainer."""
+
+import json
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.conftest import write_tiny_recipe
+from topiclora_cli.adapters.record import RoutingRecord
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.models import BaseModel
+from topiclora_cli.recipe import load_recipe
+from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.training.data import encode_rows, load_rows
+from topiclora_cli.training.fit import train_adapter
+from topiclora_cli.training.losses import switch_balance
+from topiclora_cli.training.step import Step, aligned_layers, spread_tokens
+from topiclora_cli.training.terms import loss_terms
+
+WEIGHTS = [name for name in LossSection.model_fields if name.endswith("_weight")]
+# What a term needs of the adapter, where the topic router with trained keys will not do.
+ADAPTERS = {"centre_weight": {"router": "cosine", "shared_a": True}}
+NO_KL = {"kl_weight": 0.0}
+PROGRESS = SimpleNamespace(
+    say=lambda text: None,
+    table=lambda title, columns, rows: None,
+    track=lambda label, total: nullcontext(lambda steps, note: None),
+)
+
+
+def step(section, *, prior=None, experts=(4, 4)):
+    """Two routers in two decoder layers over two samples, the second of which starts with a pad."""
+    generator = torch.Generator().manual_seed(0)
+    record = RoutingRecord()
+    for layer, count in enumerate(experts):
+        logits = torch.randn(2, 3, count, generator=generator)
+        record.logits[f"model.layers.{layer}.q_proj"] = logits
+        record.gates[f"model.layers.{layer}.q_proj"] = logits.softmax(-1)
+    mask = torch.tensor([[1, 1, 1], [0, 1, 1]])
+    confidence = None if prior is None else torch.ones(2)
+    return Step(record, nn.Module(), LossSection(**section), 0.5, mask, mask, prior, confidence)
+
+
+def test_without_weights_there_are_no_terms():
+    assert loss_terms(step(NO_KL, prior=torch.full((2, 4), 0.25))) == {}
+
+
+def test_the_prior_s_term_needs_a_prior():
+    assert set(loss_terms(step({"balance_weight": 0.1}))) == {"balance"}
+    assert set(loss_terms(step({"balance_weight": 0.1}, prior=torch.full((2, 4), 0.25)))) == {"kl", "balance"}
+
+
+def test_the_kl_s_weight_follows_its_schedule():
+    section = {"kl_weight": 0.5, "kl_floor": 0.1, "kl_warmup": 0.0}
+    assert loss_terms(step(section, prior=torch.full((2, 4), 0.25)))["kl"][0] == pytest.approx(0.3)
+
+
+def test_layers_may_differ_in_their_number_of_experts():
+    names = ("balance", "local_balance", "normal", "z", "gjs", "poisson", "sparsity")
+    section = {**NO_KL, **{f"{name}_weight": 0.1 for name in names}}
+    mixed = step(section, prior=torch.full((2, 8), 1 / 8), experts=(2, 5))
+    terms = loss_terms(mixed)
+    assert set(terms) == set(names)
+    assert all(value.isfinite() for _, value in terms.values())
+    record = mixed.record
+    each = [switch_balance(record.logits[n], record.gates[n], mask=mixed.token_mask) for n in record.logits]
+    torch.testing.assert_close(terms["balance"][1], sum(each) / 2)
+    assert mixed.routing_entropy.isfinite()
+
+
+def test_a_prior_over_other_experts_is_explained():
+    with pytest.raises(TopicLoraError, match=r"over 8 experts, but the router of model\.layers\.1\.q_proj has 4\."):
+        loss_terms(step({}, prior=torch.full((2, 8), 1 / 8)))
+    with pytest.raises(TopicLoraError, match=r"Set adapter\.num_experts to 8, or rebuild the graph for 4 experts"):
+        loss_terms(step({}, prior=torch.full((2, 8), 1 / 8)))
+
+
+def test_samples_belong_to_the_half_their_prior_prefers():
+    section = {**NO_KL, "local_balance_weight": 1.0, "local_balance_delta": 0.5}
+    first, second = torch.tensor([0.5, 0.5, 0, 0]), torch.tensor([0, 0, 0.5, 0.5])
+    values = {
+        order: loss_terms(step(section, prior=prior))["local_balance"][1].item()
+        for order, prior in {"there": torch.stack([first, second]), "back": torch.stack([second, first])}.items()
+    }
+    plain = loss_terms(step(section))["local_balance"][1].item()
+    assert len({*values.values(), plain}) == 3
+
+
+def test_aligned_layers():
+    names = [f"model.layers.{i}.q_proj" for i in range(4)] + ["head"]
+    assert aligned_layers(names, "all") == names
+    assert aligned_layers(names, "top_half") == names[2:]
+    assert aligned_layers(["head"], "top_half") == ["head"]
+
+
+def test_tokens_are_spread_over_the_real_ones():
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    assert spread_tokens(mask, 4).tolist() == [2, 4, 6, 8]
+    assert spread_tokens(mask, 2).tolist() == [2, 6]
+    assert spread_tokens(mask, 99).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.fixture(scope="module")
+def train(tiny_model_dir, tmp_path_factory):
+    """Train three steps of two micro-batches under some settings; returns the rows of metrics.jsonl."""
+
+    def run(*settings, prior_experts=4, **config):
+        folder = tmp_path_factory.mktemp("terms")
+        overrides = ["train.max_steps=3", "train.batch_size=4", "train.gradient_accumulation=2", *settings]
+        overrides += [f"adapter.{key}={str(value).lower()}" for key, value in config.items()]
+        recipe = load_recipe(str(write_tiny_recipe(folder, tiny_model_dir)), overrides)
+        model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+        base = BaseModel(model, AutoTokenizer.from_pretrained(tiny_model_dir), str(tiny_model_dir))
+        encoded = encode_rows(load_rows(recipe.data, seed=0), base.tokenizer, max_length=200)
+        priors = None
+        if prior_experts:
+            draw = torch.randn(len(encoded), prior_experts, generator=torch.Generator().manual_seed(0))
+            priors = draw.softmax(-1), torch.ones(len(encoded))
+        train_adapter(base, encoded, recipe, folder=folder, priors=priors, resume=False, progress=PROGRESS)
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def plain(train):
+    """The rows of a run on language modelling alone."""
+    return train("loss.kl_weight=0", train_keys=True)
+
+
+@pytest.mark.parametrize("key", WEIGHTS)
+def test_each_weight_changes_the_loss_and_is_logged(key, train, plain):
+    name = f"loss_{key.removesuffix('_weight')}"
+    constant = ["loss.kl_weight=0", "loss.kl_warmup=0", "loss.kl_floor=0.5"]
+    adapter = ADAPTERS.get(key, {"train_keys": True})
+    if key in ADAPTERS:
+        plain = train("loss.kl_weight=0", **adapter)
+    rows = train(*constant, f"loss.{key}=0.5", "loss.sparsity_target=1", **adapter)
+    possible = {f"loss_{key.removesuffix('_weight')}" for key in WEIGHTS}
+    assert possible & set(plain[0]) == set()
+    assert possible & set(rows[0]) == {name}
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["loss_lm"] + 0.5 * row[name], abs=1e-4)
+    assert rows[-1][name] > 0
+    assert rows[-1]["grad_norm"] != pytest.approx(plain[-1]["grad_norm"], rel=1e-4)
+
+
+def test_without_a_prior_the_other_terms_remain(train):
+    rows = train("loss.balance_weight=0.1", "loss.local_balance_weight=0.1", prior_experts=0, router="linear")
+    assert {"loss_balance", "loss_local_balance", "routing_entropy"} <= set(rows[0])
+    assert "loss_kl" not in rows[0]
+
+
+def test_all_terms_work_under_gradient_checkpointing(train):
+    weights = [f"loss.{key}=0.1" for key in WEIGHTS]
+    rows, again = (train(*weights, f"train.gradient_checkpointing={on}") for on in ("false", "true"))
+    for one, other in zip(rows, again, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
+
+
+def test_all_terms_work_in_bfloat16(train):
+    weights = [f"loss.{key}=0.1" for key in WEIGHTS]
+    rows, rounded = (train(*weights, f"train.precision={precision}") for precision in ("float32", "bfloat16"))
+    for one, other in zip(rows, rounded, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-2)
+
+
+def test_training_stops_at_a_prior_over_other_experts(train):
+    with pytest.raises(TopicLoraError, match="The prior is over 3 experts"):
+        train(prior_experts=3)
+
+
+def test_layers_of_different_sizes_train_where_the_prior_fits_the_aligned_ones(train):
+    weights = [f"loss.{key}=0.1" for key in WEIGHTS]
+    rows = train(*weights, router="linear", experts_by_depth=[2, 4])
+    assert {"loss_kl", "loss_balance", "loss_contrast"} <= set(rows[0])
+    with pytest.raises(TopicLoraError, match=r"over 4 experts, but the router of model\.layers\.0\."):
+        train("loss.kl_layers=all", router="linear", experts_by_depth=[2, 4])

@@ -1,0 +1,203 @@
+"""The methods by name: what each adds to a recipe that does not say otherwise.
+
+A method is a router, a sharing rule and a loss on one mixture layer, with the reference's hyperparameters; a few are
+peft's own. What a recipe sets itself always wins. Where a reference leaves a number open, or its number makes sense in
+its own code only, the comment says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DEFAULT = "topiclora"
+SECTIONS = ("adapter", "loss", "train")
+_TRAIN_2E4 = {"learning_rate": 2e-4}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A preset: its source, whose layer it uses (`peft` names peft's own), and its recipe values by section."""
+
+    source: str
+    peft: str | None = None
+    adapter: Mapping[str, Any] = field(default_factory=dict)
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=lambda: dict(_TRAIN_2E4))
+
+    def values(self, section: str) -> dict[str, Any]:
+        """What the method puts into a section; without a topic prior of its own it trains without one."""
+        own = dict(getattr(self, section))
+        return {"kl_weight": 0.0, **own} if section == "loss" else own
+
+
+_PLAIN = {"r": 8, "lora_alpha": 16.0}
+_LINEAR = {"router": "linear"}
+
+METHODS: dict[str, Method] = {
+    "lora": Method("Hu et al. 2021, arXiv 2106.09685", "lora", _PLAIN),
+    "rslora": Method("Kalajdzievski 2023, arXiv 2312.03732", "lora", {**_PLAIN, "use_rslora": True}),
+    "dora": Method("Liu et al. 2024, arXiv 2402.09353", "lora", {**_PLAIN, "use_dora": True}),
+    "adalora": Method("Zhang et al. 2023, arXiv 2303.10512", "adalora", _PLAIN),
+    "lora+": Method(
+        "Hayou et al. 2024, arXiv 2402.12354", "lora", _PLAIN, train={**_TRAIN_2E4, "loraplus_lr_ratio": 16.0}
+    ),
+    "xlora": Method("Buehler & Buehler 2024, arXiv 2402.07148 (needs adapter.init_from)", "xlora"),
+    "molora": Method(
+        # Ten to fifteen experts of rank 4 on T5 there; here the size that the later mixtures share.
+        "Zadouri et al. 2023, arXiv 2309.05444",
+        adapter={**_LINEAR, "num_experts": 8, "r": 8, "lora_alpha": 16.0},
+    ),
+    "mola": Method(
+        "Gao et al. 2024, arXiv 2402.08562, code GCYZSL/MoLA",
+        adapter={
+            **_LINEAR,
+            "experts_by_depth": [2, 4, 6, 8],
+            "top_k": 2,
+            "r": 8,
+            "lora_alpha": 16.0,
+            "lora_dropout": 0.05,
+        },
+        train={"learning_rate": 3e-4},
+    ),
+    "hydralora": Method(
+        "Tian et al. 2024, arXiv 2404.19245, code Clin0212/HydraLoRA",
+        adapter={
+            **_LINEAR,
+            "shared_a": True,
+            "num_experts": 4,
+            "r": 4,
+            "lora_alpha": 32.0,
+            "target_modules": "feed-forward",
+        },
+    ),
+    "loramoe": Method(
+        # The code leaves the weight and delta of the balance at 0, to be set by the user.
+        "Dou et al. 2023, arXiv 2312.09979, code Ablustrund/LoRAMoE",
+        adapter={**_LINEAR, "num_experts": 8, "r": 4, "lora_alpha": 32.0, "target_modules": "feed-forward"},
+        loss={"local_balance_weight": 0.1, "local_balance_delta": 0.1},
+    ),
+    "adamole": Method(
+        # The code divides a total rank of 32 among the experts.
+        "Liu & Luo 2024, arXiv 2405.00361, code zefang-liu/AdaMoLE",
+        adapter={
+            "router": "threshold",
+            "num_experts": 8,
+            "r": 4,
+            "lora_alpha": 16.0,
+            "lora_dropout": 0.05,
+            "target_modules": "attention",
+        },
+        loss={"balance_weight": 1e-3},
+        train={"learning_rate": 1e-4},
+    ),
+    "mixlora": Method(
+        "Li et al. 2024, arXiv 2404.15159, code TUDB-Labs/MixLoRA",
+        adapter={
+            **_LINEAR,
+            "router_scope": "block",
+            "mixing": "ffn",
+            "plain_modules": "attention",
+            "num_experts": 8,
+            "top_k": 2,
+            "r": 16,
+            "lora_alpha": 32.0,
+            "lora_dropout": 0.05,
+        },
+        loss={"balance_weight": 1e-2},
+    ),
+    "hmora": Method(
+        "Liao et al. 2025 (ICLR), code LiaoMengqi/HMoRA",
+        adapter={
+            "router": "hierarchical",
+            "router_scope": "group",
+            "shared_a": True,
+            "plain_modules": "outputs",
+            "num_experts": 8,
+            "top_k": 2,
+            "r": 8,
+            "lora_alpha": 8.0,
+        },
+        loss={"gjs_weight": 5e-3},
+        train={"learning_rate": 5e-5},
+    ),
+    "gmoe": Method(
+        # The paper sweeps E 4-16, r 1-16 and k 1-5; the sizes here are the other mixtures'.
+        "Bai et al. 2024, arXiv 2412.16216",
+        adapter={
+            "router": "graph",
+            "router_scope": "block",
+            "router_width": 256,
+            "num_experts": 8,
+            "top_k": 2,
+            "r": 8,
+            "lora_alpha": 4.0,
+            "target_modules": "feed-forward",
+        },
+        loss={"poisson_weight": 5e-3, "normal_weight": 8.0},
+    ),
+    "samora": Method(
+        "arXiv 2604.19048, code boyan-code/SAMoRA (without its task gate and singular-value start)",
+        adapter={
+            "router": "cosine",
+            "router_temperature": 0.8,
+            "shared_a": True,
+            "num_experts": 3,
+            "r": 8,
+            "lora_alpha": 16.0,
+            "target_modules": "attention",
+        },
+        loss={"orthogonal_weight": 1e-3, "centre_weight": 1e-2},
+    ),
+    "ldmole": Method(
+        # The network behind lambda is one of 256-512 units for all layers there, a small one in each router here.
+        "Zhuang et al. 2025, arXiv 2509.25684, code eshentw/LD-MoLE",
+        adapter={
+            "router": "sparsegen",
+            "router_width": 32,
+            "num_experts": 8,
+            "r": 8,
+            "lora_alpha": 16.0,
+            "lora_dropout": 0.1,
+        },
+        loss={"sparsity_weight": 1e-2},
+        train={"learning_rate": 1e-4},
+    ),
+    "topiclora": Method(
+        "reconstruction of AAAI 2026, of which only the abstract is public",
+        adapter={"router": "topic", "num_experts": 8, "top_k": 2, "r": 8, "lora_alpha": 16.0},
+        loss={"kl_weight": 0.1},
+    ),
+}
+
+
+def fill_in(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Recipe values with what the method adds where they say nothing; an unknown method adds nothing.
+
+    A rank given without an alpha keeps the method's ratio of the two.
+    """
+    result = dict(values)
+    given = values.get("adapter") or {}
+    method = METHODS.get(given.get("method", DEFAULT)) if isinstance(given, Mapping) else None
+    if method is None:
+        return result
+    for section in SECTIONS:
+        own = values.get(section)
+        if own is None or isinstance(own, Mapping):
+            result[section] = {**method.values(section), **(own or {})}
+    if "lora_alpha" not in given and isinstance(given.get("r"), int) and "r" in method.adapter:
+        result["adapter"]["lora_alpha"] = method.adapter["lora_alpha"] * given["r"] / method.adapter["r"]
+    return result
+
+
+def change_method(values: Mapping[str, Any], name: str, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Recipe values under another method: what the user chose stays, what came by itself goes.
+
+    before: the sections as the old method alone would make them. A method's losses are its own, so that section starts
+    afresh.
+    """
+    result = {key: value for key, value in values.items() if key != "loss"}
+    for section in ("adapter", "train"):
+        own = values.get(section) or {}
+        result[section] = {key: value for key, value in own.items() if before[section].get(key) != value}
+    result["adapter"]["method"] = name
+    return result

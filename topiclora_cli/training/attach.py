@@ -1,0 +1,85 @@
+"""Puts the recipe's adapter on the base model: method, targets, budget, starting weights."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model
+from torch import nn
+
+from topiclora_cli.adapters.counting import adapted_modules, count_parameters, parse_budget, rank_for_budget, rank_of
+from topiclora_cli.adapters.init_from import load_experts, read_loras
+from topiclora_cli.adapters.presets import make_config
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.models import BaseModel
+from topiclora_cli.progress import Progress
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe.methods import METHODS
+from topiclora_cli.recipe.schema import AdapterSection
+
+_COLUMNS = ("modules", "count", "shape", "experts", "rank", "router", "parameters")
+
+
+def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progress: Progress, **extra: Any) -> PeftModel:
+    """The base model with a fresh adapter, after saying what was adapted.
+
+    extra: further settings of the mixture, such as anchors. Raises TopicLoraError where targets match nothing, sizes do
+    not fit, the budget is out of reach, or an adapter to start from cannot be used.
+    """
+    section = recipe.adapter
+    sources = read_loras(section.init_from) if section.init_from and section.ours else None
+    if sources is not None:
+        extra = {**extra, **sources.settings()}
+    config = solve(section, base.model, total_steps=total_steps, **extra)
+    config.base_model_name_or_path = base.source
+    model = attach(base.model, config)
+    if sources is not None:
+        load_experts(model, sources)
+    rows = [tuple(str(value) for value in dataclasses.astuple(row)) for row in adapted_modules(model)]
+    progress.table(f"Adapted by {section.method}", _COLUMNS, rows)
+    total, activated = count_parameters(model)
+    progress.say(
+        f"Trainable parameters: {total:,} in all, {activated:,} activated per token.{_off_budget(section, model)}"
+    )
+    return model
+
+
+def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **extra: Any) -> PeftConfig:
+    """The peft configuration of a recipe's adapter on `model`, its rank solved for the budget where there is one."""
+    peft_method, settings = METHODS[section.method].peft, section.model_dump()
+
+    def at_rank(rank: int) -> PeftConfig:
+        # The update's size depends on alpha / r, so a budget must not change it.
+        alpha = section.lora_alpha * rank / section.r
+        changed = {**settings, "r": rank, "lora_alpha": alpha}
+        return make_config(peft_method, changed, model, total_steps=total_steps, **extra)
+
+    if section.budget is None:
+        return at_rank(section.r)
+    return at_rank(rank_for_budget(section.budget, model, at_rank))
+
+
+def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
+    """Put a fresh adapter on a model; raises TopicLoraError naming the linear layers there are to choose from."""
+    try:
+        return get_peft_model(model, config)  # type: ignore[arg-type, return-value]
+    except ValueError as error:
+        if "not found in the base model" not in str(error) and "No modules were targeted" not in str(error):
+            raise
+        linears = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        raise TopicLoraError(
+            f"adapter.target_modules {_plain(config.target_modules)} matches nothing in the model.",  # type: ignore[attr-defined]
+            f"Its linear layers: {', '.join(sorted(linears))}.",
+        ) from None
+
+
+def _off_budget(section: AdapterSection, model: PeftModel) -> str:
+    if section.budget is None:
+        return ""
+    kind, wanted = parse_budget(section.budget)
+    counted = dict(zip(("total", "activated"), count_parameters(model), strict=True))[kind]
+    return f" Budget {section.budget}: rank {rank_of(model.peft_config['default'])}, {counted / wanted - 1:+.1%}."
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(sorted(value)) if isinstance(value, (set, list)) else repr(value)

@@ -1,0 +1,57 @@
+"""The dual loss: how far the routers are from the topic prior."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from topiclora_cli.training.losses.common import divergence, entropy, probabilities
+
+
+def pooled_probabilities(logits: Tensor, *, mask: Tensor) -> Tensor:
+    """Mean router softmax over the masked tokens: logits (B, S, E), mask (B, S) -> (B, E)."""
+    weights = mask / mask.sum(-1, keepdim=True).clamp_min(1)
+    routing = probabilities(logits)
+    return torch.einsum("bse,bs->be", routing, weights.to(routing.dtype))
+
+
+def prior_kl(
+    pooled: Tensor,
+    *,
+    prior: Tensor,
+    weight: Tensor | None = None,
+    temperature: float = 1.0,
+    direction: str = "forward",
+) -> Tensor:
+    """Divergence between the topic prior and the pooled routing, a scalar in nats.
+
+    pooled (L, B, E); prior (B, E); weight (B,), the prior's confidence. `forward` is KL(prior || routing), `reverse`
+    KL(routing || prior), `js` the mean of both to their midpoint, at most ln 2. Both sides are softened by
+    `temperature`, whose square keeps the gradient's size (Hinton et al., 2015). Source: reconstruction of TopicLoRA's
+    second loss.
+    """
+    log_routing = _soften(pooled, temperature)
+    log_prior = _soften(prior, temperature).expand_as(log_routing)
+    if direction == "forward":
+        distance = divergence(log_prior, log_routing)
+    elif direction == "reverse":
+        distance = divergence(log_routing, log_prior)
+    elif direction == "js":
+        log_middle = torch.logaddexp(log_prior, log_routing) - math.log(2)
+        distance = (divergence(log_prior, log_middle) + divergence(log_routing, log_middle)) / 2
+    else:
+        raise ValueError(f"direction must be 'forward', 'reverse' or 'js', not {direction!r}")
+    per_example = distance.mean(0) * temperature**2  # (B,)
+    return (per_example if weight is None else per_example * weight).mean()
+
+
+def normalised_entropy(distribution: Tensor) -> Tensor:
+    """Mean entropy of the last axis divided by ln E: 1 is uniform, 0 is one expert."""
+    experts = distribution.shape[-1]
+    if experts == 1:
+        return distribution.new_zeros(())
+    return entropy(distribution).mean() / math.log(experts)
+
+
+def _soften(distribution: Tensor, temperature: float) -> Tensor:
+    return (distribution.clamp_min(1e-9).log() / temperature).log_softmax(-1)

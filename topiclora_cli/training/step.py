@@ -1,0 +1,80 @@
+"""One micro-batch after its forward pass: what the routers did, and what the losses hold against it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from topiclora_cli.adapters.record import RoutingRecord
+from topiclora_cli.adapters.topiclora import TopicLoraLayer
+from topiclora_cli.adapters.topiclora.scope import layer_index
+from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.training.losses import normalised_entropy, pooled_probabilities, sample_types
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that the auxiliary losses of a micro-batch are functions of.
+
+    token_mask and prompt_mask (B, S); prior (B, E) and confidence (B,), or None where there is no topic graph;
+    progress is the fraction of training that is done.
+    """
+
+    record: RoutingRecord
+    model: nn.Module
+    section: LossSection
+    progress: float
+    token_mask: Tensor
+    prompt_mask: Tensor
+    prior: Tensor | None = None
+    confidence: Tensor | None = None
+
+    @cached_property
+    def pooled(self) -> dict[str, Tensor]:
+        """Mean routing (B, E) over the prompt, of the routers whose layers are aligned."""
+        logits = self.record.logits
+        return {
+            name: pooled_probabilities(logits[name], mask=self.prompt_mask)
+            for name in aligned_layers(list(logits), self.section.kl_layers)
+        }
+
+    @cached_property
+    def types(self) -> Tensor | None:
+        """Which half of the experts each example belongs to, by its prior."""
+        return None if self.prior is None else sample_types(self.prior)
+
+    @cached_property
+    def routing_entropy(self) -> Tensor:
+        """Normalised entropy of the pooled routing, a mean over layers."""
+        return mean(normalised_entropy(routing.detach()) for routing in self.pooled.values())
+
+    def adapted(self) -> Iterator[tuple[str, TopicLoraLayer]]:
+        """Layers with an active adapter, each with the adapter's name."""
+        for module in self.model.modules():
+            if isinstance(module, TopicLoraLayer):
+                yield from ((name, module) for name in module.active_adapters if name in module.topiclora_B)
+
+
+def aligned_layers(names: list[str], which: str) -> list[str]:
+    """The adapted linears whose routing the prior shapes: all, or those in the upper half of the model's layers."""
+    if which == "all":
+        return names
+    numbers = {name: number for name in names if (number := layer_index(name)) is not None}
+    if not numbers:
+        return names
+    middle = (min(numbers.values()) + max(numbers.values()) + 1) / 2
+    return [name for name in names if numbers.get(name, middle) >= middle]
+
+
+def spread_tokens(mask: Tensor, count: int) -> Tensor:
+    """Indices into the flattened mask (B, S) of `count` real tokens at even distances, or of all if they are fewer."""
+    real = mask.flatten().nonzero().squeeze(-1)
+    count = min(count, len(real))
+    return real[torch.arange(count, device=real.device) * len(real) // count]
+
+
+def mean(values: Iterable[Tensor]) -> Tensor:
+    """Mean of scalars, one per layer or router."""
+    return torch.stack(list(values)).mean()
