@@ -5,6 +5,7 @@ import torch
 from peft import PeftModel
 
 from topiclora_cli.adapters import record_routing
+from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
 
@@ -71,6 +72,16 @@ def test_layers_that_share_a_router_take_its_decision(family, scope, family_mode
     if scope == "layer":
         assert len(record.logits) == 2
     assert_all_trainable_learn(model)
+
+
+@every_family
+def test_every_layer_can_be_observed(family, family_model, adapted, shaken):
+    model = shaken(adapted(family_model(family), top_k=2))
+    gates = observe_gates(model, [{"input_ids": TOKENS, "token_mask": torch.ones_like(TOKENS)}])
+    assert set(gates) == set(adapted_names(model))
+    for name, mean in gates.items():
+        assert mean.shape == (2, 4), name
+        torch.testing.assert_close(mean.sum(-1), torch.ones(2))
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family not in NO_FEED_FORWARD])

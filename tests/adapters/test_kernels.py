@@ -99,7 +99,7 @@ def test_equals_a_loop_over_experts(kernel, top_k, shared_a, bias, shape, dtype,
     x = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     naive = outcome(lambda x: loop(mixture, x), mixture, x)
     if kernel == "sparse" and dtype == torch.float64:
-        with pytest.raises(TopicLoraError, match="no float64"):  # torch's grouped_mm has none
+        with pytest.raises(TopicLoraError, match="at most float32"):  # torch's grouped_mm has none
             mixture(x)
         return
     mixture = mixture.to(dtype)

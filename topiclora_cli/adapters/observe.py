@@ -31,5 +31,6 @@ def observe_gates(
         with record_routing() as record, autocast(bfloat16, mask.device):
             model(**inputs)
         for name, gates in record.gates.items():
-            collected.setdefault(name, []).append(torch.einsum("bse,bs->be", gates.float(), weights))
+            by_token = gates.float().reshape(*mask.shape, -1)  # some layers read their tokens in one row after another
+            collected.setdefault(name, []).append(torch.einsum("bse,bs->be", by_token, weights))
     return {name: torch.cat(parts) for name, parts in collected.items()}
