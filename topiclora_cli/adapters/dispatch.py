@@ -38,9 +38,8 @@ def sparse_delta(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor) -> T
 
     lora_a (E or 1, r, d_in); lora_b (E, r, d_out); the plan's weights carry the LoRA scaling.
     """
-    if torch.is_autocast_enabled(x.device.type):  # which does not know grouped_mm
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, lora_a, lora_b = x.to(dtype), lora_a.to(dtype), lora_b.to(dtype)
+    dtype = _compute_dtype(x, lora_b)
+    x, lora_a, lora_b = x.to(dtype), lora_a.to(dtype), lora_b.to(dtype)
     if lora_a.shape[0] == 1:
         hidden = F.linear(x, lora_a[0])[plan.token]
     else:
@@ -60,7 +59,12 @@ def prefers_sparse(x: Tensor, lora_b: Tensor, top_k: int | None) -> bool:
 
 
 def can_dispatch(x: Tensor, lora_b: Tensor) -> bool:
-    """grouped_mm wants rows of whole 16 bytes, in d_in, r and d_out, and no more than single precision."""
-    sizes = (x.shape[-1], *lora_b.shape[1:])
-    each = 2 if torch.is_autocast_enabled(x.device.type) else lora_b.element_size()
-    return lora_b.dtype != torch.float64 and all(size * each % 16 == 0 for size in sizes)
+    """grouped_mm wants rows of whole 16 bytes, in d_in, r and d_out, and knows no float64."""
+    sizes, dtype = (x.shape[-1], *lora_b.shape[1:]), _compute_dtype(x, lora_b)
+    return dtype != torch.float64 and all(size * dtype.itemsize % 16 == 0 for size in sizes)
+
+
+def _compute_dtype(x: Tensor, lora_b: Tensor) -> torch.dtype:
+    # Autocast does not know grouped_mm.
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else lora_b.dtype

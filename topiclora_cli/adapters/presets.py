@@ -10,7 +10,7 @@ from torch import nn
 
 from topiclora_cli.adapters.targets import resolve_targets
 from topiclora_cli.adapters.topiclora import TopicLoraConfig
-from topiclora_cli.adapters.topiclora.scope import layer_index
+from topiclora_cli.adapters.topiclora.scope import count_layers
 
 # Rank of AdaLoRA before pruning, over the rank that it keeps: the ratio of peft's defaults, 12 to 8.
 ADALORA_SPARE = 1.5
@@ -52,11 +52,6 @@ def by_depth(numbers: Sequence[int] | None, layers: int) -> list[int] | None:
     if numbers is None:
         return None
     return [numbers[layer * len(numbers) // layers] for layer in range(layers)]
-
-
-def count_layers(model: nn.Module) -> int:
-    """Number of decoder layers, by the numbers in module names."""
-    return 1 + max((layer_index(name) or 0 for name, _ in model.named_modules()), default=0)
 
 
 def _xlora(settings: Mapping[str, Any], model: Any) -> PeftConfig:

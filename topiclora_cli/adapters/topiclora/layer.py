@@ -239,7 +239,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         lora_a, lora_b = self.topiclora_A[name], self.topiclora_B[name]
         if not can_dispatch(hidden, lora_b):
             raise TopicLoraError(
-                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes, and at most float32.",
+                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes, and no float64.",
                 "Use kernel: auto, or another r.",
             )
         plan = routing.plan

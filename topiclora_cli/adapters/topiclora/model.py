@@ -16,7 +16,14 @@ from topiclora_cli.adapters.prompt import PromptMean, PromptWatch, default_promp
 from topiclora_cli.adapters.routers import ROUTERS, Router, RouterSettings, TopicRouter
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer, TopicLoraLinear
-from topiclora_cli.adapters.topiclora.scope import RoutingGroup, in_feed_forward, layer_index, reading_order, scope_key
+from topiclora_cli.adapters.topiclora.scope import (
+    RoutingGroup,
+    count_layers,
+    in_feed_forward,
+    layer_index,
+    reading_order,
+    scope_key,
+)
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -30,7 +37,7 @@ class TopicLoraModel(BaseTuner):
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Adapt the targeted layers, then give each group of them its router."""
         config: TopicLoraConfig = self.peft_config[adapter_name]  # type: ignore[assignment]
-        layers = 1 + max((layer_index(name) or 0 for name, _ in model.named_modules()), default=0)
+        layers = count_layers(model)
         _check_per_layer(config, layers)
         if config.pools_prompt and getattr(getattr(model, "config", None), "is_encoder_decoder", False):
             raise TopicLoraError("Routing by prompt needs a decoder-only model.", "Use granularity: token.")

@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from topiclora_cli.errors import TopicLoraError
 
 SCOPES = ("linear", "group", "block", "layer")
@@ -59,6 +61,11 @@ def layer_index(name: str) -> int | None:
     """The number of the decoder layer that a module name belongs to, None outside of any."""
     match = re.search(r"(?:^|\.)(\d+)\.", name)
     return int(match.group(1)) if match else None
+
+
+def count_layers(model: nn.Module) -> int:
+    """Number of decoder layers, by the numbers in module names."""
+    return 1 + max((layer_index(name) or 0 for name, _ in model.named_modules()), default=0)
 
 
 def scope_key(name: str, scope: str) -> str:
