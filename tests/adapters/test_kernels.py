@@ -99,7 +99,7 @@ def test_equals_a_loop_over_experts(kernel, top_k, shared_a, bias, shape, dtype,
     x = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     naive = outcome(lambda x: loop(mixture, x), mixture, x)
     if kernel == "sparse" and dtype == torch.float64:
-        with pytest.raises(TopicLoraError, match="at most float32"):  # torch's grouped_mm has none
+        with pytest.raises(TopicLoraError, match="no float64"):  # torch's grouped_mm has none
             mixture(x)
         return
     mixture = mixture.to(dtype)
@@ -153,6 +153,27 @@ def test_float64_never_takes_the_sparse_way_by_itself():
     expected = layer("plain", **wide)(x.double())
     torch.testing.assert_close(mixture(x).double(), expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(layer("auto", **wide)(x.double()), expected, atol=1e-10, rtol=0)
+
+
+class Doubling(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_only_a_plain_frozen_linear_layer_is_fused():
+    x, lora_a = torch.randn(3, D_IN), torch.randn(E, R, D_IN)
+    assert can_fuse(x, lora_a, nn.Linear(D_IN, D_OUT).requires_grad_(False))
+    hooked = nn.Linear(D_IN, D_OUT).requires_grad_(False)
+    hooked.register_forward_hook(lambda module, args, output: output + 1)
+    others = {
+        "a subclass": Doubling(D_IN, D_OUT).requires_grad_(False),
+        "trained": nn.Linear(D_IN, D_OUT),
+        "trained bias": nn.Linear(D_IN, D_OUT),
+        "hooked": hooked,
+        "another precision": nn.Linear(D_IN, D_OUT, dtype=torch.bfloat16).requires_grad_(False),
+    }
+    others["trained bias"].weight.requires_grad_(False)
+    assert [name for name, base in others.items() if can_fuse(x, lora_a, base)] == []
 
 
 def test_the_fused_kernel_refuses_to_be_differentiated_twice():
