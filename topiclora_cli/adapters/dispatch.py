@@ -1,8 +1,10 @@
-"""Sparse mixtures: rows sorted by expert, then one grouped matmul per factor.
+"""Sparse mixtures: rows sorted by expert, then one multiplication per factor for all experts at once.
 
 The dense form multiplies by every expert and zeroes most of the result, which is the faster way while E*r is small.
-Beyond that the work should grow with the k active experts only: sort the (token, expert) pairs by expert, let
-`grouped_mm` multiply each run of rows with its expert's matrix, and add the results back to their tokens.
+Beyond that the work should grow with the k active experts only: sort the (token, expert) pairs by expert, multiply each
+run of rows with its expert's matrix, and add the results back to their tokens. On a CPU the runs are filled up to the
+length of the longest, with weight zero, since a batched product uses all cores; `grouped_mm` takes them as they are,
+which is the way on a GPU, and anywhere once a few experts take nearly all tokens.
 """
 
 from typing import NamedTuple
@@ -14,23 +16,54 @@ from torch import Tensor
 # Where sorting overtakes masking, in E*r. CPU: measured (make bench). CUDA: from the memory traffic of both forms.
 DENSE_UP_TO = {"cpu": 192, "cuda": 512}
 FEW_ROWS = 32  # below this the sort costs more than the idle experts
+MOST_FILLING = 3  # rows after filling up, over the (token, expert) pairs
 
 
 class Dispatch(NamedTuple):
-    """(token, expert) pairs in order of expert: token (T*k,), weight (T*k,), ends (E,) of each expert's run."""
+    """(token, expert) pairs in order of expert.
+
+    token (N,), weight (N,); ends (E,), where each expert's run ends; capacity, the length of every run where they are
+    filled up to the same, so that N = E * capacity, else None.
+    """
 
     token: Tensor
     weight: Tensor
     ends: Tensor
+    capacity: int | None
+
+    def product(self, rows: Tensor, matrices: Tensor) -> Tensor:
+        """Each run of rows (N, a) times its expert's matrix (E, a, b): (N, b)."""
+        if self.capacity is None:
+            return F.grouped_mm(rows, matrices, offs=self.ends)
+        return torch.bmm(rows.unflatten(0, (-1, self.capacity)), matrices).flatten(0, 1)
+
+    def outer(self, left: Tensor, right: Tensor) -> Tensor:
+        """left^T right of each run, rows (N, a) and (N, b): (E, a, b)."""
+        if self.capacity is None:
+            return F.grouped_mm(left.T, right, offs=self.ends)
+        left, right = (rows.unflatten(0, (-1, self.capacity)) for rows in (left, right))
+        return torch.bmm(left.transpose(1, 2), right)
 
 
-def dispatch(gates: Tensor, top_k: int) -> Dispatch:
-    """Sort the top_k experts of every row of gates (T, E) by expert."""
+def dispatch(gates: Tensor, top_k: int, *, even: bool) -> Dispatch:
+    """Sort the top_k experts of every row of gates (T, E) by expert; `even` asks for runs of one length."""
     values, experts = gates.topk(top_k, dim=-1)
     order = experts.flatten().argsort(stable=True)
     counts = torch.bincount(experts.flatten(), minlength=gates.shape[-1])
-    ends = counts.cumsum(0).to(torch.int32)
-    return Dispatch(order // top_k, values.flatten()[order], ends)
+    ends = counts.cumsum(0)
+    token, weight = order // top_k, values.flatten()[order]
+    capacity = int(counts.max()) if even else 0
+    if not even or len(counts) * capacity > MOST_FILLING * len(order):
+        return Dispatch(token, weight, ends.to(torch.int32), None)
+    within = torch.arange(len(order), device=gates.device) - (ends - counts).repeat_interleave(counts)
+    place = experts.flatten()[order] * capacity + within
+    size = len(counts) * capacity
+    return Dispatch(
+        token.new_zeros(size).index_copy(0, place, token),
+        weight.new_zeros(size).index_copy(0, place, weight),
+        ends.to(torch.int32),
+        capacity,
+    )
 
 
 def sparse_delta(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor) -> Tensor:
@@ -41,10 +74,10 @@ def sparse_delta(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor) -> T
     dtype = _compute_dtype(x, lora_b)
     x, lora_a, lora_b = x.to(dtype), lora_a.to(dtype), lora_b.to(dtype)
     if lora_a.shape[0] == 1:
-        hidden = F.linear(x, lora_a[0])[plan.token]
+        hidden = F.linear(x, lora_a[0]).index_select(0, plan.token)
     else:
-        hidden = F.grouped_mm(x[plan.token], lora_a.transpose(1, 2), offs=plan.ends)
-    out = F.grouped_mm(hidden * plan.weight.to(hidden.dtype).unsqueeze(-1), lora_b, offs=plan.ends)
+        hidden = plan.product(x.index_select(0, plan.token), lora_a.transpose(1, 2))
+    out = plan.product(hidden * plan.weight.to(hidden.dtype).unsqueeze(-1), lora_b)
     return out.new_zeros(len(x), out.shape[-1]).index_add_(0, plan.token, out)
 
 

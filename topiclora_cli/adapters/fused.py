@@ -56,27 +56,28 @@ class _SortedMixture(torch.autograd.Function):
         lora_b: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        token: Tensor,
-        ends: Tensor,
+        plan: Dispatch,
     ) -> Tensor:
         out = F.linear(rows, weight, bias)
         if lora_a.shape[0] == 1:
-            hidden = F.linear(rows, lora_a[0]).index_select(0, token)  # (T*k, r)
+            hidden = F.linear(rows, lora_a[0]).index_select(0, plan.token)  # (N, r)
         else:
-            hidden = F.grouped_mm(rows.index_select(0, token), lora_a.transpose(1, 2), offs=ends)
+            hidden = plan.product(rows.index_select(0, plan.token), lora_a.transpose(1, 2))
         weighted = hidden * weights.to(hidden.dtype).unsqueeze(-1)
-        out.index_add_(0, token, F.grouped_mm(weighted, lora_b, offs=ends))
-        ctx.save_for_backward(rows, weights, hidden, lora_a, lora_b, weight, token, ends)
+        out.index_add_(0, plan.token, plan.product(weighted, lora_b))
+        ctx.save_for_backward(rows, weights, hidden, lora_a, lora_b, weight, plan.token, plan.ends)
+        ctx.capacity = plan.capacity
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, weights, hidden, lora_a, lora_b, weight, token, ends = ctx.saved_tensors
+        plan = Dispatch(token, weights, ends, ctx.capacity)
         scale = weights.to(rows.dtype).unsqueeze(-1)
-        grads = grad.index_select(0, token)  # (T*k, d_out)
-        grad_b = F.grouped_mm((hidden * scale).T, grads, offs=ends)
-        grad_weighted = F.grouped_mm(grads, lora_b.transpose(1, 2), offs=ends)  # (T*k, r)
+        grads = grad.index_select(0, token)  # (N, d_out)
+        grad_b = plan.outer(hidden * scale, grads)
+        grad_weighted = plan.product(grads, lora_b.transpose(1, 2))  # (N, r)
         grad_weights = (grad_weighted * hidden).sum(-1, dtype=weights.dtype)
         grad_hidden = grad_weighted.mul_(scale)
         grad_x = grad @ weight if ctx.needs_input_grad[0] else None
@@ -86,10 +87,10 @@ class _SortedMixture(torch.autograd.Function):
             if grad_x is not None:
                 grad_x.addmm_(by_token, lora_a[0])
         else:
-            grad_a = F.grouped_mm(grad_hidden.T, rows.index_select(0, token), offs=ends)
+            grad_a = plan.outer(grad_hidden, rows.index_select(0, token))
             if grad_x is not None:
-                grad_x.index_add_(0, token, F.grouped_mm(grad_hidden, lora_a, offs=ends))
-        return grad_x, grad_weights, grad_a, grad_b, None, None, None, None
+                grad_x.index_add_(0, token, plan.product(grad_hidden, lora_a))
+        return grad_x, grad_weights, grad_a, grad_b, None, None, None
 
 
 def fused_mixture(x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, base: nn.Linear) -> Tensor:
@@ -103,7 +104,7 @@ def fused_mixture(x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, base
 
 def fused_sorted_mixture(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor, base: nn.Linear) -> Tensor:
     """`fused_mixture` over the (token, expert) pairs of a plan, whose weights carry the LoRA scaling."""
-    return _apply(_SortedMixture, x, plan.weight, lora_a, lora_b, base, plan.token, plan.ends)
+    return _apply(_SortedMixture, x, plan.weight, lora_a, lora_b, base, plan)
 
 
 def can_fuse(x: Tensor, lora_a: Tensor, base: nn.Module) -> bool:
@@ -121,7 +122,7 @@ def can_fuse(x: Tensor, lora_a: Tensor, base: nn.Module) -> bool:
 
 
 def _apply(
-    function: Any, x: Tensor, weights: Tensor, lora_a: Tensor, lora_b: Tensor, base: nn.Linear, *plan: Tensor
+    function: Any, x: Tensor, weights: Tensor, lora_a: Tensor, lora_b: Tensor, base: nn.Linear, *plan: Dispatch
 ) -> Tensor:
     # Reshaping stands outside the function: a view made inside could not be changed in place by the model around it.
     device = x.device.type

@@ -37,7 +37,7 @@ class Routing:
     @cached_property
     def plan(self) -> Dispatch:
         """The active experts sorted, made once for all the layers that share the decision."""
-        return dispatch(self.scaled.flatten(0, -2), self.k)
+        return dispatch(self.scaled.flatten(0, -2), self.k, even=self.gates.device.type == "cpu")
 
     @property
     def chosen(self) -> tuple[Tensor, Tensor]:
