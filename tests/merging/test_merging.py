@@ -6,7 +6,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from topiclora_cli.adapters import TopicLoraConfig
-from topiclora_cli.adapters.topiclora.layer import Routing, TopicLoraLayer
+from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer
+from topiclora_cli.adapters.topiclora.routing import Routing
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.merging.collapse import collapse_to_lora
 from topiclora_cli.merging.gap import measure_gap

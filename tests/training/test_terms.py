@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from tests.conftest import write_tiny_recipe
-from topiclora_cli.adapters.record import RoutingRecord
+from topiclora_cli.adapters import TopicLoraConfig
+from topiclora_cli.adapters.record import RoutingRecord, record_routing
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models import BaseModel
 from topiclora_cli.recipe import load_recipe
@@ -181,3 +183,29 @@ def test_layers_of_different_sizes_train_where_the_prior_fits_the_aligned_ones(t
     assert {"loss_kl", "loss_balance", "loss_contrast"} <= set(rows[0])
     with pytest.raises(TopicLoraError, match=r"over 4 experts, but the router of model\.layers\.0\."):
         train("loss.kl_layers=all", router="linear", experts_by_depth=[2, 4])
+
+
+def test_layers_that_read_their_tokens_in_one_row_still_have_losses(tiny_model_dir):
+    model = Qwen2MoeForCausalLM(
+        Qwen2MoeConfig(
+            vocab_size=32,
+            hidden_size=16,
+            intermediate_size=16,
+            moe_intermediate_size=8,
+            shared_expert_intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            num_experts=4,
+            num_experts_per_tok=2,
+        )
+    )
+    routed = get_peft_model(model, TopicLoraConfig(r=2, num_experts=4, target_modules="all-linear", router="linear"))
+    mask = torch.ones(2, 3)
+    with record_routing() as record:
+        routed(input_ids=torch.randint(0, 32, (2, 3)))
+    assert any(logits.shape[:-1] != mask.shape for logits in record.logits.values())
+    record.arrange(mask.shape)
+    section = LossSection(z_weight=1.0, balance_weight=1.0, kl_weight=0.0)
+    losses = loss_terms(Step(record, routed, section, 0.0, mask, mask))
+    assert set(losses) == {"z", "balance"}

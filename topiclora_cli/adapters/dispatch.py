@@ -35,14 +35,16 @@ class Dispatch(NamedTuple):
         """Each run of rows (N, a) times its expert's matrix (E, a, b): (N, b)."""
         if self.capacity is None:
             return F.grouped_mm(rows, matrices, offs=self.ends)
-        return torch.bmm(rows.unflatten(0, (-1, self.capacity)), matrices).flatten(0, 1)
+        return torch.bmm(self._runs(rows), matrices).flatten(0, 1)
 
     def outer(self, left: Tensor, right: Tensor) -> Tensor:
         """left^T right of each run, rows (N, a) and (N, b): (E, a, b)."""
         if self.capacity is None:
             return F.grouped_mm(left.T, right, offs=self.ends)
-        left, right = (rows.unflatten(0, (-1, self.capacity)) for rows in (left, right))
-        return torch.bmm(left.transpose(1, 2), right)
+        return torch.bmm(self._runs(left).transpose(1, 2), self._runs(right))
+
+    def _runs(self, rows: Tensor) -> Tensor:
+        return rows.view(len(self.ends), self.capacity or 0, rows.shape[-1])
 
 
 def dispatch(gates: Tensor, top_k: int, *, even: bool) -> Dispatch:

@@ -30,7 +30,7 @@ def observe_gates(
         inputs = {key: value for key, value in batch.items() if key != "token_mask"}
         with record_routing() as record, autocast(bfloat16, mask.device):
             model(**inputs)
+        record.arrange(mask.shape)
         for name, gates in record.gates.items():
-            by_token = gates.float().reshape(*mask.shape, -1)  # some layers read their tokens in one row after another
-            collected.setdefault(name, []).append(torch.einsum("bse,bs->be", by_token, weights))
+            collected.setdefault(name, []).append(torch.einsum("bse,bs->be", gates.float(), weights))
     return {name: torch.cat(parts) for name, parts in collected.items()}

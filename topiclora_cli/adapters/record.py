@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -20,6 +21,13 @@ class RoutingRecord:
     logits: dict[str, Tensor] = field(default_factory=dict)
     gates: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
+
+    def arrange(self, shape: torch.Size) -> None:
+        """Give logits and gates the batch's shape (B, S, E): some layers read their tokens in one row after another."""
+        for tensors in (self.logits, self.gates):
+            for name, tensor in tensors.items():
+                if tensor.shape[:-1] != shape:
+                    tensors[name] = tensor.reshape(*shape, -1)
 
 
 _recording: list[RoutingRecord] = []

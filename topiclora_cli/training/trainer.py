@@ -67,6 +67,7 @@ class DualLossTrainer(Trainer):
         language_modelling = loss.detach()
         if record.logits:
             _refuse_hidden_gradients(model, record)
+            record.arrange(prompt_mask.shape)
             step = Step(
                 record=record,
                 model=self._trained,

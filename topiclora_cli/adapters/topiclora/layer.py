@@ -1,8 +1,6 @@
 """A linear layer with E LoRA experts beside it, and the router that it owns or shares."""
 
 import math
-from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,52 +8,17 @@ import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.dispatch import Dispatch, can_dispatch, dispatch, prefers_sparse, sparse_delta
+from topiclora_cli.adapters.dispatch import can_dispatch, prefers_sparse, sparse_delta
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture
 from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
 from topiclora_cli.adapters.prompt import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
 from topiclora_cli.adapters.routers import Router
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
-from topiclora_cli.adapters.topiclora.scope import RoutingGroup, in_feed_forward, is_output
+from topiclora_cli.adapters.topiclora.routing import Routing, RoutingGroup
+from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output
 from topiclora_cli.adapters.weights import CheckedParameters, check_finite
 from topiclora_cli.errors import TopicLoraError
-
-
-@dataclass
-class Routing:
-    """One routing decision: gates (..., E) in float32, k at most of them above zero, and the LoRA scaling."""
-
-    gates: Tensor
-    k: int
-    scaling: float
-    scaled: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.scaled = self.gates if self.scaling == 1 else self.gates * self.scaling
-
-    @cached_property
-    def plan(self) -> Dispatch:
-        """The active experts sorted, made once for all the layers that share the decision."""
-        return dispatch(self.scaled.flatten(0, -2), self.k, even=self.gates.device.type == "cpu")
-
-    @property
-    def chosen(self) -> tuple[Tensor, Tensor]:
-        """Weights and indices of the k experts, (..., k) each."""
-        weights, indices = self.gates.topk(self.k, dim=-1)
-        return weights, indices
-
-    def fit(self, shape: torch.Size, name: str) -> "Routing":
-        """The same decision for a layer that reads the same tokens in another shape, rows flattened or with ones."""
-        seen = self.gates.shape[:-1]
-        if seen == shape:
-            return self
-        if [n for n in seen if n > 1] != [n for n in shape if n > 1] and shape != (seen.numel(),):
-            raise TopicLoraError(
-                f"{name} reads {tuple(shape)} rows, the layer whose router it shares {tuple(seen)}.",
-                "Use router_scope: linear for this model.",
-            )
-        return replace(self, gates=self.gates.reshape(*shape, -1))
 
 
 class TopicLoraLayer(BaseTunerLayer):
@@ -122,7 +85,7 @@ class TopicLoraLayer(BaseTunerLayer):
         """The decision for inputs x (..., d_in): made here, or taken from the group's first member."""
         group = self.topiclora_group[adapter_name]
         if adapter_name not in self.topiclora_router:
-            return group.take(self.name).fit(x.shape[:-1], self.name)  # type: ignore[no-any-return]
+            return group.take(self.name).fit(x.shape[:-1], self.name)
         config = self.topiclora_config[adapter_name]
         router = self.topiclora_router[adapter_name]
         source = F.linear(x, self.topiclora_A[adapter_name].flatten(0, 1)) if router.reads_rank_space else x

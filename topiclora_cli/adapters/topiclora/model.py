@@ -16,8 +16,8 @@ from topiclora_cli.adapters.prompt import PromptMean, PromptWatch, default_promp
 from topiclora_cli.adapters.routers import ROUTERS, Router, RouterSettings, TopicRouter
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer, TopicLoraLinear
+from topiclora_cli.adapters.topiclora.routing import RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import (
-    RoutingGroup,
     count_layers,
     in_feed_forward,
     layer_index,

@@ -7,11 +7,8 @@ and its parameters; the others take its decision during the same forward pass.
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
-
-from topiclora_cli.errors import TopicLoraError
 
 SCOPES = ("linear", "group", "block", "layer")
 # Each in the order in which its members run, whatever the order of their definition.
@@ -25,36 +22,6 @@ _SAME_INPUT = (
 )
 _OUTPUTS = {"o_proj", "out_proj", "c_proj", "dense", "down_proj", "dense_4h_to_h", "fc_out", "fc2", "wo", "w2"}
 _FEED_FORWARD = {"mlp", "ffn", "feed_forward", "shared_expert", "shared_experts"}
-
-
-class RoutingGroup:
-    """Hands one routing decision from the member that made it to the others of the same forward pass."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._routing: Any = None
-        self._left = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy of the model starts without the decision of a forward pass that ended half-way.
-        return {"size": self.size, "_routing": None, "_left": 0}
-
-    def put(self, routing: Any) -> None:
-        """Called by the owner of the router."""
-        self._left = self.size - 1
-        self._routing = routing if self._left else None
-
-    def take(self, name: str) -> Any:
-        """Called by the others; after the last of them nothing is held."""
-        if self._routing is None:
-            raise TopicLoraError(
-                f"{name} runs before the layer whose router it shares.", "Use router_scope: linear for this model."
-            )
-        routing = self._routing
-        self._left -= 1
-        if self._left <= 0:
-            self._routing = None
-        return routing
 
 
 def layer_index(name: str) -> int | None:

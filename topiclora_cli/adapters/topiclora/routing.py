@@ -1,0 +1,76 @@
+"""One routing decision, and how the layers that share a router hand it on."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from topiclora_cli.adapters.dispatch import Dispatch, dispatch
+from topiclora_cli.errors import TopicLoraError
+
+
+@dataclass
+class Routing:
+    """One routing decision: gates (..., E) in float32, k at most of them above zero, and the LoRA scaling."""
+
+    gates: Tensor
+    k: int
+    scaling: float
+    scaled: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scaled = self.gates if self.scaling == 1 else self.gates * self.scaling
+
+    @cached_property
+    def plan(self) -> Dispatch:
+        """The active experts sorted, made once for all the layers that share the decision."""
+        return dispatch(self.scaled.flatten(0, -2), self.k, even=self.gates.device.type == "cpu")
+
+    @property
+    def chosen(self) -> tuple[Tensor, Tensor]:
+        """Weights and indices of the k experts, (..., k) each."""
+        weights, indices = self.gates.topk(self.k, dim=-1)
+        return weights, indices
+
+    def fit(self, shape: torch.Size, name: str) -> "Routing":
+        """The same decision for a layer that reads the same tokens in another shape, rows flattened or with ones."""
+        seen = self.gates.shape[:-1]
+        if seen == shape:
+            return self
+        if [n for n in seen if n > 1] != [n for n in shape if n > 1] and shape != (seen.numel(),):
+            raise TopicLoraError(
+                f"{name} reads {tuple(shape)} rows, the layer whose router it shares {tuple(seen)}.",
+                "Use router_scope: linear for this model.",
+            )
+        return replace(self, gates=self.gates.reshape(*shape, -1))
+
+
+class RoutingGroup:
+    """Hands one routing decision from the member that made it to the others of the same forward pass."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._routing: Routing | None = None
+        self._left = 0
+
+    def __getstate__(self) -> dict[str, object]:
+        # A copy of the model starts without the decision of a forward pass that ended half-way.
+        return {"size": self.size, "_routing": None, "_left": 0}
+
+    def put(self, routing: Routing) -> None:
+        """Called by the owner of the router."""
+        self._left = self.size - 1
+        self._routing = routing if self._left else None
+
+    def take(self, name: str) -> Routing:
+        """Called by the others; after the last of them nothing is held."""
+        if self._routing is None:
+            raise TopicLoraError(
+                f"{name} runs before the layer whose router it shares.", "Use router_scope: linear for this model."
+            )
+        routing = self._routing
+        self._left -= 1
+        if self._left <= 0:
+            self._routing = None
+        return routing
