@@ -6,10 +6,9 @@ from peft import get_peft_model
 from torch import nn
 
 from topiclora_cli.adapters import TopicLoraConfig
-from topiclora_cli.adapters.dispatch import prefers_sparse
-from topiclora_cli.adapters.fused import can_fuse
+from topiclora_cli.adapters.dispatch import dispatch, prefers_sparse
+from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture
 from topiclora_cli.adapters.selection import select_experts
-from topiclora_cli.errors import TopicLoraError
 
 E, R, D_IN, D_OUT = 5, 4, 12, 8
 KERNELS = ["plain", "dense", "sparse"]
@@ -98,10 +97,6 @@ def test_equals_a_loop_over_experts(kernel, top_k, shared_a, bias, shape, dtype,
     mixture = layer(kernel, top_k=top_k, shared_a=shared_a, bias=bias)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     naive = outcome(lambda x: loop(mixture, x), mixture, x)
-    if kernel == "sparse" and dtype == torch.float64:
-        with pytest.raises(TopicLoraError, match="no float64"):  # torch's grouped_mm has none
-            mixture(x)
-        return
     mixture = mixture.to(dtype)
     assert can_fuse(x.to(dtype), mixture.topiclora_A["default"], mixture.base_layer)
     assert_near(outcome(mixture, mixture, x.to(dtype)), naive, tolerance)
@@ -145,7 +140,7 @@ def test_under_autocast_each_kernel_is_near_the_plain_one(kernel, shared_a, dtyp
     assert_near(results[1], results[0], 0.03)
 
 
-def test_float64_never_takes_the_sparse_way_by_itself():
+def test_wide_mixtures_take_the_sparse_way_by_themselves():
     wide = {"num_experts": 64, "top_k": 2, "size": 16}
     x = torch.randn(40, 16, generator=torch.Generator().manual_seed(3))
     mixture = layer("auto", **wide, dtype=torch.float32)
@@ -155,25 +150,31 @@ def test_float64_never_takes_the_sparse_way_by_itself():
     torch.testing.assert_close(layer("auto", **wide)(x.double()), expected, atol=1e-10, rtol=0)
 
 
-class Doubling(nn.Linear):
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
-def test_only_a_plain_frozen_linear_layer_is_fused():
-    x, lora_a = torch.randn(3, D_IN), torch.randn(E, R, D_IN)
-    assert can_fuse(x, lora_a, nn.Linear(D_IN, D_OUT).requires_grad_(False))
-    hooked = nn.Linear(D_IN, D_OUT).requires_grad_(False)
-    hooked.register_forward_hook(lambda module, args, output: output + 1)
-    others = {
-        "a subclass": Doubling(D_IN, D_OUT).requires_grad_(False),
-        "trained": nn.Linear(D_IN, D_OUT),
-        "trained bias": nn.Linear(D_IN, D_OUT),
-        "hooked": hooked,
-        "another precision": nn.Linear(D_IN, D_OUT, dtype=torch.bfloat16).requires_grad_(False),
-    }
-    others["trained bias"].weight.requires_grad_(False)
-    assert [name for name, base in others.items() if can_fuse(x, lora_a, base)] == []
+@pytest.mark.parametrize("lopsided", [False, True], ids=["spread", "lopsided"])
+@pytest.mark.parametrize("shared_a", [False, True], ids=["own-a", "shared-a"])
+@pytest.mark.parametrize("even", [False, True], ids=["grouped", "even-runs"])
+def test_sorted_runs_of_any_length_give_the_masked_result(even, shared_a, lopsided):
+    generator = torch.Generator().manual_seed(4)
+    experts, rank, size, tokens = 8, 4, 16, 64
+    base = nn.Linear(size, size).requires_grad_(False)
+    x = torch.randn(tokens, size, generator=generator)
+    lora_a = torch.randn(1 if shared_a else experts, rank, size, generator=generator)
+    lora_b = torch.randn(experts, rank, size, generator=generator)
+    logits = torch.randn(tokens, experts, generator=generator)
+    logits[:, :2] += 99 * lopsided
+    plan = dispatch(select_experts(logits, top_k=2), 2, even=even)
+    assert (plan.capacity is None) == (lopsided or not even)
+    results = []
+    for sort in (True, False):
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, logits, lora_a, lora_b)]
+        gates = select_experts(leaves[1], top_k=2)
+        if sort:
+            out = fused_sorted_mixture(leaves[0], dispatch(gates, 2, even=even), leaves[2], leaves[3], base)
+        else:
+            out = fused_mixture(leaves[0], lambda _, gates=gates: gates, leaves[2], leaves[3], base)
+        results.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
+    for ours, masked in zip(*results, strict=True):
+        assert (ours - masked).abs().max() <= 1e-5 * masked.abs().max()
 
 
 def test_the_fused_kernel_refuses_to_be_differentiated_twice():

@@ -22,6 +22,7 @@ from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.losses import switch_balance
 from topiclora_cli.training.step import Step, aligned_layers, spread_tokens
 from topiclora_cli.training.terms import loss_terms
+from topiclora_cli.training.trainer import refuse_hidden_gradients
 
 WEIGHTS = [name for name in LossSection.model_fields if name.endswith("_weight")]
 # What a term needs of the adapter, where the topic router with trained keys will not do.
@@ -209,3 +210,16 @@ def test_layers_that_read_their_tokens_in_one_row_still_have_losses(tiny_model_d
     section = LossSection(z_weight=1.0, balance_weight=1.0, kl_weight=0.0)
     losses = loss_terms(Step(record, routed, section, 0.0, mask, mask))
     assert set(losses) == {"z", "balance"}
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_reentrant_checkpointing_is_refused(reentrant, tiny_model):
+    config = TopicLoraConfig(r=2, num_experts=4, target_modules=["q_proj"])
+    model = get_peft_model(tiny_model, config).train()
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    with record_routing() as record:
+        model(input_ids=torch.tensor([[5, 9, 12]]))
+    expectation = pytest.raises(TopicLoraError, match="use_reentrant") if reentrant else nullcontext()
+    with expectation:
+        refuse_hidden_gradients(model, record)

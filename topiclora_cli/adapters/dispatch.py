@@ -55,7 +55,9 @@ def dispatch(gates: Tensor, top_k: int, *, even: bool) -> Dispatch:
     ends = counts.cumsum(0)
     token, weight = order // top_k, values.flatten()[order]
     capacity = int(counts.max()) if even else 0
-    if not even or len(counts) * capacity > MOST_FILLING * len(order):
+    # grouped_mm knows no float64, so there runs are filled up whatever it costs.
+    lopsided = len(counts) * capacity > MOST_FILLING * len(order) and gates.dtype != torch.float64
+    if not even or lopsided:
         return Dispatch(token, weight, ends.to(torch.int32), None)
     within = torch.arange(len(order), device=gates.device) - (ends - counts).repeat_interleave(counts)
     place = experts.flatten()[order] * capacity + within
@@ -94,9 +96,11 @@ def prefers_sparse(x: Tensor, lora_b: Tensor, top_k: int | None) -> bool:
 
 
 def can_dispatch(x: Tensor, lora_b: Tensor) -> bool:
-    """grouped_mm wants rows of whole 16 bytes, in d_in, r and d_out, and knows no float64."""
+    """grouped_mm wants rows of whole 16 bytes, in d_in, r and d_out, and knows no float64; a CPU can do without it."""
     sizes, dtype = (x.shape[-1], *lora_b.shape[1:]), _compute_dtype(x, lora_b)
-    return dtype != torch.float64 and all(size * dtype.itemsize % 16 == 0 for size in sizes)
+    if dtype == torch.float64:
+        return x.device.type == "cpu"
+    return all(size * dtype.itemsize % 16 == 0 for size in sizes)
 
 
 def _compute_dtype(x: Tensor, lora_b: Tensor) -> torch.dtype:

@@ -1,11 +1,13 @@
-"""The base linear and its mixture of experts as one autograd function: all experts masked, or the active ones sorted.
+"""The base linear and its mixture of experts, fused: all experts masked, or the active ones sorted.
 
-Plain autograd runs the adapter beside the base layer: it scales and adds a full-width delta forward, and sums two
-full-width gradients backward. Here the delta is accumulated straight into the base layer's output (`addmm_`), the
-input's gradient likewise, the scaling rides on the gates, and only x, A x and the gates are kept: the gated product and
-the sorted rows are cheap and made again. Same function, fewer passes over memory.
+Plain autograd runs the adapter beside the base layer: it scales and adds a full-width delta forward, and sums
+full-width gradients of base, experts and router backward. Here the delta is accumulated straight into the base layer's
+output (`addmm_`), the input's gradient likewise, the router's projection rides along with A, the scaling with the
+gates, and only x, A x and the gates are kept: the gated product and the sorted rows are cheap and made again. Same
+function, fewer passes over memory.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,35 +17,59 @@ from torch.autograd.function import once_differentiable
 
 from topiclora_cli.adapters.dispatch import Dispatch
 
+Gate = Callable[[Tensor | None], Tensor]  # the router's projection of x (..., n), if asked for, to gates (..., E)
 
-class _FusedMixture(torch.autograd.Function):
+
+class _Project(torch.autograd.Function):
+    """rows (T, d_in) -> rows A^T and rows R^T, and the rows again: what reads those hands its gradient back here."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, lora_a: Tensor, router: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        both = F.linear(rows, _stacked(lora_a, router))
+        ctx.save_for_backward(rows, lora_a, router)
+        if router is None:
+            return both, None, rows.view_as(rows)
+        # A copy, since a view would keep the projection's columns, too, until backward.
+        return both[:, : len(lora_a)].contiguous(), both[:, len(lora_a) :], rows.view_as(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_projected: Tensor | None, grad_rows: Tensor) -> tuple[Tensor | None, ...]:
+        rows, lora_a, router = ctx.saved_tensors
+        if router is not None:
+            grad = torch.cat([grad, grad_projected], 1)  # type: ignore[list-item]
+        # In place: the last output's only reader is _Accumulate, whose gradient nobody else holds.
+        grad_x = grad_rows.addmm_(grad, _stacked(lora_a, router)) if ctx.needs_input_grad[0] else None
+        grad_stacked = grad.T @ rows
+        return grad_x, grad_stacked[: len(lora_a)], None if router is None else grad_stacked[len(lora_a) :]
+
+
+class _Accumulate(torch.autograd.Function):
+    """Base layer plus gated experts: rows (T, d_in), hidden A x (T, E*r or r), gates (T, E) -> (T, d_out)."""
+
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, weight: Tensor, bias: Tensor | None
+        ctx: Any, rows: Tensor, hidden: Tensor, gates: Tensor, lora_b: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
         out = F.linear(rows, weight, bias)
-        hidden = F.linear(rows, lora_a.flatten(0, 1))  # (T, E*r), or (T, r) when A is shared
         out.addmm_(_gated(hidden, gates, lora_b.shape[1]), lora_b.flatten(0, 1))
-        ctx.save_for_backward(rows, gates, hidden, lora_a, lora_b, weight)
+        ctx.save_for_backward(hidden, gates, lora_b, weight)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, gates, hidden, lora_a, lora_b, weight = ctx.saved_tensors
+        hidden, gates, lora_b, weight = ctx.saved_tensors
         experts, rank, _ = lora_b.shape
         grad_b = (_gated(hidden, gates, rank).T @ grad).view_as(lora_b)
         grad_gated = (grad @ lora_b.flatten(0, 1).T).unflatten(-1, (experts, rank))
         grad_gates = None
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[2]:
             grad_gates = (grad_gated * hidden.unflatten(-1, (-1, rank))).sum(-1, dtype=gates.dtype)
-        grad_hidden = grad_gated.mul_(gates.to(rows.dtype).unsqueeze(-1))
-        grad_hidden = grad_hidden.sum(1) if lora_a.shape[0] < experts else grad_hidden.flatten(1)
-        grad_a = (grad_hidden.T @ rows).view_as(lora_a)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (grad @ weight).addmm_(grad_hidden, lora_a.flatten(0, 1))
-        return grad_x, grad_gates, grad_a, grad_b, None, None
+        grad_hidden = grad_gated.mul_(gates.to(hidden.dtype).unsqueeze(-1))
+        grad_hidden = grad_hidden.sum(1) if hidden.shape[1] == rank else grad_hidden.flatten(1)
+        grad_rows = grad @ weight if ctx.needs_input_grad[0] else None
+        return grad_rows, grad_hidden, grad_gates, grad_b, None, None
 
 
 class _SortedMixture(torch.autograd.Function):
@@ -93,18 +119,34 @@ class _SortedMixture(torch.autograd.Function):
         return grad_x, grad_weights, grad_a, grad_b, None, None, None
 
 
-def fused_mixture(x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, base: nn.Linear) -> Tensor:
+def fused_mixture(
+    x: Tensor, gate: Gate, lora_a: Tensor, lora_b: Tensor, base: nn.Linear, router: Tensor | None = None
+) -> Tensor:
     """W x + b + sum_e g_e B_e A_e x, shape (..., d_out), in autocast's precision where that is on.
 
-    x (..., d_in); gates (..., E), already multiplied by the LoRA scaling; lora_a (E or 1, r, d_in); lora_b
-    (E, r, d_out); the base's weight and bias get no gradient. Cannot be differentiated twice.
+    x (..., d_in); lora_a (E or 1, r, d_in); lora_b (E, r, d_out); router (n, d_in), or None; gate makes the gates
+    (..., E), multiplied by the LoRA scaling, from x's product with the router. The base's weight and bias get no
+    gradient. Cannot be differentiated twice.
     """
-    return _apply(_FusedMixture, x, gates.reshape(-1, gates.shape[-1]), lora_a, lora_b, base)
+    # Reshaping stands outside the functions: a view made inside could not be changed in place by the model around it.
+    rows, lora_a, lora_b, weight, bias, router = _cast(
+        x.reshape(-1, x.shape[-1]), lora_a.flatten(0, 1), lora_b, base.weight, base.bias, router
+    )
+    with torch.autocast(x.device.type, enabled=False):
+        hidden, projected, alias = _Project.apply(rows, lora_a, router)
+    gates = gate(None if projected is None else projected.unflatten(0, x.shape[:-1]))
+    with torch.autocast(x.device.type, enabled=False):
+        alias = alias if rows.requires_grad else rows
+        out = _Accumulate.apply(alias, hidden, gates.reshape(-1, gates.shape[-1]), lora_b, weight, bias)
+    return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
 
 def fused_sorted_mixture(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor, base: nn.Linear) -> Tensor:
     """`fused_mixture` over the (token, expert) pairs of a plan, whose weights carry the LoRA scaling."""
-    return _apply(_SortedMixture, x, plan.weight, lora_a, lora_b, base, plan)
+    rows, lora_a, lora_b, weight, bias = _cast(x.reshape(-1, x.shape[-1]), lora_a, lora_b, base.weight, base.bias)
+    with torch.autocast(x.device.type, enabled=False):
+        out = _SortedMixture.apply(rows, plan.weight, lora_a, lora_b, weight, bias, plan)
+    return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
 
 def can_fuse(x: Tensor, lora_a: Tensor, base: nn.Module) -> bool:
@@ -121,21 +163,18 @@ def can_fuse(x: Tensor, lora_a: Tensor, base: nn.Module) -> bool:
     return base.weight.is_floating_point() and (same or torch.is_autocast_enabled(x.device.type))
 
 
-def _apply(
-    function: Any, x: Tensor, weights: Tensor, lora_a: Tensor, lora_b: Tensor, base: nn.Linear, *plan: Dispatch
-) -> Tensor:
-    # Reshaping stands outside the function: a view made inside could not be changed in place by the model around it.
-    device = x.device.type
-    tensors = (x.reshape(-1, x.shape[-1]), lora_a, lora_b, base.weight, base.bias)
+def _cast(rows: Tensor, *others: Any) -> list[Any]:
+    # Casts stand outside the functions too, so that autograd returns each gradient in its tensor's own precision.
+    device = rows.device.type
     if not torch.is_autocast_enabled(device):
-        out = function.apply(tensors[0], weights, *tensors[1:], *plan)
-    else:
-        # So do the casts, so that autograd returns each gradient in its tensor's own precision.
-        dtype = torch.get_autocast_dtype(device)
-        cast = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
-        with torch.autocast(device, enabled=False):
-            out = function.apply(cast[0], weights, *cast[1:], *plan)
-    return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
+        return [rows, *others]
+    dtype = torch.get_autocast_dtype(device)
+    return [None if tensor is None else tensor.to(dtype) for tensor in (rows, *others)]
+
+
+def _stacked(lora_a: Tensor, router: Tensor | None) -> Tensor:
+    # Made again for backward: kept, it would be one more copy of A.
+    return lora_a if router is None else torch.cat([lora_a, router])
 
 
 def _gated(hidden: Tensor, gates: Tensor, rank: int) -> Tensor:

@@ -45,8 +45,12 @@ class Router(CheckedModule):
         super().__init__()
         self.settings = settings
 
-    def scores(self, x: Tensor) -> Tensor:
-        """Raw scores, what prompt routing averages."""
+    def projection(self) -> Tensor | None:
+        """Weight (n, d_in) of all that the router needs of x, so that a fused kernel can apply it; None without one."""
+        return None
+
+    def read(self, projected: Tensor) -> Tensor:
+        """Raw scores from x's projection (..., n), or from x itself for a router without one."""
         raise NotImplementedError
 
     def tempered(self, logits: Tensor) -> Tensor:
@@ -58,7 +62,12 @@ class Router(CheckedModule):
         return scores, select_experts(scores, top_k=self.settings.top_k, top_p=self.settings.top_p)
 
     def forward(self, x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
-        scores = precise(self.scores(x))
+        weight = self.projection()
+        return self.route(x if weight is None else _linear(x, weight), pool)
+
+    def route(self, projected: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
+        """`forward` from x's projection, where somebody else has multiplied."""
+        scores = precise(self.read(projected))
         return self.decide(pool(scores) if self.settings.per_prompt else scores)
 
 
@@ -69,8 +78,11 @@ class LinearRouter(Router):
         super().__init__(settings)
         self.weight = _normal(settings.num_experts, settings.in_features)
 
-    def scores(self, x: Tensor) -> Tensor:
-        return self.tempered(_linear(x, self.weight))
+    def projection(self) -> Tensor:
+        return self.weight
+
+    def read(self, projected: Tensor) -> Tensor:
+        return self.tempered(projected)
 
 
 class TopicRouter(Router):
@@ -96,9 +108,12 @@ class TopicRouter(Router):
         else:
             self.register_buffer("keys", keys.clone())
 
-    def scores(self, x: Tensor) -> Tensor:
+    def projection(self) -> Tensor:
         # Keys meet the weight, not the tokens: (E, d_k) @ (d_k, d_in) is small and saves a tensor per token.
-        return _linear(x, (self.keys @ self.weight) * self.scale) + self.bias
+        return (self.keys @ self.weight) * self.scale
+
+    def read(self, projected: Tensor) -> Tensor:
+        return projected + self.bias
 
 
 class CosineRouter(Router):
@@ -110,10 +125,10 @@ class CosineRouter(Router):
         super().__init__(settings)
         self.keys = nn.Parameter(torch.randn(settings.num_experts, settings.in_features))
 
-    def scores(self, x: Tensor) -> Tensor:
-        direction = F.normalize(precise(x), dim=-1)
+    def read(self, projected: Tensor) -> Tensor:
+        direction = F.normalize(precise(projected), dim=-1)
         keys = F.normalize(self.keys.to(direction.dtype), dim=-1)
-        return precise(F.linear(direction, keys)) / self.settings.temperature
+        return self.tempered(precise(F.linear(direction, keys)))
 
 
 class ThresholdRouter(Router):
@@ -125,9 +140,11 @@ class ThresholdRouter(Router):
         self.threshold_weight = _normal(1, settings.in_features)
         self.threshold_bias = nn.Parameter(torch.zeros(1))
 
-    def scores(self, x: Tensor) -> Tensor:
-        threshold = _linear(x, self.threshold_weight) + self.threshold_bias
-        return torch.cat([self.tempered(_linear(x, self.weight)), threshold], -1)
+    def projection(self) -> Tensor:
+        return torch.cat([self.weight, self.threshold_weight])
+
+    def read(self, projected: Tensor) -> Tensor:
+        return torch.cat([self.tempered(projected[..., :-1]), projected[..., -1:] + self.threshold_bias], -1)
 
     def decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         logits, threshold = scores[..., :-1], scores[..., -1:]
@@ -149,10 +166,13 @@ class SparsegenRouter(Router):
         self.out_weight = nn.Parameter(torch.zeros(1, settings.width))
         self.out_bias = nn.Parameter(torch.full((1,), 0.5413))  # softplus gives 1: lambda starts at 0, a sparsemax
 
-    def scores(self, x: Tensor) -> Tensor:
-        hidden = F.gelu(_linear(x, self.hidden_weight) + self.hidden_bias)
-        sharpness = _linear(hidden, self.out_weight) + self.out_bias
-        return torch.cat([self.tempered(_linear(x, self.weight)), sharpness], -1)
+    def projection(self) -> Tensor:
+        return torch.cat([self.weight, self.hidden_weight])
+
+    def read(self, projected: Tensor) -> Tensor:
+        logits, hidden = projected.split([self.settings.num_experts, self.settings.width], -1)
+        sharpness = _linear(F.gelu(hidden + self.hidden_bias), self.out_weight) + self.out_bias
+        return torch.cat([self.tempered(logits), sharpness], -1)
 
     def decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         logits, sharpness = scores[..., :-1], scores[..., -1:]
@@ -172,8 +192,12 @@ class HierarchicalRouter(Router):
         self.task_weight = _normal(settings.num_experts, settings.in_features)
         self.alpha = nn.Parameter(torch.tensor(4.0 * settings.depth - 2.0))
 
-    def forward(self, x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
-        token, task = _linear(x, self.token_weight), pool(_linear(x, self.task_weight))
+    def projection(self) -> Tensor:
+        return torch.cat([self.token_weight, self.task_weight])
+
+    def route(self, projected: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
+        token, task = projected.chunk(2, -1)
+        task = pool(task)
         share = self.alpha.sigmoid()
         return self.decide(((1 - share) * token.softmax(-1) + share * task.softmax(-1)).log())
 
@@ -194,19 +218,22 @@ class GraphRouter(Router):
         self.out_weight = nn.Parameter(torch.randn(settings.width) / settings.width**0.5)
         self.register_buffer("adjacency", random_expert_graph(settings.num_experts, density=0.1))
 
-    def scores(self, x: Tensor) -> Tensor:
-        token = _linear(x, self.token_weight)  # (..., width)
-        adjacency = self.adjacency.to(token.dtype)
-        mixed = adjacency[:, :-1] @ self.experts.to(token.dtype)  # what each node, the token last, hears from experts
-        nodes = F.relu(mixed + token.unsqueeze(-2) * adjacency[:, -1:])  # (..., E + 1, width)
-        return (nodes @ self.out_weight.to(token.dtype)) @ adjacency[:-1].T / self.settings.temperature
+    def projection(self) -> Tensor:
+        return self.token_weight
+
+    def read(self, projected: Tensor) -> Tensor:
+        dtype = projected.dtype
+        adjacency = self.adjacency.to(dtype)
+        mixed = adjacency[:, :-1] @ self.experts.to(dtype)  # what each node, the token last, hears from the experts
+        nodes = F.relu(mixed + projected.unsqueeze(-2) * adjacency[:, -1:])  # (..., E + 1, width)
+        return self.tempered((nodes @ self.out_weight.to(dtype)) @ adjacency[:-1].T)
 
 
 class UniformRouter(Router):
     """Every expert with weight 1/E: the control without routing. With one expert, a plain LoRA."""
 
-    def scores(self, x: Tensor) -> Tensor:
-        return x.new_zeros(*x.shape[:-1], self.settings.num_experts)
+    def read(self, projected: Tensor) -> Tensor:
+        return projected.new_zeros(*projected.shape[:-1], self.settings.num_experts)
 
 
 class StaticRouter(Router):
@@ -216,8 +243,8 @@ class StaticRouter(Router):
         super().__init__(settings)
         self.logits = nn.Parameter(torch.zeros(settings.num_experts))
 
-    def scores(self, x: Tensor) -> Tensor:
-        return self.tempered(precise(self.logits)).expand(*x.shape[:-1], -1)
+    def read(self, projected: Tensor) -> Tensor:
+        return self.tempered(precise(self.logits)).expand(*projected.shape[:-1], -1)
 
 
 ROUTERS: dict[str, type[Router]] = {

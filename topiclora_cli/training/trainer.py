@@ -66,7 +66,7 @@ class DualLossTrainer(Trainer):
             )
         language_modelling = loss.detach()
         if record.logits:
-            _refuse_hidden_gradients(model, record)
+            refuse_hidden_gradients(model, record)
             record.arrange(prompt_mask.shape)
             step = Step(
                 record=record,
@@ -147,7 +147,8 @@ def _kind(name: str) -> str:
     return "b" if any(part in name for part in _B_PARAMETERS) else "a"
 
 
-def _refuse_hidden_gradients(model: nn.Module, record: RoutingRecord) -> None:
+def refuse_hidden_gradients(model: nn.Module, record: RoutingRecord) -> None:
+    """Raises TopicLoraError where routers train but what was recorded of them carries no gradient."""
     routers = any("topiclora_router" in name and p.requires_grad for name, p in model.named_parameters())
     if model.training and routers and not any(logits.requires_grad for logits in record.logits.values()):
         raise TopicLoraError(

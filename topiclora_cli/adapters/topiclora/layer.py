@@ -13,7 +13,7 @@ from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_m
 from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
 from topiclora_cli.adapters.prompt import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
-from topiclora_cli.adapters.routers import Router
+from topiclora_cli.adapters.routers import Router, precise
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.routing import Routing, RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output
@@ -81,15 +81,22 @@ class TopicLoraLayer(BaseTunerLayer):
         trains = adapter_name in self.active_adapters and not self.topiclora_config[adapter_name].inference_mode
         router.requires_grad_(trains)
 
-    def route(self, adapter_name: str, x: Tensor) -> Routing:
-        """The decision for inputs x (..., d_in): made here, or taken from the group's first member."""
+    def route(self, adapter_name: str, x: Tensor, projected: Tensor | None = None) -> Routing:
+        """The decision for inputs x (..., d_in): made here, or taken from the group's first member.
+
+        projected: x times the router's projection, where that is known already.
+        """
         group = self.topiclora_group[adapter_name]
         if adapter_name not in self.topiclora_router:
             return group.take(self.name).fit(x.shape[:-1], self.name)
         config = self.topiclora_config[adapter_name]
-        router = self.topiclora_router[adapter_name]
-        source = F.linear(x, self.topiclora_A[adapter_name].flatten(0, 1)) if router.reads_rank_space else x
-        logits, gates = router(source, self.topiclora_prompt.get(adapter_name, _no_pooling))
+        router: Router = self.topiclora_router[adapter_name]  # type: ignore[assignment]
+        pool = self.topiclora_prompt.get(adapter_name, _no_pooling)
+        if projected is not None:
+            logits, gates = router.route(precise(projected), pool)
+        else:
+            source = F.linear(x, self.topiclora_A[adapter_name].flatten(0, 1)) if router.reads_rank_space else x
+            logits, gates = router(source, pool)
         if config.num_experts > 1:
             note_logits(self.name, logits)
         routing = Routing(gates, config.top_k or config.num_experts, config.scaling)
@@ -175,22 +182,34 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         role = self.mixing_role(name)
         if role == "in":
             return self._fan_in(name, x, hidden)
-        routing = self._routing(name, hidden)
         if role == "out":
-            return self._fan_out(name, x, hidden, routing)
+            return self._fan_out(name, x, hidden, self._routing(name, hidden))
         sparse = config.kernel == "sparse" and not torch.compiler.is_compiling()
         if sparse or (config.kernel == "auto" and prefers_sparse(hidden, lora_b, config.top_k)):
-            return self._sparse(name, x, hidden, routing)
+            return self._sparse(name, x, hidden, self._routing(name, hidden))
         if config.kernel != "plain" and not self._drops(name) and can_fuse(x, lora_a, self.base_layer):
-            return fused_mixture(x, routing.scaled, lora_a, lora_b, self.base_layer)  # type: ignore[arg-type]
+            return self._fused(name, x)
+        routing = self._routing(name, hidden)
         result = self.base_layer(x)
         return result + self._delta(name, hidden, routing).to(result.dtype)  # type: ignore[no-any-return]
+
+    def _fused(self, name: str, x: Tensor) -> Tensor:
+        owns = name in self.topiclora_router
+        router = self.topiclora_router[name].projection() if owns else None  # type: ignore[operator]
+        return fused_mixture(
+            x,
+            lambda projected: self._routing(name, x, projected).scaled,
+            self.topiclora_A[name],
+            self.topiclora_B[name],
+            self.base_layer,  # type: ignore[arg-type]
+            router,
+        )
 
     def _drops(self, name: str) -> bool:
         return self.training and self.topiclora_config[name].lora_dropout > 0
 
-    def _routing(self, name: str, hidden: Tensor) -> Routing:
-        routing = self.route(name, hidden)
+    def _routing(self, name: str, hidden: Tensor, projected: Tensor | None = None) -> Routing:
+        routing = self.route(name, hidden, projected)
         note_gates(self.name, routing.gates, hidden)
         return routing
 
@@ -202,7 +221,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         lora_a, lora_b = self.topiclora_A[name], self.topiclora_B[name]
         if not can_dispatch(hidden, lora_b):
             raise TopicLoraError(
-                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes, and no float64.",
+                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes.",
                 "Use kernel: auto, or another r.",
             )
         plan = routing.plan
