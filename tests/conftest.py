@@ -57,6 +57,16 @@ def tiny_model(tiny_model_dir):
     return AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
 
 
+def shaken(model, seed=0):
+    """A model whose adapter weights are random, so that it differs from its base; in evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model.eval()
+
+
 def write_tiny_recipe(folder: Path, model: Path) -> Path:
     """A recipe file that runs every stage on the tiny model in seconds."""
     recipe = {

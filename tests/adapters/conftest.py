@@ -1,10 +1,14 @@
 """Tiny random models of many families, and adapters upon them."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from peft import get_peft_model
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tests.conftest import shaken
 from topiclora_cli.adapters import TopicLoraConfig
 
 COMMON = {
@@ -67,16 +71,7 @@ def adapted():
     return adapt
 
 
-@pytest.fixture(scope="session")
-def shaken():
-    """A function that makes what is trainable random, so that an adapted model differs from its base."""
-
-    def shake(model, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-        return model
-
-    return shake
+@pytest.fixture(scope="session", name="shaken")
+def shaken_() -> Callable[..., nn.Module]:
+    """The function that makes what is trainable random."""
+    return shaken

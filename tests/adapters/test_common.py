@@ -5,6 +5,7 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from tests.conftest import shaken
 from topiclora_cli.adapters import TopicLoraConfig, prompt_tokens, record_routing
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
@@ -55,16 +56,6 @@ def make(settings, model=None, **changes):
     adapter = {"method": settings["preset"], "r": 2, "router_width": 6, "lora_dropout": 0.0}
     recipe = build_recipe({"name": "x", "model": {"name": "x"}, "adapter": adapter}, where="x")
     return solve(recipe.adapter, model)
-
-
-def shaken(model, seed=0):
-    """A model whose adapter weights are random, so that it differs from its base."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model.eval()
 
 
 def fresh(tiny_model_dir):

@@ -8,6 +8,7 @@ function, fewer passes over memory.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,42 +18,62 @@ from torch.autograd.function import once_differentiable
 
 from topiclora_cli.adapters.dispatch import Dispatch
 
+_NOTHING = nullcontext()
 Gate = Callable[[Tensor | None], Tensor]  # the router's projection of x (..., n), if asked for, to gates (..., E)
+
+
+class _FusedMixture(torch.autograd.Function):
+    """Where the gates are known: rows (T, d_in), gates (T, E), flat A (E*r or r, d_in) and B (E*r, d_out)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        out = F.linear(rows, weight, bias)
+        hidden = F.linear(rows, lora_a)
+        out.addmm_(_gated(hidden, gates, len(lora_b)), lora_b)
+        ctx.save_for_backward(rows, gates, hidden, lora_a, lora_b, weight)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, gates, hidden, lora_a, lora_b, weight = ctx.saved_tensors
+        grad_hidden, grad_gates, grad_b = _experts_backward(grad, hidden, gates, lora_b)
+        grad_x = (grad @ weight).addmm_(grad_hidden, lora_a) if ctx.needs_input_grad[0] else None
+        return grad_x, grad_gates, grad_hidden.T @ rows, grad_b, None, None
 
 
 class _Project(torch.autograd.Function):
     """rows (T, d_in) -> rows A^T and rows R^T, and the rows again: what reads those hands its gradient back here."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, lora_a: Tensor, router: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
-        both = F.linear(rows, _stacked(lora_a, router))
+    def forward(ctx: Any, rows: Tensor, lora_a: Tensor, router: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        both = F.linear(rows, torch.cat([lora_a, router]))
         ctx.save_for_backward(rows, lora_a, router)
-        if router is None:
-            return both, None, rows.view_as(rows)
         # A copy, since a view would keep the projection's columns, too, until backward.
         return both[:, : len(lora_a)].contiguous(), both[:, len(lora_a) :], rows.view_as(rows)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_projected: Tensor | None, grad_rows: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, grad_projected: Tensor, grad_rows: Tensor) -> tuple[Tensor | None, ...]:
         rows, lora_a, router = ctx.saved_tensors
-        if router is not None:
-            grad = torch.cat([grad, grad_projected], 1)  # type: ignore[list-item]
+        grad = torch.cat([grad, grad_projected], 1)
         # In place: the last output's only reader is _Accumulate, whose gradient nobody else holds.
-        grad_x = grad_rows.addmm_(grad, _stacked(lora_a, router)) if ctx.needs_input_grad[0] else None
+        grad_x = grad_rows.addmm_(grad, torch.cat([lora_a, router])) if ctx.needs_input_grad[0] else None
         grad_stacked = grad.T @ rows
-        return grad_x, grad_stacked[: len(lora_a)], None if router is None else grad_stacked[len(lora_a) :]
+        return grad_x, grad_stacked[: len(lora_a)], grad_stacked[len(lora_a) :]
 
 
 class _Accumulate(torch.autograd.Function):
-    """Base layer plus gated experts: rows (T, d_in), hidden A x (T, E*r or r), gates (T, E) -> (T, d_out)."""
+    """The rest of _FusedMixture, once the gates are made from the projection."""
 
     @staticmethod
     def forward(
         ctx: Any, rows: Tensor, hidden: Tensor, gates: Tensor, lora_b: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
         out = F.linear(rows, weight, bias)
-        out.addmm_(_gated(hidden, gates, lora_b.shape[1]), lora_b.flatten(0, 1))
+        out.addmm_(_gated(hidden, gates, len(lora_b)), lora_b)
         ctx.save_for_backward(hidden, gates, lora_b, weight)
         return out
 
@@ -60,14 +81,7 @@ class _Accumulate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, gates, lora_b, weight = ctx.saved_tensors
-        experts, rank, _ = lora_b.shape
-        grad_b = (_gated(hidden, gates, rank).T @ grad).view_as(lora_b)
-        grad_gated = (grad @ lora_b.flatten(0, 1).T).unflatten(-1, (experts, rank))
-        grad_gates = None
-        if ctx.needs_input_grad[2]:
-            grad_gates = (grad_gated * hidden.unflatten(-1, (-1, rank))).sum(-1, dtype=gates.dtype)
-        grad_hidden = grad_gated.mul_(gates.to(hidden.dtype).unsqueeze(-1))
-        grad_hidden = grad_hidden.sum(1) if hidden.shape[1] == rank else grad_hidden.flatten(1)
+        grad_hidden, grad_gates, grad_b = _experts_backward(grad, hidden, gates, lora_b)
         grad_rows = grad @ weight if ctx.needs_input_grad[0] else None
         return grad_rows, grad_hidden, grad_gates, grad_b, None, None
 
@@ -129,22 +143,27 @@ def fused_mixture(
     gradient. Cannot be differentiated twice.
     """
     # Reshaping stands outside the functions: a view made inside could not be changed in place by the model around it.
-    rows, lora_a, lora_b, weight, bias, router = _cast(
-        x.reshape(-1, x.shape[-1]), lora_a.flatten(0, 1), lora_b, base.weight, base.bias, router
+    rows, flat_a, flat_b, weight, bias, router = _cast(
+        x.reshape(-1, x.shape[-1]), lora_a.flatten(0, 1), lora_b.flatten(0, 1), base.weight, base.bias, router
     )
-    with torch.autocast(x.device.type, enabled=False):
-        hidden, projected, alias = _Project.apply(rows, lora_a, router)
-    gates = gate(None if projected is None else projected.unflatten(0, x.shape[:-1]))
-    with torch.autocast(x.device.type, enabled=False):
+    if router is None:
+        gates = gate(None)
+        with _no_autocast(x):
+            out = _FusedMixture.apply(rows, gates.reshape(-1, gates.shape[-1]), flat_a, flat_b, weight, bias)
+        return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
+    with _no_autocast(x):
+        hidden, projected, alias = _Project.apply(rows, flat_a, router)
+    gates = gate(projected.unflatten(0, x.shape[:-1]))
+    with _no_autocast(x):
         alias = alias if rows.requires_grad else rows
-        out = _Accumulate.apply(alias, hidden, gates.reshape(-1, gates.shape[-1]), lora_b, weight, bias)
+        out = _Accumulate.apply(alias, hidden, gates.reshape(-1, gates.shape[-1]), flat_b, weight, bias)
     return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
 
 def fused_sorted_mixture(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor, base: nn.Linear) -> Tensor:
     """`fused_mixture` over the (token, expert) pairs of a plan, whose weights carry the LoRA scaling."""
     rows, lora_a, lora_b, weight, bias = _cast(x.reshape(-1, x.shape[-1]), lora_a, lora_b, base.weight, base.bias)
-    with torch.autocast(x.device.type, enabled=False):
+    with _no_autocast(x):
         out = _SortedMixture.apply(rows, plan.weight, lora_a, lora_b, weight, bias, plan)
     return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
@@ -172,11 +191,23 @@ def _cast(rows: Tensor, *others: Any) -> list[Any]:
     return [None if tensor is None else tensor.to(dtype) for tensor in (rows, *others)]
 
 
-def _stacked(lora_a: Tensor, router: Tensor | None) -> Tensor:
-    # Made again for backward: kept, it would be one more copy of A.
-    return lora_a if router is None else torch.cat([lora_a, router])
+def _no_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    return torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled(x.device.type) else _NOTHING
 
 
-def _gated(hidden: Tensor, gates: Tensor, rank: int) -> Tensor:
-    grouped = hidden.unflatten(-1, (-1, rank))  # (T, E or 1, r)
-    return (grouped * gates.to(hidden.dtype).unsqueeze(-1)).flatten(1)
+def _gated(hidden: Tensor, gates: Tensor, width: int) -> Tensor:
+    """A x (T, E*r), or (T, r) for a shared A, times the gates (T, E): (T, width), width E*r."""
+    rank = width // gates.shape[1]
+    return (hidden.unflatten(-1, (-1, rank)) * gates.to(hidden.dtype).unsqueeze(-1)).flatten(1)
+
+
+def _experts_backward(grad: Tensor, hidden: Tensor, gates: Tensor, lora_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of A x, the gates and flat B from the output's gradient (T, d_out)."""
+    rank = len(lora_b) // gates.shape[1]
+    grouped, factors = hidden.unflatten(-1, (-1, rank)), gates.to(hidden.dtype).unsqueeze(-1)
+    grad_b = (grouped * factors).flatten(1).T @ grad
+    grad_gated = (grad @ lora_b.T).unflatten(-1, (-1, rank))  # (T, E, r)
+    grad_gates = (grad_gated * grouped).sum(-1, dtype=gates.dtype)
+    grad_hidden = grad_gated.mul_(factors)
+    shared = grouped.shape[1] < gates.shape[1]
+    return grad_hidden.sum(1) if shared else grad_hidden.flatten(1), grad_gates, grad_b
