@@ -40,7 +40,7 @@ def test_export_equals_the_mixture_when_its_gates_are_those(settings, tiny_model
     gates = torch.tensor([0.4, 0.3, 0.2, 0.1])
     layers = {m.name: m for m in model.modules() if hasattr(m, "topiclora_A")}
 
-    def fixed(layer, adapter, x):
+    def fixed(layer, adapter, x, projected=None):
         return Routing(gates.expand(*x.shape[:-1], 4), 4, layer.topiclora_config[adapter].scaling)
 
     monkeypatch.setattr(TopicLoraLayer, "route", fixed)
