@@ -29,11 +29,9 @@ class _FusedMixture(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        out = F.linear(rows, weight, bias)
         hidden = F.linear(rows, lora_a)
-        out.addmm_(_gated(hidden, gates, len(lora_b)), lora_b)
         ctx.save_for_backward(rows, gates, hidden, lora_a, lora_b, weight)
-        return out
+        return _accumulated(rows, hidden, gates, lora_b, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -72,10 +70,8 @@ class _Accumulate(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, hidden: Tensor, gates: Tensor, lora_b: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        out = F.linear(rows, weight, bias)
-        out.addmm_(_gated(hidden, gates, len(lora_b)), lora_b)
         ctx.save_for_backward(hidden, gates, lora_b, weight)
-        return out
+        return _accumulated(rows, hidden, gates, lora_b, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -146,6 +142,12 @@ def fused_mixture(
     rows, flat_a, flat_b, weight, bias, router = _cast(
         x.reshape(-1, x.shape[-1]), lora_a.flatten(0, 1), lora_b.flatten(0, 1), base.weight, base.bias, router
     )
+    if not torch.is_grad_enabled():
+        # Nothing to save: at one token a time, an autograd function's own cost would show.
+        gates = gate(None)
+        hidden = F.linear(rows, flat_a)
+        out = _accumulated(rows, hidden, gates.reshape(-1, gates.shape[-1]), flat_b, weight, bias)
+        return out.view(*x.shape[:-1], out.shape[-1])
     if router is None:
         gates = gate(None)
         with _no_autocast(x):
@@ -195,10 +197,12 @@ def _no_autocast(x: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled(x.device.type) else _NOTHING
 
 
-def _gated(hidden: Tensor, gates: Tensor, width: int) -> Tensor:
-    """A x (T, E*r), or (T, r) for a shared A, times the gates (T, E): (T, width), width E*r."""
-    rank = width // gates.shape[1]
-    return (hidden.unflatten(-1, (-1, rank)) * gates.to(hidden.dtype).unsqueeze(-1)).flatten(1)
+def _accumulated(
+    rows: Tensor, hidden: Tensor, gates: Tensor, lora_b: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    rank = len(lora_b) // gates.shape[1]
+    gated = hidden.unflatten(-1, (-1, rank)) * gates.to(hidden.dtype).unsqueeze(-1)  # (T, E, r)
+    return F.linear(rows, weight, bias).addmm_(gated.flatten(1), lora_b)
 
 
 def _experts_backward(grad: Tensor, hidden: Tensor, gates: Tensor, lora_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

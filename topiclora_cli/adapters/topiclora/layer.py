@@ -176,20 +176,20 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _single(self, x: Tensor, name: str) -> Tensor:
         """The usual case, one active adapter: by the kernel that fits."""
-        config = self.topiclora_config[name]
-        lora_a, lora_b = self.topiclora_A[name], self.topiclora_B[name]
+        config, role = self.topiclora_config[name], self.mixing_role(name)
+        sparse = config.kernel == "sparse" and not torch.compiler.is_compiling()
+        sparse = sparse or (config.kernel == "auto" and prefers_sparse(x, self.topiclora_B[name], config.top_k))
+        fuses = role is None and not sparse and config.kernel != "plain" and not self._drops(name)
+        if fuses and can_fuse(x, self.topiclora_A[name], self.base_layer):
+            return self._fused(name, x)
         hidden = self._adapter_input(name, x)
-        role = self.mixing_role(name)
         if role == "in":
             return self._fan_in(name, x, hidden)
-        if role == "out":
-            return self._fan_out(name, x, hidden, self._routing(name, hidden))
-        sparse = config.kernel == "sparse" and not torch.compiler.is_compiling()
-        if sparse or (config.kernel == "auto" and prefers_sparse(hidden, lora_b, config.top_k)):
-            return self._sparse(name, x, hidden, self._routing(name, hidden))
-        if config.kernel != "plain" and not self._drops(name) and can_fuse(x, lora_a, self.base_layer):
-            return self._fused(name, x)
         routing = self._routing(name, hidden)
+        if role == "out":
+            return self._fan_out(name, x, hidden, routing)
+        if sparse:
+            return self._sparse(name, x, hidden, routing)
         result = self.base_layer(x)
         return result + self._delta(name, hidden, routing).to(result.dtype)  # type: ignore[no-any-return]
 
