@@ -144,21 +144,20 @@ def fused_mixture(
     )
     if not torch.is_grad_enabled():
         # Nothing to save: at one token a time, an autograd function's own cost would show.
-        gates = gate(None)
+        gates = gate(None if router is None else F.linear(rows, router).view(*x.shape[:-1], len(router)))
         hidden = F.linear(rows, flat_a)
         out = _accumulated(rows, hidden, gates.reshape(-1, gates.shape[-1]), flat_b, weight, bias)
-        return out.view(*x.shape[:-1], out.shape[-1])
-    if router is None:
+    elif router is None:
         gates = gate(None)
         with _no_autocast(x):
             out = _FusedMixture.apply(rows, gates.reshape(-1, gates.shape[-1]), flat_a, flat_b, weight, bias)
-        return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
-    with _no_autocast(x):
-        hidden, projected, alias = _Project.apply(rows, flat_a, router)
-    gates = gate(projected.unflatten(0, x.shape[:-1]))
-    with _no_autocast(x):
-        alias = alias if rows.requires_grad else rows
-        out = _Accumulate.apply(alias, hidden, gates.reshape(-1, gates.shape[-1]), flat_b, weight, bias)
+    else:
+        with _no_autocast(x):
+            hidden, projected, alias = _Project.apply(rows, flat_a, router)
+        gates = gate(projected.view(*x.shape[:-1], len(router)))
+        with _no_autocast(x):
+            alias = alias if rows.requires_grad else rows
+            out = _Accumulate.apply(alias, hidden, gates.reshape(-1, gates.shape[-1]), flat_b, weight, bias)
     return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
 

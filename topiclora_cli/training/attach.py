@@ -3,13 +3,13 @@
 import dataclasses
 from typing import Any
 
-import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
 from topiclora_cli.adapters.counting import adapted_modules, count_parameters, parse_budget, rank_for_budget, rank_of
 from topiclora_cli.adapters.init_from import load_experts, read_loras
 from topiclora_cli.adapters.presets import make_config
+from topiclora_cli.adapters.targets import linear_layers
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models import BaseModel
 from topiclora_cli.progress import Progress
@@ -66,7 +66,7 @@ def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
     except ValueError as error:
         if "not found in the base model" not in str(error) and "No modules were targeted" not in str(error):
             raise
-        linears = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        linears = {name.rpartition(".")[2] for name in linear_layers(model)}
         raise TopicLoraError(
             f"adapter.target_modules {_plain(config.target_modules)} matches nothing in the model.",  # type: ignore[attr-defined]
             f"Its linear layers: {', '.join(sorted(linears))}.",

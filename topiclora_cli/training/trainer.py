@@ -149,8 +149,9 @@ def _kind(name: str) -> str:
 
 def refuse_hidden_gradients(model: nn.Module, record: RoutingRecord) -> None:
     """Raises TopicLoraError where routers train but what was recorded of them carries no gradient."""
-    routers = any("topiclora_router" in name and p.requires_grad for name, p in model.named_parameters())
-    if model.training and routers and not any(logits.requires_grad for logits in record.logits.values()):
+    if not model.training or any(logits.requires_grad for logits in record.logits.values()):
+        return
+    if any(_kind(name) == "router" and parameter.requires_grad for name, parameter in model.named_parameters()):
         raise TopicLoraError(
             "Gradient checkpointing with use_reentrant=True hides the routing from its losses.",
             "Use train.gradient_checkpointing, or pass use_reentrant=False.",
