@@ -10,18 +10,19 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "TopicLoraConfig": "topiclora_cli.adapters",
+    "PerftConfig": "topiclora_cli.adapters",
     "TopicGraph": "topiclora_cli.topics.store",
     "Recipe": "topiclora_cli.recipe",
     "RunDir": "topiclora_cli.rundir",
 }
 
 if TYPE_CHECKING:
-    from topiclora_cli.adapters import TopicLoraConfig
+    from topiclora_cli.adapters import PerftConfig, TopicLoraConfig
     from topiclora_cli.recipe import Recipe
     from topiclora_cli.rundir import RunDir
     from topiclora_cli.topics.store import TopicGraph
 
-__all__ = ["Recipe", "RunDir", "TopicGraph", "TopicLoraConfig", "__version__"]
+__all__ = ["PerftConfig", "Recipe", "RunDir", "TopicGraph", "TopicLoraConfig", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

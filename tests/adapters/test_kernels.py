@@ -162,14 +162,19 @@ def test_sorted_runs_of_any_length_give_the_masked_result(even, shared_a, lopsid
     lora_b = torch.randn(experts, rank, size, generator=generator)
     logits = torch.randn(tokens, experts, generator=generator)
     logits[:, :2] += 99 * lopsided
-    plan = dispatch(select_experts(logits, top_k=2), 2, even=even)
+
+    def sort(gates):
+        weights, chosen = gates.topk(2, dim=-1)
+        return dispatch(chosen, weights, experts, even=even)
+
+    plan = sort(select_experts(logits, top_k=2))
     assert (plan.capacity is None) == (lopsided or not even)
     results = []
-    for sort in (True, False):
+    for by_expert in (True, False):
         leaves = [tensor.clone().requires_grad_() for tensor in (x, logits, lora_a, lora_b)]
         gates = select_experts(leaves[1], top_k=2)
-        if sort:
-            out = fused_sorted_mixture(leaves[0], dispatch(gates, 2, even=even), leaves[2], leaves[3], base)
+        if by_expert:
+            out = fused_sorted_mixture(leaves[0], sort(gates), leaves[2], leaves[3], base)
         else:
             out = fused_mixture(leaves[0], lambda _, gates=gates: gates, leaves[2], leaves[3], base)
         results.append((out, *torch.autograd.grad(out.square().sum(), leaves)))

@@ -6,10 +6,20 @@ model = AutoModelForCausalLM.from_pretrained("runs/.../adapter")
 
 from topiclora_cli.adapters.card import push_to_hub
 from topiclora_cli.adapters.peft_type import register
+from topiclora_cli.adapters.perft import PerftConfig, PerftModel
 from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import record_routing
 from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraModel
 
 register("topiclora", TopicLoraConfig, TopicLoraModel)
+register("perft", PerftConfig, PerftModel)
 
-__all__ = ["TopicLoraConfig", "TopicLoraModel", "prompt_tokens", "push_to_hub", "record_routing"]
+__all__ = [
+    "PerftConfig",
+    "PerftModel",
+    "TopicLoraConfig",
+    "TopicLoraModel",
+    "prompt_tokens",
+    "push_to_hub",
+    "record_routing",
+]

@@ -1,6 +1,8 @@
 """The model card that travels with an adapter: what it is and how to load it."""
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,11 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 _TEMPLATE_MARK = "[More Information Needed]"  # what peft's form leaves for people to fill in
 TAGS = ("topiclora", "mixture-of-experts", "lora")
 
-_TEXT = """# Mixture of LoRA experts for {base}
+_TEXT = """# {title} for {base}
 
-A mixture of {experts} LoRA experts of rank {rank} with a `{router}` router ({choice}) on
-{link}, made with topiclora. It is a routed adapter: which experts act is decided
-{granularity} by the model itself, so it cannot be merged into the base weights without fixing the gates.
+{summary}
 {source}
+The base model is {link}, the adapter was made with topiclora.
 
 ## How to use it
 
@@ -25,8 +26,7 @@ from peft import AutoPeftModelForCausalLM
 model = AutoPeftModelForCausalLM.from_pretrained("path or hub id of this adapter")
 ```
 
-The import comes with the Python package `topiclora`. Tools that know only plain LoRA can serve an export with fixed
-gates (`topiclora merge`).
+The import comes with the Python package `topiclora`. {serving}
 
 ## Adapter
 
@@ -34,27 +34,33 @@ gates (`topiclora merge`).
 | --- | --- |
 {table}
 """
-_SHOWN = (
-    *("num_experts", "experts_per_layer", "r", "ranks_per_layer", "top_k", "top_p", "lora_alpha", "use_rslora"),
-    *("shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules", "target_modules"),
-    *("exclude_modules", "modules_to_save", "graph_sha256"),
-)
+_TOPICS = "\nIts router's keys come from a graph of topics, after the abstract of TopicLoRA (AAAI 2026).\n"
 
 
-def write_card(folder: Path, config: Any) -> None:
+@dataclass(frozen=True)
+class Card:
+    """What a method says of its adapters: a title, what they are, how else to serve them, the settings to show."""
+
+    title: str
+    summary: str
+    serving: str
+    shown: Sequence[str]
+
+
+def write_card(folder: Path, config: Any, card: Card) -> None:
     """Say in `folder`/README.md what the adapter is; a card that somebody has filled in is left alone."""
     path = folder / "README.md"
-    card = ModelCard.load(path) if path.is_file() else None
-    if card is not None and _TEMPLATE_MARK not in card.text:
+    before = ModelCard.load(path) if path.is_file() else None
+    if before is not None and _TEMPLATE_MARK not in before.text:
         return
-    data = card.data if card is not None else ModelCardData(library_name="peft")
+    data = before.data if before is not None else ModelCardData(library_name="peft")
     tags = {*(data.get("tags") or []), *TAGS}
     if _is_local(config.base_model_name_or_path):
         # A path means nothing to others, and a hub refuses it as a model's name.
         data["base_model"] = None
         tags = {tag for tag in tags if not tag.startswith("base_model:")}
     data["tags"] = sorted(tags)
-    made = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{card_text(config)}")
+    made = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{card_text(config, card)}")
     made.save(path)
 
 
@@ -70,24 +76,20 @@ def push_to_hub(model: Any, repo_id: str, *, private: bool | None = None, token:
         return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload adapter"))
 
 
-def card_text(config: Any) -> str:
-    """The card's body for a mixture's configuration."""
-    values = {name: getattr(config, name) for name in _SHOWN}
+def card_text(config: Any, card: Card) -> str:
+    """The card's body for a method's configuration."""
+    values = {name: getattr(config, name) for name in card.shown}
     rows = [f"| {name} | {_plain(value)} |" for name, value in values.items() if value not in (None, False)]
-    choice = f"top-{config.top_k}" if config.top_k else f"top-p {config.top_p}" if config.top_p else "all mixed"
     base = config.base_model_name_or_path or "its base model"
     local = _is_local(config.base_model_name_or_path)
     base = Path(base).name if local else base
-    reconstruction = "Its keys come from a graph of topics, after the abstract of TopicLoRA (AAAI 2026)."
     return _TEXT.format(
-        experts="-".join(map(str, dict.fromkeys(config.experts_per_layer or [config.num_experts]))),
-        rank="-".join(map(str, dict.fromkeys(config.ranks_per_layer or [config.r]))),
-        router=config.router,
-        choice=choice,
+        title=card.title,
         base=base,
+        summary=card.summary,
+        source=_TOPICS if config.graph_sha256 else "",
         link=base if local else f"[{base}](https://huggingface.co/{base})",
-        granularity="once per prompt" if config.granularity == "prompt" else "for every token",
-        source=reconstruction if config.graph_sha256 else "",
+        serving=card.serving,
         table="\n".join(rows),
     )
 

@@ -7,11 +7,13 @@ length of the longest, with weight zero, since a batched product uses all cores;
 which is the way on a GPU, and anywhere once a few experts take nearly all tokens.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Where sorting overtakes masking, in E*r. CPU: measured (make bench). CUDA: from the memory traffic of both forms.
 DENSE_UP_TO = {"cpu": 192, "cuda": 512}
@@ -47,19 +49,18 @@ class Dispatch(NamedTuple):
         return rows.view(len(self.ends), self.capacity or 0, rows.shape[-1])
 
 
-def dispatch(gates: Tensor, top_k: int, *, even: bool) -> Dispatch:
-    """Sort the top_k experts of every row of gates (T, E) by expert; `even` asks for runs of one length."""
-    values, experts = gates.topk(top_k, dim=-1)
+def dispatch(experts: Tensor, weights: Tensor, num_experts: int, *, even: bool) -> Dispatch:
+    """Sort the chosen experts and their weights (T, k) by expert; `even` asks for runs of one length."""
     order = experts.flatten().argsort(stable=True)
-    counts = torch.bincount(experts.flatten(), minlength=gates.shape[-1])
+    counts = torch.bincount(experts.flatten(), minlength=num_experts)
     ends = counts.cumsum(0)
-    token, weight = order // top_k, values.flatten()[order]
+    token, weight = order // experts.shape[-1], weights.flatten()[order]
     capacity = int(counts.max()) if even else 0
     # grouped_mm knows no float64, so there runs are filled up whatever it costs.
-    lopsided = len(counts) * capacity > MOST_FILLING * len(order) and gates.dtype != torch.float64
+    lopsided = len(counts) * capacity > MOST_FILLING * len(order) and weights.dtype != torch.float64
     if not even or lopsided:
         return Dispatch(token, weight, ends.to(torch.int32), None)
-    within = torch.arange(len(order), device=gates.device) - (ends - counts).repeat_interleave(counts)
+    within = torch.arange(len(order), device=weights.device) - (ends - counts).repeat_interleave(counts)
     place = experts.flatten()[order] * capacity + within
     size = len(counts) * capacity
     return Dispatch(
@@ -70,19 +71,60 @@ def dispatch(gates: Tensor, top_k: int, *, even: bool) -> Dispatch:
     )
 
 
-def sparse_delta(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor) -> Tensor:
-    """Sum over the active experts of g_e B_e A_e x, for rows x (T, d_in): (T, d_out).
+class _Down(torch.autograd.Function):
+    """rows (T, d_in) -> A_e x of every pair (N, r); the gathered rows are not kept but gathered again."""
 
-    lora_a (E or 1, r, d_in); lora_b (E, r, d_out); the plan's weights carry the LoRA scaling.
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, lora_a: Tensor, plan: Dispatch) -> Tensor:
+        ctx.save_for_backward(rows, lora_a, plan.token, plan.ends)
+        ctx.capacity = plan.capacity
+        return plan.product(rows.index_select(0, plan.token), lora_a.transpose(1, 2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, lora_a, token, ends = ctx.saved_tensors
+        plan = Dispatch(token, grad, ends, ctx.capacity)
+        grad_a = plan.outer(grad, rows.index_select(0, token))
+        grad_rows = None
+        if ctx.needs_input_grad[0]:
+            grad_rows = rows.new_zeros(rows.shape).index_add_(0, token, plan.product(grad, lora_a))
+        return grad_rows, grad_a, None
+
+
+class _Up(torch.autograd.Function):
+    """Pairs (N, r) -> the sum of B_e h over each row's pairs, (T, d_out)."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, lora_b: Tensor, plan: Dispatch, num_rows: int) -> Tensor:
+        ctx.save_for_backward(hidden, lora_b, plan.token, plan.ends)
+        ctx.capacity = plan.capacity
+        out = plan.product(hidden, lora_b)
+        return out.new_zeros(num_rows, out.shape[-1]).index_add_(0, plan.token, out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, lora_b, token, ends = ctx.saved_tensors
+        plan = Dispatch(token, hidden, ends, ctx.capacity)
+        grads = grad.index_select(0, token)
+        return plan.product(grads, lora_b.transpose(1, 2)), plan.outer(hidden, grads), None, None
+
+
+def sparse_delta(
+    x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor, activation: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Sum over the active experts of g_e B_e act(A_e x), for rows x (T, d_in): (T, d_out).
+
+    lora_a (E or 1, r, d_in); lora_b (E, r, d_out); the plan's weights carry the LoRA scaling. Keeps x and the pairs'
+    rank space for backward, nothing of full width for every pair.
     """
     dtype = _compute_dtype(x, lora_b)
     x, lora_a, lora_b = x.to(dtype), lora_a.to(dtype), lora_b.to(dtype)
-    if lora_a.shape[0] == 1:
-        hidden = F.linear(x, lora_a[0]).index_select(0, plan.token)
-    else:
-        hidden = plan.product(x.index_select(0, plan.token), lora_a.transpose(1, 2))
-    out = plan.product(hidden * plan.weight.to(hidden.dtype).unsqueeze(-1), lora_b)
-    return out.new_zeros(len(x), out.shape[-1]).index_add_(0, plan.token, out)
+    shared = lora_a.shape[0] == 1
+    hidden = F.linear(x, lora_a[0]).index_select(0, plan.token) if shared else _Down.apply(x, lora_a, plan)
+    hidden = hidden if activation is None else activation(hidden)
+    return _Up.apply(hidden * plan.weight.to(dtype).unsqueeze(-1), lora_b, plan, len(x))  # type: ignore[no-any-return]
 
 
 def prefers_sparse(x: Tensor, lora_b: Tensor, top_k: int | None) -> bool:

@@ -8,17 +8,22 @@ with the A_e stacked to (E*r, d_in) and the B_e, transposed, to (E*r, d_out). Th
 zeros in the gates. With one A shared by every expert (HydraLoRA, arXiv 2404.19245) the same line broadcasts.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def mixture_delta(x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
-    """Sum over experts of g_e B_e A_e x, shape (..., d_out).
+def mixture_delta(
+    x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, activation: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Sum over experts of g_e B_e act(A_e x), shape (..., d_out).
 
     x (..., d_in); gates (..., E), already multiplied by the LoRA scaling; lora_a (E, r, d_in), or (1, r, d_in) when
-    shared; lora_b (E, r, d_out).
+    shared; lora_b (E, r, d_out); activation is none for LoRA.
     """
-    gated = rank_space(x, lora_a) * gates.to(x.dtype).unsqueeze(-1)  # (..., E, r)
+    hidden = rank_space(x, lora_a)  # (..., E, r)
+    gated = (hidden if activation is None else activation(hidden)) * gates.to(hidden.dtype).unsqueeze(-1)
     return gated.flatten(-2) @ lora_b.flatten(0, 1).to(gated.dtype)
 
 

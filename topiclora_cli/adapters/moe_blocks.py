@@ -1,9 +1,12 @@
 """Finds the sparse-MoE blocks of transformers models by their shape, so that no class names are needed."""
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+
+from topiclora_cli.errors import TopicLoraError
 
 _ROUTER_NAMES = ("gate", "router", "shared_expert_gate")
 
@@ -35,3 +38,31 @@ def exclude_base_routers(config: Any, model: nn.Module) -> None:
         config.exclude_modules = f"(?:{config.exclude_modules})|{alternatives}"
     else:
         config.exclude_modules = set(config.exclude_modules or ()) | routers
+
+
+@dataclass(frozen=True)
+class MoeBlock:
+    """A sparse-MoE block by its name in the model, without peft's wrappers: N experts, of which top_k act per token."""
+
+    name: str
+    module: nn.Module
+    num_experts: int
+    top_k: int
+
+
+def require_moe_blocks(model: nn.Module) -> list[MoeBlock]:
+    found = []
+    for name, module in model.named_modules():
+        router = getattr(module, "gate", None) or getattr(module, "router", None)
+        if isinstance(getattr(module, "experts", None), nn.Module) and isinstance(router, nn.Module):
+            found.append(
+                MoeBlock(
+                    name.replace(".base_layer", ""),
+                    module,
+                    module.experts.num_experts,
+                    model.config.num_experts_per_tok,
+                )
+            )
+    if not found:
+        raise TopicLoraError("The model has no mixture-of-experts block.")
+    return found

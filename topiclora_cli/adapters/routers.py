@@ -45,6 +45,15 @@ class Router(CheckedModule):
         super().__init__()
         self.settings = settings
 
+    def settle(self, layer_name: str, device: torch.device) -> "Router":
+        """Move to a layer's device, unless still without values, and be named after it in errors.
+
+        The precision stays float32 whatever the base's is: routing is a choice, and rounding changes choices.
+        """
+        self.label = f"{layer_name}: router"
+        empty = device.type == "meta" or any(tensor.is_meta for tensor in self.state_dict().values())
+        return self if empty else self.to(device)
+
     def projection(self) -> Tensor | None:
         """Weight (n, d_in) of all that the router needs of x, so that a fused kernel can apply it; None without one."""
         return None

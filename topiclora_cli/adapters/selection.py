@@ -19,6 +19,12 @@ def select_experts(logits: Tensor, *, top_k: int | None = None, top_p: float | N
     return torch.zeros_like(logits).scatter(-1, indices, kept)
 
 
+def keep_top_k(probabilities: Tensor, top_k: int, *, renormalize: bool) -> tuple[Tensor, Tensor]:
+    """The top_k largest of probabilities (..., E) and their indices, (..., k) each; renormalised to sum to 1 or not."""
+    weights, experts = probabilities.topk(top_k, dim=-1)
+    return weights / weights.sum(-1, keepdim=True) if renormalize else weights, experts
+
+
 def threshold_experts(logits: Tensor, threshold: Tensor) -> Tensor:
     """Gates (..., E) in proportion to max(p - threshold, 0), threshold (..., 1) < 1/E (AdaMoLE, arXiv 2405.00361)."""
     excess = (logits.softmax(-1) - threshold).clamp_min(0)

@@ -3,6 +3,7 @@
 peft loads an adapter with `load_state_dict`, transformers by setting attributes, so both doors need a guard.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,23 @@ def check_finite(name: str, tensor: Tensor) -> None:
     """Raises TopicLoraError if an ordinary tensor with values holds NaN or infinity."""
     if type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta and not tensor.isfinite().all():
         raise TopicLoraError(f"{name} holds NaN or infinity.", "The adapter is damaged; train again.")
+
+
+def check_loaded(name: str, module: nn.Module, prefix: str, state_dict: Mapping[str, Tensor]) -> None:
+    """Raises TopicLoraError if what is about to be loaded into a layer's own tensors is damaged or of another size.
+
+    name: the layer in the model; prefix: how the layer's keys start in `state_dict`.
+    """
+    for key, tensor in (*module.named_parameters(), *module.named_buffers()):
+        loaded = state_dict.get(prefix + key)
+        if loaded is None or key.startswith("base_layer."):
+            continue
+        if loaded.shape != tensor.shape:
+            raise TopicLoraError(
+                f"{name}: {key} is {tuple(loaded.shape)} in the adapter but {tuple(tensor.shape)} here.",
+                "The adapter was trained on another base model.",
+            )
+        check_finite(f"{name}: {key}", loaded)
 
 
 class CheckedModule(nn.Module):

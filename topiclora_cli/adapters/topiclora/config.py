@@ -1,13 +1,13 @@
 """Configuration of the mixture-of-LoRA method, in peft's terms."""
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig
 
-from topiclora_cli.adapters.card import write_card
+from topiclora_cli.adapters.card import Card, write_card
+from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.peft_type import extend_peft_type
 from topiclora_cli.adapters.routers import ROUTERS
 from topiclora_cli.adapters.topiclora.scope import SCOPES
@@ -20,6 +20,11 @@ _CHOICES = {
     "mixing": ("linear", "ffn"),
     "kernel": ("auto", "plain", "dense", "sparse"),
 }
+_SHOWN = (
+    *("num_experts", "experts_per_layer", "r", "ranks_per_layer", "top_k", "top_p", "lora_alpha", "use_rslora"),
+    *("shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules", "target_modules"),
+    *("exclude_modules", "modules_to_save", "graph_sha256"),
+)
 
 
 @dataclass
@@ -110,11 +115,25 @@ class TopicLoraConfig(PeftConfig):
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Save as peft does, and have the model card beside it say what the adapter is."""
         super().save_pretrained(save_directory, **kwargs)
-        write_card(Path(save_directory), self)
+        write_card(Path(save_directory), self, self._card())
 
     def to_dict(self) -> dict[str, Any]:
         """The fields peft saves; the anchors live on in the routers' keys."""
         return {**super().to_dict(), "anchors": None}
+
+    def _card(self) -> Card:
+        experts = "-".join(map(str, dict.fromkeys(self.experts_per_layer or [self.num_experts])))
+        rank = "-".join(map(str, dict.fromkeys(self.ranks_per_layer or [self.r])))
+        choice = f"top-{self.top_k}" if self.top_k else f"top-p {self.top_p}" if self.top_p else "all mixed"
+        when = "once per prompt" if self.granularity == "prompt" else "for every token"
+        return Card(
+            title="Mixture of LoRA experts",
+            summary=f"A mixture of {experts} LoRA experts of rank {rank} with a `{self.router}` router ({choice}). "
+            f"Which experts act is decided {when} by the model itself, so the adapter cannot be merged into the base "
+            "weights without fixing the gates.",
+            serving="Tools that know only plain LoRA can serve an export with fixed gates (`topiclora merge`).",
+            shown=_SHOWN,
+        )
 
     def _check_choices(self) -> None:
         for key, known in _CHOICES.items():
@@ -148,16 +167,4 @@ class TopicLoraConfig(PeftConfig):
         if not 0 <= self.lora_dropout < 1:
             raise TopicLoraError(f"lora_dropout ({self.lora_dropout}) must lie between 0 and 1.")
         if self.anchors is not None:
-            self._check_anchors(experts)
-
-    def _check_anchors(self, experts: list[int]) -> None:
-        assert self.anchors is not None
-        if any(count != len(self.anchors) for count in experts):
-            raise TopicLoraError(
-                f"{len(self.anchors)} anchors do not fit num_experts ({', '.join(map(str, sorted(set(experts))))}).",
-                "Rebuild the graph with that number of experts, or change adapter.num_experts.",
-            )
-        if len({len(anchor) for anchor in self.anchors}) != 1 or not self.anchors[0]:
-            raise TopicLoraError("The anchors are not vectors of one length.", "Rebuild the graph.")
-        if not all(math.isfinite(value) for anchor in self.anchors for value in anchor):
-            raise TopicLoraError("The anchors hold NaN or infinity.", "Rebuild the graph.")
+            check_anchors(self.anchors, experts)

@@ -17,7 +17,7 @@ from topiclora_cli.adapters.routers import Router, precise
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.routing import Routing, RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output
-from topiclora_cli.adapters.weights import CheckedParameters, check_finite
+from topiclora_cli.adapters.weights import CheckedParameters, check_loaded
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -71,11 +71,7 @@ class TopicLoraLayer(BaseTunerLayer):
         self.topiclora_group[adapter_name] = group
         if router is None:
             return
-        # In float32 whatever the base is: routing is a choice, and rounding changes choices.
-        device = self.topiclora_A[adapter_name].device
-        router.label = f"{self.name}: topiclora_router"
-        empty = device.type == "meta" or any(tensor.is_meta for tensor in router.state_dict().values())
-        self.topiclora_router[adapter_name] = router if empty else router.to(device)
+        self.topiclora_router[adapter_name] = router.settle(self.name, self.topiclora_A[adapter_name].device)
         if prompt is not None:
             self.topiclora_prompt[adapter_name] = prompt
         trains = adapter_name in self.active_adapters and not self.topiclora_config[adapter_name].inference_mode
@@ -152,16 +148,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         return result
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        for key, tensor in (*self.named_parameters(), *self.named_buffers()):
-            loaded = state_dict.get(prefix + key)
-            if loaded is None or not key.startswith("topiclora_"):
-                continue
-            if loaded.shape != tensor.shape:
-                raise TopicLoraError(
-                    f"{self.name}: {key} is {tuple(loaded.shape)} in the adapter but {tuple(tensor.shape)} here.",
-                    "The adapter was trained on another base model.",
-                )
-            check_finite(f"{self.name}: {key}", loaded)
+        check_loaded(self.name, self, prefix, state_dict)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

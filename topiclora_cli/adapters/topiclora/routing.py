@@ -25,7 +25,8 @@ class Routing:
     @cached_property
     def plan(self) -> Dispatch:
         """The active experts sorted, made once for all the layers that share the decision."""
-        return dispatch(self.scaled.flatten(0, -2), self.k, even=self.gates.device.type == "cpu")
+        weights, experts = self.scaled.flatten(0, -2).topk(self.k, dim=-1)
+        return dispatch(experts, weights, self.gates.shape[-1], even=self.gates.device.type == "cpu")
 
     @property
     def chosen(self) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,163 @@
+"""A sparse-MoE block with adapters beside its experts.
+
+    y = block(h) + sum_j w_j(h) * Up_j act(Down_j h)
+
+The adapters read what the block reads and add to what it returns, so how a model stores or runs its experts does not
+matter: nothing inside the block is touched. Where weights are the pretrained router's, a hook on the experts notes what
+that router decided; summing G_i E_i and G_i adapter_i apart is the same as embedding the adapters in the experts.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from topiclora_cli.adapters.dispatch import can_dispatch, dispatch, prefers_sparse, sparse_delta
+from topiclora_cli.adapters.mixture import mixture_delta
+from topiclora_cli.adapters.perft.base_routing import BaseRouting
+from topiclora_cli.adapters.perft.config import PerftConfig
+from topiclora_cli.adapters.record import note_gates, note_logits
+from topiclora_cli.adapters.routers import Router
+from topiclora_cli.adapters.selection import keep_top_k
+from topiclora_cli.adapters.weights import CheckedParameters, check_loaded
+from topiclora_cli.errors import TopicLoraError
+
+# Variances of Down and Up at the start in the authors' code: 2 / r, by the bottleneck and so large, and nearly zero.
+UP_VARIANCE = 1e-12
+NO_MERGE = (
+    "PERFT adapters run beside a whole block of experts, which is no linear layer: no dense weight equals them.",
+    "Serve the adapter itself, through peft or transformers.",
+)
+
+
+class PerftLayer(BaseTunerLayer):
+    """State of the adapters on one block.
+
+    Per adapter name: perft_A (M, r, d), the adapters' down projections; perft_B (M, r, d), their up projections
+    transposed; perft_router, of the routed variant; perft_config, this block's own.
+    """
+
+    adapter_layer_names = ("perft_A", "perft_B", "perft_router")
+    other_param_names = ("perft_config", "perft_dropout")
+
+    def __init__(self, base_layer: nn.Module, name: str, width: int) -> None:
+        self.base_layer = base_layer
+        self.name = name
+        self.in_features = self.out_features = width
+        self.perft_A = CheckedParameters(f"{name}: perft_A")
+        self.perft_B = CheckedParameters(f"{name}: perft_B")
+        self.perft_router = nn.ModuleDict()
+        self.perft_config: dict[str, PerftConfig] = {}
+        self.perft_dropout = nn.ModuleDict()
+        self.base_routing: BaseRouting | None = None
+        self._disable_adapters = False
+        self.merged_adapters = []
+
+    def update_layer(self, adapter_name: str, config: PerftConfig, router: Router | None) -> None:
+        """Add an adapter, or replace the one of that name; config holds this block's own numbers."""
+        base = next(self.get_base_layer().parameters())
+        dtype = base.dtype if base.is_floating_point() else torch.float32
+        for weights, variance in ((self.perft_A, 2 / config.r), (self.perft_B, UP_VARIANCE)):
+            empty = torch.empty(config.num_adapters, config.r, self.in_features, dtype=dtype, device=base.device)
+            weights[adapter_name] = nn.Parameter(nn.init.normal_(empty, std=variance**0.5))
+        if adapter_name in self.perft_router:
+            del self.perft_router[adapter_name]
+        if router is not None:
+            self.perft_router[adapter_name] = router.settle(self.name, base.device)
+        self.perft_config[adapter_name] = config
+        self.perft_dropout[adapter_name] = nn.Dropout(config.lora_dropout) if config.lora_dropout else nn.Identity()
+        if config.follows_base and self.base_routing is None:
+            self.base_routing = BaseRouting(self.get_base_layer().experts, self.name)  # type: ignore[arg-type]
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def choose(self, adapter_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and indices of each token's adapters, (..., k) each, for inputs x (..., d).
+
+        Records the own router's logits. Raises TopicLoraError where the base's decision is needed and its experts did
+        not run.
+        """
+        config = self.perft_config[adapter_name]
+        base = self.base_routing.decision(x.shape[:-1]) if config.follows_base and self.base_routing else None
+        if base is not None and not config.routes:
+            return base
+        logits, probabilities = self.perft_router[adapter_name](x, _no_pooling)
+        note_logits(self.name, logits)
+        weights, adapters = keep_top_k(probabilities, config.top_k, renormalize=config.renormalize == "on")
+        # The authors' code on OLMoE: slot by slot, the pretrained router's largest weights.
+        return (weights if base is None else base[0][..., : config.top_k].to(weights.dtype)), adapters
+
+
+class PerftBlock(nn.Module, PerftLayer):
+    """The module that takes a MoE block's place in the model."""
+
+    def __init__(
+        self,
+        base_layer: nn.Module,
+        adapter_name: str,
+        config: PerftConfig,
+        router: Router | None,
+        *,
+        name: str,
+        width: int,
+    ) -> None:
+        nn.Module.__init__(self)
+        PerftLayer.__init__(self, base_layer, name, width)
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config, router)
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        result = self.base_layer(hidden_states, *args, **kwargs)
+        active = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.perft_B]
+        # gpt_oss and others return the router's scores as well.
+        output = result[0] if isinstance(result, tuple) else result
+        for name in active:
+            output = output + self._delta(name, hidden_states).to(output.dtype).view(output.shape)
+        if self.base_routing is not None:
+            self.base_routing.forget()
+        return (output, *result[1:]) if isinstance(result, tuple) else output
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        check_loaded(self.name, self, prefix, state_dict)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Always refuses: an adapter around a block of experts has no weight to merge into."""
+        raise TopicLoraError(*NO_MERGE)
+
+    def unmerge(self) -> None:
+        """Does nothing, since nothing is ever merged."""
+
+    def _delta(self, name: str, x: Tensor) -> Tensor:
+        config, down, up = self.perft_config[name], self.perft_A[name], self.perft_B[name]
+        # Under autocast the matmuls choose their precision; a cast here would only be undone.
+        x = x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, down.dtype)
+        activation = F.silu if config.adapter_type == "parallel" else None
+        if not (config.routes or config.follows_base):
+            gates = x.new_full((*x.shape[:-1], len(down)), config.scaling)
+            return mixture_delta(self.perft_dropout[name](x), gates, down, up, activation)
+        weights, adapters = self.choose(name, x)
+        gates = weights.new_zeros(*weights.shape[:-1], len(down)).scatter(-1, adapters, weights)
+        note_gates(self.name, gates, x)
+        x = self.perft_dropout[name](x)
+        if not self._sorts(config, x, up):
+            return mixture_delta(x, gates * config.scaling, down, up, activation)
+        rows = x.flatten(0, -2)
+        chosen, scaled = adapters.reshape(len(rows), -1), (weights * config.scaling).reshape(len(rows), -1)
+        plan = dispatch(chosen, scaled, len(down), even=x.device.type == "cpu")
+        return sparse_delta(rows, plan, down, up, activation)
+
+    def _sorts(self, config: PerftConfig, x: Tensor, up: Tensor) -> bool:
+        if config.kernel != "sparse":
+            return config.kernel == "auto" and prefers_sparse(x, up, config.top_k)
+        if not can_dispatch(x, up):
+            raise TopicLoraError(
+                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes.",
+                "Use kernel: auto, or another r.",
+            )
+        return not torch.compiler.is_compiling()
+
+
+def _no_pooling(scores: Tensor) -> Tensor:
+    return scores

@@ -1,0 +1,130 @@
+"""Puts PERFT adapters beside the MoE blocks of a model: the tuner that peft drives."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
+from torch import nn
+
+from topiclora_cli.adapters.keys import keys_from_anchors, simplex
+from topiclora_cli.adapters.moe_blocks import MoeBlock, require_moe_blocks
+from topiclora_cli.adapters.perft.config import PerftConfig
+from topiclora_cli.adapters.perft.layer import NO_MERGE, PerftBlock, PerftLayer
+from topiclora_cli.adapters.routers import LinearRouter, Router, RouterSettings, TopicRouter
+from topiclora_cli.adapters.topiclora.scope import layer_index
+from topiclora_cli.errors import TopicLoraError
+
+
+class PerftModel(BaseTuner):
+    """A sparse mixture-of-experts model with adapters beside its blocks."""
+
+    prefix = "perft_"
+    tuner_layer_cls = PerftLayer
+    target_module_mapping: dict[str, list[str]] = {}
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Find the model's MoE blocks by their shape and put the adapter beside those that the configuration wants.
+
+        Raises TopicLoraError for a model without such blocks, or a configuration that leaves all of them out.
+        """
+        config: PerftConfig = self.peft_config[adapter_name]  # type: ignore[assignment]
+        blocks = {block.name: block for block in require_moe_blocks(model)}
+        wanted = {name for name in blocks if _wants(config, name)}
+        if not wanted:
+            raise TopicLoraError(
+                "target_modules, exclude_modules and layers_to_transform leave out every MoE block.",
+                f"The blocks: {', '.join(blocks)}.",
+            )
+        config.target_modules = wanted  # type: ignore[assignment]
+        self.__dict__["_blocks"] = blocks
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+
+    def unload(self) -> nn.Module:
+        """The base model as it was."""
+        for layer in self.model.modules():
+            if isinstance(layer, PerftLayer) and layer.base_routing is not None:
+                layer.base_routing.remove()
+        return super().unload()
+
+    def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
+        return peft_config
+
+    def _create_and_replace(  # type: ignore[override]
+        self,
+        peft_config: PerftConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **_: Any,
+    ) -> None:
+        block: MoeBlock = self.__dict__["_blocks"][current_key]
+        width = self.model.config.get_text_config().hidden_size
+        config = _on_block(peft_config, block, self.model.config)
+        router = _make_router(config, width)
+        if isinstance(target, PerftLayer):
+            target.update_layer(adapter_name, config, router)
+            return
+        if isinstance(target, BaseTunerLayer):
+            raise TopicLoraError(f"{current_key} already carries a {type(target).__name__} of another peft method.")
+        layer = PerftBlock(target, adapter_name, config, router, name=current_key, width=width)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+        self._replace_module(parent, target_name, layer, target)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # peft would look for a weight, which a block does not have.
+        setattr(parent, child_name, new_module)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> Iterator[None]:
+        # peft would drop adapter_names without a word and run every example through the active adapter.
+        if kwargs.get("adapter_names") is not None:
+            raise TopicLoraError("A batch cannot mix adapters (adapter_names).", "Call set_adapter before each batch.")
+        yield
+
+    def _check_merge_allowed(self) -> None:
+        raise TopicLoraError(*NO_MERGE)
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Always refuses, saying why."""
+        self._check_merge_allowed()
+
+
+def _wants(config: PerftConfig, name: str) -> bool:
+    layers = [config.layers_to_transform] if isinstance(config.layers_to_transform, int) else config.layers_to_transform
+    if layers and layer_index(name) not in layers:
+        return False
+    return bool(check_target_module_exists(replace(config, target_modules=config.target_modules or [name]), name))
+
+
+def _on_block(config: PerftConfig, block: MoeBlock, model_config: Any) -> PerftConfig:
+    """The configuration with this block's numbers and `auto` decided."""
+    if config.variant == "embedded":
+        return replace(config, num_adapters=block.num_experts, top_k=block.top_k)
+    if config.variant == "shared":
+        return replace(config, num_adapters=1, top_k=1)
+    if config.routes and config.follows_base and config.top_k > block.top_k:
+        raise TopicLoraError(
+            f"top_k ({config.top_k}) exceeds the {block.top_k} weights of the pretrained router.",
+            "Lower top_k, or use router_weight_source: own.",
+        )
+    if config.renormalize != "auto":
+        return config
+    # Models without the setting, such as Mixtral, always do.
+    as_base = config.top_k > 1 and getattr(model_config, "norm_topk_prob", True)
+    return replace(config, renormalize="on" if as_base else "off")
+
+
+def _make_router(config: PerftConfig, width: int) -> Router | None:
+    if not config.routes:
+        return None
+    settings = RouterSettings(width, config.num_adapters, temperature=config.router_temperature)
+    if config.router == "linear":
+        return LinearRouter(settings)
+    keys = keys_from_anchors(torch.tensor(config.anchors)) if config.anchors else simplex(config.num_adapters)
+    return TopicRouter(settings, keys, train_keys=config.train_keys)
