@@ -24,7 +24,12 @@ from tests.bench.options import add_model_options, as_arguments, chosen_shape
 from tests.bench.peer_process import PeerProcess
 from tests.bench.report import Suite
 
-SUITES = {"step": suites.train_step, "growth": suites.growth, "generate": suites.generation}
+SUITES = {
+    "step": suites.train_step,
+    "growth": suites.growth,
+    "generate": suites.generation,
+    "moe": suites.mixture_of_experts,
+}
 WIDTH = 120  # of a table that goes into a file
 
 

@@ -7,12 +7,14 @@ base: a 7B-shaped comparison then holds one base, and no candidate has warmer we
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+Model = TypeVar("Model", bound=nn.Module)
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 EXPERTS, RANK, TOP_K = 8, 8, 2
 ALPHA = 16
@@ -72,7 +74,7 @@ def random_llama(shape: Shape, device: torch.device) -> LlamaForCausalLM:
         torch.set_default_dtype(default)
 
 
-def twin(model: LlamaForCausalLM) -> LlamaForCausalLM:
+def twin(model: Model) -> Model:
     """A copy with modules of its own around the same weights."""
     return copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
 

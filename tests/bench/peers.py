@@ -126,7 +126,7 @@ def main() -> None:
     replies = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints must not pass for a reply
         shape = chosen_shape(options)
-        base, tokens = random_llama(shape, device), random_tokens(shape, *SIZE, device)
+        base, tokens = random_llama(shape, device), random_tokens(shape.vocab, *SIZE, device)
         candidates = {
             CONTROL: causal_lm(plain_lora(base).train()),
             f"mixlora {version('mixlora')}": mixlora(base),

@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from tests.bench import moe
 from tests.bench.models import LORA_RANK, Shape, causal_lm, mixture, plain_lora, random_llama
 from tests.bench.peer_process import PeerProcess
 from tests.bench.peers import CONTROL, SIZE
@@ -50,7 +51,7 @@ def train_step(settings: Settings) -> Suite:
     }
     lines = []
     for (batch, length), time_bars in TRAIN_SIZES.items():
-        tokens = random_tokens(settings.shape, batch, length, settings.device)
+        tokens = random_tokens(settings.shape.vocab, batch, length, settings.device)
         cases = {name: timed(partial(trainer.step, tokens), settings.device) for name, trainer in trainers.items()}
         saved = {name: trainer.saved_bytes(tokens) for name, trainer in trainers.items()}
         timings = interleave(cases, LORA, settings.pairs)
@@ -109,7 +110,7 @@ def generation(settings: Settings) -> Suite:
     models = _contestants(settings)
     lines = []
     for batch in (1, 8):
-        tokens = random_tokens(settings.shape, batch, GENERATED, settings.device)
+        tokens = random_tokens(settings.shape.vocab, batch, GENERATED, settings.device)
         cases = {
             name: timed(partial(_generate, model.eval(), tokens), settings.device) for name, model in models.items()
         }
@@ -131,7 +132,7 @@ def _generate(model: PeftModel, tokens: Tensor) -> None:
 
 def against_peers(settings: Settings, peers: PeerProcess) -> Suite:
     """Train steps of other mixtures, in the environment their libraries need, against ours in this one."""
-    tokens = random_tokens(settings.shape, *SIZE, settings.device)
+    tokens = random_tokens(settings.shape.vocab, *SIZE, settings.device)
     base = random_llama(settings.shape, settings.device)
     trainers = {
         name: Trainer(causal_lm(model.train()), settings.device)
@@ -144,6 +145,23 @@ def against_peers(settings: Settings, peers: PeerProcess) -> Suite:
     time_bars, saved_bars = dict.fromkeys(rivals, PEER_TIME_BAR), dict.fromkeys(rivals, PEER_SAVED_BAR)
     setting = "{} x {}".format(*SIZE)
     return Suite("train step of peers", OURS, _step_lines(setting, OURS, timings, saved, time_bars, saved_bars))
+
+
+def mixture_of_experts(settings: Settings) -> Suite:
+    """Train steps of adapters on a sparse mixture-of-experts base; the shape is the suite's own."""
+    tokens = random_tokens(moe.VOCABULARY, moe.BATCH, moe.LENGTH, settings.device)
+    lines: list[Line] = []
+    notes = []
+    for experts in moe.SIZES:
+        trainers = {n: Trainer(c, settings.device) for n, c in moe.contestants(experts, settings.device).items()}
+        cases = {name: timed(partial(trainer.step, tokens), settings.device) for name, trainer in trainers.items()}
+        saved = {name: trainer.saved_bytes(tokens) for name, trainer in trainers.items()}
+        timings = interleave(cases, moe.FROZEN, settings.pairs)
+        lines += _step_lines(str(experts), moe.FROZEN, timings, saved, moe.STEP_BARS, {})
+        slower = timings[moe.FUSED_LORA].ratio / timings[moe.ROUTED].ratio
+        fatter = saved[moe.FUSED_LORA] / saved[moe.ROUTED]
+        notes.append(f"{experts}: LoRA on the experts {slower:.2f} x the time and {fatter:.2f} x the bytes of PERFT-R")
+    return Suite("train step on a mixture-of-experts model", moe.FROZEN, lines, "\n".join(notes))
 
 
 def _contestants(settings: Settings) -> dict[str, PeftModel]:

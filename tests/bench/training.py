@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tests.bench.models import Candidate, Shape
+from tests.bench.models import Candidate
 from tests.bench.saved_bytes import saved_bytes
 
 
@@ -14,10 +14,10 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
-def random_tokens(shape: Shape, batch: int, length: int, device: torch.device) -> Tensor:
+def random_tokens(vocabulary: int, batch: int, length: int, device: torch.device) -> Tensor:
     """The same tokens on every call."""
     generator = torch.Generator().manual_seed(batch * length)
-    return torch.randint(shape.vocab, (batch, length), generator=generator).to(device)
+    return torch.randint(vocabulary, (batch, length), generator=generator).to(device)
 
 
 class Trainer:
@@ -25,16 +25,18 @@ class Trainer:
 
     def __init__(self, candidate: Candidate, device: torch.device) -> None:
         self.candidate, self.device = candidate, device
-        self.optimizer = torch.optim.AdamW(candidate.trainable)
+        self.optimizer = torch.optim.AdamW(candidate.trainable) if candidate.trainable else None
 
     def loss(self, tokens: Tensor) -> Tensor:
         with autocast(self.device):
             return self.candidate.loss(tokens)
 
     def step(self, tokens: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
         self.loss(tokens).backward()
-        self.optimizer.step()
+        if self.optimizer is not None:
+            self.optimizer.step()
 
     def saved_bytes(self, tokens: Tensor) -> int:
         return saved_bytes(partial(self.loss, tokens), self.candidate.weights)
