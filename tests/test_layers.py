@@ -19,6 +19,7 @@ LAYERS = [
     {"inputs"},
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},
+    {"upcycle"},
     {"recipe", "rundir", "progress"},
     {"files", "formats"},
     {"errors"},

@@ -58,6 +58,15 @@ def test_digits_are_split_from_white_space_as_in_training(base):
     assert base.tokenizer.tokenize("a \n\t8") == ["a", "Ġ", "Ċĉ", "8"]
 
 
+def test_upcycled_it_is_the_same_function(base):
+    from topiclora_cli.recipe.schema import UpcycleSection
+    from topiclora_cli.upcycle import max_logit_difference, upcycle
+
+    tokens = base.tokenizer("Paris is the capital of France. 17 * 23 = 391.\n" * 4, return_tensors="pt")["input_ids"]
+    moe = upcycle(base.model, UpcycleSection(experts=4, top_k=2, permute=True))
+    assert max_logit_difference(base.model, moe, tokens) < 1e-3
+
+
 def test_training_lowers_the_loss_and_routes_every_linear(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["loss_lm"] < rows[0]["loss_lm"]

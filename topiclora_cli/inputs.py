@@ -9,7 +9,7 @@ from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.models import BaseModel, load_base, store_linears_in_bfloat16, use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.tasks import FAMILIES
-from topiclora_cli.topics.encoder import Encoder, make_encoder
+from topiclora_cli.topics.encoder import Encoder, make_encoder, portable
 from topiclora_cli.topics.projector import calibrate
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.training.collate import Collator
@@ -22,7 +22,11 @@ def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
     """The base model, ready to run; `exact` keeps every weight in the recipe's dtype, for saving."""
     section = recipe.model
     base = load_base(
-        section.name, dtype=section.dtype, revision=section.revision, trust_remote_code=section.trust_remote_code
+        section.name,
+        dtype=section.dtype,
+        revision=section.revision,
+        trust_remote_code=section.trust_remote_code,
+        upcycle=section.upcycle,
     )
     if use_bfloat16(recipe.train.precision) and not exact:
         store_linears_in_bfloat16(base.model)
@@ -37,8 +41,11 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
     if spec != "lm":
         return make_encoder(spec)
     base = base or open_base(recipe)
+    upcycled = recipe.model.upcycle
+    # Without noise the upcycled model is the same function, and reads the same graph.
+    variant = f"+{'-'.join(map(str, upcycled.model_dump().values()))}" if upcycled and upcycled.noise else ""
     return make_encoder(
-        f"lm:{recipe.model.name}",
+        f"lm:{portable(recipe.model.name)}{variant}",
         model=base.model,
         tokenizer=base.tokenizer,
         bf16=use_bfloat16(recipe.train.precision),

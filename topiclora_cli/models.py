@@ -2,22 +2,34 @@
 
 The package route exists so that the quickstart needs a package registry and nothing else. GGUF weights are
 de-quantised once and kept as an ordinary transformers folder in the cache, because that takes seconds and reading the
-folder takes a blink.
+folder takes a blink. Upcycled models are kept there too.
 """
 
+import hashlib
 import importlib.util
 import inspect
+import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import replacing
+from topiclora_cli.recipe.schema import UpcycleSection
+from topiclora_cli.upcycle import Upcycled, check_dense, write_upcycled
 
 PACKAGE_PREFIX = "pypi:"
 
@@ -39,33 +51,42 @@ def cache_dir() -> Path:
 
 
 def load_base(
-    name: str, *, dtype: str = "float32", revision: str | None = None, trust_remote_code: bool = False
+    name: str,
+    *,
+    dtype: str = "float32",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    upcycle: UpcycleSection | None = None,
 ) -> BaseModel:
-    """Load a frozen causal language model in evaluation mode.
+    """Load a frozen causal language model in evaluation mode, upcycled first if asked.
 
-    Raises TopicLoraError, naming the model, where it cannot be found or read.
+    Raises TopicLoraError, naming the model, where it cannot be found, read or upcycled.
     """
-    source = resolve_source(name)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options
-        )
-    except (OSError, ValueError) as error:
-        raise _unreadable(name, error) from None
+    source = resolve_source(name) if upcycle is None else _cached_upcycle(name, upcycle, options)
+    model, tokenizer = _read(name, source, dtype, options)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
-    return BaseModel(model=model.eval(), tokenizer=tokenizer, source=source)
+    return BaseModel(model=model, tokenizer=tokenizer, source=source)
+
+
+def upcycle_to(name: str, folder: Path, settings: UpcycleSection, **options: Any) -> Upcycled:
+    """Write a dense model as a Mixtral of its own dtype into a new `folder`; `options` go to from_pretrained.
+
+    Raises TopicLoraError where the folder exists, or the model cannot be found, read or upcycled.
+    """
+    if folder.exists():
+        raise TopicLoraError(f"{folder} exists already.", "Name another folder.")
+    source = resolve_source(name)
+    # A glance at the configuration saves reading gigabytes of weights in vain.
+    check_dense(_read_config(name, source, options))
+    return write_upcycled(*_read(name, source, "auto", options), folder, settings)
 
 
 def load_skeleton(name: str) -> PreTrainedModel:
     """The model's structure without weights, on the meta device; raises TopicLoraError where it cannot be found."""
-    try:
-        config = AutoConfig.from_pretrained(resolve_source(name))
-    except (OSError, ValueError) as error:
-        raise _unreadable(name, error) from None
+    config = _read_config(name, resolve_source(name), {})
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
@@ -101,19 +122,59 @@ def resolve_source(name: str) -> str:
     if not name.startswith(PACKAGE_PREFIX):
         return name
     gguf = _packaged_gguf(name.removeprefix(PACKAGE_PREFIX))
-    folder = cache_dir() / "models" / f"{gguf.stem}-{gguf.stat().st_size:x}"
+    return _cached(f"{gguf.stem}-{gguf.stat().st_size:x}", lambda folder: _dequantise(gguf, folder))
+
+
+def _cached(name: str, make: Callable[[Path], object]) -> str:
+    folder = cache_dir() / "models" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            with replacing(folder) as temporary:
-                _dequantise(gguf, temporary)
+            make(folder)
     return str(folder)
+
+
+def _cached_upcycle(name: str, settings: UpcycleSection, options: dict[str, Any]) -> str:
+    source = resolve_source(name)
+    key = json.dumps([_state(name, source, options), settings.model_dump()])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return _cached(
+        f"{Path(source).resolve().name}-{digest}", lambda folder: upcycle_to(name, folder, settings, **options)
+    )
+
+
+def _state(name: str, source: str, options: dict[str, Any]) -> list[Any]:
+    """What changes when a model does: a folder's file names, sizes and times, or a hub id with its commit."""
+    if not Path(source).is_dir():
+        return [source, options["revision"], getattr(_read_config(name, source, options), "_commit_hash", None)]
+    files = [(path.name, path.stat()) for path in sorted(Path(source).iterdir()) if path.is_file()]
+    return [(file, stat.st_size, stat.st_mtime_ns) for file, stat in files]
+
+
+def _read(
+    name: str, source: str, dtype: str, options: dict[str, Any]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options
+        )
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from None
+    return model.eval(), tokenizer
+
+
+def _read_config(name: str, source: str, options: dict[str, Any]) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from None
 
 
 def _unreadable(name: str, error: Exception) -> TopicLoraError:
     reason = str(error).strip().splitlines()[0]
     return TopicLoraError(
-        f"Cannot load the model {name!r}: {reason}", "Set model.name to a hub id, a local folder, or pypi:<package>."
+        f"Cannot load the model {name!r}: {reason}", "Name a hub id, a local folder, or pypi:<package>."
     )
 
 
@@ -149,8 +210,9 @@ def _dequantise(gguf: Path, folder: Path) -> None:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with replacing(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
 
 
 def _pre_tokenizer_name(gguf: Path) -> str:

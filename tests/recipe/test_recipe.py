@@ -47,6 +47,9 @@ def test_overrides_are_typed(tmp_path):
         (["graph.gnn=gnc"], "graph.gnn: .*'gcn'"),
         (["data.source=x.jsonl"], "data.prompt and data.completion"),
         (["name=a/b"], "name: "),
+        (["model.upcycle.expert=4"], "unknown key 'model.upcycle.expert'.*'experts'"),
+        (["model.upcycle={experts: 2, top_k: 3}"], r"model.upcycle: top_k \(3\) cannot exceed experts \(2\)"),
+        (["model.upcycle.noise=-1"], "model.upcycle.noise: .*greater than or equal to 0"),
         (["novalue"], "not of the form key=value"),
         (["name.x=1"], "'name' is a value, not a section"),
     ],
@@ -54,6 +57,13 @@ def test_overrides_are_typed(tmp_path):
 def test_mistakes_name_file_key_and_fix(tmp_path, changes, message):
     with pytest.raises(TopicLoraError, match=message):
         load_recipe(write(tmp_path), changes)
+
+
+def test_a_section_that_is_null_can_be_filled_key_by_key(tmp_path):
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(dump_recipe(load_recipe(write(tmp_path))))
+    assert load_recipe(str(resolved)).model.upcycle is None
+    assert load_recipe(str(resolved), ["model.upcycle.experts=6"]).model.upcycle.experts == 6
 
 
 def test_missing_broken_and_incomplete_files(tmp_path):

