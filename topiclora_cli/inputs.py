@@ -101,7 +101,10 @@ def gates_topic(recipe: Recipe) -> str | None:
 
 
 def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | None = None) -> list[dict[str, Tensor]]:
-    """Padded batches in the given order; with `tokens` ("prompt" or "all") they carry a token_mask and no labels."""
+    """Padded batches in the given order, labelled on the completions whatever the recipe trains on.
+
+    With `tokens` ("prompt" or "all") they carry a token_mask and no labels.
+    """
     collate = Collator(base.tokenizer.pad_token_id)
     batches = []
     for start in range(0, len(encoded), BATCH):

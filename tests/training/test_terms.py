@@ -22,9 +22,11 @@ from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.losses import switch_balance
 from topiclora_cli.training.step import Step, aligned_layers, spread_tokens
 from topiclora_cli.training.terms import loss_terms
-from topiclora_cli.training.trainer import refuse_hidden_gradients
+from topiclora_cli.training.trainer import parameter_kind, refuse_hidden_gradients
 
-WEIGHTS = [name for name in LossSection.model_fields if name.endswith("_weight")]
+# The base model's own balance needs a sparse one: see test_base_balance.
+WEIGHTS = [n for n in LossSection.model_fields if n.endswith("_weight") and n != "base_balance_weight"]
+TOGETHER = [f"loss.{name}=0.1" for name in WEIGHTS if name != "centre_weight"]
 # What a term needs of the adapter, where the topic router with trained keys will not do.
 ADAPTERS = {"centre_weight": {"router": "cosine", "shared_a": True}}
 NO_KL = {"kl_weight": 0.0}
@@ -159,18 +161,50 @@ def test_without_a_prior_the_other_terms_remain(train):
 
 
 def test_all_terms_work_under_gradient_checkpointing(train):
-    weights = [f"loss.{key}=0.1" for key in WEIGHTS]
-    rows, again = (train(*weights, f"train.gradient_checkpointing={on}") for on in ("false", "true"))
+    rows, again = (train(*TOGETHER, f"train.gradient_checkpointing={on}") for on in ("false", "true"))
     for one, other in zip(rows, again, strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
 
 
 def test_all_terms_work_in_bfloat16(train):
-    weights = [f"loss.{key}=0.1" for key in WEIGHTS]
-    rows, rounded = (train(*weights, f"train.precision={precision}") for precision in ("float32", "bfloat16"))
+    rows, rounded = (train(*TOGETHER, f"train.precision={precision}") for precision in ("float32", "bfloat16"))
     for one, other in zip(rows, rounded, strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("key", "adapter", "reason"),
+    [
+        ("contrast_weight", {"method": "lora"}, "no mixture on a linear layer"),
+        ("orthogonal_weight", {"method": "lora"}, "no mixture on a linear layer"),
+        ("centre_weight", {"method": "lora"}, "no cosine router"),
+        ("centre_weight", {"method": "molora"}, "no cosine router"),
+    ],
+)
+def test_a_term_that_nothing_in_the_model_has_is_refused(key, adapter, reason, train):
+    with pytest.raises(TopicLoraError, match=rf"loss\.{key} is above 0, but the adapter has {reason}"):
+        train(f"loss.{key}=0.1", prior_experts=0, **adapter)
+
+
+def test_an_adapter_without_routers_has_no_loss_on_its_routing(train):
+    rows = train("loss.balance_weight=0.1", "loss.kl_weight=0.1", method="lora")
+    assert {name for name in rows[0] if name.startswith(("loss_", "routing_"))} == {"loss_lm"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("layers.0.q_proj.topiclora_router.default.proj.weight", "router"),
+        ("layers.0.mlp.perft_router.default.weight", "router"),
+        ("layers.0.mlp.perft_B.default", "b"),
+        ("layers.0.q_proj.topiclora_B.default", "b"),
+        ("layers.0.q_proj.lora_B.default.weight", "b"),
+        ("layers.0.mlp.perft_A.default", "a"),
+    ],
+)
+def test_parameters_are_told_apart_by_name(name, kind):
+    assert parameter_kind(name) == kind
 
 
 def test_training_stops_at_a_prior_over_other_experts(train):
@@ -179,8 +213,7 @@ def test_training_stops_at_a_prior_over_other_experts(train):
 
 
 def test_layers_of_different_sizes_train_where_the_prior_fits_the_aligned_ones(train):
-    weights = [f"loss.{key}=0.1" for key in WEIGHTS]
-    rows = train(*weights, router="linear", experts_by_depth=[2, 4])
+    rows = train(*TOGETHER, router="linear", experts_by_depth=[2, 4])
     assert {"loss_kl", "loss_balance", "loss_contrast"} <= set(rows[0])
     with pytest.raises(TopicLoraError, match=r"over 4 experts, but the router of model\.layers\.0\."):
         train("loss.kl_layers=all", router="linear", experts_by_depth=[2, 4])

@@ -142,6 +142,7 @@ class DataSection(Section):
     """Training text: the embedded task families (`quickstart`), a hub data set, or a local file or folder.
 
     `prompt` and `completion` are Jinja templates over a row's columns; `topics` names the column of topic tags.
+    `train_on_prompt` takes the language-modelling loss over the prompt, too, and not over the completion alone.
     """
 
     source: str = "quickstart"
@@ -153,6 +154,7 @@ class DataSection(Section):
     limit: int | None = Field(default=None, ge=1)
     per_family: int = Field(default=160, ge=1)
     max_length: int = Field(default=512, ge=8)
+    train_on_prompt: bool = False
 
     @model_validator(mode="after")
     def _templates(self) -> "DataSection":
@@ -171,7 +173,8 @@ class LossSection(Section):
     divergence. poisson, normal: GMoE's profiles of one token's routing and of use over the batch. sparsity: LD-MoLE's,
     towards `sparsity_target` active experts. contrast: MoELoRA's between experts' outputs on `contrast_tokens` tokens
     of each batch, over `kl_layers`. anchor: trained topic keys to their start. orthogonal: SAMoRA's on A and B. centre:
-    SAMoRA's between the keys of a cosine router and the experts, with shared A.
+    SAMoRA's between the keys of a cosine router and the experts, with shared A. base_balance: transformers' for a
+    sparse base model's own routers, top_k where they are even; they are frozen, so it moves the adapters before them.
     """
 
     kl_weight: float = Field(default=0.1, ge=0)
@@ -200,10 +203,11 @@ class LossSection(Section):
     anchor_weight: float = Field(default=0.0, ge=0)
     orthogonal_weight: float = Field(default=0.0, ge=0)
     centre_weight: float = Field(default=0.0, ge=0)
+    base_balance_weight: float = Field(default=0.0, ge=0)
 
 
 class TrainSection(Section):
-    """Optimisation, in the words of transformers' TrainingArguments."""
+    """Optimisation, in the words of transformers' TrainingArguments; `warmup_steps` overrides `warmup_ratio`."""
 
     epochs: float = Field(default=1.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
@@ -214,6 +218,7 @@ class TrainSection(Section):
     loraplus_lr_ratio: float | None = Field(default=None, ge=1)
     lr_scheduler: str = "cosine"
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    warmup_steps: int | None = Field(default=None, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
     group_by_length: bool = True

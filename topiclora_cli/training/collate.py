@@ -19,11 +19,13 @@ class Collator:
     """Turns dataset rows (input_ids, prompt_length and, with a topic graph, prior, confidence) into tensors.
 
     labels (B, K): token ids of the completions, -100 elsewhere, where K is the longest completion plus the prompt
-    token that predicts its first; or (B, S) unless `trim_labels`. prompt_mask (B, S) is 1 on prompt tokens.
+    token that predicts its first; or (B, S) unless `trim_labels`. With `train_on_prompt` those of the prompt, too, but
+    for its first token, so that nothing is left to trim. prompt_mask (B, S) is 1 on prompt tokens.
     """
 
     pad_token_id: int
     trim_labels: bool = True
+    train_on_prompt: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         width = max(len(row["input_ids"]) for row in rows)
@@ -35,13 +37,12 @@ class Collator:
         for i, row in enumerate(rows):
             ids = torch.tensor(row["input_ids"])
             start = width - len(ids)
-            answer = start + row["prompt_length"]
             input_ids[i, start:] = ids
             attention_mask[i, start:] = 1
-            prompt_mask[i, start:answer] = 1
-            labels[i, answer:] = input_ids[i, answer:]
+            prompt_mask[i, start : start + row["prompt_length"]] = 1
+            labels[i, start + self._unlabelled(row) :] = ids[self._unlabelled(row) :]
         if self.trim_labels:
-            kept = max(len(row["input_ids"]) - row["prompt_length"] for row in rows) + 1
+            kept = max(len(row["input_ids"]) - self._unlabelled(row) for row in rows) + 1
             labels = labels[:, -kept:]
         batch = {
             "input_ids": input_ids,
@@ -55,3 +56,7 @@ class Collator:
             batch["prior"] = torch.tensor([row["prior"] for row in rows])
             batch["confidence"] = torch.tensor([row["confidence"] for row in rows])
         return batch
+
+    def _unlabelled(self, row: Mapping[str, Any]) -> int:
+        # What would predict a prompt's first token is a pad in the shorter rows, and nothing at all in the longest.
+        return 1 if self.train_on_prompt else row["prompt_length"]

@@ -19,7 +19,8 @@ class Step:
     """All that the auxiliary losses of a micro-batch are functions of.
 
     token_mask and prompt_mask (B, S); prior (B, E) and confidence (B,), or None where there is no topic graph;
-    progress is the fraction of training that is done.
+    progress is the fraction of training that is done; base_balance the base model's own load-balancing loss, where it
+    was asked for.
     """
 
     record: RoutingRecord
@@ -30,6 +31,7 @@ class Step:
     prompt_mask: Tensor
     prior: Tensor | None = None
     confidence: Tensor | None = None
+    base_balance: Tensor | None = None
 
     @cached_property
     def pooled(self) -> dict[str, Tensor]:

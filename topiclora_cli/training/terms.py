@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.routers import CosineRouter, TopicRouter
+from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.losses import (
     centre_alignment,
     expert_contrast,
@@ -24,6 +26,25 @@ from topiclora_cli.training.losses import (
 )
 from topiclora_cli.training.step import Step, aligned_layers, mean, spread_tokens
 
+# The attribute by which transformers' sparse models weigh the router loss that they report.
+BASE_COEFFICIENT = "router_aux_loss_coef"
+
+
+def refuse_idle_terms(section: LossSection, model: nn.Module, base: nn.Module) -> None:
+    """Raises TopicLoraError where a weight is above zero and nothing in the adapted model or its base has the term."""
+    modules = list(model.modules())
+    mixture = any(isinstance(module, TopicLoraLayer) for module in modules)
+    for name, (present, subject) in {
+        "contrast": (mixture, "the adapter has no mixture on a linear layer"),
+        "orthogonal": (mixture, "the adapter has no mixture on a linear layer"),
+        "centre": (any(isinstance(module, CosineRouter) for module in modules), "the adapter has no cosine router"),
+        "base_balance": (hasattr(base, BASE_COEFFICIENT), "the base model reports no router loss"),
+    }.items():
+        if getattr(section, f"{name}_weight") > 0 and not present:
+            raise TopicLoraError(
+                f"loss.{name}_weight is above 0, but {subject}.", "Set it to 0, or change adapter.method or model.name."
+            )
+
 
 def loss_terms(step: Step) -> dict[str, tuple[float, Tensor]]:
     """Weight and value of each term with a weight above zero; the others are not computed.
@@ -39,7 +60,7 @@ def loss_terms(step: Step) -> dict[str, tuple[float, Tensor]]:
 
 
 def _kl(step: Step) -> Tensor | None:
-    if step.prior is None:
+    if step.prior is None or not step.pooled:
         return None
     experts = step.prior.shape[-1]
     for name, routing in step.pooled.items():
@@ -101,12 +122,13 @@ def _centre(step: Step) -> Tensor | None:
     return mean(values) if values else None
 
 
-def _each_router(loss: Callable[[Step, Tensor, Tensor], Tensor]) -> Callable[[Step], Tensor]:
+def _each_router(loss: Callable[[Step, Tensor, Tensor], Tensor]) -> Callable[[Step], Tensor | None]:
     """Mean over routers of a loss of their logits and gates, one by one: layers may differ in their experts."""
 
-    def term(step: Step) -> Tensor:
+    def term(step: Step) -> Tensor | None:
         gates = step.record.gates
-        return mean(loss(step, logits, gates[name]) for name, logits in step.record.logits.items())
+        values = [loss(step, logits, gates[name]) for name, logits in step.record.logits.items()]
+        return mean(values) if values else None
 
     return term
 
@@ -132,4 +154,5 @@ _TERMS: Mapping[str, Callable[[Step], Tensor | None]] = {
     "anchor": _anchor,
     "orthogonal": _orthogonal,
     "centre": _centre,
+    "base_balance": lambda s: s.base_balance,
 }

@@ -15,15 +15,17 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.sampler import LengthBlockSampler
 from topiclora_cli.training.step import Step
-from topiclora_cli.training.terms import loss_terms
+from topiclora_cli.training.terms import BASE_COEFFICIENT, loss_terms, refuse_idle_terms
 
-_B_PARAMETERS = ("lora_B", "topiclora_B")
+_ROUTER_PARAMETERS = ("topiclora_router", "perft_router")
+_B_PARAMETERS = ("lora_B", "topiclora_B", "perft_B")
 
 
 class DualLossTrainer(Trainer):
     """Adds the recipe's auxiliary losses to a causal language model's own loss and logs each of them.
 
-    A batch without a `prior` has no KL, a model without routers (a plain LoRA, say) no auxiliary loss at all.
+    A batch without a `prior` has no KL, and an adapter without routers (a plain LoRA, say) no loss on its routing.
+    Raises TopicLoraError for a weight above zero whose term the model cannot have.
     """
 
     def __init__(
@@ -42,6 +44,11 @@ class DualLossTrainer(Trainer):
         self.group_by_length = group_by_length
         self._sums: dict[str, float] = defaultdict(float)
         self._parts = 0
+        base = self._trained.get_base_model()
+        refuse_idle_terms(loss_section, self._trained, base)
+        if loss_section.base_balance_weight > 0:
+            # The model would add all of it to every micro-batch, though its own loss is a share of the whole batch.
+            setattr(base, BASE_COEFFICIENT, 0.0)
 
     @property
     def _trained(self) -> Any:
@@ -60,6 +67,8 @@ class DualLossTrainer(Trainer):
         prompt_mask = inputs.pop("prompt_mask")
         if inputs["labels"].shape[1] < inputs["input_ids"].shape[1]:
             inputs["logits_to_keep"] = inputs["labels"].shape[1]
+        if self.loss_section.base_balance_weight > 0:
+            inputs["output_router_logits"] = True
         with record_routing(inputs=self.loss_section.contrast_weight > 0) as record, prompt_tokens(prompt_mask):
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
@@ -68,19 +77,20 @@ class DualLossTrainer(Trainer):
         if record.logits:
             refuse_hidden_gradients(model, record)
             record.arrange(prompt_mask.shape)
-            step = Step(
-                record=record,
-                model=self._trained,
-                section=self.loss_section,
-                progress=self.state.global_step / max(1, self.state.max_steps),
-                token_mask=inputs["attention_mask"],
-                prompt_mask=prompt_mask,
-                prior=prior,
-                confidence=confidence,
-            )
-            # The model's loss is already a share of the accumulated batch; this one is a micro-batch mean.
-            scale = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-            loss = loss + self._auxiliary_loss(step) / scale
+        step = Step(
+            record=record,
+            model=self._trained,
+            section=self.loss_section,
+            progress=self.state.global_step / max(1, self.state.max_steps),
+            token_mask=inputs["attention_mask"],
+            prompt_mask=prompt_mask,
+            prior=prior,
+            confidence=confidence,
+            base_balance=outputs["aux_loss"] if self.loss_section.base_balance_weight > 0 else None,
+        )
+        # The model's loss is already a share of the accumulated batch; this one is a micro-batch mean.
+        scale = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
+        loss = loss + self._auxiliary_loss(step) / scale
         if model.training:
             self._sums["loss_lm"] += float(language_modelling)
             self._parts += 1
@@ -91,8 +101,9 @@ class DualLossTrainer(Trainer):
         with torch.autocast(step.token_mask.device.type, enabled=False):
             terms = loss_terms(step)
             values = {f"loss_{name}": value for name, (_, value) in terms.items()}
-            values["routing_entropy"] = step.routing_entropy
-            total = torch.zeros_like(step.routing_entropy)
+            if step.pooled:
+                values["routing_entropy"] = step.routing_entropy
+            total = torch.zeros((), device=step.token_mask.device)
             for weight, value in terms.values():
                 total = total + weight * value
         if step.model.training:
@@ -122,7 +133,7 @@ class DualLossTrainer(Trainer):
             }
             for name, parameter in (model or self._trained).named_parameters():
                 if parameter.requires_grad:
-                    groups[_kind(name)]["params"].append(parameter)
+                    groups[parameter_kind(name)]["params"].append(parameter)
             for kind, rate in rates.items():
                 if rate is not None:
                     groups[kind]["lr"] = rate
@@ -141,8 +152,9 @@ class DualLossTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-def _kind(name: str) -> str:
-    if "topiclora_router" in name:
+def parameter_kind(name: str) -> str:
+    """Which learning rate a trainable parameter takes: "router", "b" (an expert's second factor) or "a"."""
+    if any(part in name for part in _ROUTER_PARAMETERS):
         return "router"
     return "b" if any(part in name for part in _B_PARAMETERS) else "a"
 
@@ -151,7 +163,9 @@ def refuse_hidden_gradients(model: nn.Module, record: RoutingRecord) -> None:
     """Raises TopicLoraError where routers train but what was recorded of them carries no gradient."""
     if not model.training or any(logits.requires_grad for logits in record.logits.values()):
         return
-    if any(_kind(name) == "router" and parameter.requires_grad for name, parameter in model.named_parameters()):
+    if any(
+        parameter_kind(name) == "router" and parameter.requires_grad for name, parameter in model.named_parameters()
+    ):
         raise TopicLoraError(
             "Gradient checkpointing with use_reentrant=True hides the routing from its losses.",
             "Use train.gradient_checkpointing, or pass use_reentrant=False.",

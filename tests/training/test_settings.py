@@ -1,0 +1,41 @@
+"""Recipe keys that change how a training run goes: its warm-up, and what its loss is taken over."""
+
+import pytest
+
+from topiclora_cli.training.callbacks import read_metrics
+
+
+@pytest.fixture
+def train(tiny_recipe, run_cli, tmp_path):
+    """Train the tiny recipe, six steps, under some settings; returns the rows of metrics.jsonl."""
+
+    def run(*settings):
+        folder = tmp_path / "-".join(settings)
+        changes = [part for setting in settings for part in ("--set", setting)]
+        code, text = run_cli(
+            "train", "--recipe", tiny_recipe, "--out", folder, "--set", "adapter.method=lora", *changes
+        )
+        assert code == 0, text
+        return read_metrics(folder / "metrics.jsonl")
+
+    return run
+
+
+def test_warm_up_steps_override_the_ratio(train):
+    peaks = {}
+    for settings in (["train.warmup_ratio=0.5"], ["train.warmup_ratio=0.5", "train.warmup_steps=1"]):
+        rates = [row["learning_rate"] for row in train("train.learning_rate=0.01", *settings)]
+        peaks[len(settings)] = rates.index(max(rates))
+        assert max(rates) == pytest.approx(0.01)
+    assert peaks == {1: 3, 2: 1}
+
+
+def test_no_warm_up_at_all(train):
+    assert train("train.learning_rate=0.01", "train.warmup_steps=0")[0]["learning_rate"] == pytest.approx(0.01)
+
+
+def test_the_prompt_counts_in_the_loss_where_the_recipe_says_so(train):
+    on_answer, on_all = train("data.train_on_prompt=false"), train("data.train_on_prompt=true")
+    assert on_all[0]["loss_lm"] != pytest.approx(on_answer[0]["loss_lm"], abs=1e-4)
+    # Prompts repeat from row to row, and few answers do.
+    assert on_all[-1]["loss_lm"] < on_answer[-1]["loss_lm"]
