@@ -29,7 +29,7 @@ def resolve_targets(model: nn.Module, wanted: str | Sequence[str], *, key: str =
     names = linear_layers(model)
     if is_moe_role(wanted):
         raise TopicLoraError(
-            f"adapter.{key}: {wanted!r} is for peft's LoRA (lora-router, lora-experts); this method adapts linear layers.",
+            f"adapter.{key}: {wanted!r} works with peft's LoRA only; this method adapts linear layers.",
             f"Name linear layers or a role: {', '.join(ROLES)}.",
         )
     if isinstance(wanted, str):
@@ -89,7 +89,7 @@ def linear_layers(model: nn.Module) -> list[str]:
 
 
 def _is_plain_linear(module: nn.Module) -> bool:
-    # Some routers inherit from nn.Linear and return more than its product; peft's layer in their place would break them.
+    # Some routers inherit from nn.Linear and return more than a product; peft's layer in their place would break them.
     return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
 
 
