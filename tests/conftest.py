@@ -13,11 +13,31 @@ import pytest
 import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OlmoeConfig,
+    OlmoeForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from topiclora_cli.tasks import mixture
 
 torch.set_num_threads(1)
+
+TINY = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+    "bos_token_id": None,
+}
 
 
 @pytest.fixture(scope="session")
@@ -35,19 +55,19 @@ def tiny_model_dir(tmp_path_factory) -> Path:
         tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<eos>", pad_token="<pad>"
     ).save_pretrained(folder)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        eos_token_id=1,
-        pad_token_id=2,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(vocabulary), **TINY)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_moe_dir(tiny_model_dir, tmp_path_factory) -> Path:
+    """A two-layer random OLMoE, top-2 of 4 experts, with the tiny model's tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny_moe")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = OlmoeConfig(vocab_size=len(tokenizer), num_experts=4, num_experts_per_tok=2, **TINY)
+    OlmoeForCausalLM(config).save_pretrained(folder)
     return folder
 
 

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from topiclora_cli.adapters.counting import count_on, rank_of
+from topiclora_cli.adapters.counting import activated_base_parameters, count_on, rank_of
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models import load_skeleton
-from topiclora_cli.recipe import Recipe, build_recipe
+from topiclora_cli.recipe import Recipe, build_recipe, parse_override, with_overrides
 from topiclora_cli.recipe.methods import METHODS
 from topiclora_cli.training.attach import solve
 
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method in words, and its parameters where a model was given (X-LoRA's depend on the adapters it mixes)."""
+    """One method in words, and its parameters where a model was given (X-LoRA's depend on the adapters it mixes).
+
+    percent: activated parameters of the adapter per hundred activated parameters of the base model.
+    """
 
     name: str
     router: str
@@ -24,43 +27,62 @@ class MethodRow:
     loss: str
     total: int | None
     activated: int | None
+    percent: float | None
     source: str
 
 
-def describe_methods(model: str | None, budget: str | None, names: Sequence[str] = ()) -> list[MethodRow]:
+def describe_methods(
+    model: str | None,
+    budget: str | None,
+    names: Sequence[str] = (),
+    *,
+    overrides: Sequence[str] = (),
+    config_only: bool = False,
+) -> list[MethodRow]:
     """All methods with their reference settings, or at a budget of parameters on `model`.
 
-    Raises TopicLoraError for a budget without a model, a model that cannot be found, or a budget out of reach.
+    overrides: `dotted.key=value` on top of every method's settings. config_only: count from a configuration that is at
+    hand, with no download. Raises TopicLoraError for a budget without a model, a model that cannot be found, settings
+    that a method refuses, or a single method that does not fit the model or the budget.
     """
-    if budget and not model:
-        raise TopicLoraError("--budget needs --model, since ranks are solved on its shapes.", "Name a model.")
-    skeleton = load_skeleton(model) if model else None
+    if not model and (budget or config_only):
+        flag = "--budget" if budget else "--config-only"
+        raise TopicLoraError(f"{flag} needs --model, since parameters are counted on its shapes.", "Name a model.")
+    changes = [parse_override(text) for text in overrides]
+    if "adapter.method" in dict(changes):
+        raise TopicLoraError("--set adapter.method does not choose methods here.", "Example: topiclora methods mola")
+    skeleton = load_skeleton(model, config_only=config_only) if model else None
+    base = activated_base_parameters(skeleton) if skeleton is not None else 0
     rows = []
     for name in names or METHODS:
         takes_budget = name != "xlora"
         adapter = {"method": name, **({"budget": budget} if takes_budget else {"init_from": ["-"]})}
-        recipe = build_recipe({"name": "-", "model": {"name": "-"}, "adapter": adapter}, where="--budget or method")
-        rank, total, activated = str(recipe.adapter.r) if takes_budget else "-", None, None
+        values = with_overrides({"name": "-", "model": {"name": "-"}, "adapter": adapter}, changes)
+        recipe = build_recipe(values, where=f"method {name}")
+        rank, counts = str(recipe.adapter.r) if takes_budget else "-", None
         if skeleton is not None and takes_budget:
             try:
                 config = solve(recipe.adapter, skeleton)
+                counts = count_on(skeleton, config)
             except TopicLoraError:
                 if len(names) == 1:
                     raise
-                rank = "out of reach"
+                rank = "does not fit"
             else:
                 rank = str(rank_of(config))
-                total, activated = count_on(skeleton, config)
-        rows.append(_row(name, recipe, rank, total, activated))
+        rows.append(_row(name, recipe, rank, counts, base))
     return rows
 
 
-def _row(name: str, recipe: Recipe, rank: str, total: int | None, activated: int | None) -> MethodRow:
+def _row(name: str, recipe: Recipe, rank: str, counts: tuple[int, int] | None, base: int) -> MethodRow:
     section, method = recipe.adapter, METHODS[name]
+    total, activated = counts or (None, None)
+    percent = 100 * activated / base if activated is not None else None
     targets = section.target_modules if isinstance(section.target_modules, str) else ", ".join(section.target_modules)
     if not section.ours:
         words = {"lora+": f"B at {recipe.train.loraplus_lr_ratio or 0:g} x the rate", "dora": "direction and magnitude"}
-        return MethodRow(name, "-", "-", rank, words.get(name, "-"), targets, "-", total, activated, method.source)
+        numbers = (total, activated, percent)
+        return MethodRow(name, "-", "-", rank, words.get(name, "-"), targets, "-", *numbers, method.source)
     chosen = f", top-{section.top_k}" if section.top_k else ""
     experts = "-".join(map(str, section.experts_by_depth or [section.num_experts]))
     sharing = [
@@ -84,5 +106,6 @@ def _row(name: str, recipe: Recipe, rank: str, total: int | None, activated: int
         loss=", ".join(f"{term} {value:g}" for term, value in terms.items()) or "-",
         total=total,
         activated=activated,
+        percent=percent,
         source=method.source,
     )

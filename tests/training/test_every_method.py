@@ -22,6 +22,14 @@ LOSSES = {
     "samora": {"loss_orthogonal", "loss_centre"},
     "ldmole": {"loss_sparsity"},
 }
+# What the tiny recipe's targets would hide, or cannot be on its dense model.
+TARGETS = {
+    "mixlora": "all-linear",
+    "lora-qv": "[q_proj, v_proj]",
+    "lora-router": "router",
+    "lora-experts": "experts",
+}
+ON_SPARSE_BASES = {"lora-qv", "lora-router", "lora-experts"}
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +52,11 @@ def logits(model):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_method_trains_and_loads_again(method, tiny_recipe, tiny_model_dir, two_loras, run_cli, tmp_path):
-    changes = [f"adapter.method={method}", "train.max_steps=2", "train.learning_rate=0.01"]
-    if method == "mixlora":
-        changes.append("adapter.target_modules=all-linear")
+def test_method_trains_and_loads_again(method, tiny_recipe, tiny_model_dir, tiny_moe_dir, two_loras, run_cli, tmp_path):
+    base = tiny_moe_dir if method in ON_SPARSE_BASES else tiny_model_dir
+    changes = [f"adapter.method={method}", f"model.name={base}", "train.max_steps=2", "train.learning_rate=0.01"]
+    if method in TARGETS:
+        changes.append(f"adapter.target_modules={TARGETS[method]}")
     if method == "xlora":
         changes.append(f"adapter.init_from={[str(folder) for folder in two_loras]}")
     arguments = [part for change in changes for part in ("--set", change)]
@@ -59,11 +68,10 @@ def test_method_trains_and_loads_again(method, tiny_recipe, tiny_model_dir, two_
     auxiliary = {key for key in final if key.startswith("loss_")} - {"loss_lm"}
     assert auxiliary == LOSSES.get(method, set())
     loaded = [
-        PeftModel.from_pretrained(_base(tiny_model_dir), tmp_path / "run" / "adapter", is_trainable=False)
-        for _ in range(2)
+        PeftModel.from_pretrained(_base(base), tmp_path / "run" / "adapter", is_trainable=False) for _ in range(2)
     ]
     assert torch.equal(logits(loaded[0]), logits(loaded[1]))
-    assert not torch.equal(logits(loaded[0]), logits(_base(tiny_model_dir)))
+    assert not torch.equal(logits(loaded[0]), logits(_base(base)))
 
 
 @pytest.mark.parametrize(("method", "merges"), [("mola", True), ("mixlora", False), ("samora", True)])

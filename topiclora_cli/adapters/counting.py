@@ -1,18 +1,31 @@
 """What an adapter adds to a model: parameters in all and per token, module by module, and the rank for a budget."""
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
+from peft.tuners.lora import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from topiclora_cli.adapters.topiclora import TopicLoraLayer
+from topiclora_cli.adapters.moe_blocks import MoeBlock, base_name, moe_blocks
 from topiclora_cli.errors import TopicLoraError
 
 _UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
+
+
+@runtime_checkable
+class RoutedLayer(Protocol):
+    """What a layer class of ours says of its adapters, so that they can be counted without knowing the class."""
+
+    def idle_parameters(self, adapter_name: str) -> int:
+        """Trainable parameters that take no part in one token's forward pass; 0 for an adapter it does not carry."""
+
+    def describe(self, adapter_name: str) -> tuple[int, int, str]:
+        """Number of experts, rank of one, and the router's name, "-" where nothing is routed."""
 
 
 @dataclass(frozen=True)
@@ -31,33 +44,51 @@ class Adapted:
 def count_parameters(model: PeftModel) -> tuple[int, int]:
     """Trainable parameters in all, and those that take part in one token's forward pass.
 
-    With top-k that is k experts; routers that choose a varying number count every expert.
+    With top-k that is k experts; routers that choose a varying number count every expert. Of adapters on a sparse
+    base's experts it is those on the experts that the base chooses.
     """
-    total = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    idle = sum(_idle_parameters(module, model.active_adapters) for module in model.modules())
-    return total, total - idle
+    total = _trainable(model)
+    routed = [module for module in model.modules() if isinstance(module, RoutedLayer)]
+    idle = sum(layer.idle_parameters(name) for layer in routed for name in model.active_adapters)
+    return total, total - idle - sum(_idle_on_experts(block) for block in moe_blocks(model))
+
+
+def activated_base_parameters(model: nn.Module) -> int:
+    """Parameters of a model without adapters that take part in one token: k of N experts, embeddings, head, the rest.
+
+    Works on an empty model (meta device), too.
+    """
+    total = sum(parameter.numel() for parameter in model.parameters())
+    experts = ((block, sum(p.numel() for p in block.experts.parameters())) for block in moe_blocks(model))
+    return total - sum(round(block.idle_share * size) for block, size in experts)
 
 
 def adapted_modules(model: PeftModel) -> list[Adapted]:
-    """The adapted modules, grouped by the end of their names and their shape."""
+    """The adapted modules, grouped by the end of their names without numbers, and by their shape."""
     groups: dict[tuple[str, str], list[BaseTunerLayer]] = {}
     for name, module in model.named_modules():
-        if isinstance(module, BaseTunerLayer) and isinstance(base := module.get_base_layer(), nn.Module):
-            shape = " -> ".join(str(size) for size in _features(base))
-            groups.setdefault((".".join(name.split(".")[-2:]), shape), []).append(module)
+        if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), nn.Module):
+            parts = base_name(name).split(".")
+            if isinstance(module, ParamWrapper):
+                parts.append(module.parameter_name)
+            ending = ".".join(part for part in parts[-2:] if not part.isdecimal())
+            groups.setdefault((ending, _shape(module)), []).append(module)
     adapter = model.active_adapters[0]
-    return [
-        Adapted(
-            name=name,
-            count=len(modules),
-            shape=shape,
-            experts=_span([_config_value(m, adapter, "num_experts", 1) for m in modules]),
-            rank=_span([_config_value(m, adapter, "r", 0) for m in modules]),
-            router=_router(modules, adapter),
-            parameters=sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad),  # type: ignore[attr-defined]
+    rows = []
+    for (name, shape), modules in groups.items():
+        experts, ranks, routers = zip(*(_describe(module, adapter) for module in modules), strict=True)
+        rows.append(
+            Adapted(
+                name=name,
+                count=len(modules),
+                shape=shape,
+                experts=_span(experts),
+                rank=_span(ranks),
+                router=", ".join(sorted(set(routers) - {"-"})) or "-",
+                parameters=sum(_own_parameters(module) for module in modules),
+            )
         )
-        for (name, shape), modules in groups.items()
-    ]
+    return rows
 
 
 def parse_budget(text: str) -> tuple[str, int]:
@@ -106,43 +137,36 @@ def empty_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _idle_parameters(module: nn.Module, adapters: Collection[str]) -> int:
-    if not isinstance(module, TopicLoraLayer):
-        return 0
-    idle = 0
-    for name in adapters:
-        config = module.topiclora_config.get(name)
-        if config is None or config.top_k is None:
-            continue
-        share = 1 - config.top_k / config.num_experts
-        experts = [module.topiclora_B[name]] + ([] if config.shared_a else [module.topiclora_A[name]])
-        idle += round(share * sum(p.numel() for p in experts if p.requires_grad))
-    return idle
+def _idle_on_experts(block: MoeBlock) -> int:
+    experts: nn.Module = block.module.experts  # type: ignore[assignment]
+    # A layer of ours has counted for itself.
+    ours = sum(_trainable(module) for module in experts.modules() if isinstance(module, RoutedLayer))
+    return round(block.idle_share * (_trainable(experts) - ours))
 
 
-def _config_value(module: BaseTunerLayer, adapter: str, key: str, default: int) -> int:
-    if isinstance(module, TopicLoraLayer):
-        return getattr(module.topiclora_config[adapter], key)  # type: ignore[no-any-return]
-    value = getattr(module, key, {})
-    return value.get(adapter, default) if isinstance(value, dict) else default
+def _describe(module: BaseTunerLayer, adapter: str) -> tuple[int, int, str]:
+    if isinstance(module, RoutedLayer):
+        return module.describe(adapter)
+    ranks = getattr(module, "r", {})
+    rank = ranks.get(adapter, 0) if isinstance(ranks, dict) else 0
+    return (module.num_experts if isinstance(module, ParamWrapper) else 1), rank, "-"
 
 
-def _router(modules: list[BaseTunerLayer], adapter: str) -> str:
-    kinds = {
-        "-" if m.topiclora_config[adapter].num_experts == 1 else m.topiclora_config[adapter].router
-        for m in modules
-        if isinstance(m, TopicLoraLayer)
-    }
-    return ", ".join(sorted(kinds)) or "-"
+def _shape(module: BaseTunerLayer) -> str:
+    # A layer around a whole block need not have one input and one output size.
+    sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+    return " -> ".join(str(size) for size in sizes if size is not None)
 
 
-def _features(base: nn.Module) -> tuple[int, ...]:
-    weight = getattr(base, "weight", None)
-    if hasattr(base, "in_features"):
-        return base.in_features, base.out_features  # type: ignore[return-value]
-    return tuple(weight.shape) if weight is not None else ()
+def _own_parameters(module: Any) -> int:
+    # What a layer is put around may be adapted itself, and has a row of its own then.
+    return _trainable(module) - _trainable(module.base_layer)
 
 
-def _span(values: list[int]) -> str:
+def _trainable(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _span(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
     return str(low) if low == high else f"{low}-{high}"

@@ -8,12 +8,15 @@ from typing import Any
 from peft import AdaLoraConfig, LoraConfig, PeftConfig, XLoraConfig
 from torch import nn
 
-from topiclora_cli.adapters.targets import resolve_targets
+from topiclora_cli.adapters.targets import is_moe_role, resolve_moe_role, resolve_targets
 from topiclora_cli.adapters.topiclora import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.scope import count_layers
+from topiclora_cli.errors import TopicLoraError
 
 # Rank of AdaLoRA before pruning, over the rank that it keeps: the ratio of peft's defaults, 12 to 8.
 ADALORA_SPARE = 1.5
+# What peft's LoRA on a bare parameter refuses in words that name no key, or passes over without a word.
+_NOT_ON_PARAMETERS = ("lora_dropout", "use_dora", "layers_to_transform", "exclude_modules")
 
 
 def make_config(
@@ -28,7 +31,7 @@ def make_config(
         return _xlora(settings, model)
     common = {
         "task_type": "CAUSAL_LM",
-        "target_modules": resolve_targets(model, settings["target_modules"]),
+        **_targets(peft_method, settings, model),
         **_pick(settings, "lora_alpha", "lora_dropout", "use_rslora"),
         **_pick(settings, "exclude_modules", "layers_to_transform", "modules_to_save"),
     }
@@ -45,6 +48,20 @@ def make_config(
     mixture["experts_per_layer"] = by_depth(settings["experts_by_depth"], layers)
     mixture["ranks_per_layer"] = by_depth(settings["ranks_by_depth"], layers)
     return TopicLoraConfig(**{**common, **mixture, **extra})
+
+
+def _targets(peft_method: str | None, settings: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    wanted = settings["target_modules"]
+    if peft_method != "lora" or not is_moe_role(wanted):
+        return {"target_modules": resolve_targets(model, wanted)}
+    modules, parameters = resolve_moe_role(model, wanted)
+    for key in _NOT_ON_PARAMETERS:
+        if parameters and settings[key]:
+            raise TopicLoraError(
+                f"adapter.{key} does not work on target_modules: {wanted}, which are bare parameters in this model.",
+                f"Leave adapter.{key} out.",
+            )
+    return {"target_modules": modules, "target_parameters": parameters or None}
 
 
 def by_depth(numbers: Sequence[int] | None, layers: int) -> list[int] | None:

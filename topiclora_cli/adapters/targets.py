@@ -1,4 +1,4 @@
-"""Which linear layers a method adapts: names, or roles that are looked up in the model."""
+"""What a method adapts: names of linear layers, or roles that are looked up in the model."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from topiclora_cli.adapters.moe_blocks import base_routers
+from topiclora_cli.adapters.moe_blocks import base_routers, require_moe_blocks
 from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output, layer_index
 from topiclora_cli.errors import TopicLoraError, nearest
 
@@ -17,14 +17,21 @@ ROLES: dict[str, Callable[[str], bool]] = {
     "feed-forward": in_feed_forward,
     "outputs": is_output,
 }
+# Parts of a sparse base model, for peft's LoRA alone: in most models they are bare parameters and no linear layers.
+MOE_ROLES = ("router", "experts")
 
 
 def resolve_targets(model: nn.Module, wanted: str | Sequence[str], *, key: str = "target_modules") -> str | list[str]:
     """Names of layers for peft: a role becomes the names it stands for; names are checked; a regex stays as it is.
 
-    Raises TopicLoraError for a name or a role that matches nothing in the model.
+    Raises TopicLoraError for a name or a role that matches nothing in the model, and for the roles of a sparse base.
     """
     names = linear_layers(model)
+    if is_moe_role(wanted):
+        raise TopicLoraError(
+            f"adapter.{key}: {wanted!r} works with peft's LoRA only; this method adapts linear layers.",
+            f"Name linear layers or a role: {', '.join(ROLES)}.",
+        )
     if isinstance(wanted, str):
         if wanted.lower() in ROLES:
             chosen = [name for name in names if ROLES[wanted.lower()](name)]
@@ -39,6 +46,37 @@ def resolve_targets(model: nn.Module, wanted: str | Sequence[str], *, key: str =
     return list(wanted)
 
 
+def is_moe_role(wanted: str | Sequence[str]) -> bool:
+    """Whether targets are a part of the sparse-MoE blocks by role: router, experts."""
+    return isinstance(wanted, str) and wanted.lower() in MOE_ROLES
+
+
+def resolve_moe_role(model: nn.Module, role: str) -> tuple[list[str], list[str]]:
+    """Names for peft's `target_modules` and `target_parameters` that make up the base's routers or experts.
+
+    Linear layers are modules; bare weights, of two dimensions in routers and three in fused experts, are parameters.
+    Raises TopicLoraError where the model has no mixture-of-experts block, or none whose weights have that form.
+    """
+    routers = role.lower() == "router"
+    modules, parameters = [], []
+    for block in require_moe_blocks(model):
+        part, child = (block.router, block.router_name) if routers else (block.experts, "experts")
+        for name, module in part.named_modules(prefix=f"{block.name}.{child}"):
+            if _is_plain_linear(module):
+                modules.append(name)
+                continue
+            for key, parameter in module.named_parameters(recurse=False):
+                if parameter.ndim == (2 if routers else 3) and not key.endswith("bias"):
+                    parameters.append(f"{name}.{key}")
+    if not modules and not parameters:
+        raise TopicLoraError(
+            f"adapter.target_modules: the base model's {role} have no weights that LoRA can adapt.",
+            "Is the model quantised? Load it in full precision.",
+        )
+    all_parameters = [name for name, _ in model.named_parameters()]
+    return _shortest(modules, linear_layers(model)), _shortest(parameters, all_parameters)
+
+
 def linear_layers(model: nn.Module) -> list[str]:
     """Every linear layer but the output head and the routers of a sparse base model."""
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
@@ -48,6 +86,11 @@ def linear_layers(model: nn.Module) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, (nn.Linear, Conv1D)) and module is not head and not f".{name}".endswith(routers)
     ]
+
+
+def _is_plain_linear(module: nn.Module) -> bool:
+    # Some routers inherit from nn.Linear and return more than a product; peft's layer in their place would break them.
+    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
 
 
 def _require(found: bool, what: str, name: str, names: Sequence[str]) -> None:

@@ -6,8 +6,10 @@ import typer
 from rich.table import Table
 
 from topiclora_cli.cli.console import console
+from topiclora_cli.cli.options import SetOption
 
 _HEADS = ("method", "router", "experts", "rank", "sharing", "targets", "auxiliary losses")
+_COUNTS = ("total", "activated", "%")
 
 
 def methods(
@@ -20,15 +22,29 @@ def methods(
         str | None,
         typer.Option("--budget", "-b", metavar="total=4.2M", help="Solve each rank for this many parameters."),
     ] = None,
+    overrides: SetOption = None,
+    config_only: Annotated[
+        bool,
+        typer.Option(
+            "--config-only",
+            help="Count from the configuration alone; those of a few well-known models come with the package, nothing "
+            "is downloaded.",
+        ),
+    ] = False,
     sources: Annotated[bool, typer.Option("--sources", help="Show where each method comes from.")] = False,
 ) -> None:
-    """List the methods for adapter.method with their reference settings; with --model, their parameters on it."""
+    """List the methods for adapter.method with their reference settings; with --model, their parameters on it.
+
+    The % is the adapter's activated parameters per hundred of the base model's, both per token.
+    """
     from topiclora_cli.catalogue import describe_methods
 
-    rows = describe_methods(model, budget, names or [])
-    table = Table(*_HEADS, *(("total", "activated") if model else ()), *(("source",) if sources else ()), box=None)
+    rows = describe_methods(model, budget, names or [], overrides=overrides or [], config_only=config_only)
+    table = Table(*_HEADS, *(_COUNTS if model else ()), *(("source",) if sources else ()), box=None)
     for row in rows:
         counts = [f"{n:,}" if n is not None else "-" for n in (row.total, row.activated)] if model else []
+        if model:
+            counts.append(f"{row.percent:#.3g}".rstrip(".") if row.percent is not None else "-")
         cells = [row.name, row.router, row.experts, row.rank, row.sharing, row.targets, row.loss]
         table.add_row(*cells, *counts, *([row.source] if sources else []))
     console.print(table)

@@ -1,6 +1,7 @@
 """Recipes: the YAML that describes a run, checked before anything is loaded."""
 
 from topiclora_cli.recipe.load import build_recipe, bundled_recipes, dump_recipe, find_recipe, load_recipe
+from topiclora_cli.recipe.load import parse_override as parse_override
 from topiclora_cli.recipe.load import with_overrides as with_overrides
 from topiclora_cli.recipe.schema import Recipe
 
@@ -11,5 +12,6 @@ __all__ = [
     "dump_recipe",
     "find_recipe",
     "load_recipe",
+    "parse_override",
     "with_overrides",
 ]

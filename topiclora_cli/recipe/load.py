@@ -44,7 +44,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
         raise TopicLoraError(f"{path} is not valid YAML: {_one_line(error)}.", "Mend the file.") from None
     if not isinstance(values, dict):
         raise TopicLoraError(f"{path} is not a recipe: its top level must be a mapping.", "See: topiclora recipes show")
-    return build_recipe(with_overrides(values, map(_parse_override, overrides)), where=str(path))
+    return build_recipe(with_overrides(values, map(parse_override, overrides)), where=str(path))
 
 
 def build_recipe(values: Mapping[str, Any], *, where: str) -> Recipe:
@@ -74,6 +74,17 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any
     return result
 
 
+def parse_override(text: str) -> tuple[str, Any]:
+    """`dotted.key=value`, whose value is YAML, as a pair; raises TopicLoraError where the text has another form."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise TopicLoraError(f"--set {text!r} is not of the form key=value.", "Example: --set train.max_steps=20")
+    try:
+        return key.strip(), _scientific(yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise TopicLoraError(f"--set {key}: {value!r} is not a YAML value ({_one_line(error)}).") from None
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -84,16 +95,6 @@ def _untouched(values: Mapping[str, Any]) -> dict[str, Any]:
     method = (values.get("adapter") or {}).get("method", DEFAULT)
     adapter = {"method": method if method in METHODS else DEFAULT, "init_from": ["-"]}
     return Recipe.model_validate(fill_in({"name": "-", "model": {"name": "-"}, "adapter": adapter})).model_dump()
-
-
-def _parse_override(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise TopicLoraError(f"--set {text!r} is not of the form key=value.", "Example: --set train.max_steps=20")
-    try:
-        return key.strip(), _scientific(yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise TopicLoraError(f"--set {key}: {value!r} is not a YAML value ({_one_line(error)}).") from None
 
 
 def _scientific(value: Any) -> Any:

@@ -32,6 +32,9 @@ class Method:
 
 _PLAIN = {"r": 8, "lora_alpha": 16.0}
 _LINEAR = {"router": "linear"}
+_PERFT_BASELINE = "Liu et al. 2025, arXiv 2508.02587 (baseline)"
+# The paper's rate for OLMoE; for Mixtral it has 2e-5.
+_TRAIN_1E5 = {"learning_rate": 1e-5}
 
 METHODS: dict[str, Method] = {
     "lora": Method("Hu et al. 2021, arXiv 2106.09685", "lora", _PLAIN),
@@ -42,6 +45,15 @@ METHODS: dict[str, Method] = {
         "Hayou et al. 2024, arXiv 2402.12354", "lora", _PLAIN, train={**_TRAIN_2E4, "loraplus_lr_ratio": 16.0}
     ),
     "xlora": Method("Buehler & Buehler 2024, arXiv 2402.07148 (needs adapter.init_from)", "xlora"),
+    "lora-qv": Method(
+        _PERFT_BASELINE,
+        "lora",
+        {**_PLAIN, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]},
+        train=_TRAIN_1E5,
+    ),
+    # peft has no dropout on bare parameters, which routers and fused experts are; the paper has 0.05 there, too.
+    "lora-router": Method(_PERFT_BASELINE, "lora", {**_PLAIN, "target_modules": "router"}, train=_TRAIN_1E5),
+    "lora-experts": Method(_PERFT_BASELINE, "lora", {**_PLAIN, "target_modules": "experts"}, train=_TRAIN_1E5),
     "molora": Method(
         # Ten to fifteen experts of rank 4 on T5 there; here the size that the later mixtures share.
         "Zadouri et al. 2023, arXiv 2309.05444",

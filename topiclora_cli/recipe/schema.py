@@ -73,8 +73,9 @@ class AdapterSection(Section):
     """The trainable part: a method by name (recipe/methods.py brings its values) and what to change of it.
 
     `target_modules` and `plain_modules` take names of linear layers or a role: all-linear, attention, feed-forward,
-    outputs. `*_by_depth` lists run from the lowest layers to the highest, each number for an equal share of them.
-    `budget` (total=4.2M or activated=500K) solves for the rank.
+    outputs; `target_modules` of peft's LoRA on a mixture-of-experts base also router or experts. `*_by_depth` lists run
+    from the lowest layers to the highest, each number for an equal share of them. `budget` (total=4.2M or
+    activated=500K) solves for the rank.
     """
 
     method: str = DEFAULT

@@ -118,6 +118,20 @@ class TopicLoraLayer(BaseTunerLayer):
             gates * config.scaling, self.topiclora_A[adapter_name].detach(), self.topiclora_B[adapter_name].detach()
         )
 
+    def idle_parameters(self, adapter_name: str) -> int:
+        """Trainable parameters of the experts that one token leaves out; 0 where their number varies."""
+        config = self.topiclora_config.get(adapter_name)
+        if config is None or config.top_k is None:
+            return 0
+        experts = [self.topiclora_B[adapter_name]] + ([] if config.shared_a else [self.topiclora_A[adapter_name]])
+        trainable = sum(p.numel() for p in experts if p.requires_grad)
+        return round((1 - config.top_k / config.num_experts) * trainable)
+
+    def describe(self, adapter_name: str) -> tuple[int, int, str]:
+        """Number of experts, rank of one, and the router's kind."""
+        config = self.topiclora_config[adapter_name]
+        return config.num_experts, config.r, config.router if config.num_experts > 1 else "-"
+
     def mixing_role(self, adapter_name: str) -> str | None:
         """With mixing: ffn, whether this layer fans its block's tokens 'out' to k rows or 'in' again; else None."""
         if self.topiclora_config[adapter_name].mixing != "ffn" or not in_feed_forward(self.name):

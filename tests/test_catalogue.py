@@ -1,0 +1,99 @@
+"""The table of methods: what they cost on well-known models, counted from configurations that come with the package."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from topiclora_cli.adapters.counting import activated_base_parameters
+from topiclora_cli.catalogue import describe_methods
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.models import load_skeleton
+from topiclora_cli.recipe.methods import METHODS
+
+OLMOE, MIXTRAL = "allenai/OLMoE-1B-7B-0924", "mistralai/Mixtral-8x7B-v0.1"
+# Model, method, overrides; parameters in all and activated in millions, and activated per cent of the base's, as many
+# digits as published or worked out by hand from the formulas.
+PUBLISHED = [
+    (OLMOE, "lora-qv", ["adapter.r=4"], "0.52", "0.52", "0.041"),
+    (OLMOE, "lora-qv", ["adapter.r=16"], "2.10", "2.10", "0.164"),
+    (OLMOE, "lora-qv", ["adapter.r=32"], "4.19", "4.19", "0.328"),
+    (OLMOE, "lora-router", [], "0.27", "0.27", "0.021"),
+    (OLMOE, "lora-experts", ["adapter.r=4"], "29.36", "3.67", "0.287"),
+    (MIXTRAL, "lora-qv", [], "3.41", "3.41", "0.026"),
+    (MIXTRAL, "lora-experts", [], "104.86", "26.21", "0.203"),
+]
+
+
+@pytest.mark.parametrize(("model", "method", "overrides", "total", "activated", "percent"), PUBLISHED)
+def test_parameters_on_well_known_models(model, method, overrides, total, activated, percent):
+    (row,) = describe_methods(model, None, [method], overrides=overrides, config_only=True)
+    assert (rounded(row.total / 1e6, total), rounded(row.activated / 1e6, activated)) == (total, activated)
+    # The published per cent divide by the base's 1.28 or 12.9 billion, rounded, which moves their third digit.
+    assert abs(row.percent - float(percent)) <= 0.5 * 10.0 ** -digits(percent) + 0.002 * row.percent
+
+
+@pytest.mark.parametrize(("model", "total", "activated"), [(OLMOE, "6.92", "1.28"), (MIXTRAL, "46.7", "12.9")])
+def test_activated_parameters_of_well_known_models(model, total, activated):
+    skeleton = load_skeleton(model, config_only=True)
+    parameters = list(skeleton.parameters())
+    assert all(parameter.is_meta for parameter in parameters)
+    assert rounded(sum(p.numel() for p in parameters) / 1e9, total) == total
+    assert rounded(activated_base_parameters(skeleton) / 1e9, activated) == activated
+
+
+def test_a_method_that_does_not_fit_has_a_row_without_numbers(tiny_model_dir):
+    rows = {row.name: row for row in describe_methods(str(tiny_model_dir), None)}
+    assert set(rows) == set(METHODS)
+    assert {name for name, row in rows.items() if row.rank == "does not fit"} == {"lora-router", "lora-experts"}
+    assert rows["lora-router"].percent is None
+    assert rows["lora"].percent == pytest.approx(100 * rows["lora"].total / size(tiny_model_dir))
+    with pytest.raises(TopicLoraError, match=r"\(llama\) has no mixture-of-experts block"):
+        describe_methods(str(tiny_model_dir), None, ["lora-router"])
+
+
+def test_the_command_shows_a_grid_point(run_cli):
+    changes = ["--set", "adapter.r=16", "--set", "adapter.lora_dropout=0.1"]
+    code, text = run_cli("methods", "lora-qv", "--model", OLMOE, "--config-only", *changes)
+    assert code == 0, text
+    assert text.splitlines()[0].split()[-3:] == ["total", "activated", "%"]
+    assert text.splitlines()[1].split()[-3:] == ["2,097,152", "2,097,152", "0.164"]
+    code, text = run_cli("methods", "molora", "--set", "adapter.num_experts=4", "--set", "adapter.top_k=1")
+    assert code == 0, text
+    assert "4, top-1" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", OLMOE], "--config-only"),
+        (["--model", "nobody/nothing", "--config-only"], f"Without a download: a model on this machine, {OLMOE}"),
+        (["--config-only"], "--config-only needs --model"),
+        (["--budget", "total=4M"], "--budget needs --model"),
+        (["--set", "adapter.method=lora"], "does not choose methods here"),
+        (["mola", "--set", "adapter.top_k=3"], r"method mola: adapter: top_k (3) cannot exceed"),
+    ],
+)
+def test_mistakes_name_the_way_out(arguments, message, run_cli):
+    code, text = run_cli("methods", *arguments)
+    assert code == 2
+    assert message in " ".join(text.split())
+
+
+def test_the_wheel_carries_the_configurations(tmp_path, monkeypatch):
+    build = pytest.importorskip("hatchling.build")
+    monkeypatch.chdir(Path(__file__).parents[1])
+    wheel = tmp_path / build.build_wheel(str(tmp_path))
+    assert "topiclora_cli/known_configs.yaml" in zipfile.ZipFile(wheel).namelist()
+
+
+def digits(text):
+    return len(text.partition(".")[2])
+
+
+def rounded(value, like):
+    return f"{value:.{digits(like)}f}"
+
+
+def size(folder):
+    return sum(p.numel() for p in load_skeleton(str(folder)).parameters())
