@@ -22,6 +22,26 @@ PUBLISHED = [
     (OLMOE, "lora-experts", ["adapter.r=4"], "29.36", "3.67", "0.287"),
     (MIXTRAL, "lora-qv", [], "3.41", "3.41", "0.026"),
     (MIXTRAL, "lora-experts", [], "104.86", "26.21", "0.203"),
+    (OLMOE, "perft-s", ["adapter.r=4"], "0.26", "0.26", "0.020"),
+    (OLMOE, "perft-s", ["adapter.r=8"], "0.52", "0.52", "0.041"),
+    (OLMOE, "perft-s", ["adapter.r=16"], "1.05", "1.05", "0.082"),
+    (OLMOE, "perft-s", ["adapter.r=32"], "2.10", "2.10", "0.164"),
+    (OLMOE, "perft-r", ["adapter.num_experts=1", "adapter.top_k=1"], "1.08", "1.08", "0.084"),
+    (OLMOE, "perft-r", ["adapter.num_experts=2", "adapter.top_k=1"], "2.16", "1.11", "0.087"),
+    (OLMOE, "perft-r", ["adapter.num_experts=2", "adapter.top_k=2"], "2.16", "2.16", "0.169"),
+    (OLMOE, "perft-r", ["adapter.num_experts=4", "adapter.top_k=1"], "4.33", "1.18", "0.092"),
+    (OLMOE, "perft-r", ["adapter.num_experts=4", "adapter.top_k=2"], "4.33", "2.23", "0.174"),
+    (OLMOE, "perft-r", ["adapter.num_experts=8", "adapter.top_k=1"], "8.65", "1.31", "0.102"),
+    (OLMOE, "perft-r", ["adapter.num_experts=8", "adapter.top_k=2"], "8.65", "2.36", "0.184"),
+    (OLMOE, "perft-r", ["adapter.num_experts=8", "adapter.top_k=8"], "8.65", "8.65", "0.676"),
+    (OLMOE, "perft-e", ["adapter.r=4"], "16.8", "2.1", "0.16"),
+    (OLMOE, "perft-e", ["adapter.r=8"], "33.6", "4.2", "0.33"),
+    (OLMOE, "perft-e", ["adapter.r=16"], "67.1", "8.4", "0.66"),
+    (OLMOE, "perft-e", ["adapter.r=32"], "134", "16.8", "1.31"),
+    (OLMOE, "perft-d", ["adapter.num_experts=4"], "4.19", "4.19", "0.328"),
+    (MIXTRAL, "perft-r", ["adapter.r=8", "adapter.num_experts=2"], "4.46", "4.46", "0.035"),
+    (MIXTRAL, "perft-r", ["adapter.r=8"], "17.83", "5.24", "0.041"),
+    (MIXTRAL, "perft-e", ["adapter.r=8"], "16.8", "4.19", "0.033"),
 ]
 
 
@@ -45,7 +65,10 @@ def test_activated_parameters_of_well_known_models(model, total, activated):
 def test_a_method_that_does_not_fit_has_a_row_without_numbers(tiny_model_dir):
     rows = {row.name: row for row in describe_methods(str(tiny_model_dir), None)}
     assert set(rows) == set(METHODS)
-    assert {name for name, row in rows.items() if row.rank == "does not fit"} == {"lora-router", "lora-experts"}
+    assert {name for name, row in rows.items() if row.rank == "does not fit"} == {
+        *("lora-router", "lora-experts"),
+        *(name for name, method in METHODS.items() if method.layer == "perft"),
+    }
     assert rows["lora-router"].percent is None
     assert rows["lora"].percent == pytest.approx(100 * rows["lora"].total / size(tiny_model_dir))
     with pytest.raises(TopicLoraError, match=r"\(llama\) has no mixture-of-experts block"):

@@ -79,29 +79,18 @@ def _row(name: str, recipe: Recipe, rank: str, counts: tuple[int, int] | None, b
     total, activated = counts or (None, None)
     percent = 100 * activated / base if activated is not None else None
     targets = section.target_modules if isinstance(section.target_modules, str) else ", ".join(section.target_modules)
-    if not section.ours:
-        words = {"lora+": f"B at {recipe.train.loraplus_lr_ratio or 0:g} x the rate", "dora": "direction and magnitude"}
-        numbers = (total, activated, percent)
-        return MethodRow(name, "-", "-", rank, words.get(name, "-"), targets, "-", *numbers, method.source)
-    chosen = f", top-{section.top_k}" if section.top_k else ""
-    experts = "-".join(map(str, section.experts_by_depth or [section.num_experts]))
-    sharing = [
-        "one A" if section.shared_a else "",
-        "" if section.router_scope == "linear" else f"router per {section.router_scope}",
-        "mixed after the FFN's non-linearity" if section.mixing == "ffn" else "",
-        f"plain LoRA on {section.plain_modules}" if section.plain_modules else "",
-    ]
     terms = {
         key.removesuffix("_weight").replace("_", " "): value
         for key, value in recipe.loss.model_dump().items()
         if key.endswith("_weight") and value > 0
     }
+    router, experts, sharing = _words(recipe)
     return MethodRow(
         name=name,
-        router=section.router,
-        experts=experts + chosen,
+        router=router,
+        experts=experts,
         rank=rank,
-        sharing=", ".join(filter(None, sharing)) or "-",
+        sharing=sharing or "-",
         targets=targets,
         loss=", ".join(f"{term} {value:g}" for term, value in terms.items()) or "-",
         total=total,
@@ -109,3 +98,25 @@ def _row(name: str, recipe: Recipe, rank: str, counts: tuple[int, int] | None, b
         percent=percent,
         source=method.source,
     )
+
+
+def _words(recipe: Recipe) -> tuple[str, str, str]:
+    """Router, experts and sharing of a method."""
+    section = recipe.adapter
+    if section.layer not in ("mixture", "perft"):
+        words = {"lora+": f"B at {recipe.train.loraplus_lr_ratio or 0:g} x the rate", "dora": "direction and magnitude"}
+        return "-", "-", words.get(section.method, "")
+    chosen = f", top-{section.top_k}" if section.top_k else ""
+    experts = "-".join(map(str, section.experts_by_depth or [section.num_experts])) + chosen
+    if section.layer == "perft":
+        beside = f"{section.variant} beside the experts"
+        own = section.router if section.router_weight_source == "own" else f"{section.router}, pretrained weights"
+        router = {"routed": own, "embedded": "pretrained"}.get(section.variant, "-")
+        return router, "the base's" if section.variant == "embedded" else experts, beside
+    sharing = [
+        "one A" if section.shared_a else "",
+        "" if section.router_scope == "linear" else f"router per {section.router_scope}",
+        "mixed after the FFN's non-linearity" if section.mixing == "ffn" else "",
+        f"plain LoRA on {section.plain_modules}" if section.plain_modules else "",
+    ]
+    return section.router, experts, ", ".join(filter(None, sharing))

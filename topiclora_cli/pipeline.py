@@ -8,6 +8,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 
 from topiclora_cli.adapters.observe import observe_gates
+from topiclora_cli.adapters.perft import NO_MERGE
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
 from topiclora_cli.evaluation.results import summary
@@ -194,7 +195,9 @@ def observe_routing(recipe: Recipe, base: BaseModel, model: PeftModel, *, limit:
 def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
     """Fix the gates, export a stock LoRA and a dense model, and measure how far the export is from the routed model."""
     section = recipe.merge
-    if not recipe.adapter.ours:
+    if recipe.adapter.layer == "perft":
+        raise TopicLoraError(*NO_MERGE)
+    if recipe.adapter.layer != "mixture":
         raise TopicLoraError("The adapter is no mixture and needs no fixed gates.", "Use peft's merge_and_unload.")
     if recipe.adapter.mixing == "ffn":
         raise TopicLoraError(

@@ -42,7 +42,7 @@ CONFIGS = {
     "plain-kernel": {"top_k": 2, "kernel": "plain"},
     "sparse-kernel": {"r": 4, "top_k": 2, "kernel": "sparse"},
 }
-PRESETS = {name: {"preset": name} for name, method in METHODS.items() if method.peft is None}
+PRESETS = {name: {"preset": name} for name, method in METHODS.items() if method.layer == "mixture"}
 CONFIGS |= PRESETS
 pytestmark = pytest.mark.parametrize("settings", CONFIGS.values(), ids=CONFIGS.keys())
 TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])

@@ -24,9 +24,9 @@ def test_every_method_fills_a_valid_recipe_and_has_a_source(name):
             assert getattr(getattr(built, section), key) == value
 
 
-def test_only_topiclora_trains_with_a_prior_by_itself():
-    assert [name for name in METHODS if recipe(name).loss.kl_weight > 0] == ["topiclora"]
-    assert [name for name in METHODS if recipe(name).needs_graph] == ["topiclora"]
+def test_only_the_topical_methods_train_with_a_prior_by_themselves():
+    assert [name for name in METHODS if recipe(name).loss.kl_weight > 0] == ["topic-perft", "topiclora"]
+    assert [name for name in METHODS if recipe(name).needs_graph] == ["topic-perft", "topiclora"]
     assert recipe("molora", loss={"kl_weight": 0.1}).needs_graph
 
 

@@ -21,6 +21,8 @@ LOSSES = {
     "gmoe": {"loss_poisson", "loss_normal"},
     "samora": {"loss_orthogonal", "loss_centre"},
     "ldmole": {"loss_sparsity"},
+    "perft-r": {"loss_balance"},
+    "topic-perft": {"loss_kl", "loss_balance"},
 }
 # What the tiny recipe's targets would hide, or cannot be on its dense model.
 TARGETS = {
@@ -29,7 +31,9 @@ TARGETS = {
     "lora-router": "router",
     "lora-experts": "experts",
 }
-ON_SPARSE_BASES = {"lora-qv", "lora-router", "lora-experts"}
+PERFT = [name for name, method in METHODS.items() if method.layer == "perft"]
+TARGETS |= dict.fromkeys(PERFT, "experts")
+ON_SPARSE_BASES = {"lora-qv", "lora-router", "lora-experts", *PERFT}
 
 
 @pytest.fixture(scope="module")

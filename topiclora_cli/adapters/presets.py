@@ -8,6 +8,7 @@ from typing import Any
 from peft import AdaLoraConfig, LoraConfig, PeftConfig, XLoraConfig
 from torch import nn
 
+from topiclora_cli.adapters.perft import PerftConfig
 from topiclora_cli.adapters.targets import is_moe_role, resolve_moe_role, resolve_targets
 from topiclora_cli.adapters.topiclora import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.scope import count_layers
@@ -20,28 +21,29 @@ _NOT_ON_PARAMETERS = ("lora_dropout", "use_dora", "layers_to_transform", "exclud
 
 
 def make_config(
-    peft_method: str | None, settings: Mapping[str, Any], model: nn.Module, *, total_steps: int = 1, **extra: Any
+    layer: str, settings: Mapping[str, Any], model: nn.Module, *, total_steps: int = 1, **extra: Any
 ) -> PeftConfig:
     """The configuration for `model` from a recipe's adapter settings.
 
-    peft_method names one of peft's own (lora, adalora, xlora), None is our mixture. Raises TopicLoraError where a
+    layer: our `mixture` or `perft`, or one of peft's own (lora, adalora, xlora). Raises TopicLoraError where a
     target matches nothing or sizes do not fit.
     """
-    if peft_method == "xlora":
+    if layer == "xlora":
         return _xlora(settings, model)
+    if layer == "perft":
+        return _perft(settings, **extra)
     common = {
         "task_type": "CAUSAL_LM",
-        **_targets(peft_method, settings, model),
+        **_targets(layer, settings, model),
         **_pick(settings, "lora_alpha", "lora_dropout", "use_rslora"),
         **_pick(settings, "exclude_modules", "layers_to_transform", "modules_to_save"),
     }
-    if peft_method == "lora":
+    if layer == "lora":
         return LoraConfig(r=settings["r"], use_dora=settings["use_dora"], **common)
-    if peft_method == "adalora":
+    if layer == "adalora":
         start = max(settings["r"] + 1, round(ADALORA_SPARE * settings["r"]))
         return AdaLoraConfig(init_r=start, target_r=settings["r"], total_step=total_steps, **common)
-    fields = {field.name for field in dataclasses.fields(TopicLoraConfig)} & set(settings)
-    mixture = {name: copy.deepcopy(settings[name]) for name in fields - set(common)}
+    mixture = _pick(settings, *(_fields(TopicLoraConfig) & set(settings) - set(common)))
     if settings["plain_modules"] is not None:
         mixture["plain_modules"] = resolve_targets(model, settings["plain_modules"], key="plain_modules")
     layers = count_layers(model)
@@ -50,9 +52,9 @@ def make_config(
     return TopicLoraConfig(**{**common, **mixture, **extra})
 
 
-def _targets(peft_method: str | None, settings: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+def _targets(layer: str, settings: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     wanted = settings["target_modules"]
-    if peft_method != "lora" or not is_moe_role(wanted):
+    if layer != "lora" or not is_moe_role(wanted):
         return {"target_modules": resolve_targets(model, wanted)}
     modules, parameters = resolve_moe_role(model, wanted)
     for key in _NOT_ON_PARAMETERS:
@@ -62,6 +64,21 @@ def _targets(peft_method: str | None, settings: Mapping[str, Any], model: nn.Mod
                 f"Leave adapter.{key} out.",
             )
     return {"target_modules": modules, "target_parameters": parameters or None}
+
+
+def _perft(settings: Mapping[str, Any], **extra: Any) -> PerftConfig:
+    shared = _pick(settings, *(_fields(PerftConfig) & set(settings) - {"target_modules", "top_k"}))
+    # The role stands for every block, and so does the default of all methods.
+    wanted = settings["target_modules"]
+    every = isinstance(wanted, str) and wanted in ("experts", "all-linear")
+    return PerftConfig(
+        task_type="CAUSAL_LM",
+        target_modules=None if every else copy.deepcopy(wanted),
+        num_adapters=settings["num_experts"],
+        top_k=settings["top_k"] or settings["num_experts"],
+        **shared,
+        **extra,
+    )
 
 
 def by_depth(numbers: Sequence[int] | None, layers: int) -> list[int] | None:
@@ -83,6 +100,10 @@ def _xlora(settings: Mapping[str, Any], model: Any) -> PeftConfig:
         top_k_lora=settings["top_k"],
         use_trainable_adapters=settings["train_experts"],
     )
+
+
+def _fields(config: type[Any]) -> set[str]:
+    return {field.name for field in dataclasses.fields(config)}
 
 
 def _pick(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The methods by name: what each adds to a recipe that does not say otherwise.
 
-A method is a router, a sharing rule and a loss on one mixture layer, with the reference's hyperparameters; a few are
-peft's own. What a recipe sets itself always wins. Where a reference leaves a number open, or its number makes sense in
-its own code only, the comment says so.
+A method is a router, a sharing rule and a loss on one mixture layer, with the reference's hyperparameters; PERFT has a
+layer of its own, and a few methods are peft's. What a recipe sets itself always wins. Where a reference leaves a number
+open, or its number makes sense in its own code only, the comment says so.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,13 @@ _TRAIN_2E4 = {"learning_rate": 2e-4}
 
 @dataclass(frozen=True)
 class Method:
-    """A preset: its source, whose layer it uses (`peft` names peft's own), and its recipe values by section."""
+    """A preset: its source, the layer that carries it, and its recipe values by section.
+
+    layer: our `mixture` of LoRA on linear layers, our `perft` beside a sparse base's experts, or peft's own by name.
+    """
 
     source: str
-    peft: str | None = None
+    layer: str = "mixture"
     adapter: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=lambda: dict(_TRAIN_2E4))
@@ -35,6 +38,31 @@ _LINEAR = {"router": "linear"}
 _PERFT_BASELINE = "Liu et al. 2025, arXiv 2508.02587 (baseline)"
 # The paper's rate for OLMoE; for Mixtral it has 2e-5.
 _TRAIN_1E5 = {"learning_rate": 1e-5}
+
+
+def _perft(variant: str, **adapter: Any) -> Method:
+    """A variant of PERFT. The rate is the paper's for OLMoE (2e-5 for Mixtral), with its large initial weights."""
+    topical = adapter.get("router") == "topic"
+    loss: dict[str, float] = {"kl_weight": 0.1} if topical else {}
+    if variant == "routed":
+        # 0.01 in transformers' terms, whose balance of an even router is top_k where ours is 1.
+        loss["balance_weight"] = 0.02
+    return Method(
+        "Liu et al. 2025, arXiv 2508.02587" + (", under TopicLoRA's router and prior" if topical else ""),
+        "perft",
+        {
+            **_LINEAR,
+            "variant": variant,
+            "target_modules": "experts",
+            "r": 16,
+            "lora_alpha": 32.0,
+            "lora_dropout": 0.05,
+            **adapter,
+        },
+        loss,
+        {"learning_rate": 1e-5},
+    )
+
 
 METHODS: dict[str, Method] = {
     "lora": Method("Hu et al. 2021, arXiv 2106.09685", "lora", _PLAIN),
@@ -174,6 +202,11 @@ METHODS: dict[str, Method] = {
         loss={"sparsity_weight": 1e-2},
         train={"learning_rate": 1e-4},
     ),
+    "perft-r": _perft("routed", num_experts=8, top_k=2),
+    "perft-e": _perft("embedded"),
+    "perft-d": _perft("dense", num_experts=2),
+    "perft-s": _perft("shared", num_experts=1),
+    "topic-perft": _perft("routed", num_experts=8, top_k=2, router="topic"),
     "topiclora": Method(
         "reconstruction of AAAI 2026, of which only the abstract is public",
         adapter={"router": "topic", "num_experts": 8, "top_k": 2, "r": 8, "lora_alpha": 16.0},

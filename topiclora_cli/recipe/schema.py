@@ -6,16 +6,10 @@ TopicLoRA abstract leaves open is a key here, so a reader who knows better chang
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from topiclora_cli.errors import nearest
-from topiclora_cli.recipe.methods import DEFAULT, METHODS
-
-
-class Section(BaseModel):
-    """Base of all recipe sections: immutable, strict about keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe.section import Section
 
 
 class UpcycleSection(Section):
@@ -67,76 +61,6 @@ class GraphSection(Section):
     exclude_tasks: list[str] = []
     steps: int = Field(default=300, ge=1)
     tagged_prompts: int = Field(default=512, ge=0)
-
-
-class AdapterSection(Section):
-    """The trainable part: a method by name (recipe/methods.py brings its values) and what to change of it.
-
-    `target_modules` and `plain_modules` take names of linear layers or a role: all-linear, attention, feed-forward,
-    outputs; `target_modules` of peft's LoRA on a mixture-of-experts base also router or experts. `*_by_depth` lists run
-    from the lowest layers to the highest, each number for an equal share of them. `budget` (total=4.2M or
-    activated=500K) solves for the rank.
-    """
-
-    method: str = DEFAULT
-    r: int = Field(default=8, ge=1)
-    num_experts: int = Field(default=8, ge=1)
-    top_k: int | None = Field(default=None, ge=1)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    budget: str | None = Field(default=None, pattern=r"^(total|activated)=\d+(\.\d+)?[kKmMbB]?$")
-    experts_by_depth: list[int] | None = None
-    ranks_by_depth: list[int] | None = None
-    lora_alpha: float = Field(default=16.0, gt=0)
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    use_rslora: bool = False
-    use_dora: bool = False
-    target_modules: str | list[str] = "all-linear"
-    exclude_modules: str | list[str] | None = None
-    plain_modules: str | list[str] | None = None
-    modules_to_save: list[str] | None = None
-    layers_to_transform: list[int] | None = None
-    router: Literal[
-        "topic", "linear", "cosine", "threshold", "sparsegen", "hierarchical", "graph", "uniform", "static"
-    ] = "topic"
-    router_scope: Literal["linear", "group", "block", "layer"] = "linear"
-    granularity: Literal["token", "prompt"] = "token"
-    router_temperature: float = Field(default=1.0, gt=0)
-    router_width: int = Field(default=256, ge=1)
-    train_keys: bool = False
-    shared_a: bool = False
-    mixing: Literal["linear", "ffn"] = "linear"
-    kernel: Literal["auto", "plain", "dense", "sparse"] = "auto"
-    init_from: list[str] | None = None
-    train_experts: bool = True
-
-    @property
-    def ours(self) -> bool:
-        """Whether the method uses our mixture layer rather than one of peft's own."""
-        return METHODS[self.method].peft is None
-
-    @field_validator("method")
-    @classmethod
-    def _known(cls, method: str) -> str:
-        if method not in METHODS:
-            raise ValueError(f"unknown method; known: {', '.join(METHODS)}. {nearest(method, METHODS)}")
-        return method
-
-    @model_validator(mode="after")
-    def _fits(self) -> "AdapterSection":
-        if min([*(self.experts_by_depth or [1]), *(self.ranks_by_depth or [1])]) < 1:
-            raise ValueError("experts_by_depth and ranks_by_depth take numbers of at least 1")
-        experts = min(self.experts_by_depth or [self.num_experts])
-        if self.top_k is not None and self.top_k > experts:
-            raise ValueError(f"top_k ({self.top_k}) cannot exceed num_experts ({experts})")
-        if self.top_k is not None and self.top_p is not None:
-            raise ValueError("top_k and top_p exclude one another; set one of them to null")
-        if self.budget and self.ranks_by_depth:
-            raise ValueError("budget solves for one rank; leave out ranks_by_depth")
-        if self.budget and self.init_from:
-            raise ValueError("init_from brings its rank; leave out budget")
-        if METHODS[self.method].peft == "xlora" and not self.init_from:
-            raise ValueError("xlora mixes trained LoRA adapters; name their folders in adapter.init_from")
-        return self
 
 
 class DataSection(Section):
@@ -276,4 +200,4 @@ class Recipe(Section):
     @property
     def needs_graph(self) -> bool:
         """Whether training wants stage 1: for the topic router's keys, or for the prior."""
-        return self.adapter.ours and (self.adapter.router == "topic" or self.loss.kl_weight > 0)
+        return self.adapter.routes and (self.adapter.router == "topic" or self.loss.kl_weight > 0)

@@ -14,8 +14,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models import BaseModel
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.recipe.methods import METHODS
-from topiclora_cli.recipe.schema import AdapterSection
+from topiclora_cli.recipe.adapter import AdapterSection
 
 _COLUMNS = ("modules", "count", "shape", "experts", "rank", "router", "parameters")
 
@@ -27,7 +26,7 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
     not fit, the budget is out of reach, or an adapter to start from cannot be used.
     """
     section = recipe.adapter
-    sources = read_loras(section.init_from) if section.init_from and section.ours else None
+    sources = read_loras(section.init_from) if section.init_from and section.layer == "mixture" else None
     if sources is not None:
         extra = {**extra, **sources.settings()}
     config = solve(section, base.model, total_steps=total_steps, **extra)
@@ -46,13 +45,13 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
 
 def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **extra: Any) -> PeftConfig:
     """The peft configuration of a recipe's adapter on `model`, its rank solved for the budget where there is one."""
-    peft_method, settings = METHODS[section.method].peft, section.model_dump()
+    settings = section.model_dump()
 
     def at_rank(rank: int) -> PeftConfig:
         # The update's size depends on alpha / r, so a budget must not change it.
         alpha = section.lora_alpha * rank / section.r
         changed = {**settings, "r": rank, "lora_alpha": alpha}
-        return make_config(peft_method, changed, model, total_steps=total_steps, **extra)
+        return make_config(section.layer, changed, model, total_steps=total_steps, **extra)
 
     if section.budget is None:
         return at_rank(section.r)

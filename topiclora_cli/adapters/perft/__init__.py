@@ -1,7 +1,7 @@
 """PERFT, adapters beside the experts of sparse mixture models: configuration, layer, model."""
 
 from topiclora_cli.adapters.perft.config import PerftConfig
-from topiclora_cli.adapters.perft.layer import PerftBlock, PerftLayer
+from topiclora_cli.adapters.perft.layer import NO_MERGE, PerftBlock, PerftLayer
 from topiclora_cli.adapters.perft.model import PerftModel
 
-__all__ = ["PerftBlock", "PerftConfig", "PerftLayer", "PerftModel"]
+__all__ = ["NO_MERGE", "PerftBlock", "PerftConfig", "PerftLayer", "PerftModel"]

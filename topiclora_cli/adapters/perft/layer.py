@@ -88,6 +88,21 @@ class PerftLayer(BaseTunerLayer):
         # The authors' code on OLMoE: slot by slot, the pretrained router's largest weights.
         return (weights if base is None else base[0][..., : config.top_k].to(weights.dtype)), adapters
 
+    def idle_parameters(self, adapter_name: str) -> int:
+        """Trainable parameters of the adapters that are not chosen for a token."""
+        config = self.perft_config.get(adapter_name)
+        if config is None or not (config.routes or config.follows_base):
+            return 0
+        experts = (self.perft_A[adapter_name], self.perft_B[adapter_name])
+        trained = sum(weights.numel() for weights in experts if weights.requires_grad)
+        return round((1 - config.top_k / config.num_adapters) * trained)
+
+    def describe(self, adapter_name: str) -> tuple[int, int, str]:
+        """Number of adapters, their width, and the router's name."""
+        config = self.perft_config[adapter_name]
+        router = config.router if config.routes else "pretrained" if config.follows_base else "-"
+        return config.num_adapters, config.r, router
+
 
 class PerftBlock(nn.Module, PerftLayer):
     """The module that takes a MoE block's place in the model."""

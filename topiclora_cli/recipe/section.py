@@ -1,0 +1,9 @@
+"""What all sections of a recipe have in common."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """Base of all recipe sections: immutable, strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
