@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.models import BaseModel, load_base, store_linears_in_bfloat16, use_bfloat16
+from topiclora_cli.models import BaseModel, load_base, store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.tasks import FAMILIES
 from topiclora_cli.topics.encoder import Encoder, make_encoder, portable
@@ -29,7 +29,7 @@ def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
         upcycle=section.upcycle,
     )
     if use_bfloat16(recipe.train.precision) and not exact:
-        store_linears_in_bfloat16(base.model)
+        store_weights_in_bfloat16(base.model)
     if torch.cuda.is_available():
         base.model.to("cuda")  # type: ignore[arg-type]
     return base

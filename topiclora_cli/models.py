@@ -103,16 +103,22 @@ def load_skeleton(name: str, *, config_only: bool = False) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config)
 
 
-def store_linears_in_bfloat16(model: PreTrainedModel) -> None:
-    """Keep the frozen linear weights in bfloat16, for a model that runs under bfloat16 autocast.
+def store_weights_in_bfloat16(model: PreTrainedModel) -> None:
+    """Keep the weights of frozen linear layers and fused experts in bfloat16, for a model under bfloat16 autocast.
 
-    Autocast rounds them to bfloat16 in any case and does not cache the rounding of frozen weights, so this changes no
-    result and saves one conversion of the whole model per forward pass. A head tied to the embedding stays as it is.
+    Autocast rounds linear layers to bfloat16 in any case and does not cache the rounding of frozen weights, so for them
+    this changes no result and saves one conversion of the whole model per forward pass. Experts it rounds or not, by
+    how they are multiplied: grouped products would run in float32 for want of this. A head tied to the embedding stays
+    as it is.
     """
     embedding = model.get_input_embeddings().weight
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear) and module.weight is not embedding:
-            module.weight.data = module.weight.data.to(torch.bfloat16)
+    for name, module in model.named_modules():
+        weights = [module.weight] if isinstance(module, torch.nn.Linear) else []
+        if name.endswith(".experts"):
+            weights = [weight for weight in module.parameters(recurse=False) if weight.ndim == 3]
+        for weight in weights:
+            if weight is not embedding:
+                weight.data = weight.data.to(torch.bfloat16)
 
 
 def accepts_logits_to_keep(model: PreTrainedModel) -> bool:
