@@ -24,7 +24,10 @@ def quickstart(
         int, typer.Option("--ablation-steps", min=0, help="Training steps of each ablation cell; 0 leaves it out.")
     ] = 20,
 ) -> None:
-    """Build the graph, train, evaluate, export and ablate; with --run, the graph and a finished training are kept."""
+    """Build the graph, train, evaluate, export and ablate, as far as the recipe has them.
+
+    With --run, the graph and a finished training are kept.
+    """
     settings, directory = start_or_open(None if run else recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
     from topiclora_cli import pipeline
@@ -33,36 +36,55 @@ def quickstart(
     from topiclora_cli.training.fit import Interrupted
 
     progress = TerminalProgress()
+    ablates = ablation_steps > 0 and "kl_off" in settings.ablation.cells
+    stages = _numbered(settings, ablates)
     with directory.lock():
-        console.print(Rule("1  topics -> experts", align="left"))
-        graph = (
-            pipeline.open_graph(directory)
-            if directory.is_done("graph")
-            else pipeline.build_graph(settings, directory, progress)
-        )
+        if settings.needs_graph:
+            console.print(stages["graph"])
+            graph = (
+                pipeline.open_graph(directory)
+                if directory.is_done("graph")
+                else pipeline.build_graph(settings, directory, progress)
+            )
         try:
-            console.print(Rule("2  prior, router and experts", align="left"))
+            console.print(stages["train"])
             if not directory.is_done("train"):
                 pipeline.train(settings, directory, progress, resume=bool(directory.stage("train")))
-            console.print(Rule("3  base against tuned", align="left"))
+            console.print(stages["eval"])
             scores = pipeline.evaluate(settings, directory, progress)
-            console.print(Rule("4  export with fixed gates", align="left"))
-            export = pipeline.merge(settings, directory, progress)
-            if ablation_steps:
-                console.print(Rule("5  a small ablation", align="left"))
+            if settings.adapter.exports:
+                console.print(stages["merge"])
+                export = pipeline.merge(settings, directory, progress)
+            if ablates:
+                console.print(stages["ablate"])
                 ablation = run_grid(_reduced(settings, ablation_steps), directory, progress, only=ABLATION_CELLS)
         except Interrupted as stop:
             fail_interrupted(stop, f"topiclora quickstart --run {directory.path}")
         write_report(directory)
     console.print(Rule("Summary", align="left"))
-    console.print(graph_tables(graph)[0])
+    if settings.needs_graph:
+        console.print(graph_tables(graph)[0])
     console.print(eval_table(scores))
     if scores["routing"]:
         console.print(routing_table(scores["routing"]))
-    console.print(merge_table(export))
-    if ablation_steps:
+    if settings.adapter.exports:
+        console.print(merge_table(export))
+    if ablates:
         console.print(ablation_table(ablation))
-    console.print(_where(str(directory.path)), soft_wrap=True)
+    console.print(_where(settings, str(directory.path)), soft_wrap=True)
+
+
+def _numbered(settings: Recipe, ablates: bool) -> dict[str, Rule]:
+    """Headings of the stages that the recipe has; a baseline, say, needs no graph."""
+    stages = {
+        "graph": "topics -> experts" if settings.needs_graph else "",
+        "train": "prior, router and experts" if settings.needs_graph else "training",
+        "eval": "base against tuned",
+        "merge": "export with fixed gates" if settings.adapter.exports else "",
+        "ablate": "a small ablation" if ablates else "",
+    }
+    titles = [(name, title) for name, title in stages.items() if title]
+    return {name: Rule(f"{number}  {title}", align="left") for number, (name, title) in enumerate(titles, 1)}
 
 
 def _reduced(settings: Recipe, steps: int) -> Recipe:
@@ -77,16 +99,25 @@ def _reduced(settings: Recipe, steps: int) -> Recipe:
     return build_recipe(with_overrides(settings.model_dump(), changes.items()), where="quickstart")
 
 
-def _where(run: str) -> str:
-    return f"""[bold]Files[/bold]
-  {run}/report.md         everything above, and more
-  {run}/graph/graph.png   topics, experts and their assignment
-  {run}/adapter/          the routed adapter, in peft's format
-  {run}/merged/lora/      a stock LoRA for any LoRA server; merged/dense/ is the whole model
-  {run}/eval/             lm-eval's own results and samples
-  {run}/metrics.jsonl     losses and routing of every step
-[bold]Next[/bold]
-  topiclora eval --run {run} --tasks arc_easy --limit 100      stock lm-eval tasks (need a hub)
-  topiclora merge --run {run} --gates topic:arithmetic         an export for one topic
-  topiclora ablate --recipe {run}/recipe.yaml                  the full grid, all seeds, in a run of its own
-  topiclora recipes copy quickstart mine.yaml                  your own model and data"""
+def _where(settings: Recipe, run: str) -> str:
+    topical, exports = settings.needs_graph, settings.adapter.exports
+    files = [
+        f"  {run}/report.md         everything above, and more",
+        f"  {run}/graph/graph.png   topics, experts and their assignment" if topical else "",
+        f"  {run}/adapter/          the adapter, in peft's format",
+        f"  {run}/merged/lora/      a stock LoRA for any LoRA server; merged/dense/ is the whole model"
+        if exports
+        else "",
+        f"  {run}/eval/             lm-eval's own results and samples",
+        f"  {run}/metrics.jsonl     losses and routing of every step",
+    ]
+    commands = [
+        f"  topiclora eval --run {run} --tasks arc_easy --limit 100      stock lm-eval tasks (need a hub)",
+        f"  topiclora merge --run {run} --gates topic:arithmetic         an export for one topic"
+        if topical and exports
+        else "",
+        f"  topiclora ablate --recipe {run}/recipe.yaml                  the full grid, all seeds, in a run of its own",
+        f"  topiclora recipes copy {settings.name} mine.yaml                  your own model and data",
+    ]
+    lines = ["[bold]Files[/bold]", *filter(None, files), "[bold]Next[/bold]", *filter(None, commands)]
+    return "\n".join(lines)

@@ -66,6 +66,11 @@ class AdapterSection(Section):
         """Whether the method has routers of its own, which a prior can shape."""
         return self.layer == "mixture" or (self.layer == "perft" and self.variant == "routed")
 
+    @property
+    def exports(self) -> bool:
+        """Whether fixed gates turn the adapter into a plain LoRA (`topiclora merge`)."""
+        return self.layer == "mixture" and self.mixing == "linear"
+
     @field_validator("method")
     @classmethod
     def _known(cls, method: str) -> str:
