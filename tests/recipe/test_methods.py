@@ -81,3 +81,9 @@ def test_mistakes_name_the_key(adapter, message):
 
 def test_a_bare_recipe_object_is_topiclora():
     assert Recipe(name="x", model={"name": "m"}).adapter.method == "topiclora"
+
+
+@pytest.mark.parametrize("old", METHODS)
+def test_every_method_can_be_left_for_another(old):
+    values = with_overrides(recipe(old).model_dump(), [("adapter.method", "lora"), ("adapter.init_from", None)])
+    assert build_recipe(values, where="here").adapter.model_dump() == recipe("lora").adapter.model_dump()

@@ -93,7 +93,9 @@ def dump_recipe(recipe: Recipe) -> str:
 def _untouched(values: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe that the method of `values` makes by itself, or the default method if that one is unknown."""
     method = (values.get("adapter") or {}).get("method", DEFAULT)
-    adapter = {"method": method if method in METHODS else DEFAULT, "init_from": ["-"]}
+    adapter: dict[str, Any] = {"method": method if method in METHODS else DEFAULT}
+    if adapter["method"] == "xlora":
+        adapter["init_from"] = ["-"]
     return Recipe.model_validate(fill_in({"name": "-", "model": {"name": "-"}, "adapter": adapter})).model_dump()
 
 
