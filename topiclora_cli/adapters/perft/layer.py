@@ -72,6 +72,18 @@ class PerftLayer(BaseTunerLayer):
             self.base_routing = BaseRouting(self.get_base_layer().experts, self.name)  # type: ignore[arg-type]
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter, and stop watching the experts once no other needs it."""
+        super().delete_adapter(adapter_name)
+        if not any(config.follows_base for config in self.perft_config.values()):
+            self.stop_watching()
+
+    def stop_watching(self) -> None:
+        """Leave the base's experts as they were."""
+        if self.base_routing is not None:
+            self.base_routing.remove()
+            self.base_routing = None
+
     def choose(self, adapter_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and indices of each token's adapters, (..., k) each, for inputs x (..., d).
 
@@ -108,14 +120,16 @@ class PerftBlock(nn.Module, PerftLayer):
         self.update_layer(adapter_name, config, router)
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        result = self.base_layer(hidden_states, *args, **kwargs)
         active = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.perft_B]
-        # gpt_oss and others return the router's scores as well.
-        output = result[0] if isinstance(result, tuple) else result
-        for name in active:
-            output = output + self._delta(name, hidden_states).to(output.dtype).view(output.shape)
-        if self.base_routing is not None:
-            self.base_routing.forget()
+        try:
+            result = self.base_layer(hidden_states, *args, **kwargs)
+            # gpt_oss and others return the router's scores as well.
+            output = result[0] if isinstance(result, tuple) else result
+            for name in active:
+                output = output + self._delta(name, hidden_states).to(output.dtype).view(output.shape)
+        finally:  # checkpointing stops a layer that it runs again as soon as it has what it needs
+            if self.base_routing is not None:
+                self.base_routing.forget()
         return (output, *result[1:]) if isinstance(result, tuple) else output
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:

@@ -45,8 +45,8 @@ class PerftModel(BaseTuner):
     def unload(self) -> nn.Module:
         """The base model as it was."""
         for layer in self.model.modules():
-            if isinstance(layer, PerftLayer) and layer.base_routing is not None:
-                layer.base_routing.remove()
+            if isinstance(layer, PerftLayer):
+                layer.stop_watching()
         return super().unload()
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
