@@ -97,8 +97,10 @@ class PerftLayer(BaseTunerLayer):
         logits, probabilities = self.perft_router[adapter_name](x, _no_pooling)
         note_logits(self.name, logits)
         weights, adapters = keep_top_k(probabilities, config.top_k, renormalize=config.renormalize == "on")
-        # The authors' code on OLMoE: slot by slot, the pretrained router's largest weights.
-        return (weights if base is None else base[0][..., : config.top_k].to(weights.dtype)), adapters
+        if base is not None:
+            # The authors' code on OLMoE: slot by slot, the pretrained router's weights. DeepSeek's are unsorted.
+            weights = base[0].topk(config.top_k, dim=-1).values.to(weights.dtype)
+        return weights, adapters
 
 
 class PerftBlock(nn.Module, PerftLayer):
@@ -158,7 +160,7 @@ class PerftBlock(nn.Module, PerftLayer):
         if not self._sorts(config, x, up):
             return mixture_delta(x, gates * config.scaling, down, up, activation)
         rows = x.flatten(0, -2)
-        chosen, scaled = adapters.reshape(len(rows), -1), (weights * config.scaling).reshape(len(rows), -1)
+        chosen, scaled = adapters.flatten(0, -2), (weights * config.scaling).flatten(0, -2)
         plan = dispatch(chosen, scaled, len(down), even=x.device.type == "cpu")
         return sparse_delta(rows, plan, down, up, activation)
 
