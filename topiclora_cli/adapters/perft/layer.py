@@ -136,7 +136,19 @@ class PerftBlock(nn.Module, PerftLayer):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         check_loaded(self.name, self, prefix, state_dict)
+        self._check_variant({key.removeprefix(prefix) for key in state_dict if key.startswith(f"{prefix}perft_")})
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _check_variant(self, loaded: set[str]) -> None:
+        # peft only warns of tensors that are left over or missing, and a missing router would stay random.
+        own = {key for key, _ in (*self.named_parameters(), *self.named_buffers()) if key.startswith("perft_")}
+        adapters = {key.split(".")[1] for key in loaded}
+        different = loaded ^ {key for key in own if key.split(".")[1] in adapters}
+        if different:
+            raise TopicLoraError(
+                f"{self.name}: {min(different)} is in the adapter's file or in its configuration, but not in both.",
+                "Restore the adapter_config.json that it was saved with.",
+            )
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Always refuses: an adapter around a block of experts has no weight to merge into."""
