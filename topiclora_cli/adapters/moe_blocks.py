@@ -52,17 +52,14 @@ class MoeBlock:
 
 def require_moe_blocks(model: nn.Module) -> list[MoeBlock]:
     found = []
+    config: Any = model.config
     for name, module in model.named_modules():
         router = getattr(module, "gate", None) or getattr(module, "router", None)
-        if isinstance(getattr(module, "experts", None), nn.Module) and isinstance(router, nn.Module):
-            found.append(
-                MoeBlock(
-                    name.replace(".base_layer", ""),
-                    module,
-                    module.experts.num_experts,
-                    model.config.num_experts_per_tok,
-                )
-            )
+        experts = getattr(module, "experts", None)
+        if isinstance(experts, nn.Module) and isinstance(router, nn.Module):
+            number: Any = experts.num_experts
+            top_k = config.get_text_config().num_experts_per_tok
+            found.append(MoeBlock(name.replace(".base_layer", ""), module, number, top_k))
     if not found:
         raise TopicLoraError("The model has no mixture-of-experts block.")
     return found

@@ -64,7 +64,7 @@ class PerftModel(BaseTuner):
     ) -> None:
         block: MoeBlock = self.__dict__["_blocks"][current_key]
         width = self.model.config.get_text_config().hidden_size
-        config = _on_block(peft_config, block, self.model.config)
+        config = _on_block(peft_config, block, self.model.config.get_text_config())
         router = _make_router(config, width)
         if isinstance(target, PerftLayer):
             target.update_layer(adapter_name, config, router)
