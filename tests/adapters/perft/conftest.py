@@ -73,6 +73,12 @@ def settings(request):
 
 
 @pytest.fixture(scope="session")
+def moe_sizes():
+    """Settings of a tiny text model with experts."""
+    return {**COMMON, **EXPERTS}
+
+
+@pytest.fixture(scope="session")
 def moe_model():
     """A function: a family's name -> a tiny model of it, always with the same weights, in evaluation mode."""
 

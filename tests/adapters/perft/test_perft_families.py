@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
 
 from tests.conftest import shaken
 from topiclora_cli.adapters import record_routing
@@ -201,3 +202,17 @@ def test_following_a_router_that_experts_do_not_hear_is_refused(settings, moe_mo
 def test_a_dense_model_is_refused(moe_model, beside):
     with pytest.raises(TopicLoraError, match="no mixture-of-experts block"):
         beside(moe_model("llama"))
+
+
+@pytest.mark.parametrize("variant", ["routed", "embedded"])
+def test_the_language_part_of_a_model_of_text_and_images(variant, moe_sizes, beside):
+    text = {**moe_sizes, "head_dim": 8, "norm_topk_prob": False}
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    config = Qwen3VLMoeConfig(text_config=text, vision_config={**vision, "deepstack_visual_indexes": [0]})
+    torch.manual_seed(0)
+    base = Qwen3VLMoeForConditionalGeneration(config).eval()
+    before, model = logits(base), beside(base, variant=variant)
+    assert [block.name for block in blocks(model).values()] == [f"model.language_model.layers.{i}.mlp" for i in (0, 1)]
+    assert all(block.perft_config["default"].renormalize != "on" for block in blocks(model).values())
+    assert not torch.allclose(logits(shaken(model)), before, atol=1e-2)
+    assert torch.equal(logits(model.unload()), before)
