@@ -20,6 +20,8 @@ DENSE_UP_TO = {"cpu": 192, "cuda": 512}
 FEW_ROWS = 32  # below this the sort costs more than the idle experts
 MOST_FILLING = 3  # rows after filling up, over the (token, expert) pairs
 
+Activation = Callable[[Tensor], Tensor] | None
+
 
 class Dispatch(NamedTuple):
     """(token, expert) pairs in order of expert.
@@ -51,21 +53,21 @@ class Dispatch(NamedTuple):
 
 def dispatch(experts: Tensor, weights: Tensor, num_experts: int, *, even: bool) -> Dispatch:
     """Sort the chosen experts and their weights (T, k) by expert; `even` asks for runs of one length."""
-    order = experts.flatten().argsort(stable=True)
-    counts = torch.bincount(experts.flatten(), minlength=num_experts)
+    pairs, slots = experts.flatten(), experts.shape[-1]
+    order = pairs.argsort(stable=True)
+    counts = torch.bincount(pairs, minlength=num_experts)
     ends = counts.cumsum(0)
-    token, weight = order // experts.shape[-1], weights.flatten()[order]
     capacity = int(counts.max()) if even else 0
     # grouped_mm knows no float64, so there runs are filled up whatever it costs.
     lopsided = len(counts) * capacity > MOST_FILLING * len(order) and weights.dtype != torch.float64
     if not even or lopsided:
-        return Dispatch(token, weight, ends.to(torch.int32), None)
+        return Dispatch(order // slots, weights.flatten()[order], ends.to(torch.int32), None)
     within = torch.arange(len(order), device=weights.device) - (ends - counts).repeat_interleave(counts)
-    place = experts.flatten()[order] * capacity + within
+    place = torch.empty_like(order).index_copy_(0, order, pairs[order] * capacity + within)  # of each pair
     size = len(counts) * capacity
     return Dispatch(
-        token.new_zeros(size).index_copy(0, place, token),
-        weight.new_zeros(size).index_copy(0, place, weight),
+        order.new_zeros(size).index_copy_(0, place, torch.arange(len(order), device=weights.device) // slots),
+        weights.new_zeros(size).scatter(0, place, weights.flatten()),  # keeps the places alone for backward
         ends.to(torch.int32),
         capacity,
     )
@@ -93,27 +95,35 @@ class _Down(torch.autograd.Function):
 
 
 class _Up(torch.autograd.Function):
-    """Pairs (N, r) -> the sum of B_e h over each row's pairs, (T, d_out)."""
+    """Pairs (N, r) -> the sum of g_e B_e act(h) over each row's pairs, (T, d_out); only h is kept of the rank space."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, lora_b: Tensor, plan: Dispatch, num_rows: int) -> Tensor:
-        ctx.save_for_backward(hidden, lora_b, plan.token, plan.ends)
-        ctx.capacity = plan.capacity
-        out = plan.product(hidden, lora_b)
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, lora_b: Tensor, plan: Dispatch, num_rows: int, activation: Activation
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, weight, lora_b, plan.token, plan.ends)
+        ctx.capacity, ctx.activation = plan.capacity, activation
+        out = plan.product(_gated(hidden, weight, activation), lora_b)
         return out.new_zeros(num_rows, out.shape[-1]).index_add_(0, plan.token, out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, lora_b, token, ends = ctx.saved_tensors
-        plan = Dispatch(token, hidden, ends, ctx.capacity)
+        hidden, weight, lora_b, token, ends = ctx.saved_tensors
+        plan = Dispatch(token, weight, ends, ctx.capacity)
+        with torch.enable_grad():
+            leaves = hidden.detach().requires_grad_(), weight.detach().requires_grad_()
+            gated = _gated(*leaves, ctx.activation)
         grads = grad.index_select(0, token)
-        return plan.product(grads, lora_b.transpose(1, 2)), plan.outer(hidden, grads), None, None
+        grad_leaves = torch.autograd.grad(gated, leaves, plan.product(grads, lora_b.transpose(1, 2)))
+        return *grad_leaves, plan.outer(gated.detach(), grads), None, None, None
 
 
-def sparse_delta(
-    x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor, activation: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
+def _gated(hidden: Tensor, weight: Tensor, activation: Activation) -> Tensor:
+    return (hidden if activation is None else activation(hidden)) * weight.unsqueeze(-1)
+
+
+def sparse_delta(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor, activation: Activation = None) -> Tensor:
     """Sum over the active experts of g_e B_e act(A_e x), for rows x (T, d_in): (T, d_out).
 
     lora_a (E or 1, r, d_in); lora_b (E, r, d_out); the plan's weights carry the LoRA scaling. Keeps x and the pairs'
@@ -123,8 +133,7 @@ def sparse_delta(
     x, lora_a, lora_b = x.to(dtype), lora_a.to(dtype), lora_b.to(dtype)
     shared = lora_a.shape[0] == 1
     hidden = F.linear(x, lora_a[0]).index_select(0, plan.token) if shared else _Down.apply(x, lora_a, plan)
-    hidden = hidden if activation is None else activation(hidden)
-    return _Up.apply(hidden * plan.weight.to(dtype).unsqueeze(-1), lora_b, plan, len(x))  # type: ignore[no-any-return]
+    return _Up.apply(hidden, plan.weight.to(dtype), lora_b, plan, len(x), activation)  # type: ignore[no-any-return]
 
 
 def prefers_sparse(x: Tensor, lora_b: Tensor, top_k: int | None) -> bool:

@@ -123,4 +123,5 @@ def _num_experts(experts: nn.Module) -> int:
 
 
 def _experts_per_token(model: nn.Module) -> int | None:
-    return getattr(getattr(model, "config", None), "num_experts_per_tok", None)
+    config: Any = getattr(model, "config", None)
+    return None if config is None else getattr(config.get_text_config(), "num_experts_per_tok", None)

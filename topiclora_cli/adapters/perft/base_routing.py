@@ -37,7 +37,8 @@ class BaseRouting:
                 "Use variant: routed, or switch off kernels that replace the whole block.",
             )
         weights, indices = self._noted
-        return weights.reshape(*shape, -1), indices.reshape(*shape, -1)
+        slots = weights.shape[-1]  # spelt out, since no tokens are no error
+        return weights.reshape(*shape, slots), indices.reshape(*shape, slots)
 
     def forget(self) -> None:
         """Hold nothing between forward passes."""

@@ -72,6 +72,18 @@ class PerftLayer(BaseTunerLayer):
             self.base_routing = BaseRouting(self.get_base_layer().experts, self.name)  # type: ignore[arg-type]
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter, and stop watching the experts once no other needs it."""
+        super().delete_adapter(adapter_name)
+        if not any(config.follows_base for config in self.perft_config.values()):
+            self.stop_watching()
+
+    def stop_watching(self) -> None:
+        """Leave the base's experts as they were."""
+        if self.base_routing is not None:
+            self.base_routing.remove()
+            self.base_routing = None
+
     def choose(self, adapter_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and indices of each token's adapters, (..., k) each, for inputs x (..., d).
 
@@ -85,8 +97,10 @@ class PerftLayer(BaseTunerLayer):
         logits, probabilities = self.perft_router[adapter_name](x, _no_pooling)
         note_logits(self.name, logits)
         weights, adapters = keep_top_k(probabilities, config.top_k, renormalize=config.renormalize == "on")
-        # The authors' code on OLMoE: slot by slot, the pretrained router's largest weights.
-        return (weights if base is None else base[0][..., : config.top_k].to(weights.dtype)), adapters
+        if base is not None:
+            # The authors' code on OLMoE: slot by slot, the pretrained router's weights. DeepSeek's are unsorted.
+            weights = base[0].topk(config.top_k, dim=-1).values.to(weights.dtype)
+        return weights, adapters
 
     def idle_parameters(self, adapter_name: str) -> int:
         """Trainable parameters of the adapters that are not chosen for a token."""
@@ -123,19 +137,33 @@ class PerftBlock(nn.Module, PerftLayer):
         self.update_layer(adapter_name, config, router)
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        result = self.base_layer(hidden_states, *args, **kwargs)
         active = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.perft_B]
-        # gpt_oss and others return the router's scores as well.
-        output = result[0] if isinstance(result, tuple) else result
-        for name in active:
-            output = output + self._delta(name, hidden_states).to(output.dtype).view(output.shape)
-        if self.base_routing is not None:
-            self.base_routing.forget()
+        try:
+            result = self.base_layer(hidden_states, *args, **kwargs)
+            # gpt_oss and others return the router's scores as well.
+            output = result[0] if isinstance(result, tuple) else result
+            for name in active:
+                output = output + self._delta(name, hidden_states).to(output.dtype).view(output.shape)
+        finally:  # checkpointing stops a layer that it runs again as soon as it has what it needs
+            if self.base_routing is not None:
+                self.base_routing.forget()
         return (output, *result[1:]) if isinstance(result, tuple) else output
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         check_loaded(self.name, self, prefix, state_dict)
+        self._check_variant({key.removeprefix(prefix) for key in state_dict if key.startswith(f"{prefix}perft_")})
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _check_variant(self, loaded: set[str]) -> None:
+        # peft only warns of tensors that are left over or missing, and a missing router would stay random.
+        own = {key for key, _ in (*self.named_parameters(), *self.named_buffers()) if key.startswith("perft_")}
+        adapters = {key.split(".")[1] for key in loaded}
+        different = loaded ^ {key for key in own if key.split(".")[1] in adapters}
+        if different:
+            raise TopicLoraError(
+                f"{self.name}: {min(different)} is in the adapter's file or in its configuration, but not in both.",
+                "Restore the adapter_config.json that it was saved with.",
+            )
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Always refuses: an adapter around a block of experts has no weight to merge into."""
@@ -159,7 +187,7 @@ class PerftBlock(nn.Module, PerftLayer):
         if not self._sorts(config, x, up):
             return mixture_delta(x, gates * config.scaling, down, up, activation)
         rows = x.flatten(0, -2)
-        chosen, scaled = adapters.reshape(len(rows), -1), (weights * config.scaling).reshape(len(rows), -1)
+        chosen, scaled = adapters.flatten(0, -2), (weights * config.scaling).flatten(0, -2)
         plan = dispatch(chosen, scaled, len(down), even=x.device.type == "cpu")
         return sparse_delta(rows, plan, down, up, activation)
 

@@ -45,8 +45,8 @@ class PerftModel(BaseTuner):
     def unload(self) -> nn.Module:
         """The base model as it was."""
         for layer in self.model.modules():
-            if isinstance(layer, PerftLayer) and layer.base_routing is not None:
-                layer.base_routing.remove()
+            if isinstance(layer, PerftLayer):
+                layer.stop_watching()
         return super().unload()
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
@@ -64,7 +64,7 @@ class PerftModel(BaseTuner):
     ) -> None:
         block: MoeBlock = self.__dict__["_blocks"][current_key]
         width = self.model.config.get_text_config().hidden_size
-        config = _on_block(peft_config, block, self.model.config)
+        config = _on_block(peft_config, block, self.model.config.get_text_config())
         router = _make_router(config, width)
         if isinstance(target, PerftLayer):
             target.update_layer(adapter_name, config, router)
