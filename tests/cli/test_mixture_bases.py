@@ -1,4 +1,4 @@
-"""PERFT through the real command line: on a dense model upcycled by the recipe, and with a topic graph on a sparse one."""
+"""PERFT through the real command line: on a model upcycled by the recipe, and with a topic graph on a sparse one."""
 
 import json
 
