@@ -201,3 +201,11 @@ def test_experts_that_carry_lora_already(moe_model, beside):
         assert (both(input_ids=TOKENS).logits - before).abs().max() < 1e-2 * before.abs().max()
         shaken(both)
         assert not torch.allclose(both(input_ids=TOKENS).logits, before, atol=1e-2)
+
+
+def test_experts_of_a_decoder_layer_itself_are_no_block(moe_model):
+    model = moe_model("olmoe")
+    layer = model.model.layers[1]
+    layer.experts, layer.router = layer.mlp.experts, layer.mlp.gate
+    with pytest.raises(TopicLoraError, match=r"model.layers.1 holds its experts itself .* lora-experts"):
+        get_peft_model(model, PerftConfig(task_type="CAUSAL_LM"))

@@ -32,6 +32,11 @@ class PerftModel(BaseTuner):
         """
         config: PerftConfig = self.peft_config[adapter_name]  # type: ignore[assignment]
         blocks = {block.name: block for block in require_moe_blocks(model)}
+        if layers := [name for name, block in blocks.items() if hasattr(block.module, "self_attn")]:
+            raise TopicLoraError(
+                f"{layers[0]} holds its experts itself (as Gemma 4 does): there is no block to put adapters beside.",
+                "Use LoRA on its experts (adapter.method: lora-experts).",
+            )
         wanted = {name for name in blocks if _wants(config, name)}
         if not wanted:
             raise TopicLoraError(
