@@ -27,16 +27,18 @@ from topiclora_cli.tasks import mixture
 
 torch.set_num_threads(1)
 
-TINY = {
+SHAPE = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "eos_token_id": 1,
-    "pad_token_id": 2,
-    "bos_token_id": None,
+}
+# With the tiny tokenizer, and without any.
+TINY = {**SHAPE, "max_position_embeddings": 256, "eos_token_id": 1, "pad_token_id": 2, "bos_token_id": None}
+SMALL = {
+    **SHAPE,
+    **{"vocab_size": 64, "max_position_embeddings": 64, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2},
 }
 
 

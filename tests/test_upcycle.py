@@ -9,6 +9,7 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MixtralForCausalLM
 
+from tests.conftest import SMALL
 from topiclora_cli import models
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.inputs import open_encoder
@@ -17,18 +18,6 @@ from topiclora_cli.recipe import load_recipe
 from topiclora_cli.recipe.schema import UpcycleSection
 from topiclora_cli.upcycle import max_logit_difference, moe_parameters, upcycle
 
-SMALL = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "bos_token_id": 2,
-}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500.0,

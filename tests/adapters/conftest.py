@@ -8,21 +8,9 @@ from peft import get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.conftest import shaken
+from tests.conftest import SMALL, shaken
 from topiclora_cli.adapters import TopicLoraConfig
 
-COMMON = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "bos_token_id": 2,
-}
 WINDOW = {"head_dim": 8, "sliding_window": 4}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
@@ -58,7 +46,7 @@ def family_model():
 
     def build(name, **changes):
         torch.manual_seed(0)
-        config = AutoConfig.for_model(name, **{**COMMON, **FAMILIES[name], **changes})
+        config = AutoConfig.for_model(name, **{**SMALL, **FAMILIES[name], **changes})
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
     return build

@@ -1,24 +1,14 @@
 """Configuration of PERFT, in peft's terms."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from peft import PeftConfig
-
-from topiclora_cli.adapters.card import Card, write_card
+from topiclora_cli.adapters.card import Card
 from topiclora_cli.adapters.keys import check_anchors
-from topiclora_cli.adapters.peft_type import extend_peft_type
-from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.adapters.routed_config import RoutedConfig
+from topiclora_cli.errors import TopicLoraError
 
-_CHOICES = {
-    "variant": ("routed", "embedded", "dense", "shared"),
-    "adapter_type": ("lora", "parallel"),
-    "renormalize": ("auto", "on", "off"),
-    "router_weight_source": ("own", "pretrained"),
-    "router": ("linear", "topic"),
-    "kernel": ("auto", "dense", "sparse"),
-}
 _SHOWN = (
     *("variant", "adapter_type", "num_adapters", "r", "top_k", "renormalize", "router_weight_source", "lora_alpha"),
     *("router", "target_modules", "exclude_modules", "modules_to_save", "graph_sha256"),
@@ -26,7 +16,7 @@ _SHOWN = (
 
 
 @dataclass
-class PerftConfig(PeftConfig):
+class PerftConfig(RoutedConfig):
     """Adapters beside the experts of a sparse mixture-of-experts model (PERFT, arXiv 2508.02587).
 
     Each adapter is a bottleneck d -> r -> d around a whole MoE block. `routed`: a router of their own chooses top_k of
@@ -35,11 +25,20 @@ class PerftConfig(PeftConfig):
     topics (TopicLoRA). Raises TopicLoraError for settings that do not fit together.
     """
 
+    method: ClassVar[str] = "perft"
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {
+        "variant": ("routed", "embedded", "dense", "shared"),
+        "adapter_type": ("lora", "parallel"),
+        "renormalize": ("auto", "on", "off"),
+        "router_weight_source": ("own", "pretrained"),
+        "router": ("linear", "topic"),
+        "kernel": ("auto", "dense", "sparse"),
+    }
+
     variant: str = field(default="routed", metadata={"help": "'routed', 'embedded', 'dense' or 'shared'."})
     adapter_type: str = field(
         default="lora", metadata={"help": "'lora', or 'parallel': SiLU in the bottleneck and no scaling."}
     )
-    r: int = field(default=8, metadata={"help": "Width of one adapter's bottleneck."})
     num_adapters: int = field(
         default=8, metadata={"help": "Number of adapters, M; 'embedded' has the base's experts, 'shared' one."}
     )
@@ -58,32 +57,13 @@ class PerftConfig(PeftConfig):
             "(what the authors' code does on OLMoE); the own router then learns from its balance loss only."
         },
     )
-    lora_alpha: float = field(default=16.0, metadata={"help": "Scaling numerator of LoRA adapters: lora_alpha / r."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the adapters."})
-    target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Which MoE blocks, by name or regular expression; None takes all."}
-    )
-    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Names or a regex to leave out."})
-    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Layer indices to adapt."})
-    modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules trained and saved whole."})
     router: str = field(default="linear", metadata={"help": "'linear', or 'topic': keys anchored in topics."})
-    router_temperature: float = field(default=1.0, metadata={"help": "Divides the router's logits."})
-    train_keys: bool = field(default=False, metadata={"help": "Let the topic router's keys move from their anchors."})
     kernel: str = field(
         default="auto", metadata={"help": "All adapters masked ('dense'), sorted ('sparse'), or the faster."}
     )
-    anchors: list[list[float]] | None = field(
-        default=None, metadata={"help": "Expert vectors (M, d) to start the keys from; not saved, the keys are."}
-    )
-    graph_sha256: str | None = field(default=None, metadata={"help": "Hash of the topic graph the anchors came from."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = extend_peft_type("perft")
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)  # type: ignore[assignment]
-        if isinstance(self.exclude_modules, list):
-            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
         self._check()
 
     @property
@@ -100,16 +80,8 @@ class PerftConfig(PeftConfig):
     def scaling(self) -> float:
         return self.lora_alpha / self.r if self.adapter_type == "lora" else 1.0
 
-    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """Save as peft does, and have the model card beside it say what the adapter is."""
-        super().save_pretrained(save_directory, **kwargs)
-        write_card(Path(save_directory), self, self._card())
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields peft saves; the anchors live on in the routers' keys."""
-        return {**super().to_dict(), "anchors": None}
-
-    def _card(self) -> Card:
+    def card(self) -> Card:
+        """What the model card says of such an adapter."""
         number = {
             "routed": f"{self.num_adapters} adapters with a `{self.router}` router of their own (top-{self.top_k})",
             "embedded": "one adapter for each pretrained expert, under the pretrained router",
@@ -125,10 +97,6 @@ class PerftConfig(PeftConfig):
         )
 
     def _check(self) -> None:
-        for key, known in _CHOICES.items():
-            if getattr(self, key) not in known:
-                hint = nearest(str(getattr(self, key)), known)
-                raise TopicLoraError(f"{key} {getattr(self, key)!r} is unknown.", hint)
         for key in ("r", "num_adapters", "top_k"):
             if getattr(self, key) < 1:
                 raise TopicLoraError(f"{key} ({getattr(self, key)}) must be at least 1.")
@@ -139,9 +107,5 @@ class PerftConfig(PeftConfig):
                 f"The {self.variant} variant has no router of its own to set.",
                 "Use variant: routed, or leave out router and router_weight_source.",
             )
-        if self.lora_alpha <= 0 or self.router_temperature <= 0:
-            raise TopicLoraError("lora_alpha and router_temperature must be above 0.")
-        if not 0 <= self.lora_dropout < 1:
-            raise TopicLoraError(f"lora_dropout ({self.lora_dropout}) must lie between 0 and 1.")
         if self.anchors is not None:
             check_anchors(self.anchors, [self.num_adapters])

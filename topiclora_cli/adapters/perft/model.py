@@ -1,12 +1,10 @@
 """Puts PERFT adapters beside the MoE blocks of a model: the tuner that peft drives."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
+from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from topiclora_cli.adapters.keys import keys_from_anchors, simplex
@@ -15,14 +13,16 @@ from topiclora_cli.adapters.perft.config import PerftConfig
 from topiclora_cli.adapters.perft.layer import NO_MERGE, PerftBlock, PerftLayer
 from topiclora_cli.adapters.routers import LinearRouter, Router, RouterSettings, TopicRouter
 from topiclora_cli.adapters.topiclora.scope import layer_index
+from topiclora_cli.adapters.tuner import RoutedTuner
 from topiclora_cli.errors import TopicLoraError
 
 
-class PerftModel(BaseTuner):
+class PerftModel(RoutedTuner):
     """A sparse mixture-of-experts model with adapters beside its blocks."""
 
     prefix = "perft_"
     tuner_layer_cls = PerftLayer
+    no_merge = NO_MERGE
     target_module_mapping: dict[str, list[str]] = {}
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -74,8 +74,7 @@ class PerftModel(BaseTuner):
         if isinstance(target, PerftLayer):
             target.update_layer(adapter_name, config, router)
             return
-        if isinstance(target, BaseTunerLayer):
-            raise TopicLoraError(f"{current_key} already carries a {type(target).__name__} of another peft method.")
+        self.refuse_adapted(target, current_key)
         layer = PerftBlock(target, adapter_name, config, router, name=current_key, width=width)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
@@ -84,20 +83,6 @@ class PerftModel(BaseTuner):
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # peft would look for a weight, which a block does not have.
         setattr(parent, child_name, new_module)
-
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> Iterator[None]:
-        # peft would drop adapter_names without a word and run every example through the active adapter.
-        if kwargs.get("adapter_names") is not None:
-            raise TopicLoraError("A batch cannot mix adapters (adapter_names).", "Call set_adapter before each batch.")
-        yield
-
-    def _check_merge_allowed(self) -> None:
-        raise TopicLoraError(*NO_MERGE)
-
-    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
-        """Always refuses, saying why."""
-        self._check_merge_allowed()
 
 
 def _wants(config: PerftConfig, name: str) -> bool:

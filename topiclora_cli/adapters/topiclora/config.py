@@ -1,25 +1,16 @@
 """Configuration of the mixture-of-LoRA method, in peft's terms."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from peft import PeftConfig
-
-from topiclora_cli.adapters.card import Card, write_card
+from topiclora_cli.adapters.card import Card
 from topiclora_cli.adapters.keys import check_anchors
-from topiclora_cli.adapters.peft_type import extend_peft_type
+from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.adapters.routers import ROUTERS
 from topiclora_cli.adapters.topiclora.scope import SCOPES
-from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.errors import TopicLoraError
 
-_CHOICES = {
-    "router": tuple(ROUTERS),
-    "router_scope": SCOPES,
-    "granularity": ("token", "prompt"),
-    "mixing": ("linear", "ffn"),
-    "kernel": ("auto", "plain", "dense", "sparse"),
-}
 _SHOWN = (
     *("num_experts", "experts_per_layer", "r", "ranks_per_layer", "top_k", "top_p", "lora_alpha", "use_rslora"),
     *("shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules", "target_modules"),
@@ -28,7 +19,7 @@ _SHOWN = (
 
 
 @dataclass
-class TopicLoraConfig(PeftConfig):
+class TopicLoraConfig(RoutedConfig):
     """A mixture of LoRA experts on linear layers.
 
     Without `anchors` the topic router's keys start as a simplex, so this is usable as a plain peft method. Raises
@@ -36,22 +27,21 @@ class TopicLoraConfig(PeftConfig):
     routers, scopes and losses it is most of its baselines (`topiclora methods`).
     """
 
-    r: int = field(default=8, metadata={"help": "Rank of one expert."})
+    method: ClassVar[str] = "topiclora"
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {
+        "router": tuple(ROUTERS),
+        "router_scope": SCOPES,
+        "granularity": ("token", "prompt"),
+        "mixing": ("linear", "ffn"),
+        "kernel": ("auto", "plain", "dense", "sparse"),
+    }
+
     num_experts: int = field(default=8, metadata={"help": "Number of LoRA experts, E."})
     top_k: int | None = field(default=None, metadata={"help": "Active experts per token; None mixes all."})
     top_p: float | None = field(
         default=None, metadata={"help": "Instead of top_k: the fewest experts that hold this much probability."}
     )
-    lora_alpha: float = field(default=16.0, metadata={"help": "Scaling numerator: s = lora_alpha / r."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the experts."})
     use_rslora: bool = field(default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) (arXiv 2312.03732)."})
-    target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Names, a regular expression, or 'all-linear' (never a base router)."}
-    )
-    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Names or a regex to leave out."})
-    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Layer indices to adapt."})
-    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of layers."})
-    modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules trained and saved whole."})
     plain_modules: list[str] | None = field(
         default=None, metadata={"help": "Those of the targets that carry a plain LoRA: one expert, no router."}
     )
@@ -69,26 +59,15 @@ class TopicLoraConfig(PeftConfig):
     granularity: str = field(
         default="token", metadata={"help": "'token', or 'prompt': scores averaged over the prompt so far."}
     )
-    router_temperature: float = field(default=1.0, metadata={"help": "Divides the router's logits."})
     router_width: int = field(default=256, metadata={"help": "Hidden units of the graph and sparsegen routers."})
-    train_keys: bool = field(default=False, metadata={"help": "Let the topic router's keys move from their anchors."})
     train_experts: bool = field(default=True, metadata={"help": "False trains the routers alone."})
     kernel: str = field(
         default="auto", metadata={"help": "'plain' autograd, fused 'dense', 'sparse' (sorted), or the fastest."}
     )
-    anchors: list[list[float]] | None = field(
-        default=None, metadata={"help": "Expert vectors (E, d) to start the keys from; not saved, the keys are."}
-    )
-    graph_sha256: str | None = field(default=None, metadata={"help": "Hash of the topic graph the anchors came from."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = extend_peft_type("topiclora")
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)  # type: ignore[assignment]
-        if isinstance(self.exclude_modules, list):
-            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
-        self._check_choices()
+        self._check_combinations()
         self._check_sizes()
 
     @property
@@ -112,16 +91,8 @@ class TopicLoraConfig(PeftConfig):
             changes |= {"anchors": None, "granularity": "token", "mixing": "linear"}
         return replace(self, **changes)
 
-    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """Save as peft does, and have the model card beside it say what the adapter is."""
-        super().save_pretrained(save_directory, **kwargs)
-        write_card(Path(save_directory), self, self._card())
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields peft saves; the anchors live on in the routers' keys."""
-        return {**super().to_dict(), "anchors": None}
-
-    def _card(self) -> Card:
+    def card(self) -> Card:
+        """What the model card says of such an adapter."""
         experts = "-".join(map(str, dict.fromkeys(self.experts_per_layer or [self.num_experts])))
         rank = "-".join(map(str, dict.fromkeys(self.ranks_per_layer or [self.r])))
         choice = f"top-{self.top_k}" if self.top_k else f"top-p {self.top_p}" if self.top_p else "all mixed"
@@ -135,11 +106,7 @@ class TopicLoraConfig(PeftConfig):
             shown=_SHOWN,
         )
 
-    def _check_choices(self) -> None:
-        for key, known in _CHOICES.items():
-            if getattr(self, key) not in known:
-                hint = nearest(str(getattr(self, key)), known)
-                raise TopicLoraError(f"{key} {getattr(self, key)!r} is unknown.", hint)
+    def _check_combinations(self) -> None:
         if self.mixing == "ffn" and self.router_scope not in ("block", "layer"):
             raise TopicLoraError("mixing: ffn needs one decision for a whole block.", "Set router_scope: block.")
         if self.router == "cosine" and not self.shared_a:
@@ -162,9 +129,5 @@ class TopicLoraConfig(PeftConfig):
             raise TopicLoraError(f"top_k ({self.top_k}) must lie between 1 and the number of experts ({min(experts)}).")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise TopicLoraError(f"top_p ({self.top_p}) must lie above 0 and at most at 1.")
-        if self.lora_alpha <= 0 or self.router_temperature <= 0:
-            raise TopicLoraError("lora_alpha and router_temperature must be above 0.")
-        if not 0 <= self.lora_dropout < 1:
-            raise TopicLoraError(f"lora_dropout ({self.lora_dropout}) must lie between 0 and 1.")
         if self.anchors is not None:
             check_anchors(self.anchors, experts)

@@ -20,6 +20,11 @@ from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output
 from topiclora_cli.adapters.weights import CheckedParameters, check_loaded
 from topiclora_cli.errors import TopicLoraError
 
+NO_MERGE = (
+    "A routed mixture has no exact dense weight and cannot be merged.",
+    "Export it with fixed gates (topiclora merge), or serve the adapter itself.",
+)
+
 
 class TopicLoraLayer(BaseTunerLayer):
     """State of the adapters on one base layer.
@@ -167,10 +172,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Always refuses: gates depend on the input, so no dense weight equals this layer."""
-        raise TopicLoraError(
-            "A routed mixture has no exact dense weight and cannot be merged.",
-            "Export it with fixed gates (topiclora merge), or serve the adapter itself.",
-        )
+        raise TopicLoraError(*NO_MERGE)
 
     def unmerge(self) -> None:
         """Does nothing, since nothing is ever merged."""

@@ -1,11 +1,10 @@
 """Puts mixture layers into a model: the tuner that peft drives."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
+from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -15,7 +14,7 @@ from topiclora_cli.adapters.moe_blocks import exclude_base_routers
 from topiclora_cli.adapters.prompt import PromptMean, PromptWatch, default_prompt
 from topiclora_cli.adapters.routers import ROUTERS, Router, RouterSettings, TopicRouter
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
-from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer, TopicLoraLinear
+from topiclora_cli.adapters.topiclora.layer import NO_MERGE, TopicLoraLayer, TopicLoraLinear
 from topiclora_cli.adapters.topiclora.routing import RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import (
     count_layers,
@@ -24,14 +23,16 @@ from topiclora_cli.adapters.topiclora.scope import (
     reading_order,
     scope_key,
 )
+from topiclora_cli.adapters.tuner import RoutedTuner
 from topiclora_cli.errors import TopicLoraError
 
 
-class TopicLoraModel(BaseTuner):
+class TopicLoraModel(RoutedTuner):
     """A base model whose targeted linear layers carry a mixture of LoRA experts."""
 
     prefix = "topiclora_"
     tuner_layer_cls = TopicLoraLayer
+    no_merge = NO_MERGE
     target_module_mapping: dict[str, list[str]] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -94,29 +95,11 @@ class TopicLoraModel(BaseTuner):
         if isinstance(target, TopicLoraLayer):
             target.update_layer(adapter_name, config)
             return
-        if isinstance(target, BaseTunerLayer):
-            raise TopicLoraError(f"{current_key} already carries a {type(target).__name__} of another peft method.")
+        self.refuse_adapted(target, current_key)
         layer = TopicLoraLinear(target, adapter_name, config, name=current_key)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
-
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> Iterator[None]:
-        # peft would drop adapter_names without a word and run every example through the active adapter.
-        if kwargs.get("adapter_names") is not None:
-            raise TopicLoraError("A batch cannot mix adapters (adapter_names).", "Call set_adapter before each batch.")
-        yield
-
-    def _check_merge_allowed(self) -> None:
-        raise TopicLoraError(
-            "A routed mixture has no exact dense weight and cannot be merged.",
-            "Export it with fixed gates (topiclora merge), or serve the adapter itself.",
-        )
-
-    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
-        """Always refuses, naming the ways out."""
-        self._check_merge_allowed()
 
 
 def _connect(
