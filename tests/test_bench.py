@@ -1,11 +1,15 @@
 """The bench's instruments: what they count and what they leave out."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from tests.bench import moe
 from tests.bench.saved_bytes import saved_bytes
 from tests.bench.timing import interleave
+from tests.bench.training import random_tokens
 
 
 def test_saved_bytes_counts_each_storage_once_and_no_weights():
@@ -40,3 +44,12 @@ def test_order_changes_from_round_to_round():
     interleave({name: case(name) for name in "abc"}, "a", pairs=6)
     rounds = ["".join(order[start : start + 3]) for start in range(3, len(order), 3)]
     assert len(set(rounds)) == 6
+
+
+def test_adapters_beside_the_experts_keep_half_of_what_lora_on_them_does():
+    tokens = random_tokens(moe.VOCABULARY, moe.BATCH, moe.LENGTH, torch.device("cpu"))
+    candidates = moe.contestants(moe.SIZES[0], torch.device("cpu"))
+    kept = {name: saved_bytes(partial(one.loss, tokens), one.weights) for name, one in candidates.items()}
+    assert kept[moe.FUSED_LORA] > 2 * kept[moe.ROUTED]
+    assert kept[moe.ROUTED] < 1.08 * kept[moe.FROZEN]
+    assert kept[moe.EMBEDDED] < 1.08 * kept[moe.FROZEN]

@@ -1,6 +1,6 @@
 """Runs the suites, prints each table as soon as it is there, and writes everything as JSON.
 
-make bench                                          # about a quarter of an hour on two cores
+make bench                                          # about half an hour on two cores
 make bench BENCH="--layers 2 --pairs 3"             # a quick look
 make bench BENCH="--device cuda --shape 7b"         # on a GPU
 make bench BENCH="--peers .venv-peers/bin/python"   # beside other libraries; peers.py says how
