@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.conftest import SMALL, shaken
 from topiclora_cli.adapters import TopicLoraConfig
 
+pytest.register_assert_rewrite("tests.adapters.helpers")
+
 WINDOW = {"head_dim": 8, "sliding_window": 4}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}

@@ -1,17 +1,13 @@
 """What a user can get wrong: one line says what, by every door."""
 
-import json
-
 import pytest
 import torch
-from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from tests.adapters.helpers import TOKENS, by_load_adapter, by_peft, by_peft_empty_first, damage, rewrite
 from topiclora_cli.adapters import TopicLoraConfig
 from topiclora_cli.errors import TopicLoraError
 
-TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
 ONE_OF = {"router": "linaer", "router_scope": "model", "kernel": "fast", "granularity": "word", "mixing": "tokens"}
 SETTINGS = [
     ({"r": 0}, r"^r \(0\)"),
@@ -61,23 +57,9 @@ def test_routing_by_prompt_inside_experts(family_model, adapted):
         model(input_ids=TOKENS)
 
 
-def by_peft(folder, base):
-    return PeftModel.from_pretrained(base(), folder)
-
-
-def by_peft_empty_first(folder, base):
-    return PeftModel.from_pretrained(base(), folder, low_cpu_mem_usage=True)
-
-
-def by_load_adapter(folder, base):
-    base().load_adapter(str(folder))
-
-
 def by_auto_model(folder, base):
     base().save_pretrained(folder / "base")
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    settings["base_model_name_or_path"] = str(folder / "base")
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    rewrite(folder, base_model_name_or_path=str(folder / "base"))
     AutoModelForCausalLM.from_pretrained(folder)
 
 
@@ -97,11 +79,7 @@ def saved(family_model, adapted, shaken, tmp_path):
 @pytest.mark.parametrize("part", ["topiclora_A", "topiclora_B", "topiclora_router.weight", "topiclora_router.anchor"])
 def test_damaged_weights(door, part, value, saved):
     folder, base = saved
-    file = folder / "adapter_model.safetensors"
-    state = load_file(file)
-    key = next(key for key in state if key.endswith(part))
-    state[key].view(-1)[-1] = value
-    save_file(state, file, metadata={"format": "pt"})
+    damage(folder, part, value)
     with pytest.raises(TopicLoraError, match=r"layers\.0.*NaN or infinity") as error:
         door(folder, base)
     assert "\n" not in str(error.value)
@@ -130,8 +108,7 @@ def test_a_base_without_these_layers(door, saved, family_model):
 @pytest.mark.parametrize(("key", "value"), [*ONE_OF.items(), ("router", "telepathy"), ("r", 0)])
 def test_settings_of_a_saved_adapter_that_this_version_does_not_know(door, key, value, saved):
     folder, base = saved
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps({**settings, key: value}))
+    rewrite(folder, **{key: value})
     with pytest.raises(TopicLoraError, match=f"^{key} "):
         door(folder, base)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from tests.adapters.helpers import TOKENS, logits
 from topiclora_cli.adapters import record_routing
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
@@ -16,13 +17,7 @@ FAMILIES = [
 NO_FEED_FORWARD = ["opt", "olmoe"]  # its linear layers have no block of their own; they are experts, fused
 FUSED = ["gpt2", "phi3"]  # one linear layer for query, key and value: no two read the same tensor
 ROUTERS = {"gate", "router", "shared_expert_gate"}
-TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
 every_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-@torch.no_grad()
-def logits(model, tokens=TOKENS, **inputs):
-    return model(input_ids=tokens, **inputs).logits
 
 
 def adapted_names(model):

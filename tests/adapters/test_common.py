@@ -2,11 +2,20 @@
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
+from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 
+from tests.adapters.helpers import (
+    TOKENS,
+    assert_decoding_equals_the_full_forward,
+    assert_loads_bit_equal_by_every_door,
+    assert_same_gradients,
+    assert_switch_disable_and_delete,
+    logits,
+    without_and_with_checkpointing,
+)
 from tests.conftest import shaken
-from topiclora_cli.adapters import TopicLoraConfig, prompt_tokens, record_routing
+from topiclora_cli.adapters import TopicLoraConfig, prompt_tokens
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.recipe.methods import METHODS
@@ -45,7 +54,6 @@ CONFIGS = {
 PRESETS = {name: {"preset": name} for name, method in METHODS.items() if method.layer == "mixture"}
 CONFIGS |= PRESETS
 pytestmark = pytest.mark.parametrize("settings", CONFIGS.values(), ids=CONFIGS.keys())
-TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
 
 
 def make(settings, model=None, **changes):
@@ -62,11 +70,6 @@ def fresh(tiny_model_dir):
     return AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
 
 
-@torch.no_grad()
-def logits(model, tokens=TOKENS, **inputs):
-    return model(input_ids=tokens, **inputs).logits
-
-
 def test_fresh_adapter_changes_nothing(settings, tiny_model, tiny_model_dir):
     config = make(settings, tiny_model)
     model = get_peft_model(tiny_model, config).eval()
@@ -80,19 +83,7 @@ def test_saved_adapter_loads_bit_equal_by_every_door(settings, tiny_model, tiny_
     expected = logits(model)
     assert not torch.equal(expected, logits(fresh(tiny_model_dir)))
     model.save_pretrained(tmp_path)
-    in_place = fresh(tiny_model_dir)
-    in_place.load_adapter(str(tmp_path))
-    doors = {
-        "PeftModel": PeftModel.from_pretrained(fresh(tiny_model_dir), tmp_path),
-        "PeftModel, empty weights first": PeftModel.from_pretrained(
-            fresh(tiny_model_dir), tmp_path, low_cpu_mem_usage=True
-        ),
-        "AutoPeftModelForCausalLM": AutoPeftModelForCausalLM.from_pretrained(tmp_path),
-        "AutoModelForCausalLM": AutoModelForCausalLM.from_pretrained(tmp_path),
-        "load_adapter": in_place,
-    }
-    for door, loaded in doors.items():
-        assert torch.equal(logits(loaded.eval()), expected), door
+    assert_loads_bit_equal_by_every_door(tmp_path, lambda: fresh(tiny_model_dir), expected)
 
 
 def test_several_adapters_switch_disable_and_delete(settings, tiny_model, tiny_model_dir):
@@ -102,14 +93,7 @@ def test_several_adapters_switch_disable_and_delete(settings, tiny_model, tiny_m
     model.set_adapter("second")
     shaken(model, seed=7)
     second = logits(model)
-    assert not torch.equal(first, second)
-    model.set_adapter("default")
-    assert torch.equal(logits(model), first)
-    with model.disable_adapter():
-        assert torch.equal(logits(model), logits(fresh(tiny_model_dir)))
-    model.delete_adapter("default")
-    model.set_adapter("second")
-    assert torch.equal(logits(model), second)
+    assert_switch_disable_and_delete(model, first, second, lambda: fresh(tiny_model_dir))
 
 
 def test_merging_refuses_and_names_the_ways_out(settings, tiny_model):
@@ -137,12 +121,9 @@ def test_no_gate_sees_the_future(settings, tiny_model):
 
 def test_decoding_with_a_cache_equals_the_full_forward(settings, tiny_model):
     model = shaken(get_peft_model(tiny_model, make(settings, tiny_model)))
-    with torch.no_grad():
-        start = model(input_ids=TOKENS[:, :4], use_cache=True)
-        rest = model(input_ids=TOKENS[:, 4:], past_key_values=start.past_key_values, use_cache=True)
     with prompt_tokens(torch.arange(6).expand(2, -1) < 4):
         full = logits(model)[:, 4:]
-    torch.testing.assert_close(rest.logits, full, atol=1e-5, rtol=0)
+    assert_decoding_equals_the_full_forward(model, full)
 
 
 def test_padding_side_does_not_matter(settings, tiny_model):
@@ -174,19 +155,8 @@ def test_checkpointing_leaves_gradients_and_recorded_routing_unchanged(settings,
     if settings.get("lora_dropout"):
         pytest.skip("dropout draws anew")
     model = shaken(get_peft_model(tiny_model, make(settings, tiny_model))).train()
-    gradients = []
-    for checkpointing in (False, True):
-        if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.zero_grad()
-        with record_routing() as record:
-            loss = model(input_ids=TOKENS, labels=TOKENS).loss
-        entropy = sum((u.softmax(-1) * u.log_softmax(-1)).sum() for u in record.logits.values())
-        (loss + entropy).backward()
-        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4)
+    (plain, _), (again, _) = without_and_with_checkpointing(model)
+    assert_same_gradients(again, plain)
 
 
 def test_bfloat16_base_keeps_a_float32_adapter(settings, tiny_model_dir):

@@ -1,9 +1,7 @@
 """What users of peft expect of any method: state, saving, switching, training, copying, bookkeeping."""
 
 import copy
-import io
 import json
-import pickle
 
 import pytest
 import torch
@@ -15,8 +13,21 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.utils import infer_device
-from safetensors.torch import load_file
 
+from tests.adapters.helpers import (
+    TOKENS,
+    assert_runs_and_trains_in,
+    assert_same_gradients,
+    assert_saved_keys_are_free_of_the_adapters_name,
+    assert_the_active_adapter_alone_trains,
+    assert_training_moves_the_adapter_alone,
+    copies_of,
+    gradients,
+    interrupted,
+    logits,
+    train,
+    trainable,
+)
 from topiclora_cli.adapters import TopicLoraConfig
 from topiclora_cli.errors import TopicLoraError
 
@@ -26,13 +37,7 @@ SETTINGS = {
     "by-prompt": {"granularity": "prompt", "train_keys": True},
     "ffn": {"router": "linear", "top_k": 2, "router_scope": "block", "mixing": "ffn"},
 }
-TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
 each_setting = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
-
-
-@torch.no_grad()
-def logits(model, **inputs):
-    return model(input_ids=TOKENS, **inputs).logits
 
 
 def config(**settings):
@@ -41,38 +46,14 @@ def config(**settings):
     )
 
 
-def trainable(model):
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
 def kinds(model):
     """Which parts train, as router, A, B or other."""
     return {n.split("topiclora_")[1].split(".")[0] if "topiclora_" in n else "other" for n in trainable(model)}
 
 
-def train(model, steps=8):
-    """Losses of a few steps on the same batch."""
-    model.train()
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.02)
-    losses = []
-    for _ in range(steps):
-        loss = model(input_ids=TOKENS, labels=TOKENS).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    model.eval()
-    return losses
-
-
 @each_setting
 def test_training_lowers_the_loss_and_moves_the_adapter_alone(settings, family_model, adapted):
-    model = adapted(family_model("llama"), **settings)
-    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    losses = train(model)
-    assert losses[-1] < 0.95 * losses[0]
-    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
-    assert moved == trainable(model)
+    assert_training_moves_the_adapter_alone(adapted(family_model("llama"), **settings), below=0.95)
 
 
 @each_setting
@@ -81,9 +62,8 @@ def test_saved_keys_are_ours_and_free_of_the_adapters_name(settings, family_mode
     model.add_adapter("other", config(**settings))
     model.save_pretrained(tmp_path, selected_adapters=["other"])
     assert {path.name for path in tmp_path.iterdir()} == {"other", "README.md"}
-    keys = load_file(tmp_path / "other" / "adapter_model.safetensors").keys()
-    assert all(".topiclora_" in key and "other" not in key and "default" not in key for key in keys)
-    assert keys == get_peft_model_state_dict(model, adapter_name="other").keys()
+    expected = get_peft_model_state_dict(model, adapter_name="other")
+    assert_saved_keys_are_free_of_the_adapters_name(tmp_path / "other", expected, "topiclora_")
     saved = json.loads((tmp_path / "other" / "adapter_config.json").read_text())
     assert saved["peft_type"] == "TOPICLORA"
     assert saved["inference_mode"] is True
@@ -158,25 +138,16 @@ def test_modules_to_save_are_trained_saved_and_reloaded(settings, family_model, 
         assert torch.equal(logits(loaded.eval()), expected)
 
 
-def interrupt(*_):
-    raise RuntimeError("interrupted")
-
-
 @each_setting
 def test_copies_of_every_kind(settings, family_model, adapted, shaken):
     model = shaken(adapted(family_model("llama"), **settings))
-    copies = [copy.deepcopy(model)]
+    twin = copy.deepcopy(model)
     expected = logits(model)
-    train(copies[0], steps=1)
+    train(twin, steps=1)
     assert torch.equal(logits(model), expected)  # a copy shares nothing
-    stop = model.get_base_model().model.layers[1].mlp.act_fn.register_forward_pre_hook(interrupt)
-    with pytest.raises(RuntimeError, match="interrupted"):  # half-way, with a decision still to be handed on
-        model(input_ids=TOKENS)
-    stop.remove()
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    buffer.seek(0)
-    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(buffer, weights_only=False)]
+    # Half-way, with a decision still to be handed on.
+    interrupted(model, model.get_base_model().model.layers[1].mlp.act_fn.register_forward_pre_hook)
+    copies = copies_of(model)
     for duplicate in copies:
         assert torch.equal(logits(duplicate.eval()), expected)
     # Decoding is independent too: the prompt's mean of one is not the other's.
@@ -189,32 +160,15 @@ def test_copies_of_every_kind(settings, family_model, adapted, shaken):
 def test_whole_model_in_another_precision(router, dtype, family_model, adapted, shaken):
     model = shaken(adapted(family_model("llama"), router=router, shared_a=True, router_width=6))
     expected, model = logits(model), model.to(dtype)
-    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
-    assert logits(model).dtype == dtype
     if dtype == torch.float64:
         torch.testing.assert_close(logits(model).float(), expected, atol=1e-3, rtol=1e-3)
-    model(input_ids=TOKENS, labels=TOKENS).loss.backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert_runs_and_trains_in(model, dtype)
 
 
 @each_setting
 def test_what_trains_after_adding_switching_disabling_and_deleting(settings, family_model, adapted):
     model = adapted(family_model("llama"), **settings)
-    first = trainable(model)
-    model.add_adapter("other", config(**settings))
-    assert trainable(model) == first
-    model.set_adapter("other")
-    assert trainable(model) == {name.replace("default", "other") for name in first}
-    with model.disable_adapter():
-        assert not trainable(model)
-    model.delete_adapter("other")
-    assert model.active_adapters == ["default"]
-    assert trainable(model) == first
-    model.set_requires_grad("default", False)
-    model.add_adapter("third", config(**settings))
-    assert not trainable(model)  # adding one adapter does not thaw another
-    with pytest.raises(ValueError, match="does not exist"):
-        model.delete_adapter("unknown")
+    assert_the_active_adapter_alone_trains(model, lambda: config(**settings))
 
 
 def test_routers_alone_train_through_everything(family_model, adapted, tmp_path):
@@ -294,7 +248,7 @@ def test_unloading_leaves_nothing_behind(settings, family_model, adapted):
 def test_checkpointing_gives_the_same_gradients(settings, reentrant, family_model, adapted, shaken):
     """Also with two forward passes of different padding before one backward, and a third without gradient."""
     masks = [torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6]), torch.tensor([[1] * 6, [0, 0, 0, 1, 1, 1]])]
-    gradients = []
+    seen = []
     for checkpointing in (False, True):
         model = shaken(adapted(family_model("llama"), **settings)).train()
         if checkpointing:
@@ -303,10 +257,8 @@ def test_checkpointing_gives_the_same_gradients(settings, reentrant, family_mode
         losses = [model(input_ids=TOKENS, labels=TOKENS, attention_mask=mask).loss for mask in masks]
         logits(model)
         (losses[0] + 2 * losses[1]).backward()
-        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, expected in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], expected, atol=1e-6, rtol=1e-4)
+        seen.append(gradients(model))
+    assert_same_gradients(seen[1], seen[0], atol=1e-6)
 
 
 def test_prepared_for_quantised_training(family_model, adapted):

@@ -1,17 +1,14 @@
 """What a user of PERFT can get wrong: one line says what, by every door."""
 
-import json
-
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
+from peft import LoraConfig, get_peft_model
 
+from tests.adapters.helpers import TOKENS, by_load_adapter, by_peft, by_peft_empty_first, damage, logits, rewrite
 from tests.conftest import shaken
 from topiclora_cli.adapters import PerftConfig
 from topiclora_cli.errors import TopicLoraError
 
-TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
 UNKNOWN = {
     "variant": ("routd", "routed"),
     "adapter_type": ("paralel", "parallel"),
@@ -90,18 +87,6 @@ def test_a_block_that_does_not_call_its_experts(moe_model, beside):
         model(input_ids=TOKENS)
 
 
-def by_peft(folder, base):
-    return PeftModel.from_pretrained(base(), folder)
-
-
-def by_peft_empty_first(folder, base):
-    return PeftModel.from_pretrained(base(), folder, low_cpu_mem_usage=True)
-
-
-def by_load_adapter(folder, base):
-    base().load_adapter(str(folder))
-
-
 every_door = pytest.mark.parametrize("door", [by_peft, by_peft_empty_first, by_load_adapter])
 
 
@@ -111,20 +96,11 @@ def saved(moe_model, beside, tmp_path):
     return tmp_path
 
 
-def rewrite(folder, **settings):
-    file = folder / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
-
-
 @every_door
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("part", ["perft_A", "perft_B", "perft_router.weight", "perft_router.keys"])
 def test_damaged_weights(door, part, value, saved, moe_model):
-    file = saved / "adapter_model.safetensors"
-    state = load_file(file)
-    key = next(key for key in state if key.endswith(part))
-    state[key].view(-1)[-1] = value
-    save_file(state, file, metadata={"format": "pt"})
+    damage(saved, part, value)
     with pytest.raises(TopicLoraError, match=r"layers\.0\.mlp.*NaN or infinity") as error:
         door(saved, moe_model)
     assert "\n" not in str(error.value)
@@ -190,17 +166,14 @@ def test_a_base_without_these_blocks(door, saved, moe_model):
 def test_experts_that_carry_lora_already(moe_model, beside):
     lora = LoraConfig(r=2, target_modules=[], target_parameters=["mlp.experts.gate_up_proj"], task_type="CAUSAL_LM")
     model = shaken(get_peft_model(moe_model(), lora))
-    with torch.no_grad():
-        before = model(input_ids=TOKENS).logits
+    before = logits(model)
     with pytest.raises(ValueError, match="different peft types"):
         model.add_adapter("beside", PerftConfig(r=2, task_type="CAUSAL_LM"))
     with pytest.raises(TopicLoraError, match=r"ParamWrapper is not called with its router's indices.* routed"):
         beside(model.get_base_model(), variant="embedded")
     both = beside(model.get_base_model(), r=2)  # beside a block, whatever is in it
-    with torch.no_grad():
-        assert (both(input_ids=TOKENS).logits - before).abs().max() < 1e-2 * before.abs().max()
-        shaken(both)
-        assert not torch.allclose(both(input_ids=TOKENS).logits, before, atol=1e-2)
+    assert (logits(both) - before).abs().max() < 1e-2 * before.abs().max()
+    assert not torch.allclose(logits(shaken(both)), before, atol=1e-2)
 
 
 def test_experts_of_a_decoder_layer_itself_are_no_block(moe_model):

@@ -4,15 +4,20 @@ import math
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
+from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 
+from tests.adapters.helpers import (
+    TOKENS,
+    assert_decoding_equals_the_full_forward,
+    assert_loads_bit_equal_by_every_door,
+    assert_switch_disable_and_delete,
+    logits,
+)
 from tests.conftest import shaken
 from topiclora_cli.adapters import PerftConfig
 from topiclora_cli.adapters.perft.layer import UP_VARIANCE, PerftLayer
 from topiclora_cli.errors import TopicLoraError
-
-TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
 
 
 def config(settings):
@@ -26,11 +31,6 @@ def another(settings):
 
 def blocks(model):
     return [module for module in model.modules() if isinstance(module, PerftLayer)]
-
-
-@torch.no_grad()
-def logits(model, tokens=TOKENS, **inputs):
-    return model(input_ids=tokens, **inputs).logits
 
 
 def test_fresh_adapter_is_as_near_the_base_as_the_published_start(settings, moe_model, beside):
@@ -58,34 +58,16 @@ def test_saved_adapter_loads_bit_equal_by_every_door(settings, moe_model, moe_di
     expected = logits(model)
     assert (expected - logits(moe_model())).abs().max() > 1e-2
     model.save_pretrained(tmp_path)
-    in_place = moe_model()
-    in_place.load_adapter(str(tmp_path))
-    doors = {
-        "PeftModel": PeftModel.from_pretrained(moe_model(), tmp_path),
-        "PeftModel, empty weights first": PeftModel.from_pretrained(moe_model(), tmp_path, low_cpu_mem_usage=True),
-        "AutoPeftModelForCausalLM": AutoPeftModelForCausalLM.from_pretrained(tmp_path),
-        "AutoModelForCausalLM": AutoModelForCausalLM.from_pretrained(tmp_path),
-        "load_adapter": in_place,
-    }
-    for door, loaded in doors.items():
-        assert torch.equal(logits(loaded.eval()), expected), door
+    assert_loads_bit_equal_by_every_door(tmp_path, moe_model, expected)
 
 
 def test_adapters_of_two_variants_switch_disable_and_delete(settings, moe_model, beside):
-    base = logits(moe_model())
     model = shaken(beside(moe_model(), **settings))
     first = logits(model)
     model.add_adapter("second", another(settings))
     model.set_adapter("second")
     second = logits(shaken(model, seed=7))
-    assert not torch.equal(first, second)
-    model.set_adapter("default")
-    assert torch.equal(logits(model), first)
-    with model.disable_adapter():
-        assert torch.equal(logits(model), base)
-    model.delete_adapter("default")
-    model.set_adapter("second")
-    assert torch.equal(logits(model), second)
+    assert_switch_disable_and_delete(model, first, second, moe_model)
     watched = "embedded" in model.peft_config["second"].variant
     experts = [block.get_base_layer().experts for block in blocks(model) if block.perft_B]
     assert all(bool(module._forward_pre_hooks) == watched for module in experts)
@@ -132,7 +114,4 @@ def test_no_gate_sees_the_future(settings, moe_model, beside):
 
 def test_decoding_with_a_cache_equals_the_full_forward(settings, moe_model, beside):
     model = shaken(beside(moe_model(), **settings))
-    with torch.no_grad():
-        start = model(input_ids=TOKENS[:, :4], use_cache=True)
-        rest = model(input_ids=TOKENS[:, 4:], past_key_values=start.past_key_values, use_cache=True)
-    torch.testing.assert_close(rest.logits, logits(model)[:, 4:], atol=1e-5, rtol=0)
+    assert_decoding_equals_the_full_forward(model, logits(model)[:, 4:])

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
 
+from tests.adapters.helpers import TOKENS, logits
 from tests.conftest import shaken
 from topiclora_cli.adapters import record_routing
 from topiclora_cli.adapters.perft import PerftBlock
@@ -24,14 +25,8 @@ VARIANTS = {
     "dense": {"variant": "dense", "num_adapters": 3},
     "shared-parallel": {"variant": "shared", "adapter_type": "parallel"},
 }
-TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
 every_family = pytest.mark.parametrize("family", FAMILIES)
 every_variant = pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS.keys())
-
-
-@torch.no_grad()
-def logits(model, tokens=TOKENS, **inputs):
-    return model(input_ids=tokens, **inputs).logits
 
 
 def blocks(model):

@@ -5,8 +5,16 @@ import json
 import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
-from safetensors.torch import load_file
 
+from tests.adapters.helpers import (
+    assert_runs_and_trains_in,
+    assert_saved_keys_are_free_of_the_adapters_name,
+    assert_the_active_adapter_alone_trains,
+    assert_training_moves_the_adapter_alone,
+    logits,
+    train,
+    trainable,
+)
 from tests.conftest import shaken
 from topiclora_cli.adapters import PerftConfig
 
@@ -16,46 +24,16 @@ SETTINGS = {
     "embedded": {"variant": "embedded"},
     "shared": {"variant": "shared", "adapter_type": "parallel"},
 }
-TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
 each_setting = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
-
-
-@torch.no_grad()
-def logits(model, **inputs):
-    return model(input_ids=TOKENS, **inputs).logits
 
 
 def config(**settings):
     return PerftConfig(**{"r": 2, "task_type": "CAUSAL_LM", **settings})
 
 
-def trainable(model):
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def train(model, steps=8):
-    """Losses of a few steps on the same batch."""
-    model.train()
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.02)
-    losses = []
-    for _ in range(steps):
-        loss = model(input_ids=TOKENS, labels=TOKENS).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    model.eval()
-    return losses
-
-
 @each_setting
 def test_training_lowers_the_loss_and_moves_the_adapter_alone(settings, moe_model, beside):
-    model = beside(moe_model(), **settings)
-    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    losses = train(model)
-    assert losses[-1] < 0.9 * losses[0]
-    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
-    assert moved == trainable(model)
+    assert_training_moves_the_adapter_alone(beside(moe_model(), **settings), below=0.9)
 
 
 @each_setting
@@ -63,29 +41,15 @@ def test_saved_keys_are_ours_and_free_of_the_adapters_name(settings, moe_model, 
     model = beside(moe_model(), **settings)
     model.add_adapter("other", config(**settings))
     model.save_pretrained(tmp_path, selected_adapters=["other"])
-    keys = load_file(tmp_path / "other" / "adapter_model.safetensors").keys()
-    assert all(".perft_" in key and "other" not in key and "default" not in key for key in keys)
-    assert keys == get_peft_model_state_dict(model, adapter_name="other").keys()
+    expected = get_peft_model_state_dict(model, adapter_name="other")
+    assert_saved_keys_are_free_of_the_adapters_name(tmp_path / "other", expected, "perft_")
     saved = json.loads((tmp_path / "other" / "adapter_config.json").read_text())
     assert (saved["peft_type"], saved["anchors"], saved["inference_mode"]) == ("PERFT", None, True)
 
 
 @each_setting
 def test_what_trains_after_adding_switching_disabling_and_deleting(settings, moe_model, beside):
-    model = beside(moe_model(), **settings)
-    first = trainable(model)
-    model.add_adapter("other", config(**settings))
-    assert trainable(model) == first
-    model.set_adapter("other")
-    assert trainable(model) == {name.replace("default", "other") for name in first}
-    with model.disable_adapter():
-        assert not trainable(model)
-    model.delete_adapter("other")
-    assert model.active_adapters == ["default"]
-    assert trainable(model) == first
-    model.set_requires_grad("default", False)
-    model.add_adapter("third", config(**settings))
-    assert not trainable(model)  # adding one adapter does not thaw another
+    assert_the_active_adapter_alone_trains(beside(moe_model(), **settings), lambda: config(**settings))
 
 
 @each_setting
@@ -153,11 +117,7 @@ def test_modules_to_save_are_trained_saved_and_reloaded(settings, moe_model, bes
 @each_setting
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_whole_model_in_another_precision(settings, dtype, moe_model, beside):
-    model = shaken(beside(moe_model(), **settings)).to(dtype)
-    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
-    assert logits(model).dtype == dtype
-    model(input_ids=TOKENS, labels=TOKENS).loss.backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert_runs_and_trains_in(shaken(beside(moe_model(), **settings)).to(dtype), dtype)
 
 
 @each_setting
