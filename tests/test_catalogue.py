@@ -86,6 +86,13 @@ def test_the_command_shows_a_grid_point(run_cli):
     assert "4, top-1" in text
 
 
+def test_a_dense_model_can_be_counted_as_the_mixture_made_of_it(tiny_model_dir):
+    (row,) = describe_methods(
+        str(tiny_model_dir), None, ["perft-e"], overrides=["model.upcycle={experts: 3, top_k: 2}"]
+    )
+    assert (row.total, row.activated) == (2 * 3 * 2 * 32 * 16, 2 * 2 * 2 * 32 * 16)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -94,6 +101,7 @@ def test_the_command_shows_a_grid_point(run_cli):
         (["--config-only"], "--config-only needs --model"),
         (["--budget", "total=4M"], "--budget needs --model"),
         (["--set", "adapter.method=lora"], "does not choose methods here"),
+        (["--set", "model.name=x"], "does not choose the model here"),
         (["mola", "--set", "adapter.top_k=3"], r"method mola: adapter: top_k (3) cannot exceed"),
     ],
 )

@@ -11,12 +11,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Mixtra
 
 from tests.conftest import SMALL
 from topiclora_cli import models
+from topiclora_cli.adapters.counting import activated_base_parameters
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.inputs import open_encoder
 from topiclora_cli.models import load_base, upcycle_to
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.recipe.schema import UpcycleSection
-from topiclora_cli.upcycle import max_logit_difference, moe_parameters, upcycle
+from topiclora_cli.upcycle import max_logit_difference, upcycle
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -118,7 +119,8 @@ def test_parameters_are_counted_once():
     dense = tiny(tie_word_embeddings=True)
     block = sum(parameter.numel() for layer in dense.model.layers for parameter in layer.mlp.parameters())
     rest = sum(parameter.numel() for parameter in dense.parameters()) - block + 2 * 6 * 32
-    assert moe_parameters(upcycle(dense, UpcycleSection(experts=6, top_k=2))) == (rest + 6 * block, rest + 2 * block)
+    moe = upcycle(dense, UpcycleSection(experts=6, top_k=2))
+    assert (moe.num_parameters(), activated_base_parameters(moe)) == (rest + 6 * block, rest + 2 * block)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +142,13 @@ def test_other_models_are_refused(family, changes, message, tmp_path):
     assert not (tmp_path / "moe").exists()
 
 
+def test_a_folder_below_a_file_is_refused_at_once(tiny_model_dir, run_cli, tmp_path):
+    (tmp_path / "file").touch()
+    code, text = run_cli("upcycle", tiny_model_dir, "file/moe")
+    assert code == 2
+    assert "file is a file" in text
+
+
 def test_only_causal_language_models():
     with pytest.raises(TopicLoraError, match="LlamaModel is no causal language model"):
         upcycle(tiny().model, UpcycleSection())
@@ -153,7 +162,7 @@ def test_command_line_writes_an_ordinary_checkpoint(tiny_model_dir, run_cli, tmp
     assert code == 0, text
     dense = AutoModelForCausalLM.from_pretrained(dense_dir)
     moe = AutoModelForCausalLM.from_pretrained(tmp_path / "moe")
-    total, activated = moe_parameters(moe)
+    total, activated = moe.num_parameters(), activated_base_parameters(moe)
     [line] = [line for line in text.splitlines() if "logit" in line]
     assert line.startswith(f"moe: {total:,} parameters, {activated:,} activated per token; largest logit difference")
     assert isinstance(moe, MixtralForCausalLM)

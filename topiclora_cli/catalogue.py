@@ -10,6 +10,8 @@ from topiclora_cli.recipe import Recipe, build_recipe, parse_override, with_over
 from topiclora_cli.recipe.methods import METHODS
 from topiclora_cli.training.attach import solve
 
+_EMPTY = {"name": "-", "model": {"name": "-"}}
+
 
 @dataclass(frozen=True)
 class MethodRow:
@@ -51,13 +53,16 @@ def describe_methods(
     changes = [parse_override(text) for text in overrides]
     if "adapter.method" in dict(changes):
         raise TopicLoraError("--set adapter.method does not choose methods here.", "Example: topiclora methods mola")
-    skeleton = load_skeleton(model, config_only=config_only) if model else None
+    if "model.name" in dict(changes):
+        raise TopicLoraError("--set model.name does not choose the model here.", "Use --model.")
+    upcycle = build_recipe(with_overrides(_EMPTY, changes), where="--set").model.upcycle
+    skeleton = load_skeleton(model, config_only=config_only, upcycle=upcycle) if model else None
     base = activated_base_parameters(skeleton) if skeleton is not None else 0
     rows = []
     for name in names or METHODS:
         takes_budget = name != "xlora"
         adapter = {"method": name, **({"budget": budget} if takes_budget else {"init_from": ["-"]})}
-        values = with_overrides({"name": "-", "model": {"name": "-"}, "adapter": adapter}, changes)
+        values = with_overrides({**_EMPTY, "adapter": adapter}, changes)
         recipe = build_recipe(values, where=f"method {name}")
         rank, counts = str(recipe.adapter.r) if takes_budget else "-", None
         if skeleton is not None and takes_budget:
@@ -112,7 +117,8 @@ def _words(recipe: Recipe) -> tuple[str, str, str]:
         beside = f"{section.variant} beside the experts"
         own = section.router if section.router_weight_source == "own" else f"{section.router}, pretrained weights"
         router = {"routed": own, "embedded": "pretrained"}.get(section.variant, "-")
-        return router, "the base's" if section.variant == "embedded" else experts, beside
+        number = {"embedded": "the base's", "dense": str(section.num_experts), "shared": "1"}
+        return router, number.get(section.variant, experts), beside
     sharing = [
         "one A" if section.shared_a else "",
         "" if section.router_scope == "linear" else f"router per {section.router_scope}",

@@ -30,9 +30,10 @@ from transformers import (
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import replacing
 from topiclora_cli.recipe.schema import UpcycleSection
-from topiclora_cli.upcycle import Upcycled, check_dense, write_upcycled
+from topiclora_cli.upcycle import Upcycled, check_dense, mixtral_config, write_upcycled
 
 PACKAGE_PREFIX = "pypi:"
+_UPCYCLE_FORMAT = 1  # one more whenever upcycling writes something else for the same settings
 _KNOWN_CONFIGS = Path(__file__).with_name("known_configs.yaml")
 
 
@@ -80,17 +81,19 @@ def upcycle_to(name: str, folder: Path, settings: UpcycleSection, **options: Any
     """
     if folder.exists():
         raise TopicLoraError(f"{folder} exists already.", "Name another folder.")
+    if file := next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None):
+        raise TopicLoraError(f"{folder} cannot be made: {file} is a file.", "Name another folder.")
     source = resolve_source(name)
     # A glance at the configuration saves reading gigabytes of weights in vain.
     check_dense(_read_config(name, source, options))
     return write_upcycled(*_read(name, source, "auto", options), folder, settings)
 
 
-def load_skeleton(name: str, *, config_only: bool = False) -> PreTrainedModel:
-    """The model's structure without weights, on the meta device.
+def load_skeleton(name: str, *, config_only: bool = False, upcycle: UpcycleSection | None = None) -> PreTrainedModel:
+    """The model's structure without weights, on the meta device; with `upcycle`, that of the mixture made of it.
 
     config_only: download nothing, and take the configuration from this package where it has it. Raises TopicLoraError
-    where the model cannot be found.
+    where the model cannot be found, or upcycled.
     """
     known = yaml.safe_load(_KNOWN_CONFIGS.read_text(encoding="utf-8"))
     if config_only and name in known:
@@ -100,7 +103,7 @@ def load_skeleton(name: str, *, config_only: bool = False) -> PreTrainedModel:
         hint = f"Without a download: a model on this machine, {', '.join(known)}." if config_only else hint
         config = _read_config(name, resolve_source(name), {"local_files_only": config_only}, hint)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config if upcycle is None else mixtral_config(config, upcycle))
 
 
 def store_weights_in_bfloat16(model: PreTrainedModel) -> None:
@@ -154,7 +157,7 @@ def _cached(name: str, make: Callable[[Path], object]) -> str:
 
 def _cached_upcycle(name: str, settings: UpcycleSection, options: dict[str, Any]) -> str:
     source = resolve_source(name)
-    key = json.dumps([_state(name, source, options), settings.model_dump()])
+    key = json.dumps([_UPCYCLE_FORMAT, _state(name, source, options), settings.model_dump()])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     return _cached(
         f"{Path(source).resolve().name}-{digest}", lambda folder: upcycle_to(name, folder, settings, **options)
@@ -162,7 +165,12 @@ def _cached_upcycle(name: str, settings: UpcycleSection, options: dict[str, Any]
 
 
 def _state(name: str, source: str, options: dict[str, Any]) -> list[Any]:
-    """What changes when a model does: a folder's file names, sizes and times, or a hub id with its commit."""
+    """What changes when a model does: a folder's file names, sizes and times, or a hub id with its commit.
+
+    The folder made of a package is named after the package's file, and made anew at any time.
+    """
+    if name.startswith(PACKAGE_PREFIX):
+        return [Path(source).name]
     if not Path(source).is_dir():
         return [source, options["revision"], getattr(_read_config(name, source, options), "_commit_hash", None)]
     files = [(path.name, path.stat()) for path in sorted(Path(source).iterdir()) if path.is_file()]

@@ -39,10 +39,8 @@ _CARRIED = (
 
 @dataclass(frozen=True)
 class Upcycled:
-    """What was made: parameters in all and per token, and the largest logit difference to the dense model on PROBE."""
+    """What was made: its precision, and the largest logit difference to the dense model on PROBE."""
 
-    total: int
-    activated: int
     difference: float
     dtype: str
 
@@ -104,14 +102,6 @@ def max_logit_difference(first: PreTrainedModel, second: PreTrainedModel, tokens
     return float((one - other).abs().max())
 
 
-def moe_parameters(moe: PreTrainedModel) -> tuple[int, int]:
-    """Parameters of a Mixtral in all, and those that take part in one token's forward pass."""
-    total = sum(parameter.numel() for parameter in moe.parameters())
-    experts = sum(p.numel() for layer in moe.model.layers for p in layer.mlp.experts.parameters())
-    idle = moe.config.num_local_experts - moe.config.num_experts_per_tok
-    return total, total - experts // moe.config.num_local_experts * idle
-
-
 def write_upcycled(
     dense: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, settings: UpcycleSection
 ) -> Upcycled:
@@ -121,7 +111,7 @@ def write_upcycled(
     with replacing(folder) as temporary:
         moe.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    return Upcycled(*moe_parameters(moe), difference, str(moe.dtype).removeprefix("torch."))
+    return Upcycled(difference, str(moe.dtype).removeprefix("torch."))
 
 
 def _copy(source: nn.Module, target: nn.Module) -> None:

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import HfApi, ModelCard
 from peft import get_peft_model
 
-from topiclora_cli.adapters import TopicLoraConfig, push_to_hub
+from topiclora_cli.adapters import PerftConfig, TopicLoraConfig, push_to_hub
 
 
 @pytest.fixture
@@ -59,3 +59,23 @@ def test_a_filled_in_card_is_left_alone(model, tmp_path):
     (tmp_path / "README.md").write_text("---\ntags: [mine]\n---\n# My adapter\n")
     model.save_pretrained(tmp_path)
     assert "# My adapter" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says", "rows"),
+    [
+        (
+            {},
+            "8 adapters with a `linear` router of their own (top-2), of bottleneck width 8",
+            {"num_adapters", "top_k"},
+        ),
+        ({"variant": "embedded"}, "One adapter for each pretrained expert", set()),
+        ({"variant": "dense", "num_adapters": 3}, "3 adapters, summed", {"num_adapters"}),
+        ({"variant": "shared"}, "One adapter, of bottleneck width 8", set()),
+    ],
+)
+def test_perft_shows_what_its_variant_has(settings, says, rows, tmp_path):
+    PerftConfig(**settings).save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert says in text
+    assert {key for key in ("num_adapters", "top_k", "renormalize") if f"| {key} |" in text} - {"renormalize"} == rows

@@ -61,14 +61,22 @@ def test_a_dense_base_is_refused_before_anything_is_trained(tiny_recipe, run_cli
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["adapter.variant=dense"], "variant belongs to the perft methods and means nothing to topiclora"),
+        (["adapter.variant=dense"], "variant means nothing to topiclora"),
+        (["adapter.method=perft-r", "adapter.shared_a=true"], "shared_a means nothing to perft-r"),
+        (
+            ["adapter.method=perft-e", "loss.balance_weight=0.1"],
+            "balance_weight is above 0, but the adapter has no rou",
+        ),
+        (["adapter.method=lora", "loss.kl_weight=0.1"], "loss.kl_weight is above 0, but the adapter has no router"),
         (["adapter.method=perft-r", "adapter.kernel=plain"], "kernel 'plain' is unknown"),
         (["adapter.method=perft-r", "adapter.init_from=[a]"], "perft-r cannot start from LoRA adapters"),
         (["adapter.method=perft-e", "adapter.router=topic"], "The embedded variant has no router of its own"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(changes, message, tiny_recipe, tiny_moe_dir, run_cli):
-    arguments = [part for change in (*changes, f"model.name={tiny_moe_dir}") for part in ("--set", change)]
+    targets = "[q_proj]" if "adapter.method=lora" in changes else "experts"
+    changes = [*changes, f"model.name={tiny_moe_dir}", f"adapter.target_modules={targets}"]
+    arguments = [part for change in changes for part in ("--set", change)]
     code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "run", *arguments)
     assert code == 2
     assert message in " ".join(text.split())

@@ -32,6 +32,7 @@ PROGRESS = SimpleNamespace(
     table=lambda title, columns, rows: None,
     track=lambda label, total: nullcontext(lambda steps, note: None),
 )
+PERFT = ["adapter.method=perft-r", "adapter.target_modules=experts", "train.learning_rate=1e-4"]
 every_family = pytest.mark.parametrize("family", SPARSE)
 
 
@@ -77,12 +78,14 @@ def test_it_is_a_term_of_its_own_and_the_model_adds_nothing_to_its_loss(family, 
 
 
 @every_family
-def test_accumulation_does_not_weigh_it_more(family, train):
-    weight = "loss.base_balance_weight=0.5"
-    rows = train(family, weight, "train.batch_size=8")
-    parts = train(family, weight, "train.batch_size=4", "train.gradient_accumulation=2")
+@pytest.mark.parametrize("method", [[], PERFT], ids=["lora", "perft"])
+def test_accumulation_does_not_weigh_it_more(family, method, train):
+    settings = [*method, "loss.base_balance_weight=0.5"]
+    rows = train(family, *settings, "train.batch_size=8")
+    parts = train(family, *settings, "train.batch_size=4", "train.gradient_accumulation=2")
     for one, two in zip(rows, parts, strict=True):
-        assert two["loss"] == pytest.approx(two["loss_lm"] + 0.5 * two["loss_base_balance"], abs=1e-4)
+        total = two["loss_lm"] + 0.5 * two["loss_base_balance"] + 0.02 * two.get("loss_balance", 0)
+        assert two["loss"] == pytest.approx(total, abs=1e-4)
         assert two["loss_lm"] == pytest.approx(one["loss_lm"], rel=1e-3)
         # Shares of experts in halves of a batch are not those in the whole: near, and no more.
         assert two["loss_base_balance"] == pytest.approx(one["loss_base_balance"], rel=0.05)

@@ -67,13 +67,9 @@ def _targets(layer: str, settings: Mapping[str, Any], model: nn.Module) -> dict[
 
 
 def _perft(settings: Mapping[str, Any], **extra: Any) -> PerftConfig:
-    shared = _pick(settings, *(_fields(PerftConfig) & set(settings) - {"target_modules", "top_k"}))
-    # The role stands for every block, and so does the default of all methods.
-    wanted = settings["target_modules"]
-    every = isinstance(wanted, str) and wanted in ("experts", "all-linear")
+    shared = _pick(settings, *(_fields(PerftConfig) & set(settings) - {"top_k"}))
     return PerftConfig(
         task_type="CAUSAL_LM",
-        target_modules=None if every else copy.deepcopy(wanted),
         num_adapters=settings["num_experts"],
         top_k=settings["top_k"] or settings["num_experts"],
         **shared,

@@ -116,7 +116,9 @@ def _where(settings: Recipe, run: str) -> str:
         f"  topiclora merge --run {run} --gates topic:arithmetic         an export for one topic"
         if topical and exports
         else "",
-        f"  topiclora ablate --recipe {run}/recipe.yaml                  the full grid, all seeds, in a run of its own",
+        f"  topiclora ablate --recipe {run}/recipe.yaml                  the full grid, all seeds, in a run of its own"
+        if settings.ablation.cells
+        else "",
         f"  topiclora recipes copy {settings.name} mine.yaml                  your own model and data",
     ]
     lines = ["[bold]Files[/bold]", *filter(None, files), "[bold]Next[/bold]", *filter(None, commands)]

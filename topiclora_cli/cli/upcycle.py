@@ -26,11 +26,13 @@ def upcycle(
     values = {"experts": experts, "top_k": top_k, "noise": noise, "permute": permute, "seed": seed}
     recipe = build_recipe({"name": "-", "model": {"name": model, "upcycle": values}}, where="upcycle")
     assert recipe.model.upcycle is not None
-    from topiclora_cli.models import upcycle_to
+    from topiclora_cli.adapters.counting import activated_base_parameters
+    from topiclora_cli.models import load_skeleton, upcycle_to
 
     made = upcycle_to(model, out, recipe.model.upcycle)
+    moe = load_skeleton(str(out))
     console.print(
-        f"{out}: {made.total:,} parameters, {made.activated:,} activated per token; "
+        f"{out}: {moe.num_parameters():,} parameters, {activated_base_parameters(moe):,} activated per token; "
         f"largest logit difference to the dense model {made.difference:.1e} ({made.dtype})",
         soft_wrap=True,
     )

@@ -9,6 +9,10 @@ from topiclora_cli.recipe.methods import DEFAULT, METHODS
 from topiclora_cli.recipe.section import Section
 
 _PERFT_ONLY = ("variant", "adapter_type", "renormalize", "router_weight_source")
+_NOT_PERFT = (
+    *("top_p", "experts_by_depth", "ranks_by_depth", "use_rslora", "use_dora", "plain_modules", "router_scope"),
+    *("granularity", "router_width", "shared_a", "mixing", "train_experts"),
+)
 
 
 class AdapterSection(Section):
@@ -95,7 +99,8 @@ class AdapterSection(Section):
             raise ValueError("xlora mixes trained LoRA adapters; name their folders in adapter.init_from")
         if self.init_from and self.layer not in ("mixture", "xlora"):
             raise ValueError(f"{self.method} cannot start from LoRA adapters; leave out init_from")
-        changed = [key for key in _PERFT_ONLY if getattr(self, key) != type(self).model_fields[key].default]
-        if changed and self.layer != "perft":
-            raise ValueError(f"{changed[0]} belongs to the perft methods and means nothing to {self.method}")
+        of_others = _NOT_PERFT if self.layer == "perft" else _PERFT_ONLY
+        for key in of_others:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} means nothing to {self.method}; leave it out")
         return self

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.routers import CosineRouter, TopicRouter
+from topiclora_cli.adapters.routers import CosineRouter, Router, TopicRouter
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.schema import LossSection
@@ -28,13 +28,18 @@ from topiclora_cli.training.step import Step, aligned_layers, mean, spread_token
 
 # The attribute by which transformers' sparse models weigh the router loss that they report.
 BASE_COEFFICIENT = "router_aux_loss_coef"
+_OF_ROUTERS = ("kl", "balance", "local_balance", "normal", "z", "gjs", "poisson", "sparsity")
 
 
 def refuse_idle_terms(section: LossSection, model: nn.Module, base: nn.Module) -> None:
     """Raises TopicLoraError where a weight is above zero and nothing in the adapted model or its base has the term."""
     modules = list(model.modules())
     mixture = any(isinstance(module, TopicLoraLayer) for module in modules)
+    routed = any(isinstance(module, Router) for module in modules)
+    trained_keys = any(isinstance(m, TopicRouter) and isinstance(m.keys, nn.Parameter) for m in modules)
     for name, (present, subject) in {
+        **dict.fromkeys(_OF_ROUTERS, (routed, "the adapter has no router")),
+        "anchor": (trained_keys, "the adapter has no topic router that trains its keys"),
         "contrast": (mixture, "the adapter has no mixture on a linear layer"),
         "orthogonal": (mixture, "the adapter has no mixture on a linear layer"),
         "centre": (any(isinstance(module, CosineRouter) for module in modules), "the adapter has no cosine router"),

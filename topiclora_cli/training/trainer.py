@@ -1,6 +1,8 @@
 """transformers' Trainer with the dual loss: language modelling plus KL from the topic prior to the routers."""
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,11 +46,7 @@ class DualLossTrainer(Trainer):
         self.group_by_length = group_by_length
         self._sums: dict[str, float] = defaultdict(float)
         self._parts = 0
-        base = self._trained.get_base_model()
-        refuse_idle_terms(loss_section, self._trained, base)
-        if loss_section.base_balance_weight > 0:
-            # The model would add all of it to every micro-batch, though its own loss is a share of the whole batch.
-            setattr(base, BASE_COEFFICIENT, 0.0)
+        refuse_idle_terms(loss_section, self._trained, self._trained.get_base_model())
 
     @property
     def _trained(self) -> Any:
@@ -69,7 +67,11 @@ class DualLossTrainer(Trainer):
             inputs["logits_to_keep"] = inputs["labels"].shape[1]
         if self.loss_section.base_balance_weight > 0:
             inputs["output_router_logits"] = True
-        with record_routing(inputs=self.loss_section.contrast_weight > 0) as record, prompt_tokens(prompt_mask):
+        with (
+            record_routing(inputs=self.loss_section.contrast_weight > 0) as record,
+            prompt_tokens(prompt_mask),
+            self._base_balance_apart(),
+        ):
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
@@ -95,6 +97,20 @@ class DualLossTrainer(Trainer):
             self._sums["loss_lm"] += float(language_modelling)
             self._parts += 1
         return (loss, outputs) if return_outputs else loss
+
+    @contextmanager
+    def _base_balance_apart(self) -> Iterator[None]:
+        # The base would add all of it to every micro-batch, though its own loss is a share of the whole batch.
+        base = self._trained.get_base_model()
+        before = getattr(base, BASE_COEFFICIENT, None)
+        if self.loss_section.base_balance_weight == 0 or before is None:
+            yield
+            return
+        setattr(base, BASE_COEFFICIENT, 0.0)
+        try:
+            yield
+        finally:
+            setattr(base, BASE_COEFFICIENT, before)
 
     def _auxiliary_loss(self, step: Step) -> Tensor:
         # In full precision: a mean over tokens in bfloat16 rounds away what routers differ in.

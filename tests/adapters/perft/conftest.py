@@ -25,6 +25,7 @@ FAMILIES = {
         **LATENT,
     },
     "gpt_oss": {**LOCAL, "head_dim": 8},
+    "minimax": {**LOCAL, "head_dim": 8, "layer_types": ["full_attention"] * 2},
     "llama4_text": {"head_dim": 8, "num_local_experts": 4, "intermediate_size_mlp": 48},
     "llama": {},
 }

@@ -134,7 +134,7 @@ def test_adapters_stand_beside_sparse_blocks_only(family, moe_model, beside):
     assert sum("perft_" in name for name, _ in model.named_parameters()) == 3 * len(names)
 
 
-@every_family
+@pytest.mark.parametrize("family", [*FAMILIES, "minimax"])  # the last finds its router by its path
 @pytest.mark.parametrize("variant", ["routed", "embedded"])
 def test_the_base_routers_report_as_before(family, variant, moe_model, beside):
     model, base = beside(moe_model(family), variant=variant), moe_model(family)
@@ -192,6 +192,11 @@ def test_following_a_router_that_experts_do_not_hear_is_refused(settings, moe_mo
     settings = {"top_k": 1, **settings}
     with pytest.raises(TopicLoraError, match=r"layers\.0\.feed_forward: Llama4TextExperts is not called .* routed"):
         beside(moe_model("llama4_text"), **settings)
+
+
+@pytest.mark.parametrize("every", ["experts", "all-linear", None])
+def test_all_blocks_have_several_names(every, moe_model, beside):
+    assert len(blocks(beside(moe_model(), target_modules=every))) == 2
 
 
 def test_a_dense_model_is_refused(moe_model, beside):

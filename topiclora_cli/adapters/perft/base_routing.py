@@ -24,7 +24,7 @@ class BaseRouting:
         if not (self._index and self._weight):
             raise TopicLoraError(
                 f"{name}: {type(experts).__name__} is not called with its router's indices and weights.",
-                "Use variant: routed, dense or shared.",
+                "Use variant: routed with router_weight_source: own, dense or shared.",
             )
         self._noted: tuple[Tensor, Tensor] | None = None
         self._handle = experts.register_forward_pre_hook(self._note, with_kwargs=True)
@@ -34,7 +34,7 @@ class BaseRouting:
         if self._noted is None:
             raise TopicLoraError(
                 f"{self.name} ran without calling its experts, so its routing cannot be followed.",
-                "Use variant: routed, or switch off kernels that replace the whole block.",
+                "Use variant: routed with router_weight_source: own, or no kernel that replaces the whole block.",
             )
         weights, indices = self._noted
         slots = weights.shape[-1]  # spelt out, since no tokens are no error

@@ -9,9 +9,12 @@ from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.errors import TopicLoraError
 
+_VARIANTS = ("routed", "embedded", "dense", "shared")
 _SHOWN = (
-    *("variant", "adapter_type", "num_adapters", "r", "top_k", "renormalize", "router_weight_source", "lora_alpha"),
-    *("router", "target_modules", "exclude_modules", "modules_to_save", "graph_sha256"),
+    (_VARIANTS, ("variant", "adapter_type", "r", "lora_alpha")),
+    (("routed", "dense"), ("num_adapters",)),
+    (("routed",), ("top_k", "renormalize", "router", "router_weight_source", "graph_sha256")),
+    (_VARIANTS, ("target_modules", "exclude_modules", "modules_to_save")),
 )
 
 
@@ -27,7 +30,7 @@ class PerftConfig(RoutedConfig):
 
     method: ClassVar[str] = "perft"
     choices: ClassVar[Mapping[str, Sequence[str]]] = {
-        "variant": ("routed", "embedded", "dense", "shared"),
+        "variant": _VARIANTS,
         "adapter_type": ("lora", "parallel"),
         "renormalize": ("auto", "on", "off"),
         "router_weight_source": ("own", "pretrained"),
@@ -40,14 +43,18 @@ class PerftConfig(RoutedConfig):
         default="lora", metadata={"help": "'lora', or 'parallel': SiLU in the bottleneck and no scaling."}
     )
     num_adapters: int = field(
-        default=8, metadata={"help": "Number of adapters, M; 'embedded' has the base's experts, 'shared' one."}
+        default=8,
+        metadata={
+            "help": "Number of adapters, M; 'embedded' has one for each expert of the base, 'shared' one in all."
+        },
     )
     top_k: int = field(default=2, metadata={"help": "Adapters per token of the routed variant; at most num_adapters."})
     renormalize: str = field(
         default="auto",
         metadata={
-            "help": "Whether the top_k weights are made to sum to 1: 'on', 'off', or 'auto': as the base's router "
-            "does, and never for top_k 1, where the router would get no gradient."
+            "help": "Whether the top_k weights are made to sum to 1: 'on', 'off', or 'auto': as norm_topk_prob in "
+            "the base's configuration says, on where it has none, off for top_k 1, where the router would get no "
+            "gradient."
         },
     )
     router_weight_source: str = field(
@@ -64,6 +71,12 @@ class PerftConfig(RoutedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.target_modules in ("experts", "all-linear"):
+            self.target_modules = None
+        if self.variant == "shared":
+            self.num_adapters = 1
+        if self.variant in ("shared", "dense"):
+            self.top_k = self.num_adapters
         self._check()
 
     @property
@@ -93,7 +106,7 @@ class PerftConfig(RoutedConfig):
             summary=f"{number[0].upper()}{number[1:]}, of bottleneck width {self.r}, beside the experts of every "
             "adapted mixture-of-experts block (PERFT, arXiv 2508.02587). It has no dense weight and cannot be merged.",
             serving="Serve it through peft or transformers.",
-            shown=_SHOWN,
+            shown=[key for variants, keys in _SHOWN for key in keys if self.variant in variants],
         )
 
     def _check(self) -> None:

@@ -68,21 +68,25 @@ class PerftLayer(BaseTunerLayer):
             self.perft_router[adapter_name] = router.settle(self.name, base.device)
         self.perft_config[adapter_name] = config
         self.perft_dropout[adapter_name] = nn.Dropout(config.lora_dropout) if config.lora_dropout else nn.Identity()
-        if config.follows_base and self.base_routing is None:
-            self.base_routing = BaseRouting(self.get_base_layer().experts, self.name)  # type: ignore[arg-type]
+        self._watch_as_needed()
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter, and stop watching the experts once no other needs it."""
         super().delete_adapter(adapter_name)
-        if not any(config.follows_base for config in self.perft_config.values()):
-            self.stop_watching()
+        self._watch_as_needed()
 
     def stop_watching(self) -> None:
         """Leave the base's experts as they were."""
         if self.base_routing is not None:
             self.base_routing.remove()
             self.base_routing = None
+
+    def _watch_as_needed(self) -> None:
+        if not any(config.follows_base for config in self.perft_config.values()):
+            self.stop_watching()
+        elif self.base_routing is None:
+            self.base_routing = BaseRouting(self.get_base_layer().experts, self.name)  # type: ignore[arg-type]
 
     def choose(self, adapter_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and indices of each token's adapters, (..., k) each, for inputs x (..., d).
@@ -181,6 +185,7 @@ class PerftBlock(nn.Module, PerftLayer):
             gates = x.new_full((*x.shape[:-1], len(down)), config.scaling)
             return mixture_delta(self.perft_dropout[name](x), gates, down, up, activation)
         weights, adapters = self.choose(name, x)
+        # Whether anybody records or not, since checkpointing must meet the same operations when it runs this again.
         gates = weights.new_zeros(*weights.shape[:-1], len(down)).scatter(-1, adapters, weights)
         note_gates(self.name, gates, x)
         x = self.perft_dropout[name](x)

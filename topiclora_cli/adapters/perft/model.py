@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from topiclora_cli.adapters.keys import keys_from_anchors, simplex
 from topiclora_cli.adapters.moe_blocks import MoeBlock, require_moe_blocks
@@ -44,6 +46,7 @@ class PerftModel(RoutedTuner):
                 f"The blocks: {', '.join(blocks)}.",
             )
         config.target_modules = wanted  # type: ignore[assignment]
+        _let_recorders_find_routers(model)
         self.__dict__["_blocks"] = blocks
         super().inject_adapter(model, adapter_name, *args, **kwargs)
 
@@ -83,6 +86,14 @@ class PerftModel(RoutedTuner):
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # peft would look for a weight, which a block does not have.
         setattr(parent, child_name, new_module)
+
+
+def _let_recorders_find_routers(model: nn.Module) -> None:
+    """Have transformers hook the routers that it looks up by their path, before a layer of ours changes that path."""
+    for part in model.modules():
+        recorders = getattr(part, "_can_record_outputs", None) if isinstance(part, PreTrainedModel) else None
+        if any(getattr(recorder, "layer_name", None) for recorder in (recorders or {}).values()):
+            maybe_install_capturing_hooks(part)  # type: ignore[arg-type]
 
 
 def _wants(config: PerftConfig, name: str) -> bool:
