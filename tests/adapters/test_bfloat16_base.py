@@ -44,3 +44,12 @@ def test_training_under_autocast_stays_near_float32(family, config, experts, fam
     out.loss.backward()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in trained)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_adapters_in_the_precision_of_the_base(config, family_model):
+    model = get_peft_model(family_model("olmoe").to(torch.bfloat16), config(), autocast_adapter_dtype=False).train()
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {p.dtype for name, p in trained.items() if "router" not in name} == {torch.bfloat16}
+    model(input_ids=TOKENS, labels=TOKENS).loss.backward()
+    assert all(parameter.grad is not None for parameter in trained.values())

@@ -21,7 +21,6 @@ ROUTED, EMBEDDED = "PERFT-R, 8 adapters top-2, r=8", "PERFT-E, r=8"
 FUSED_LORA = "PEFT LoRA r=8 on the fused experts"
 VOCABULARY = 8192
 BATCH, LENGTH = 4, 128
-STEP_BARS = {ROUTED: Bar(1.06), EMBEDDED: Bar(1.06)}
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Experts:
 
 
 SIZES = (Experts(16, 4), Experts(64, 8))
+STEP_BARS = {SIZES[0]: {ROUTED: Bar(1.06), EMBEDDED: Bar(1.06)}}
 
 
 def contestants(experts: Experts, device: torch.device) -> dict[str, Candidate]:

@@ -78,7 +78,7 @@ def growth(settings: Settings) -> Suite:
             name: timed(partial(_forward_backward, decoder.train(), inputs), settings.device)
             for name, decoder in decoders.items()
         }
-        optimizer = torch.optim.AdamW(causal_lm(models["auto"]).trainable)
+        optimizer = torch.optim.AdamW(causal_lm(models["auto"]).trainable, fused=True)
         cases["AdamW"] = timed(optimizer.step, settings.device)  # on the gradients that "auto" left
         timings = interleave(cases, frozen, settings.pairs)
         bars = {"auto": GROWTH_BARS.get(experts)}
@@ -157,7 +157,7 @@ def mixture_of_experts(settings: Settings) -> Suite:
         cases = {name: timed(partial(trainer.step, tokens), settings.device) for name, trainer in trainers.items()}
         saved = {name: trainer.saved_bytes(tokens) for name, trainer in trainers.items()}
         timings = interleave(cases, moe.FROZEN, settings.pairs)
-        lines += _step_lines(str(experts), moe.FROZEN, timings, saved, moe.STEP_BARS, {})
+        lines += _step_lines(str(experts), moe.FROZEN, timings, saved, moe.STEP_BARS.get(experts, {}), {})
         slower = timings[moe.FUSED_LORA].ratio / timings[moe.ROUTED].ratio
         fatter = saved[moe.FUSED_LORA] / saved[moe.ROUTED]
         notes.append(f"{experts}: LoRA on the experts {slower:.2f} x the time and {fatter:.2f} x the bytes of PERFT-R")

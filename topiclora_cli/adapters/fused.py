@@ -142,6 +142,7 @@ def fused_mixture(
     rows, flat_a, flat_b, weight, bias, router = _cast(
         x.reshape(-1, x.shape[-1]), lora_a.flatten(0, 1), lora_b.flatten(0, 1), base.weight, base.bias, router
     )
+    router = None if router is None else router.to(rows.dtype)  # it stays in float32 beside adapters in less
     if not torch.is_grad_enabled():
         # Nothing to save: at one token a time, an autograd function's own cost would show.
         gates = gate(None if router is None else F.linear(rows, router).view(*x.shape[:-1], len(router)))
