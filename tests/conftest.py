@@ -6,6 +6,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
+# The console takes its width when it is first imported, by whichever test comes first.
+os.environ["COLUMNS"] = "200"
 
 from pathlib import Path
 
@@ -121,7 +123,6 @@ def tiny_recipe(tiny_model_dir, tmp_path) -> Path:
 def run_cli(capsys, monkeypatch, tmp_path):
     """Call the real command line in `tmp_path`; returns (exit code, everything printed on one line per line)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: str) -> tuple[int, str]:
         from topiclora_cli.cli.app import main
