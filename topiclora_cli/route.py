@@ -124,7 +124,9 @@ def _gate_view(recipe: Recipe, base: BaseModel, model: PeftModel, prompt: str) -
     """None where every adapted module has one expert alone."""
     ids, longest = base.tokenizer(prompt)["input_ids"], recipe.data.max_length
     if not 1 <= len(ids) <= longest:
-        raise TopicLoraError(f"The prompt has {len(ids)} tokens, not 1 to {longest} (data.max_length).", "Change it.")
+        raise TopicLoraError(
+            f"The prompt has {len(ids)} tokens, not 1 to {longest} (data.max_length).", "Choose another."
+        )
     encoded = Encoded(Row(prompt, ""), ids, len(ids))
     observed = observe_gates(
         model, make_batches(base, [encoded], tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)

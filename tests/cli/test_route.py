@@ -153,6 +153,11 @@ def test_adapters_beside_the_experts_of_a_sparse_base(tiny_moe_dir, tmp_path, ru
     sums(result["mean_gates"], *(row["mean"] for row in result["gates"]))
 
 
+def test_a_picture_that_cannot_be_written(trained, run_cli, tmp_path):
+    code, text = run_cli("route", PROMPT, "--run", trained, "--png", tmp_path)
+    assert (code, "cannot be written: Is a directory" in text) == (2, True), text
+
+
 UNROUTABLE = {"": "prompt is empty", " \n": "prompt is empty", "7 " * 600: "600 tokens, not 1 to 512"}
 
 

@@ -65,4 +65,7 @@ def _draw(result: "PromptRoute", path: Path) -> None:
     above = {"prior": result.topics.prior} if result.topics else {}
     layers = {"-" if row.layer is None else str(row.layer): row.mean for row in result.gates.layers}
     title = f"Gates in %, mean over {result.gates.tokens} prompt tokens"
-    plot_gates(layers, path, above={**above, "mean": result.gates.mean}, title=title)
+    try:
+        plot_gates(layers, path, above={**above, "mean": result.gates.mean}, title=title)
+    except OSError as error:
+        raise TopicLoraError(f"{path} cannot be written: {error.strerror}.", "Name another file.") from None

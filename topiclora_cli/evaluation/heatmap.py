@@ -16,7 +16,7 @@ def plot_gates(
     from matplotlib.figure import Figure
 
     experts = max(len(row) for row in (*above.values(), *layers.values()))
-    heights = [max(1, len(above)), len(layers)]
+    heights = [len(above), len(layers)]
     size = (max(5.0, 0.55 * experts + 2.5), 0.3 * sum(heights) + 2)
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)  # not pyplot: nothing of the caller's plotting state is touched
