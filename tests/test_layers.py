@@ -14,7 +14,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"report"},
-    {"ablation"},
+    {"ablation", "route"},
     {"pipeline", "catalogue"},
     {"inputs"},
     {"training", "evaluation", "merging"},
@@ -77,7 +77,7 @@ def test_every_unit_has_a_layer():
     assert {unit(path) for path in modules()} == set(RANK)
 
 
-@pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["--version"]])
+@pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["route", "--help"], ["--version"]])
 def test_help_loads_no_torch(command):
     code = (
         "import sys\n"

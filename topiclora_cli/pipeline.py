@@ -232,10 +232,10 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
     return result
 
 
-def load_tuned(recipe: Recipe, run: RunDir) -> tuple[BaseModel, PeftModel]:
-    """The base with the run's adapter on it; raises TopicLoraError for a damaged adapter."""
+def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tuple[BaseModel, PeftModel]:
+    """The base, loaded unless given, with the run's adapter on it; raises TopicLoraError for a damaged adapter."""
     folder = run.require(ADAPTER, made_by="train")
-    base = open_base(recipe)
+    base = base or open_base(recipe)
     try:
         model = PeftModel.from_pretrained(base.model, folder)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:

@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from topiclora_cli import __version__
-from topiclora_cli.cli import ablate, build_graph, evaluate, merge, methods, quickstart, recipes, runs, train, upcycle
+from topiclora_cli.cli import (
+    ablate,
+    build_graph,
+    evaluate,
+    merge,
+    methods,
+    quickstart,
+    recipes,
+    route,
+    runs,
+    train,
+    upcycle,
+)
 from topiclora_cli.cli.console import fail
 from topiclora_cli.errors import TopicLoraError
 
@@ -28,6 +40,7 @@ app.command("build-graph")(build_graph.build_graph)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("merge")(merge.merge)
+app.command("route")(route.route)
 app.command("ablate")(ablate.ablate)
 app.command("methods")(methods.methods)
 app.command("upcycle")(upcycle.upcycle)

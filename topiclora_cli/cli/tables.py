@@ -4,15 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from topiclora_cli.formats import number, percent, points
 
 if TYPE_CHECKING:
     from topiclora_cli.ablation.runner import CellScore
     from topiclora_cli.pipeline import GraphResult, MergeResult
+    from topiclora_cli.route import GateView, PromptRoute, TopicView
     from topiclora_cli.training.fit import TrainResult
 
 MAX_TOPIC_ROWS = 16
+SHADES = (("  ", "dim"), ("░░", "blue"), ("▒▒", "cyan"), ("▓▓", "green"), ("██", "bold yellow"))
+_CELL, _MARGIN = 8, 8  # columns of a terminal that one gate takes, and the names of the layers before it
 
 
 def graph_tables(result: "GraphResult") -> list[Table]:
@@ -107,6 +111,59 @@ def ablation_table(scores: Sequence["CellScore"]) -> Table:
             number(s.mutual_information),
         )
     return table
+
+
+def topics_table(view: "TopicView") -> Table:
+    """The topics a prompt is about, with their relevance."""
+    table = Table("topic", "relevance", title="Topics of the prompt", title_justify="left", box=None)
+    table.columns[1].justify = "right"
+    for score in view.topics:
+        table.add_row(score.topic, f"{score.relevance:.2f}")
+    return table
+
+
+def experts_table(result: "PromptRoute") -> Table:
+    """Each expert's prior beside its mean gate, as far as the run has them, and its leading topics."""
+    view, gates = result.topics, result.gates
+    sure = f"Experts (confidence of the prior {view.confidence:.2f})" if view else "Experts"
+    columns = ["expert", *(["prior %"] if view else []), *(["gates %"] if gates else [])]
+    table = Table(*columns, *(["topics"] if view else []), title=sure, title_justify="left", box=None)
+    for column in table.columns[: len(columns)]:
+        column.justify = "right"
+    # A graph rebuilt after training may have another number of experts than the adapter.
+    for expert in range(max(len(view.prior) if view else 0, len(gates.mean) if gates else 0)):
+        shares = [part for part in (view and view.prior, gates and gates.mean) if part]
+        cells = [percent(part[expert] if expert < len(part) else None) for part in shares]
+        names = [", ".join(view.experts[expert]) if expert < len(view.experts) else "-"] if view else []
+        table.add_row(str(expert), *cells, *names)
+    return table
+
+
+def gate_tables(view: "GateView", *, width: int) -> list[Table]:
+    """Gates by layer and expert as a heat map, shaded up to the largest; in parts where they are too many for `width`.
+
+    Every shade stands beside its number, so that it needs neither colour nor a legend.
+    """
+    experts = max(len(row.mean) for row in view.layers)
+    largest = max(max(row.mean) for row in view.layers)
+    rows = [("-" if row.layer is None else str(row.layer), row.mean) for row in view.layers]
+    at_once = max(1, (width - _MARGIN) // _CELL)
+    tables = []
+    for start in range(0, experts, at_once):
+        part = range(start, min(start + at_once, experts))
+        title = f"Gates by layer in %, over {view.tokens} tokens" if start == 0 else None
+        table = Table("layer", title=title, title_justify="left", box=None)
+        for expert in part:
+            table.add_column(str(expert), justify="right", no_wrap=True)
+        for name, gates in rows:
+            table.add_row(name, *(_shaded(gates[e], largest) if e < len(gates) else "" for e in part))
+        tables.append(table)
+    return tables
+
+
+def _shaded(gate: float, largest: float) -> Text:
+    shade, style = SHADES[round(gate / largest * (len(SHADES) - 1))]
+    return Text(f"{shade} {100 * gate:3.0f}", style=style)
 
 
 def _mean_row(result: Mapping[str, Any]) -> dict[str, Any]:

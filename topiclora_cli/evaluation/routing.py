@@ -28,15 +28,11 @@ class RoutingReport:
 def routing_report(gates: Mapping[str, Tensor], topics: Sequence[Sequence[str]]) -> RoutingReport | None:
     """Summarise per-example gates (adapted linear -> (N, E)) by the examples' topics; None where nothing is routed.
 
-    An example with several topics counts for each in equal parts. Where layers differ in E, the report is on those of
-    the most frequent one.
+    An example with several topics counts for each in equal parts.
     """
-    routed = [layer for layer in gates.values() if layer.shape[-1] > 1]
-    if not routed:
+    mean = mean_routing(gates)
+    if mean is None:
         return None
-    usual = mode(layer.shape[-1] for layer in routed)
-    mean = torch.stack([layer for layer in routed if layer.shape[-1] == usual]).mean(0)  # (N, E)
-    mean = mean / mean.sum(-1, keepdim=True).clamp_min(1e-12)
     names = sorted({topic for tags in topics for topic in tags})
     membership = torch.zeros(len(names), len(topics))
     for column, tags in enumerate(topics):
@@ -48,10 +44,23 @@ def routing_report(gates: Mapping[str, Tensor], topics: Sequence[Sequence[str]])
     return RoutingReport(
         by_topic={name: [round(v, 4) for v in row.tolist()] for name, row in zip(names, rows, strict=True)},
         effective_experts=float(1 / load.square().sum()),
-        entropy=float(_entropy(mean).mean() / math.log(usual)),
+        entropy=float(_entropy(mean).mean() / math.log(mean.shape[-1])),
         mutual_information=_mutual_information(mass),
         largest_load=float(load.max()),
     )
+
+
+def mean_routing(gates: Mapping[str, Tensor]) -> Tensor | None:
+    """Shares of the experts (N, E), rows sum to 1, over the adapted linears; None where nothing is routed.
+
+    Where layers differ in E, it is the mean of those with the most frequent one.
+    """
+    routed = [layer for layer in gates.values() if layer.shape[-1] > 1]
+    if not routed:
+        return None
+    usual = mode(layer.shape[-1] for layer in routed)
+    mean = torch.stack([layer for layer in routed if layer.shape[-1] == usual]).mean(0)
+    return mean / mean.sum(-1, keepdim=True).clamp_min(1e-12)
 
 
 def _mutual_information(mass: Tensor) -> float:
