@@ -57,7 +57,7 @@ class GraphSection(Section):
     neighbours: int = Field(default=8, ge=1)
     npmi_weight: float = Field(default=0.5, ge=0, le=1)
     separation: Literal["margin", "orthogonal", "etf", "none"] = "margin"
-    control: Literal["none", "random_graph", "shuffled", "uniform", "groups", "kmeans"] = "none"
+    control: Literal["none", "random_graph", "shuffled", "uniform", "groups", "kmeans", "spectral", "dmon"] = "none"
     exclude_tasks: list[str] = []
     steps: int = Field(default=300, ge=1)
     tagged_prompts: int = Field(default=512, ge=0)
