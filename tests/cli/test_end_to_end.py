@@ -55,7 +55,9 @@ def test_quickstart_leaves_every_artefact(finished):
     assert {name: stage["state"] for name, stage in manifest["stages"].items()} == dict.fromkeys(
         ("graph", "train", "eval", "merge", "ablation"), "done"
     )
-    assert "| topiclora_syllogisms | 4 |" in (finished / "report.md").read_text()
+    report = (finished / "report.md").read_text()
+    assert "| topiclora_syllogisms | 4 |" in report
+    assert "hidden edges, topic vectors tell" in report
 
 
 def test_every_step_is_logged_with_each_loss(finished):

@@ -25,6 +25,7 @@ _HOME = {
     "TopicGraph": "store",
     "assignment_report": "experts",
     "separation_report": "experts",
+    "link_report": "validate",
     "plot_graph": "plot",
 }
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from topiclora_cli.topics.projector import calibrate, fit_projector
     from topiclora_cli.topics.store import TopicGraph
     from topiclora_cli.topics.taxonomy import Taxonomy, Topic, load_taxonomy
+    from topiclora_cli.topics.validate import link_report
 
 __all__ = [
     "Encoder",
@@ -52,6 +54,7 @@ __all__ = [
     "calibrate",
     "fit_projector",
     "fit_topic_graph",
+    "link_report",
     "load_taxonomy",
     "make_encoder",
     "plot_graph",

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics import controls, experts
@@ -66,29 +67,22 @@ def fit_topic_graph(
     data = build_graph(taxonomy, features, npmi_weight=npmi_weight, cosine_floor=cosine_floor, neighbours=neighbours)
     if control == "random_graph":
         data = rewire(data, seed)
-    assert data.x is not None
-    assert data.edge_index is not None
-    dense = adjacency(data.edge_index, data.edge_weight, len(features))
-
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encode = TopicEncoder(gnn, data.x.shape[1], width, layers)
-        head = experts.ExpertHead(
-            encode(data.x, data.edge_index, data.edge_weight), num_experts, temperature=assignment_temperature
+        z, vectors, assignment = learn(
+            data,
+            num_experts=num_experts,
+            gnn=gnn,
+            separation=separation,
+            steps=steps,
+            width=width,
+            layers=layers,
+            learning_rate=learning_rate,
+            assignment_temperature=assignment_temperature,
+            loss_weights=weights,
+            on_step=on_step,
         )
-        optimizer = torch.optim.Adam([*encode.parameters(), *head.parameters()], lr=learning_rate)
-        for step in range(steps):
-            z = encode(data.x, data.edge_index, data.edge_weight)
-            losses = _losses(z, head, dense, separation)
-            loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if on_step is not None:
-                on_step(step, {name: float(value.detach()) for name, value in losses.items()})
-        with torch.no_grad():
-            z = encode(data.x, data.edge_index, data.edge_weight)
-            vectors, assignment = _controlled(control, taxonomy, data.x, dense, z, head.vectors, head(z))
+        vectors, assignment = _controlled(control, taxonomy, data, z, vectors, assignment)
 
     if not torch.isfinite(z).all():
         raise TopicLoraError("Learning the topic graph diverged.", "Lower graph.learning_rate.")
@@ -129,6 +123,44 @@ def fit_topic_graph(
     )
 
 
+def learn(
+    data: Data,
+    *,
+    num_experts: int,
+    gnn: GnnKind,
+    separation: experts.SeparationKind,
+    steps: int,
+    width: int,
+    layers: int,
+    learning_rate: float,
+    assignment_temperature: float,
+    loss_weights: Mapping[str, float],
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Topic vectors (T, d), expert vectors (E, d) and assignment (T, E) of a graph; draws from the global generator."""
+    assert data.x is not None
+    assert data.edge_index is not None
+    dense = adjacency(data.edge_index, data.edge_weight, len(data.x))
+    with torch.enable_grad():
+        encode = TopicEncoder(gnn, data.x.shape[1], width, layers)
+        head = experts.ExpertHead(
+            encode(data.x, data.edge_index, data.edge_weight), num_experts, temperature=assignment_temperature
+        )
+        optimizer = torch.optim.Adam([*encode.parameters(), *head.parameters()], lr=learning_rate)
+        for step in range(steps):
+            z = encode(data.x, data.edge_index, data.edge_weight)
+            losses = _losses(z, head, dense, separation)
+            loss = torch.stack([loss_weights[name] * value for name, value in losses.items()]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if on_step is not None:
+                on_step(step, {name: float(value.detach()) for name, value in losses.items()})
+    with torch.no_grad():
+        z = encode(data.x, data.edge_index, data.edge_weight)
+        return z, head.vectors, head(z)
+
+
 def _check(
     topics: int, num_experts: int, control: str, steps: int, temperature: float, weights: Mapping[str, float]
 ) -> None:
@@ -164,7 +196,7 @@ def _losses(
 
 
 def _controlled(
-    control: str, taxonomy: Taxonomy, x: Tensor, dense: Tensor, z: Tensor, vectors: Tensor, assignment: Tensor
+    control: str, taxonomy: Taxonomy, data: Data, z: Tensor, vectors: Tensor, assignment: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Expert vectors (E, d) and assignment (T, E) as learnt, or as the control wants them."""
     count = len(vectors)
@@ -175,9 +207,11 @@ def _controlled(
     if control == "groups":
         labels = controls.group_labels(taxonomy, count)
     elif control == "kmeans":
-        labels = controls.kmeans_labels(x, count)
+        assert data.x is not None
+        labels = controls.kmeans_labels(data.x, count)
     elif control == "spectral":
-        labels = controls.spectral_labels(dense, count)
+        assert data.edge_index is not None
+        labels = controls.spectral_labels(adjacency(data.edge_index, data.edge_weight, len(z)), count)
     else:
         return vectors, assignment
     return controls.label_centres(z, labels, count), controls.label_assignment(labels, count)
