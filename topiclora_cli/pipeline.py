@@ -32,6 +32,7 @@ from topiclora_cli.rundir import RunDir
 from topiclora_cli.topics.experts import assignment_report, separation_report
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import adjacency
+from topiclora_cli.topics.graphml import write_graphml
 from topiclora_cli.topics.plot import plot_graph
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import load_taxonomy
@@ -99,6 +100,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         report = graph_report(graph, links)
         write_json(folder / "report.json", report)
         plot_graph(graph, folder / "graph.png")
+        write_graphml(graph, folder / "graph.graphml")
         record.update(topics=graph.num_topics, experts=graph.num_experts, sha256=graph.sha256)
     return GraphResult(folder, graph, report)
 

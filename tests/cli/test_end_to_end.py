@@ -39,6 +39,8 @@ def test_quickstart_leaves_every_artefact(finished):
         "graph/graph.safetensors",
         "graph/graph.json",
         "graph/graph.png",
+        "graph/graph.graphml",
+        "graph/report.json",
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
         "adapter/topic_graph/graph.json",

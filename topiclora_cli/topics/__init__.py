@@ -27,12 +27,14 @@ _HOME = {
     "separation_report": "experts",
     "link_report": "validate",
     "plot_graph": "plot",
+    "write_graphml": "graphml",
 }
 
 if TYPE_CHECKING:
     from topiclora_cli.topics.encoder import Encoder, HashEncoder, LmEncoder, SentenceEncoder, make_encoder
     from topiclora_cli.topics.experts import assignment_report, separation_report
     from topiclora_cli.topics.fit import fit_topic_graph
+    from topiclora_cli.topics.graphml import write_graphml
     from topiclora_cli.topics.plot import plot_graph
     from topiclora_cli.topics.prior import PriorBatch, TopicPrior, prior_from_embeddings, prior_from_tags
     from topiclora_cli.topics.projector import calibrate, fit_projector
@@ -61,6 +63,7 @@ __all__ = [
     "prior_from_embeddings",
     "prior_from_tags",
     "separation_report",
+    "write_graphml",
 ]
 
 
