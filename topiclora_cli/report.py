@@ -35,7 +35,7 @@ def _graph(report: dict[str, Any]) -> str:
     # A run made before links were reported has none.
     links = report.get("links")
     known = (
-        f" Of {links['hidden']} hidden edges, topic vectors tell an edge from an unlinked pair with AUC "
+        f" Topic vectors tell {links['hidden']} hidden edges from unlinked pairs with AUC "
         f"{links['auc']:.3f}, the texts alone with {links['text_auc']:.3f}."
         if links
         else ""

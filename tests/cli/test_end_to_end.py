@@ -59,7 +59,7 @@ def test_quickstart_leaves_every_artefact(finished):
     )
     report = (finished / "report.md").read_text()
     assert "| topiclora_syllogisms | 4 |" in report
-    assert "hidden edges, topic vectors tell" in report
+    assert "hidden edges from unlinked pairs with AUC" in report
 
 
 def test_every_step_is_logged_with_each_loss(finished):
