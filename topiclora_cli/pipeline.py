@@ -13,7 +13,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
 from topiclora_cli.evaluation.results import summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
-from topiclora_cli.files import replacing, write_json
+from topiclora_cli.files import read_json, replacing, write_json
 from topiclora_cli.inputs import (
     calibrated,
     calibration_rows,
@@ -32,9 +32,11 @@ from topiclora_cli.rundir import RunDir
 from topiclora_cli.topics.experts import assignment_report, separation_report
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import adjacency
+from topiclora_cli.topics.graphml import write_graphml
 from topiclora_cli.topics.plot import plot_graph
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import load_taxonomy
+from topiclora_cli.topics.validate import LinkReport, link_report
 from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.priors import cached_priors
@@ -73,10 +75,12 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         )
     encoder = open_encoder(recipe)
     with run.running("graph") as record:
+        features = encoder.encode(taxonomy.texts)
         with progress.track("build-graph", section.steps) as advance:
             graph = fit_topic_graph(
                 taxonomy,
-                encoder,
+                features,
+                encoder_id=encoder.id,
                 num_experts=recipe.adapter.num_experts,
                 gnn=section.gnn,
                 layers=section.layers,
@@ -92,9 +96,11 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         graph = calibrated(recipe, graph, encoder)
         folder = run.path / GRAPH
         graph.save(folder)
-        report = graph_report(graph)
+        links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
+        report = graph_report(graph, links)
         write_json(folder / "report.json", report)
         plot_graph(graph, folder / "graph.png")
+        write_graphml(graph, folder / "graph.graphml")
         record.update(topics=graph.num_topics, experts=graph.num_experts, sha256=graph.sha256)
     return GraphResult(folder, graph, report)
 
@@ -102,12 +108,12 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
 def open_graph(run: RunDir) -> GraphResult:
     """Stage 1's result as an earlier call left it."""
     folder = run.require(GRAPH, made_by="build-graph")
-    graph = TopicGraph.load(folder)
-    return GraphResult(folder, graph, graph_report(graph))
+    report = read_json(folder / "report.json", hint="Run build-graph again.")
+    return GraphResult(folder, TopicGraph.load(folder), report)
 
 
-def graph_report(graph: TopicGraph) -> dict[str, Any]:
-    """Separation of the expert vectors and quality of the assignment, as plain numbers."""
+def graph_report(graph: TopicGraph, links: LinkReport | None = None) -> dict[str, Any]:
+    """Separation of the expert vectors, quality of the assignment and of hidden links, as plain numbers."""
     weight = adjacency(graph.edge_index, graph.edge_weight, graph.num_topics)
     owners = graph.assignment.argmax(1)
     return {
@@ -116,6 +122,7 @@ def graph_report(graph: TopicGraph) -> dict[str, Any]:
         "edges": graph.edge_index.shape[1] // 2,
         "separation": asdict(separation_report(graph.expert_vectors)),
         "assignment": asdict(assignment_report(graph.assignment, weight)),
+        "links": asdict(links) if links else None,
         "topics_by_expert": {
             e: [name for name, owner in zip(graph.topics, owners.tolist(), strict=True) if owner == e]
             for e in range(graph.num_experts)

@@ -32,10 +32,19 @@ def _versions(manifest: dict[str, Any]) -> str:
 def _graph(report: dict[str, Any]) -> str:
     rows = "\n".join(f"| {e} | {', '.join(names)} |" for e, names in report["topics_by_expert"].items())
     cosine = report["separation"]
+    # A run made before links were reported has none.
+    links = report.get("links")
+    known = (
+        f" Topic vectors tell {links['hidden']} hidden edges from unlinked pairs with AUC "
+        f"{links['auc']:.3f}, the texts alone with {links['text_auc']:.3f}."
+        if links
+        else ""
+    )
     return (
         f"## Topics to experts\n\n{report['topics']} topics, {report['edges']} edges, {report['experts']} experts; "
         f"modularity {report['assignment']['modularity']:.3f}; cosine between expert vectors "
-        f"{cosine['min_cosine']:.2f} to {cosine['max_cosine']:.2f}.\n\n![topic graph](graph/graph.png)\n\n"
+        f"{cosine['min_cosine']:.2f} to {cosine['max_cosine']:.2f}, smallest angle {cosine['min_angle']:.1f}° where "
+        f"{cosine['simplex_angle']:.1f}° is the most.{known}\n\n![topic graph](graph/graph.png)\n\n"
         f"| expert | topics |\n| --- | --- |\n{rows}\n"
     )
 

@@ -39,6 +39,8 @@ def test_quickstart_leaves_every_artefact(finished):
         "graph/graph.safetensors",
         "graph/graph.json",
         "graph/graph.png",
+        "graph/graph.graphml",
+        "graph/report.json",
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
         "adapter/topic_graph/graph.json",
@@ -55,7 +57,9 @@ def test_quickstart_leaves_every_artefact(finished):
     assert {name: stage["state"] for name, stage in manifest["stages"].items()} == dict.fromkeys(
         ("graph", "train", "eval", "merge", "ablation"), "done"
     )
-    assert "| topiclora_syllogisms | 4 |" in (finished / "report.md").read_text()
+    report = (finished / "report.md").read_text()
+    assert "| topiclora_syllogisms | 4 |" in report
+    assert "hidden edges from unlinked pairs with AUC" in report
 
 
 def test_every_step_is_logged_with_each_loss(finished):

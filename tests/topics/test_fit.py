@@ -119,7 +119,7 @@ def test_the_seed_decides(small):
 def test_the_callers_random_state_is_untouched(small):
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    for control in ("none", "random_graph", "shuffled", "kmeans"):
+    for control in ("none", "random_graph", "shuffled", "kmeans", "spectral", "dmon"):
         fit_topic_graph(small, HashEncoder(64), num_experts=2, width=8, steps=2, control=control)
     assert torch.equal(before, torch.random.get_rng_state())
 

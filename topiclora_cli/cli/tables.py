@@ -31,6 +31,8 @@ def graph_tables(result: "GraphResult") -> list[Table]:
     for key, value in separation.items():
         facts.add_row(f"expert vectors: {key.replace('_', ' ')}", f"{value:.3f}")
     facts.add_row("modularity", f"{report['assignment']['modularity']:.3f}")
+    if links := report.get("links"):
+        facts.add_row("AUC of hidden edges", f"{links['auc']:.3f} (texts alone {links['text_auc']:.3f})")
     return [experts, facts]
 
 

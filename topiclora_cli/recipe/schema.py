@@ -46,7 +46,10 @@ class ModelSection(Section):
 
 
 class GraphSection(Section):
-    """Stage 1: taxonomy, text encoder, GNN and the separation of expert vectors."""
+    """Stage 1: taxonomy, text encoder, GNN and the separation of expert vectors.
+
+    `hold_out` is the share of edges that the report's link AUC hides from a second, throw-away fit; 0 leaves both out.
+    """
 
     taxonomy: str = "bigbench"
     min_tasks: int = Field(default=3, ge=1)
@@ -57,9 +60,10 @@ class GraphSection(Section):
     neighbours: int = Field(default=8, ge=1)
     npmi_weight: float = Field(default=0.5, ge=0, le=1)
     separation: Literal["margin", "orthogonal", "etf", "none"] = "margin"
-    control: Literal["none", "random_graph", "shuffled", "uniform", "groups", "kmeans"] = "none"
+    control: Literal["none", "random_graph", "shuffled", "uniform", "groups", "kmeans", "spectral", "dmon"] = "none"
     exclude_tasks: list[str] = []
     steps: int = Field(default=300, ge=1)
+    hold_out: float = Field(default=0.1, ge=0, lt=1)
     tagged_prompts: int = Field(default=512, ge=0)
 
 

@@ -25,18 +25,22 @@ _HOME = {
     "TopicGraph": "store",
     "assignment_report": "experts",
     "separation_report": "experts",
+    "link_report": "validate",
     "plot_graph": "plot",
+    "write_graphml": "graphml",
 }
 
 if TYPE_CHECKING:
     from topiclora_cli.topics.encoder import Encoder, HashEncoder, LmEncoder, SentenceEncoder, make_encoder
     from topiclora_cli.topics.experts import assignment_report, separation_report
     from topiclora_cli.topics.fit import fit_topic_graph
+    from topiclora_cli.topics.graphml import write_graphml
     from topiclora_cli.topics.plot import plot_graph
     from topiclora_cli.topics.prior import PriorBatch, TopicPrior, prior_from_embeddings, prior_from_tags
     from topiclora_cli.topics.projector import calibrate, fit_projector
     from topiclora_cli.topics.store import TopicGraph
     from topiclora_cli.topics.taxonomy import Taxonomy, Topic, load_taxonomy
+    from topiclora_cli.topics.validate import link_report
 
 __all__ = [
     "Encoder",
@@ -52,12 +56,14 @@ __all__ = [
     "calibrate",
     "fit_projector",
     "fit_topic_graph",
+    "link_report",
     "load_taxonomy",
     "make_encoder",
     "plot_graph",
     "prior_from_embeddings",
     "prior_from_tags",
     "separation_report",
+    "write_graphml",
 ]
 
 

@@ -1,7 +1,8 @@
 """Assignments of topics to experts that are not learnt: what the learnt one has to beat.
 
-Topics sorted into experts by their BIG-bench headings, by k-means on the text alone, at random, or not at all. Each
-gives an assignment S of the same shape, so that everything after stage 1 runs unchanged.
+Topics sorted into experts by their BIG-bench headings, by k-means on the text alone, by spectral clustering of the
+graph alone, at random, or not at all. Each gives an assignment S of the same shape, so that everything after stage 1
+runs unchanged.
 """
 
 from collections import Counter
@@ -62,6 +63,19 @@ def kmeans_labels(x: Tensor, num_experts: int, *, rounds: int = 50) -> Tensor:
             labels[fit.argmin()] = empty
         centres = label_centres(unit, labels, num_experts)
     return labels
+
+
+def spectral_labels(weight: Tensor, num_experts: int) -> Tensor:
+    """Cluster of each topic (T,) of the graph (T, T) by spectral clustering, none empty; draws as k-means does.
+
+    k-means on the unit rows of the E eigenvectors of the normalised Laplacian with the smallest eigenvalues (Ng,
+    Jordan and Weiss, 2002).
+    """
+    # A topic without ties has degree 0; the floor gives it a row of its own rather than one of NaNs.
+    scale = weight.double().sum(1).clamp_min(1e-12).rsqrt()
+    laplacian = torch.eye(len(weight), dtype=torch.float64) - scale[:, None] * weight.double() * scale[None, :]
+    rows = torch.linalg.eigh(laplacian).eigenvectors[:, :num_experts]
+    return kmeans_labels(rows.float(), num_experts)
 
 
 def label_centres(z: Tensor, labels: Tensor, num_experts: int) -> Tensor:

@@ -8,10 +8,11 @@ The objective is our reconstruction of the stage that TopicLoRA's abstract (AAAI
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics import controls, experts
@@ -23,11 +24,12 @@ from topiclora_cli.topics.projector import fit_projector
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 
-Control = Literal["none", "random_graph", "shuffled", "uniform", "groups", "kmeans"]
-CONTROLS = ("none", "random_graph", "shuffled", "uniform", "groups", "kmeans")
+Control = Literal["none", "random_graph", "shuffled", "uniform", "groups", "kmeans", "spectral", "dmon"]
+CONTROLS = get_args(Control)
 # Separation is a mean over pairs of experts, so one coinciding pair among many weighs little: at 16 experts a weight
 # of 0 let experts collapse onto each other (smallest angle 3 degrees), 1 gave 67 degrees and 5 gave 74.
 LOSS_WEIGHTS = {"link": 1.0, "modularity": 1.0, "balance": 1.0, "separation": 5.0}
+DMON_WEIGHTS = {"link": 0.0, "modularity": 1.0, "balance": 1.0, "separation": 0.0}
 
 
 def fit_topic_graph(
@@ -54,39 +56,33 @@ def fit_topic_graph(
     """Learn the topic graph of a taxonomy; the same seed gives the same graph on one machine.
 
     `encoder` encodes `taxonomy.texts`, or is those features (T, f) already, then named by `encoder_id`. Controls:
-    random_graph (edges rewired), shuffled (S's rows permuted), uniform (S even), groups and kmeans (S not learnt).
-    `loss_weights` overrides entries of LOSS_WEIGHTS. `on_step(step, losses)` is called after every step. The projector
-    is the label-free one; see `calibrate`. Raises TopicLoraError for bad settings and for more experts than topics.
+    random_graph (edges rewired), shuffled (S's rows permuted), uniform (S even), groups, kmeans and spectral (S not
+    learnt), dmon (the losses of DMoN, arXiv 2006.16904, alone). `loss_weights` overrides entries of LOSS_WEIGHTS, or
+    DMON_WEIGHTS. `on_step(step, losses)` is called after every step. The projector is the label-free one; see
+    `calibrate`. Raises TopicLoraError for bad settings and for more experts than topics.
     """
-    weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
+    weights = {**(DMON_WEIGHTS if control == "dmon" else LOSS_WEIGHTS), **(loss_weights or {})}
     _check(len(taxonomy.topics), num_experts, control, steps, assignment_temperature, weights)
     features = (encoder if isinstance(encoder, Tensor) else encoder.encode(taxonomy.texts)).detach().float().cpu()
     data = build_graph(taxonomy, features, npmi_weight=npmi_weight, cosine_floor=cosine_floor, neighbours=neighbours)
     if control == "random_graph":
         data = rewire(data, seed)
-    assert data.x is not None
-    assert data.edge_index is not None
-    dense = adjacency(data.edge_index, data.edge_weight, len(features))
-
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encode = TopicEncoder(gnn, data.x.shape[1], width, layers)
-        head = experts.ExpertHead(
-            encode(data.x, data.edge_index, data.edge_weight), num_experts, temperature=assignment_temperature
+        z, vectors, assignment = learn(
+            data,
+            num_experts=num_experts,
+            gnn=gnn,
+            separation=separation,
+            steps=steps,
+            width=width,
+            layers=layers,
+            learning_rate=learning_rate,
+            assignment_temperature=assignment_temperature,
+            loss_weights=weights,
+            on_step=on_step,
         )
-        optimizer = torch.optim.Adam([*encode.parameters(), *head.parameters()], lr=learning_rate)
-        for step in range(steps):
-            z = encode(data.x, data.edge_index, data.edge_weight)
-            losses = _losses(z, head, dense, separation)
-            loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if on_step is not None:
-                on_step(step, {name: float(value.detach()) for name, value in losses.items()})
-        with torch.no_grad():
-            z = encode(data.x, data.edge_index, data.edge_weight)
-            vectors, assignment = _controlled(control, taxonomy, data.x, z, head.vectors, head(z))
+        vectors, assignment = _controlled(control, taxonomy, data, z, vectors, assignment)
 
     if not torch.isfinite(z).all():
         raise TopicLoraError("Learning the topic graph diverged.", "Lower graph.learning_rate.")
@@ -127,6 +123,44 @@ def fit_topic_graph(
     )
 
 
+def learn(
+    data: Data,
+    *,
+    num_experts: int,
+    gnn: GnnKind,
+    separation: experts.SeparationKind,
+    steps: int,
+    width: int,
+    layers: int,
+    learning_rate: float,
+    assignment_temperature: float,
+    loss_weights: Mapping[str, float],
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Topic vectors (T, d), expert vectors (E, d) and assignment (T, E) of a graph; draws from the global generator."""
+    assert data.x is not None
+    assert data.edge_index is not None
+    dense = adjacency(data.edge_index, data.edge_weight, len(data.x))
+    with torch.enable_grad():
+        encode = TopicEncoder(gnn, data.x.shape[1], width, layers)
+        head = experts.ExpertHead(
+            encode(data.x, data.edge_index, data.edge_weight), num_experts, temperature=assignment_temperature
+        )
+        optimizer = torch.optim.Adam([*encode.parameters(), *head.parameters()], lr=learning_rate)
+        for step in range(steps):
+            z = encode(data.x, data.edge_index, data.edge_weight)
+            losses = _losses(z, head, dense, separation)
+            loss = torch.stack([loss_weights[name] * value for name, value in losses.items()]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if on_step is not None:
+                on_step(step, {name: float(value.detach()) for name, value in losses.items()})
+    with torch.no_grad():
+        z = encode(data.x, data.edge_index, data.edge_weight)
+        return z, head.vectors, head(z)
+
+
 def _check(
     topics: int, num_experts: int, control: str, steps: int, temperature: float, weights: Mapping[str, float]
 ) -> None:
@@ -162,7 +196,7 @@ def _losses(
 
 
 def _controlled(
-    control: str, taxonomy: Taxonomy, x: Tensor, z: Tensor, vectors: Tensor, assignment: Tensor
+    control: str, taxonomy: Taxonomy, data: Data, z: Tensor, vectors: Tensor, assignment: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Expert vectors (E, d) and assignment (T, E) as learnt, or as the control wants them."""
     count = len(vectors)
@@ -170,8 +204,14 @@ def _controlled(
         return vectors, controls.shuffled(assignment)
     if control == "uniform":
         return vectors, controls.uniform(assignment)
-    if control in ("groups", "kmeans"):
-        by_text = control == "kmeans"
-        labels = controls.kmeans_labels(x, count) if by_text else controls.group_labels(taxonomy, count)
-        return controls.label_centres(z, labels, count), controls.label_assignment(labels, count)
-    return vectors, assignment
+    if control == "groups":
+        labels = controls.group_labels(taxonomy, count)
+    elif control == "kmeans":
+        assert data.x is not None
+        labels = controls.kmeans_labels(data.x, count)
+    elif control == "spectral":
+        assert data.edge_index is not None
+        labels = controls.spectral_labels(adjacency(data.edge_index, data.edge_weight, len(z)), count)
+    else:
+        return vectors, assignment
+    return controls.label_centres(z, labels, count), controls.label_assignment(labels, count)
