@@ -46,7 +46,10 @@ class ModelSection(Section):
 
 
 class GraphSection(Section):
-    """Stage 1: taxonomy, text encoder, GNN and the separation of expert vectors."""
+    """Stage 1: taxonomy, text encoder, GNN and the separation of expert vectors.
+
+    taxonomy: `bigbench`, `mmlu`, or a YAML, JSONL or CSV file.
+    """
 
     taxonomy: str = "bigbench"
     min_tasks: int = Field(default=3, ge=1)
