@@ -1,5 +1,6 @@
 """What every stage starts from: the base model, the text encoder, the examples, and batches of them."""
 
+import random
 from collections.abc import Sequence
 
 import torch
@@ -10,8 +11,10 @@ from topiclora_cli.models import BaseModel, load_base, store_weights_in_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.tasks import FAMILIES
 from topiclora_cli.topics.encoder import Encoder, make_encoder, portable
+from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.projector import calibrate
 from topiclora_cli.topics.store import TopicGraph
+from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.data import Encoded, Row, encode_rows, load_rows
 
@@ -50,6 +53,17 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
         tokenizer=base.tokenizer,
         bf16=use_bfloat16(recipe.train.precision),
     )
+
+
+def induced(recipe: Recipe, encoder: Encoder) -> tuple[Taxonomy, tuple[Tensor, list[tuple[str]]]]:
+    """A taxonomy found in the training prompts, and of those it was found in the embeddings (n, f) and topic tags."""
+    rows, section = load_rows(recipe.data, seed=recipe.seed), recipe.graph
+    # Data sets are often sorted by task; their first rows would show few topics.
+    drawn = random.Random(recipe.seed).sample(rows, min(section.tagged_prompts, len(rows)))
+    prompts = [row.prompt for row in drawn]
+    embeddings = encoder.encode(prompts)
+    taxonomy, tags = induce_taxonomy(prompts, embeddings, section.induced_topics, seed=recipe.seed)
+    return taxonomy, (embeddings, tags)
 
 
 def calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder) -> TopicGraph:

@@ -19,6 +19,7 @@ from topiclora_cli.inputs import (
     calibration_rows,
     gates_topic,
     held_out_examples,
+    induced,
     make_batches,
     open_base,
     open_encoder,
@@ -34,6 +35,7 @@ from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.graphml import write_graphml
 from topiclora_cli.topics.plot import plot_graph
+from topiclora_cli.topics.projector import calibrate
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import load_taxonomy
 from topiclora_cli.topics.validate import LinkReport, link_report
@@ -67,13 +69,19 @@ class MergeResult:
 def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
     """Stage 1: topics -> experts. Raises TopicLoraError for a bad taxonomy or more experts than topics."""
     section = recipe.graph
-    taxonomy = load_taxonomy(section.taxonomy, min_tasks=section.min_tasks, exclude_tasks=section.exclude_tasks)
+    encoder, tagged = None, None
+    if section.taxonomy == "induced":
+        progress.say("Looking for topics in the training prompts ...")
+        encoder = open_encoder(recipe)
+        taxonomy, tagged = induced(recipe, encoder)
+    else:
+        taxonomy = load_taxonomy(section.taxonomy, min_tasks=section.min_tasks, exclude_tasks=section.exclude_tasks)
     if recipe.adapter.num_experts > len(taxonomy.names):
         raise TopicLoraError(
             f"adapter.num_experts ({recipe.adapter.num_experts}) exceeds the {len(taxonomy.names)} topics.",
-            "Lower it, or lower graph.min_tasks to keep more topics.",
+            "Lower it, or have more topics: lower graph.min_tasks, or raise graph.induced_topics if induced.",
         )
-    encoder = open_encoder(recipe)
+    encoder = encoder or open_encoder(recipe)
     with run.running("graph") as record:
         features = encoder.encode(taxonomy.texts)
         with progress.track("build-graph", section.steps) as advance:
@@ -93,7 +101,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
                 seed=recipe.seed,
                 on_step=lambda *_: advance(1, ""),
             )
-        graph = calibrated(recipe, graph, encoder)
+        graph = calibrate(graph, *tagged) if tagged else calibrated(recipe, graph, encoder)
         folder = run.path / GRAPH
         graph.save(folder)
         links = link_report(graph, features, share=section.hold_out) if section.hold_out else None

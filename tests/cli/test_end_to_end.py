@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM
 import topiclora_cli.adapters  # noqa: F401 -- registers the method
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli.app import main
+from topiclora_cli.topics.store import TopicGraph
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +172,32 @@ def test_truncated_files_are_named(damage, arguments, message, run, run_cli):
     content = (run / damage).read_bytes()
     (run / damage).write_bytes(content[: len(content) // 2])
     code, text = run_cli(*arguments, "--run", run)
+    assert (code, message in text) == (2, True), text
+
+
+def test_topics_induced_from_the_training_data(tiny_recipe, run_cli):
+    induced = ["--recipe", tiny_recipe, "--set", "graph.taxonomy=induced"]
+    for folder in ("a", "b"):
+        code, text = run_cli("build-graph", *induced, "--out", folder)
+        assert code == 0, text
+    graphs = [TopicGraph.load(Path(folder, "graph")) for folder in ("a", "b")]
+    assert graphs[0].sha256 == graphs[1].sha256
+    assert (graphs[0].num_topics, graphs[0].num_experts) == (8, 4)
+    assert run_cli("train", "--run", "a")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("graph.induced_topics=3", "adapter.num_experts (4) exceeds the 3 topics"),
+        ("graph.induced_topics=65", "65 topics cannot be induced from 64 prompts"),
+        ("graph.tagged_prompts=0", "2 topics cannot be induced from 0 prompts"),
+        ("graph.exclude_tasks=[bbh]", "an induced taxonomy has no tasks"),
+    ],
+)
+def test_topics_that_cannot_be_induced(override, message, tiny_recipe, run_cli):
+    settings = ["--set", "graph.taxonomy=induced", "--set", override]
+    code, text = run_cli("build-graph", "--recipe", tiny_recipe, "--out", "r", *settings)
     assert (code, message in text) == (2, True), text
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.graph import adjacency, build_graph, npmi, rewire, standardise
-from topiclora_cli.topics.taxonomy import Taxonomy, Topic
+from topiclora_cli.topics.taxonomy import Taxonomy, Topic, load_taxonomy
 
 
 def topics(*names):
@@ -64,6 +65,15 @@ def test_text_alone_makes_a_graph(generator):
     data = build_graph(taxonomy, torch.cat((base, base + 0.01)))
     assert {frozenset(edge) for edge in data.edge_index.T.tolist()} == {frozenset((0, 2)), frozenset((1, 3))}
     assert (data.edge_weight > 0.7).all()
+
+
+def test_text_alone_leaves_no_topic_without_a_tie_while_tags_may():
+    mmlu = load_taxonomy("mmlu")
+    hashed = HashEncoder().encode(mmlu.texts)
+    tagged = Taxonomy(mmlu.topics, {"exam": mmlu.names[:2]})
+    alone, beside = (set(build_graph(taxonomy, hashed).edge_index[0].tolist()) for taxonomy in (mmlu, tagged))
+    assert len(alone) == 57
+    assert len(beside) < 30
 
 
 def test_no_edges_is_an_error():

@@ -6,8 +6,13 @@ from collections import Counter
 import pytest
 import yaml
 
+from tests.conftest import DATA, needs_data
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics import taxonomy as module
+from topiclora_cli.topics.encoder import HashEncoder
+from topiclora_cli.topics.experts import assignment_report
+from topiclora_cli.topics.fit import fit_topic_graph
+from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.taxonomy import load_taxonomy
 
 FORMATS = {"numerical response", "non-language", "game play", "repeated interaction", "self play", "self evaluation"}
@@ -47,6 +52,34 @@ def test_excluded_tasks_do_not_count(bigbench):
     assert "arithmetic" not in load_taxonomy(exclude_tasks=["arithmetic"]).tasks
     with pytest.raises(TopicLoraError, match="no_such_task"):
         load_taxonomy(exclude_tasks=["no_such_task"])
+
+
+def test_mmlu_has_its_subjects_in_four_groups():
+    mmlu = load_taxonomy("mmlu", min_tasks=3)
+    assert Counter(topic.group for topic in mmlu.topics) == {
+        "STEM": 18,
+        "humanities": 13,
+        "social sciences": 12,
+        "other": 14,
+    }
+    assert not mmlu.tasks
+    texts = [topic.description for topic in mmlu.topics]
+    assert len(set(texts)) == 57
+    assert all(5 <= len(text.split()) <= 20 and "\n" not in text for text in texts)
+
+
+def test_descriptions_alone_join_the_subjects_of_mmlu():
+    mmlu = load_taxonomy("mmlu")
+    graph = fit_topic_graph(mmlu, HashEncoder(), num_experts=4, width=16, steps=20)
+    report = assignment_report(graph.assignment, adjacency(graph.edge_index, graph.edge_weight, 57))
+    assert not report.dead
+    assert not report.isolated
+
+
+@needs_data
+def test_mmlu_subjects_are_named_as_in_its_data_set():
+    folders = {path.name for path in (DATA / "hub" / "cais" / "mmlu").iterdir() if path.is_dir()}
+    assert set(load_taxonomy("mmlu").names) == folders
 
 
 ROWS = [

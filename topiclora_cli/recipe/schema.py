@@ -48,10 +48,14 @@ class ModelSection(Section):
 class GraphSection(Section):
     """Stage 1: taxonomy, text encoder, GNN and the separation of expert vectors.
 
-    `hold_out` is the share of edges that the report's link AUC hides from a second, throw-away fit; 0 leaves both out.
+    taxonomy: `bigbench`, `mmlu`, a YAML, JSONL or CSV file, or `induced` from `tagged_prompts` of the training prompts,
+    drawn at random. induced_topics: how many to find; unset, 32, or one for every 8 prompts where that is fewer.
+    tagged_prompts: training prompts that the query projector is fitted to, by their topics where they have any.
+    hold_out: the share of edges that the report's link AUC hides from a second, throw-away fit; 0 leaves both out.
     """
 
     taxonomy: str = "bigbench"
+    induced_topics: int | None = Field(default=None, ge=2)
     min_tasks: int = Field(default=3, ge=1)
     encoder: str = "lm"
     gnn: Literal["none", "gcn", "sage", "gatv2"] = "gcn"
@@ -65,6 +69,14 @@ class GraphSection(Section):
     steps: int = Field(default=300, ge=1)
     hold_out: float = Field(default=0.1, ge=0, lt=1)
     tagged_prompts: int = Field(default=512, ge=0)
+
+    @model_validator(mode="after")
+    def _induced(self) -> "GraphSection":
+        if self.induced_topics is not None and self.taxonomy != "induced":
+            raise ValueError("induced_topics needs taxonomy: induced")
+        if self.exclude_tasks and self.taxonomy == "induced":
+            raise ValueError("an induced taxonomy has no tasks for exclude_tasks to leave out")
+        return self
 
 
 class DataSection(Section):

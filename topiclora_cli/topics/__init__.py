@@ -16,6 +16,7 @@ _HOME = {
     "SentenceEncoder": "encoder",
     "make_encoder": "encoder",
     "fit_topic_graph": "fit",
+    "induce_taxonomy": "induce",
     "calibrate": "projector",
     "fit_projector": "projector",
     "PriorBatch": "prior",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from topiclora_cli.topics.experts import assignment_report, separation_report
     from topiclora_cli.topics.fit import fit_topic_graph
     from topiclora_cli.topics.graphml import write_graphml
+    from topiclora_cli.topics.induce import induce_taxonomy
     from topiclora_cli.topics.plot import plot_graph
     from topiclora_cli.topics.prior import PriorBatch, TopicPrior, prior_from_embeddings, prior_from_tags
     from topiclora_cli.topics.projector import calibrate, fit_projector
@@ -56,6 +58,7 @@ __all__ = [
     "calibrate",
     "fit_projector",
     "fit_topic_graph",
+    "induce_taxonomy",
     "link_report",
     "load_taxonomy",
     "make_encoder",

@@ -2,7 +2,8 @@
 
 A taxonomy is a list of topics, each a short name with a one-line description, and optionally a table of tasks, each
 tagged with some of the topics. Two topics that keep turning up on the same tasks are related; that is where the graph's
-edges come from. The packaged taxonomy is BIG-bench's keywords; a user's own comes from a YAML, JSONL or CSV file.
+edges come from; without tasks, from descriptions reading alike. BIG-bench's keywords and MMLU's subjects are packaged,
+a user's own taxonomy comes from a YAML, JSONL or CSV file.
 """
 
 import csv
@@ -17,6 +18,8 @@ from typing import Any
 import yaml
 
 from topiclora_cli.errors import TopicLoraError
+
+PACKAGED = ("bigbench", "mmlu")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Taxonomy:
 def load_taxonomy(
     source: str | Path = "bigbench", min_tasks: int = 3, *, exclude_tasks: Collection[str] = ()
 ) -> Taxonomy:
-    """Read the packaged BIG-bench taxonomy, or a user's YAML, JSONL or CSV file.
+    """Read a packaged taxonomy, `bigbench` or `mmlu`, or a user's YAML, JSONL or CSV file.
 
     A YAML file holds `topics` (a list of `topic`, `description`, optional `group`, optional `tasks`) and optionally
     `tasks` (task -> topics) and `format` (keywords that are no topics); JSONL and CSV hold one topic a line with the
@@ -78,14 +81,14 @@ def load_taxonomy(
 
 def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
     """Return a label for messages and the file's content in the YAML layout."""
-    if source == "bigbench":
-        text = resources.files(__package__).joinpath("bigbench.yaml").read_text(encoding="utf-8")
-        return "bigbench", yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if source in PACKAGED:
+        text = resources.files(__package__).joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+        return str(source), yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     path = Path(source)
     kind = path.suffix.lower()
     if not path.is_file():
         raise TopicLoraError(
-            f"Taxonomy file {path} does not exist.", "Give a file, or 'bigbench' for the packaged one."
+            f"Taxonomy file {path} does not exist.", f"Give a file, or a packaged one: {', '.join(PACKAGED)}."
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
