@@ -8,6 +8,7 @@ import pytest
 import topiclora_cli.adapters  # noqa: F401 -- registers the method
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli.app import main
+from topiclora_cli.cli.console import console
 
 PROMPT = "What is 12 times 7?"
 
@@ -52,7 +53,7 @@ def test_text_shows_topics_prior_and_gates(trained, run_cli):
 
 
 def test_many_experts_are_shown_in_parts(trained, run_cli, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr(console, "width", 30)
     code, text = run_cli("route", PROMPT, "--run", trained)
     assert code == 0, text
     assert [line.split()[1:] for line in text.splitlines() if line.startswith(" layer ")] == [["0", "1"], ["2", "3"]]
