@@ -269,6 +269,11 @@ ROUTERS: dict[str, type[Router]] = {
 }
 
 
+def no_pooling(scores: Tensor) -> Tensor:
+    """Every token by itself."""
+    return scores
+
+
 def precise(x: Tensor) -> Tensor:
     """x in float32, or left in float64."""
     return x if x.dtype == torch.float64 else x.float()

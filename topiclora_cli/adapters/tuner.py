@@ -1,13 +1,41 @@
-"""What our tuners have in common: one adapter for a whole batch, and no merging."""
+"""What our tuners and their layers have in common: one adapter for a whole batch, and no merging."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 
+from topiclora_cli.adapters.dispatch import can_dispatch
 from topiclora_cli.errors import TopicLoraError
+
+
+class RoutedTunerLayer(BaseTunerLayer):
+    """Base of the layers whose adapters decide by their input; `name` is the layer's in the model."""
+
+    name: str
+    no_merge: tuple[str, str]
+
+    def adapter_input(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """x in the adapter's precision; under autocast as it is, since matmuls choose there and undo a cast."""
+        return x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, dtype)
+
+    def require_sortable(self, x: Tensor, lora_b: Tensor) -> None:
+        """Raises TopicLoraError where the sorted kernel was asked for and cannot take these sizes."""
+        if not can_dispatch(x, lora_b):
+            raise TopicLoraError(
+                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes.",
+                "Use kernel: auto, or another r.",
+            )
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Always refuses: what depends on the input equals no dense weight."""
+        raise TopicLoraError(*self.no_merge)
+
+    def unmerge(self) -> None:
+        """Does nothing, since nothing is ever merged."""
 
 
 class RoutedTuner(BaseTuner):

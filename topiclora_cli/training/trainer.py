@@ -101,11 +101,11 @@ class DualLossTrainer(Trainer):
     @contextmanager
     def _base_balance_apart(self) -> Iterator[None]:
         # The base would add all of it to every micro-batch, though its own loss is a share of the whole batch.
-        base = self._trained.get_base_model()
-        before = getattr(base, BASE_COEFFICIENT, None)
-        if self.loss_section.base_balance_weight == 0 or before is None:
+        if self.loss_section.base_balance_weight == 0:
             yield
             return
+        base = self._trained.get_base_model()
+        before = getattr(base, BASE_COEFFICIENT)
         setattr(base, BASE_COEFFICIENT, 0.0)
         try:
             yield

@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.dispatch import can_dispatch, dispatch, prefers_sparse, sparse_delta
+from topiclora_cli.adapters.dispatch import dispatch, prefers_sparse, sparse_delta
 from topiclora_cli.adapters.mixture import mixture_delta
 from topiclora_cli.adapters.perft.base_routing import BaseRouting
 from topiclora_cli.adapters.perft.config import PerftConfig
 from topiclora_cli.adapters.record import note_gates, note_logits
-from topiclora_cli.adapters.routers import Router
+from topiclora_cli.adapters.routers import Router, no_pooling
 from topiclora_cli.adapters.selection import keep_top_k
+from topiclora_cli.adapters.tuner import RoutedTunerLayer
 from topiclora_cli.adapters.weights import CheckedParameters, check_loaded
 from topiclora_cli.errors import TopicLoraError
 
@@ -32,7 +32,7 @@ NO_MERGE = (
 )
 
 
-class PerftLayer(BaseTunerLayer):
+class PerftLayer(RoutedTunerLayer):
     """State of the adapters on one block.
 
     Per adapter name: perft_A (M, r, d), the adapters' down projections; perft_B (M, r, d), their up projections
@@ -41,6 +41,7 @@ class PerftLayer(BaseTunerLayer):
 
     adapter_layer_names = ("perft_A", "perft_B", "perft_router")
     other_param_names = ("perft_config", "perft_dropout")
+    no_merge = NO_MERGE
 
     def __init__(self, base_layer: nn.Module, name: str, width: int) -> None:
         self.base_layer = base_layer
@@ -98,7 +99,7 @@ class PerftLayer(BaseTunerLayer):
         base = self.base_routing.decision(x.shape[:-1]) if config.follows_base and self.base_routing else None
         if base is not None and not config.routes:
             return base
-        logits, probabilities = self.perft_router[adapter_name](x, _no_pooling)
+        logits, probabilities = self.perft_router[adapter_name](x, no_pooling)
         note_logits(self.name, logits)
         weights, adapters = keep_top_k(probabilities, config.top_k, renormalize=config.renormalize == "on")
         if base is not None:
@@ -169,17 +170,9 @@ class PerftBlock(nn.Module, PerftLayer):
                 "Restore the adapter_config.json that it was saved with.",
             )
 
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Always refuses: an adapter around a block of experts has no weight to merge into."""
-        raise TopicLoraError(*NO_MERGE)
-
-    def unmerge(self) -> None:
-        """Does nothing, since nothing is ever merged."""
-
     def _delta(self, name: str, x: Tensor) -> Tensor:
         config, down, up = self.perft_config[name], self.perft_A[name], self.perft_B[name]
-        # Under autocast the matmuls choose their precision; a cast here would only be undone.
-        x = x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, down.dtype)
+        x = self.adapter_input(x, down.dtype)
         activation = F.silu if config.adapter_type == "parallel" else None
         if not (config.routes or config.follows_base):
             gates = x.new_full((*x.shape[:-1], len(down)), config.scaling)
@@ -199,13 +192,5 @@ class PerftBlock(nn.Module, PerftLayer):
     def _sorts(self, config: PerftConfig, x: Tensor, up: Tensor) -> bool:
         if config.kernel != "sparse":
             return config.kernel == "auto" and prefers_sparse(x, up, config.top_k)
-        if not can_dispatch(x, up):
-            raise TopicLoraError(
-                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes.",
-                "Use kernel: auto, or another r.",
-            )
+        self.require_sortable(x, up)
         return not torch.compiler.is_compiling()
-
-
-def _no_pooling(scores: Tensor) -> Tensor:
-    return scores

@@ -39,6 +39,8 @@ class PerftModel(RoutedTuner):
                 f"{layers[0]} holds its experts itself (as Gemma 4 does): there is no block to put adapters beside.",
                 "Use LoRA on its experts (adapter.method: lora-experts).",
             )
+        if config.target_modules is None:
+            config.target_modules = set(blocks)  # type: ignore[assignment]
         wanted = {name for name in blocks if _wants(config, name)}
         if not wanted:
             raise TopicLoraError(
@@ -100,15 +102,13 @@ def _wants(config: PerftConfig, name: str) -> bool:
     layers = [config.layers_to_transform] if isinstance(config.layers_to_transform, int) else config.layers_to_transform
     if layers and layer_index(name) not in layers:
         return False
-    return bool(check_target_module_exists(replace(config, target_modules=config.target_modules or [name]), name))
+    return bool(check_target_module_exists(config, name))
 
 
 def _on_block(config: PerftConfig, block: MoeBlock, model_config: Any) -> PerftConfig:
     """The configuration with this block's numbers and `auto` decided."""
     if config.variant == "embedded":
         return replace(config, num_adapters=block.num_experts, top_k=block.top_k)
-    if config.variant == "shared":
-        return replace(config, num_adapters=1, top_k=1)
     if config.routes and config.follows_base and config.top_k > block.top_k:
         raise TopicLoraError(
             f"top_k ({config.top_k}) exceeds the {block.top_k} weights of the pretrained router.",

@@ -5,18 +5,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.dispatch import can_dispatch, prefers_sparse, sparse_delta
+from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture
 from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
 from topiclora_cli.adapters.prompt import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
-from topiclora_cli.adapters.routers import Router, precise
+from topiclora_cli.adapters.routers import Router, no_pooling, precise
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.routing import Routing, RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output
+from topiclora_cli.adapters.tuner import RoutedTunerLayer
 from topiclora_cli.adapters.weights import CheckedParameters, check_loaded
 from topiclora_cli.errors import TopicLoraError
 
@@ -26,7 +26,7 @@ NO_MERGE = (
 )
 
 
-class TopicLoraLayer(BaseTunerLayer):
+class TopicLoraLayer(RoutedTunerLayer):
     """State of the adapters on one base layer.
 
     Per adapter name: topiclora_A (E, r, d_in), or (1, r, d_in) when shared; topiclora_B (E, r, d_out), zero at first;
@@ -35,6 +35,7 @@ class TopicLoraLayer(BaseTunerLayer):
 
     adapter_layer_names = ("topiclora_A", "topiclora_B", "topiclora_router")
     other_param_names = ("topiclora_config", "topiclora_dropout", "topiclora_group", "topiclora_prompt")
+    no_merge = NO_MERGE
 
     def __init__(self, base_layer: nn.Module, name: str) -> None:
         self.base_layer = base_layer
@@ -92,7 +93,7 @@ class TopicLoraLayer(BaseTunerLayer):
             return group.take(self.name).fit(x.shape[:-1], self.name)
         config = self.topiclora_config[adapter_name]
         router: Router = self.topiclora_router[adapter_name]  # type: ignore[assignment]
-        pool = self.topiclora_prompt.get(adapter_name, _no_pooling)
+        pool = self.topiclora_prompt.get(adapter_name, no_pooling)
         if projected is not None:
             logits, gates = router.route(precise(projected), pool)
         else:
@@ -161,7 +162,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         for name in active:
             if self.mixing_role(name):
                 raise TopicLoraError("mixing: ffn works with one active adapter.", "Activate one with set_adapter.")
-            hidden = self._adapter_input(name, x)
+            hidden = self.adapter_input(x, self.topiclora_A[name].dtype)
             routing = self._routing(name, hidden)
             result = result + self._delta(name, hidden, routing).to(result.dtype)
         return result
@@ -169,13 +170,6 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         check_loaded(self.name, self, prefix, state_dict)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Always refuses: gates depend on the input, so no dense weight equals this layer."""
-        raise TopicLoraError(*NO_MERGE)
-
-    def unmerge(self) -> None:
-        """Does nothing, since nothing is ever merged."""
 
     def _single(self, x: Tensor, name: str) -> Tensor:
         """The usual case, one active adapter: by the kernel that fits."""
@@ -185,7 +179,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         fuses = role is None and not sparse and config.kernel != "plain" and not self._drops(name)
         if fuses and can_fuse(x, self.topiclora_A[name], self.base_layer):
             return self._fused(name, x)
-        hidden = self._adapter_input(name, x)
+        hidden = self.adapter_input(x, self.topiclora_A[name].dtype)
         if role == "in":
             return self._fan_in(name, x, hidden)
         routing = self._routing(name, hidden)
@@ -222,11 +216,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _sparse(self, name: str, x: Tensor, hidden: Tensor, routing: Routing) -> Tensor:
         lora_a, lora_b = self.topiclora_A[name], self.topiclora_B[name]
-        if not can_dispatch(hidden, lora_b):
-            raise TopicLoraError(
-                f"{self.name}: kernel: sparse needs r and features in whole 16 bytes.",
-                "Use kernel: auto, or another r.",
-            )
+        self.require_sortable(hidden, lora_b)
         plan = routing.plan
         if not self._drops(name) and can_fuse(x, lora_a, self.base_layer):
             return fused_sorted_mixture(x, plan, lora_a, lora_b, self.base_layer)  # type: ignore[arg-type]
@@ -254,16 +244,6 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         dropped = self.topiclora_dropout[name](hidden).unflatten(-2, (-1, routing.k))
         delta = fan_in(dropped, experts, weights * routing.scaling, self.topiclora_A[name], self.topiclora_B[name])
         return result + delta.to(result.dtype)  # type: ignore[no-any-return]
-
-    def _adapter_input(self, name: str, x: Tensor) -> Tensor:
-        # Under autocast the matmuls choose their precision; a cast here would only be undone.
-        return (
-            x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, self.topiclora_A[name].dtype)
-        )
-
-
-def _no_pooling(scores: Tensor) -> Tensor:
-    return scores
 
 
 def _features(base: Any, name: str) -> tuple[int, int]:
