@@ -92,7 +92,7 @@ def test_no_edges_is_an_error():
     taxonomy = Taxonomy(topics("a", "b", "c"))
     with pytest.raises(TopicLoraError, match="no edges") as caught:
         build_graph(taxonomy, torch.eye(3))
-    assert "neighbours" in caught.value.hint
+    assert "descriptions" in caught.value.hint
 
 
 def test_bad_features_are_refused(small):

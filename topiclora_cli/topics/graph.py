@@ -55,7 +55,7 @@ def build_graph(
     if not edge_weight.numel():
         raise TopicLoraError(
             "The topic graph has no edges: no two topics share a task or read alike.",
-            "Tag more tasks, raise graph.neighbours, lower graph.cosine_floor, or write fuller descriptions.",
+            "Tag tasks with several topics, write fuller descriptions, or use another graph.encoder.",
         )
     return Data(x=x, edge_index=edge_index, edge_weight=edge_weight)
 
