@@ -91,7 +91,9 @@ def _leading_eigenvectors(weight: Tensor, scale: Tensor, count: int) -> Tensor:
     matrix = csr_array((weight.values().double(), weight.col_indices(), weight.crow_indices()), shape=weight.shape)
     scaled = matrix.multiply(scale[:, None].numpy()).multiply(scale[None].numpy()).tocsr()
     start = torch.rand(len(weight), dtype=torch.float64)
-    _, vectors = eigsh(scaled, k=count, which="LA", v0=start.numpy())
+    # Communities have nearly equal eigenvalues: a wide basis parts them, and clusters need no more digits.
+    basis = min(len(weight), max(128, 4 * count))
+    _, vectors = eigsh(scaled, k=count, which="LA", v0=start.numpy(), ncv=basis, tol=1e-4)
     return torch.from_numpy(vectors)
 
 
