@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from topiclora_cli.topics import plot as module
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.plot import _apart, _by_expert, plot_graph
@@ -17,6 +18,23 @@ def test_png_of_a_small_and_a_large_graph(small_graph, bigbench, hashed, tmp_pat
         path = plot_graph(graph, tmp_path / "new folder" / f"{name}.png")
         assert path.read_bytes().startswith(b"\x89PNG")
         assert path.stat().st_size > 20_000
+
+
+def test_too_many_topics_to_name_are_counted_by_expert(bigbench, hashed, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    graph = fit_topic_graph(bigbench, hashed, num_experts=4, steps=5)
+    monkeypatch.setattr(module, "NAMED", 51)
+    axes = Figure().subplots()
+    module._experts(axes, graph)
+    owners = torch.bincount(graph.assignment.argmax(1), minlength=4).tolist()
+    assert [text.get_text() for text in axes.texts] == [
+        f"expert {expert}\n{count} topics" for expert, count in enumerate(owners)
+    ]
+    inside = sum(len(set(graph.assignment[pair].argmax(1).tolist())) == 1 for pair in graph.edge_index.T)
+    assert "52 topics, too many to draw" in axes.get_title()
+    assert f"{inside // 2} of {graph.edge_index.shape[1] // 2} ties stay inside" in axes.get_title()
+    assert plot_graph(graph, tmp_path / "a.png").stat().st_size > 20_000
 
 
 def test_a_topic_without_ties_is_drawn_too(small, tmp_path):

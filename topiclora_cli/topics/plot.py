@@ -1,4 +1,7 @@
-"""One picture of a topic graph: who is tied to whom, who owns what, and how far apart the experts are."""
+"""One picture of a topic graph: who is tied to whom, who owns what, and how far apart the experts are.
+
+Hundreds of topics with their names would be a blot. Then the experts are the nodes, and topics are counted.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +15,24 @@ from topiclora_cli.topics.store import TopicGraph
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAMED = 150  # topics up to which each is drawn with its name
+
 
 def plot_graph(graph: TopicGraph, path: str | Path) -> Path:
-    """Draw into one PNG: the graph coloured by first expert, the assignment S (T, E), the experts' cosines (E, E)."""
+    """Draw into one PNG: the graph coloured by first expert, the assignment S (T, E), the experts' cosines (E, E).
+
+    Of more than NAMED topics, the ties between experts take the place of the graph, and topics lose their names.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height = max(7.0, 0.19 * graph.num_topics + 1)
+    named = graph.num_topics <= NAMED
+    height = max(7.0, 0.19 * graph.num_topics + 1) if named else 10.0
     figure = Figure(figsize=(2.1 * height + 2, height), layout="constrained")
     FigureCanvasAgg(figure)  # not pyplot: nothing of the caller's plotting state is touched
     shares = [2.6, 0.5 + 0.06 * graph.num_experts, 0.8]
     left, middle, right = figure.subplots(1, 3, width_ratios=shares)
-    _network(left, graph)
+    (_network if named else _experts)(left, graph)
     _assignment(middle, graph)
     _cosines(right, graph)
     path = Path(path)
@@ -84,6 +93,38 @@ def _network(axes: "Axes", graph: TopicGraph) -> None:
     axes.set_title(f"{graph.num_topics} topics, {net.number_of_edges()} ties, coloured by their first expert")
 
 
+def _experts(axes: "Axes", graph: TopicGraph) -> None:
+    """One disc per expert, its area the number of topics; a line as wide as the share of ties between two experts."""
+    owner = graph.assignment.argmax(1)
+    topics = torch.bincount(owner, minlength=graph.num_experts)
+    source, target = owner[graph.edge_index]
+    ties = torch.zeros(graph.num_experts, graph.num_experts)
+    ties.index_put_((source, target), torch.full((len(source),), 0.5), accumulate=True)  # both directions are stored
+    inside = int(ties.diagonal().sum())
+    across = ties + ties.T
+    angle = torch.arange(graph.num_experts) * (2 * torch.pi / graph.num_experts)
+    x, y = angle.sin().tolist(), angle.cos().tolist()
+    widest = float(across.fill_diagonal_(0).amax().clamp_min(1))
+    for a, b in across.triu(1).nonzero().tolist():
+        share = float(across[a, b]) / widest
+        axes.plot((x[a], x[b]), (y[a], y[b]), color="0.5", alpha=0.15 + 0.5 * share, linewidth=8 * share, zorder=1)
+    biggest = 6000 / max(1, graph.num_experts / 8)
+    for expert, colour in enumerate(_colours(graph.num_experts)):
+        count = int(topics[expert])
+        area = biggest * count / int(topics.max())
+        axes.scatter(x[expert], y[expert], s=area, color=[colour], edgecolor="white", zorder=2)
+        text = f"expert {expert}\n{count} topics"
+        axes.annotate(text, (1.22 * x[expert], 1.22 * y[expert]), ha="center", va="center", fontsize=9, color=colour)
+    axes.margins(0.12)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    total = graph.edge_index.shape[1] // 2
+    axes.set_title(
+        f"{graph.num_topics} topics, too many to draw one by one, counted by their first expert;\n"
+        f"{inside} of {total} ties stay inside an expert, lines show how the others join two"
+    )
+
+
 def _apart(where: dict[int, Any], *, rounds: int = 200) -> dict[int, tuple[float, float]]:
     """Push nodes whose labels would overlap away from each other; labels are wide, so x counts less than y."""
     place = torch.tensor([list(where[node]) for node in sorted(where)], dtype=torch.float64)
@@ -112,11 +153,16 @@ def _by_expert(assignment: Tensor) -> list[int]:
 
 def _assignment(axes: "Axes", graph: TopicGraph) -> None:
     rows = _by_expert(graph.assignment)
-    image = axes.imshow(graph.assignment[rows].numpy(), aspect="auto", cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(
+        graph.assignment[rows].numpy(), aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest"
+    )
     colours = _colours(graph.num_experts)
-    axes.set_yticks(range(len(rows)), [graph.topics[t] for t in rows], fontsize=8)
-    for label, topic in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_color(colours[int(graph.assignment[topic].argmax())])
+    if len(rows) <= NAMED:
+        axes.set_yticks(range(len(rows)), [graph.topics[t] for t in rows], fontsize=8)
+        for label, topic in zip(axes.get_yticklabels(), rows, strict=True):
+            label.set_color(colours[int(graph.assignment[topic].argmax())])
+    else:
+        axes.set_ylabel("topics, by their first expert")
     axes.set_xticks(range(graph.num_experts))
     axes.set_xlabel("expert")
     axes.set_title("P(expert | topic)")
