@@ -30,15 +30,16 @@ from topiclora_cli.models import BaseModel, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
-from topiclora_cli.topics.experts import assignment_report, separation_report
+from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
 from topiclora_cli.topics.fit import fit_topic_graph
-from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.graphml import write_graphml
+from topiclora_cli.topics.page import write_page
 from topiclora_cli.topics.plot import plot_graph
 from topiclora_cli.topics.projector import calibrate
+from topiclora_cli.topics.report import graph_report
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import load_taxonomy
-from topiclora_cli.topics.validate import LinkReport, link_report
+from topiclora_cli.topics.validate import link_report
 from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.priors import cached_priors
@@ -105,8 +106,15 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         folder = run.path / GRAPH
         graph.save(folder)
         links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
-        report = graph_report(graph, links)
+        comparison = None
+        if seeds := seeds_to_compare(section.compare_seeds, graph.num_topics):
+            with progress.track("compare", fits_to_compare(graph, seeds)) as advance:
+                comparison = compare(graph, taxonomy, features, seeds=seeds, on_fit=lambda n: advance(n, ""))
+        elif section.compare_seeds is None:
+            progress.say(f"{graph.num_topics} topics are not compared with controls; graph.compare_seeds=3 does it.")
+        report = asdict(graph_report(graph, links=links, comparison=comparison))
         write_json(folder / "report.json", report)
+        write_page(graph, report, folder / "report.html", title=recipe.name)
         plot_graph(graph, folder / "graph.png")
         write_graphml(graph, folder / "graph.graphml")
         record.update(topics=graph.num_topics, experts=graph.num_experts, sha256=graph.sha256)
@@ -118,24 +126,6 @@ def open_graph(run: RunDir) -> GraphResult:
     folder = run.require(GRAPH, made_by="build-graph")
     report = read_json(folder / "report.json", hint="Run build-graph again.")
     return GraphResult(folder, TopicGraph.load(folder), report)
-
-
-def graph_report(graph: TopicGraph, links: LinkReport | None = None) -> dict[str, Any]:
-    """Separation of the expert vectors, quality of the assignment and of hidden links, as plain numbers."""
-    weight = adjacency(graph.edge_index, graph.edge_weight, graph.num_topics)
-    owners = graph.assignment.argmax(1)
-    return {
-        "topics": graph.num_topics,
-        "experts": graph.num_experts,
-        "edges": graph.edge_index.shape[1] // 2,
-        "separation": asdict(separation_report(graph.expert_vectors)),
-        "assignment": asdict(assignment_report(graph.assignment, weight)),
-        "links": asdict(links) if links else None,
-        "topics_by_expert": {
-            e: [name for name, owner in zip(graph.topics, owners.tolist(), strict=True) if owner == e]
-            for e in range(graph.num_experts)
-        },
-    }
 
 
 def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = False) -> TrainResult:

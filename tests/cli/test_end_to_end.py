@@ -43,6 +43,7 @@ def test_quickstart_leaves_every_artefact(finished):
         "graph/graph.png",
         "graph/graph.graphml",
         "graph/report.json",
+        "graph/report.html",
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
         "adapter/topic_graph/graph.json",
@@ -62,6 +63,7 @@ def test_quickstart_leaves_every_artefact(finished):
     report = (finished / "report.md").read_text()
     assert "| topiclora_syllogisms | 4 |" in report
     assert "hidden edges from unlinked pairs with AUC" in report
+    assert "| learnt, no GNN |" in report
 
 
 def test_every_step_is_logged_with_each_loss(finished):
@@ -199,6 +201,19 @@ def test_topics_that_cannot_be_induced(override, message, tiny_recipe, run_cli):
     settings = ["--set", "graph.taxonomy=induced", "--set", override]
     code, text = run_cli("build-graph", "--recipe", tiny_recipe, "--out", "r", *settings)
     assert (code, message in text) == (2, True), text
+
+
+def test_a_graph_is_shown_beside_its_controls_with_a_page(tiny_recipe, run_cli, tmp_path):
+    code, text = run_cli("build-graph", "--recipe", tiny_recipe, "--out", "r", "--set", "graph.compare_seeds=2")
+    assert code == 0, text
+    assert "Beside the controls, mean ± half the range of 2 seeds" in text
+    compared = json.loads((tmp_path / "r/graph/report.json").read_text())["comparison"]
+    assert compared["seeds"] == [0, 1]
+    assert [row["control"] for row in compared["contenders"] if row["own"]] == ["none"]
+    assert "Topic graph: tiny" in (tmp_path / "r/graph/report.html").read_text()
+    code, text = run_cli("build-graph", "--recipe", tiny_recipe, "--out", "s", "--set", "graph.compare_seeds=0")
+    assert (code, "Beside the controls" in text) == (0, False), text
+    assert json.loads((tmp_path / "s/graph/report.json").read_text())["comparison"] is None
 
 
 def test_a_run_without_an_adapter_says_how_to_make_one(tiny_recipe, run_cli):

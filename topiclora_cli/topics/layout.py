@@ -1,5 +1,6 @@
 """Where the nodes of a picture go and which colour they get, the same for the PNG and for the HTML page."""
 
+import colorsys
 from collections.abc import Sequence
 
 import torch
@@ -52,12 +53,12 @@ def apart(where: Sequence[tuple[float, float]], *, rounds: int = 200) -> list[tu
 def colours(count: int) -> list[str]:
     """One colour per expert, as #rrggbb."""
     from matplotlib import colormaps
-    from matplotlib.colors import hsv_to_rgb, to_hex
+    from matplotlib.colors import to_hex
 
     if count <= 10:
         return [to_hex(colormaps["tab10"](i)) for i in range(count)]
     # Neighbouring hues alternate between light and dark, so that 16 stay apart; none so light that its label fades.
-    return [to_hex(hsv_to_rgb((i / count, 0.95, 0.85 if i % 2 else 0.55))) for i in range(count)]
+    return [to_hex(colorsys.hsv_to_rgb(i / count, 0.95, 0.85 if i % 2 else 0.55)) for i in range(count)]
 
 
 def by_expert(assignment: Tensor) -> list[int]:
