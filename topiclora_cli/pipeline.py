@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from safetensors import SafetensorError
 
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.perft import NO_MERGE
@@ -15,11 +14,16 @@ from topiclora_cli.evaluation.results import summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
 from topiclora_cli.files import read_json, replacing, write_json
 from topiclora_cli.inputs import (
+    ADAPTER,
+    GRAPH,
+    TRAINED_GRAPH,
     calibrated,
     calibration_rows,
     gates_topic,
+    graph_folder,
     held_out_examples,
     induced,
+    load_tuned,
     make_batches,
     open_base,
     open_encoder,
@@ -44,7 +48,7 @@ from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.priors import cached_priors
 
-ADAPTER, GRAPH, PRIORS = "adapter", "graph", "graph/priors"
+PRIORS = "graph/priors"
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
             base, encoded, recipe, folder=run.path, priors=priors, resume=resume, progress=progress, **extra
         )
         if graph is not None:
-            graph.save(run.path / ADAPTER / "topic_graph")
+            graph.save(run.path / TRAINED_GRAPH)
         record.update(asdict(result))
     return result
 
@@ -167,6 +171,7 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
     )
     manager = make_task_manager(request)
     run.require(ADAPTER, made_by="train")
+    graph = graph_folder(run, progress)
     with run.running("eval") as record:
         base_results = None
         folder = run.path / "eval"
@@ -181,16 +186,18 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
         tuned = run_harness(model, base.tokenizer, request, label="tuned", output_path=folder, manager=manager)
         result = summary(base_results, tuned)
         result["routing"] = None
-        if report := observe_routing(recipe, base, model):
+        if report := observe_routing(recipe, base, model, graph):
             result["routing"] = asdict(report)
         write_json(folder / "summary.json", result)
         record.update({k: v for k, v in result.items() if isinstance(v, float)})
     return result
 
 
-def observe_routing(recipe: Recipe, base: BaseModel, model: PeftModel, *, limit: int = 128) -> RoutingReport | None:
-    """Routing by topic on held-out tagged prompts; None for a plain LoRA or untagged data."""
-    encoded = [e for e in held_out_examples(recipe, base, limit) if e.row.topics]
+def observe_routing(
+    recipe: Recipe, base: BaseModel, model: PeftModel, graph: Path | None, *, limit: int = 128
+) -> RoutingReport | None:
+    """Routing by topic on held-out prompts with topics; None for a plain LoRA or data without topics."""
+    encoded = [e for e in held_out_examples(recipe, base, limit, graph) if e.row.topics]
     gates = observe_gates(
         model, make_batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
     )
@@ -210,14 +217,16 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
             "Serve the adapter itself.",
         )
     bfloat16 = use_bfloat16(recipe.train.precision)
-    topic, rows = gates_topic(recipe), calibration_rows(recipe)
+    run.require(ADAPTER, made_by="train")
+    graph = graph_folder(run, progress)
+    topic, rows = gates_topic(recipe), calibration_rows(recipe, graph)
     base, model = load_tuned(recipe, run)
     with run.running("merge") as record:
         calibration = encode_rows(rows, base.tokenizer, max_length=recipe.data.max_length)
         progress.say(f"Observing the routing of {len(calibration)} prompts ...")
         observed = observe_gates(model, make_batches(base, calibration, tokens="all"), bfloat16=bfloat16)
         gates = {name: values.mean(0) for name, values in observed.items()}
-        examples = held_out_examples(recipe, base, section.calibration)
+        examples = held_out_examples(recipe, base, section.calibration, graph)
         # An export for one topic is judged on that topic, where held-out examples carry it.
         examples = [e for e in examples if topic in e.row.topics] or examples
         held_out = make_batches(base, examples)
@@ -235,15 +244,3 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
         record.update(gates=section.gates, kl=gap.kl, agreement=gap.agreement)
         write_json(run.path / "merged" / "gap.json", {"gates": section.gates, **asdict(gap)})
     return result
-
-
-def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tuple[BaseModel, PeftModel]:
-    """The base, loaded unless given, with the run's adapter on it; raises TopicLoraError for a damaged adapter."""
-    folder = run.require(ADAPTER, made_by="train")
-    base = base or open_base(recipe)
-    try:
-        model = PeftModel.from_pretrained(base.model, folder)
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
-    return base, model.eval()

@@ -124,6 +124,16 @@ def test_merge_by_topic(run, run_cli):
     assert json.loads((run / "merged" / "gap.json").read_text())["gates"] == "topic:arithmetic"
 
 
+def test_eval_and_merge_say_that_the_graph_was_built_anew(run, run_cli):
+    arguments = {"eval": ["--set", "eval.base=false"], "merge": ["--set", "merge.formats=[lora]"]}
+    for command, more in arguments.items():
+        assert "Warning" not in run_cli(command, "--run", run, *more)[1]
+    assert run_cli("build-graph", "--run", run, "--set", "seed=7")[0] == 0
+    for command, more in arguments.items():
+        code, text = run_cli(command, "--run", run, *more)
+        assert (code, text.count("was built anew after training")) == (0, 1), text
+
+
 def test_runs_and_recipes(run, run_cli, tmp_path):
     assert "train" in run_cli("runs", "show", run)[1]
     assert "tiny" not in run_cli("runs", "list", "--root", tmp_path / "none")[1]
@@ -186,6 +196,18 @@ def test_topics_induced_from_the_training_data(tiny_recipe, run_cli):
     assert graphs[0].sha256 == graphs[1].sha256
     assert (graphs[0].num_topics, graphs[0].num_experts) == (8, 4)
     assert run_cli("train", "--run", "a")[0] == 0
+
+    code, text = run_cli("eval", "--run", "a", "--set", "eval.base=false")
+    assert code == 0, text
+    routing = json.loads(Path("a/eval/summary.json").read_text())["routing"]
+    assert set(routing["by_topic"]) <= set(graphs[0].topics)
+    assert len(routing["by_topic"]) > 1
+    name = max(graphs[0].topics, key=lambda topic: "," in topic)
+    code, text = run_cli("merge", "--run", "a", "--gates", f"topic:{name}", "--set", "merge.formats=[lora]")
+    assert code == 0, text
+    assert json.loads(Path("a/merged/gap.json").read_text())["gates"] == f"topic:{name}"
+    code, text = run_cli("merge", "--run", "a", "--gates", "topic:arithmetic")
+    assert (code, "No training example carries the topic 'arithmetic'" in text) == (2, True), text
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def experts_table(result: "PromptRoute") -> Table:
     table = Table(*columns, *(["topics"] if view else []), title=sure, title_justify="left", box=None)
     for column in table.columns[: len(columns)]:
         column.justify = "right"
-    # A graph rebuilt after training may have another number of experts than the adapter.
+    # Beside an adapter trained without topics a graph may have another number of experts.
     for expert in range(max(len(view.prior) if view else 0, len(gates.mean) if gates else 0)):
         shares = [part for part in (view and view.prior, gates and gates.mean) if part]
         cells = [percent(part[expert] if expert < len(part) else None) for part in shares]
