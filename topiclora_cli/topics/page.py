@@ -15,12 +15,10 @@ from torch.nn import functional as F
 
 from topiclora_cli.files import write_text
 from topiclora_cli.formats import contender, spread
-from topiclora_cli.topics.experts import affinity
-from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.layout import by_expert, colours, positions, topic_positions
 from topiclora_cli.topics.store import TopicGraph
 
-MOST_DRAWN = 500  # topics; above, a node stands for an expert
+MOST_DRAWN = 150  # topics; above, names would be a blot, and a node stands for an expert
 LEADING = 20  # topics of each expert in the heat map, where not all are shown
 WIDTH, HEIGHT, MARGIN = 1200, 860, 60
 SETTINGS = ("gnn", "layers", "width", "separation", "control", "neighbours", "npmi_weight", "steps")
@@ -119,11 +117,12 @@ def _topics(graph: TopicGraph) -> tuple[list[_Node], list[_Line]]:
 
 
 def _experts(graph: TopicGraph) -> tuple[list[_Node], list[_Line]]:
-    """Experts as nodes, sized by their topics; lines are the ties between their topics (`experts.affinity`)."""
+    """Experts as nodes, sized by their topics; a line is the weight of the ties between theirs, over the largest."""
     shades, owner = colours(graph.num_experts), graph.assignment.argmax(1)
-    weight = adjacency(graph.edge_index, graph.edge_weight, graph.num_topics)
-    kappa = affinity(assignment=graph.assignment, weight=weight)
-    pairs = [(a, b, float(kappa[a, b])) for a, b in torch.combinations(torch.arange(graph.num_experts)).tolist()]
+    source, target = graph.assignment[graph.edge_index]
+    ties = ((source * graph.edge_weight[:, None]).T @ target).fill_diagonal_(0)  # (E, E)
+    ties = ties / ties.max().clamp_min(1e-12)
+    pairs = [(a, b, float(ties[a, b])) for a, b in torch.combinations(torch.arange(graph.num_experts)).tolist()]
     places = _on_page(positions(graph.num_experts, pairs))
     nodes = []
     for expert, (x, y) in enumerate(places):
