@@ -79,15 +79,13 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
 
 def induced(recipe: Recipe, encoder: Encoder) -> tuple[Taxonomy, tuple[Tensor, list[tuple[str]]]]:
     """A taxonomy found in the training prompts, and of those it was found in the embeddings (n, f) and topic tags."""
-    prompts = [row.prompt for row in _drawn(recipe)]
+    prompts = [row.prompt for row in _drawn(load_rows(recipe.data, seed=recipe.seed), recipe)]
     embeddings = encoder.encode(prompts)
     taxonomy, tags = induce_taxonomy(prompts, embeddings, recipe.graph.induced_topics, seed=recipe.seed)
     return taxonomy, (embeddings, tags)
 
 
-def _drawn(recipe: Recipe) -> list[Row]:
-    """The training rows in which topics are looked for."""
-    rows = load_rows(recipe.data, seed=recipe.seed)
+def _drawn(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
     # Data sets are often sorted by task; their first rows would show few topics.
     return random.Random(recipe.seed).sample(rows, min(recipe.graph.tagged_prompts, len(rows)))
 
@@ -152,7 +150,7 @@ def calibration_rows(recipe: Recipe, graph: Path | None) -> list[Row]:
     rows = load_rows(recipe.data, seed=recipe.seed)
     if topic := gates_topic(recipe):
         if recipe.graph.taxonomy == "induced":
-            rows = with_topics(recipe, _drawn(recipe), graph)
+            rows = with_topics(recipe, _drawn(rows, recipe), graph)
         tagged = [row for row in rows if topic in row.topics]
         if not tagged:
             known = {name for row in rows for name in row.topics}
