@@ -1,24 +1,34 @@
-"""What every stage starts from: the base model, the text encoder, the examples, and batches of them."""
+"""What every stage starts from: the models, the text encoder, the topic graph, the examples, and batches."""
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
+from peft import PeftModel
+from safetensors import SafetensorError
 from torch import Tensor
 
+import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.files import read_json
 from topiclora_cli.models import BaseModel, load_base, store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.rundir import RunDir
 from topiclora_cli.tasks import FAMILIES
 from topiclora_cli.topics.encoder import Encoder, make_encoder, portable
 from topiclora_cli.topics.induce import induce_taxonomy
+from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.projector import calibrate
-from topiclora_cli.topics.store import TopicGraph
+from topiclora_cli.topics.store import META_FILE, TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.data import Encoded, Row, encode_rows, load_rows
 
 BATCH = 16
+GRAPH, ADAPTER, TRAINED_GRAPH = "graph", "adapter", "adapter/topic_graph"
 
 
 def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
@@ -36,6 +46,18 @@ def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
     if torch.cuda.is_available():
         base.model.to("cuda")  # type: ignore[arg-type]
     return base
+
+
+def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tuple[BaseModel, PeftModel]:
+    """The base, loaded unless given, with the run's adapter on it; raises TopicLoraError for a damaged adapter."""
+    folder = run.require(ADAPTER, made_by="train")
+    base = base or open_base(recipe)
+    try:
+        model = PeftModel.from_pretrained(base.model, folder)
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
+    return base, model.eval()
 
 
 def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
@@ -57,13 +79,44 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
 
 def induced(recipe: Recipe, encoder: Encoder) -> tuple[Taxonomy, tuple[Tensor, list[tuple[str]]]]:
     """A taxonomy found in the training prompts, and of those it was found in the embeddings (n, f) and topic tags."""
-    rows, section = load_rows(recipe.data, seed=recipe.seed), recipe.graph
-    # Data sets are often sorted by task; their first rows would show few topics.
-    drawn = random.Random(recipe.seed).sample(rows, min(section.tagged_prompts, len(rows)))
-    prompts = [row.prompt for row in drawn]
+    prompts = [row.prompt for row in _drawn(load_rows(recipe.data, seed=recipe.seed), recipe)]
     embeddings = encoder.encode(prompts)
-    taxonomy, tags = induce_taxonomy(prompts, embeddings, section.induced_topics, seed=recipe.seed)
+    taxonomy, tags = induce_taxonomy(prompts, embeddings, recipe.graph.induced_topics, seed=recipe.seed)
     return taxonomy, (embeddings, tags)
+
+
+def _drawn(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+    # Data sets are often sorted by task; their first rows would show few topics.
+    return random.Random(recipe.seed).sample(rows, min(recipe.graph.tagged_prompts, len(rows)))
+
+
+def graph_folder(run: RunDir, progress: Progress) -> Path | None:
+    """Folder of the topic graph that the run's adapter was trained with, else of the run's own; None without any.
+
+    Says so where the run's own was built anew after training: the adapter does not know it.
+    """
+    built, trained = run.path / GRAPH, run.path / TRAINED_GRAPH
+    if not trained.exists():
+        return built if built.exists() else None
+    if built.exists() and _sha256(built) != _sha256(trained):
+        progress.say(f"Warning: {built} was built anew after training; what is used is the adapter's own, {trained}.")
+    return trained
+
+
+def _sha256(graph: Path) -> str:
+    return read_json(graph / META_FILE, hint="Run build-graph again.").get("sha256", "")
+
+
+def with_topics(recipe: Recipe, rows: Sequence[Row], graph: Path | None) -> list[Row]:
+    """Rows with the topics to go by: the data's own, or, where topics were induced, the one a prompt is most about.
+
+    graph: the folder of `graph_folder`.
+    """
+    if recipe.graph.taxonomy != "induced" or graph is None:
+        return list(rows)
+    known = TopicGraph.load(graph)
+    best = TopicPrior(known, open_encoder(recipe))([row.prompt for row in rows]).relevance.argmax(1).tolist()
+    return [replace(row, topics=(known.topics[topic],)) for row, topic in zip(rows, best, strict=True)]
 
 
 def calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder) -> TopicGraph:
@@ -78,24 +131,26 @@ def calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder) -> TopicGrap
     return calibrate(graph, encoder.encode([row.prompt for row in rows]), tags if any(tags) else None)
 
 
-def held_out_examples(recipe: Recipe, base: BaseModel, limit: int) -> list[Encoded]:
-    """About `limit` examples to measure on: the families' validation split, else the source's last rows."""
+def held_out_examples(recipe: Recipe, base: BaseModel, limit: int, graph: Path | None) -> list[Encoded]:
+    """About `limit` examples, with topics, to measure on: the families' validation split, or the last rows."""
     data = recipe.data
     if data.source == "quickstart":
         few = data.model_copy(update={"per_family": max(1, limit // len(FAMILIES))})
         rows = load_rows(few, seed=recipe.seed, split="validation")
     else:
         rows = load_rows(data, seed=recipe.seed)
-    return encode_rows(rows[-limit:], base.tokenizer, max_length=data.max_length)
+    return encode_rows(with_topics(recipe, rows[-limit:], graph), base.tokenizer, max_length=data.max_length)
 
 
-def calibration_rows(recipe: Recipe) -> list[Row]:
-    """The training examples over which an export's gates are averaged.
+def calibration_rows(recipe: Recipe, graph: Path | None) -> list[Row]:
+    """The training examples over which an export's gates are averaged; of induced topics, among those drawn for them.
 
     Raises TopicLoraError for a topic that no example carries.
     """
     rows = load_rows(recipe.data, seed=recipe.seed)
     if topic := gates_topic(recipe):
+        if recipe.graph.taxonomy == "induced":
+            rows = with_topics(recipe, _drawn(rows, recipe), graph)
         tagged = [row for row in rows if topic in row.topics]
         if not tagged:
             known = {name for row in rows for name in row.topics}

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
-from topiclora_cli.topics.fit import learn
+from topiclora_cli.topics.fit import LEARNT_WITH, learn
 from topiclora_cli.topics.graph import standardise
 from topiclora_cli.topics.sparse import DENSE
 from topiclora_cli.topics.store import TopicGraph
@@ -47,10 +47,9 @@ def link_report(graph: TopicGraph, features: Tensor, *, share: float = 0.1) -> L
         edge_index=torch.cat((kept, kept.flip(0)), dim=1),
         edge_weight=weights[order[hidden:]].repeat(2),
     )
-    names = ("gnn", "separation", "steps", "width", "layers", "learning_rate", "assignment_temperature", "loss_weights")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(graph.seed)
-        z, _, _ = learn(data, num_experts=graph.num_experts, **{name: graph.config[name] for name in names})
+        z, _, _ = learn(data, num_experts=graph.num_experts, **{name: graph.config[name] for name in LEARNT_WITH})
     return LinkReport(hidden, _auc(z, held, unlinked), _auc(x, held, unlinked))
 
 
