@@ -17,7 +17,8 @@ _HOME = {
     "make_encoder": "encoder",
     "fit_topic_graph": "fit",
     "induce_taxonomy": "induce",
-    "calibrate": "projector",
+    "Prompts": "projector",
+    "gather_lessons": "projector",
     "fit_projector": "projector",
     "PriorBatch": "prior",
     "TopicPrior": "prior",
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from topiclora_cli.topics.page import write_page
     from topiclora_cli.topics.plot import plot_graph
     from topiclora_cli.topics.prior import PriorBatch, TopicPrior, prior_from_embeddings, prior_from_tags
-    from topiclora_cli.topics.projector import calibrate, fit_projector
+    from topiclora_cli.topics.projector import Prompts, fit_projector, gather_lessons
     from topiclora_cli.topics.report import graph_report
     from topiclora_cli.topics.store import TopicGraph
     from topiclora_cli.topics.taxonomy import Taxonomy, Topic, load_taxonomy
@@ -53,15 +54,16 @@ __all__ = [
     "HashEncoder",
     "LmEncoder",
     "PriorBatch",
+    "Prompts",
     "SentenceEncoder",
     "Taxonomy",
     "Topic",
     "TopicGraph",
     "TopicPrior",
     "assignment_report",
-    "calibrate",
     "fit_projector",
     "fit_topic_graph",
+    "gather_lessons",
     "graph_report",
     "induce_taxonomy",
     "link_report",

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics import controls
+from topiclora_cli.topics.evidence import Evidence, information
 from topiclora_cli.topics.experts import assignment_report, separation_report
-from topiclora_cli.topics.fit import CONTROLS, DMON_WEIGHTS, LEARNT_WITH, LOSS_WEIGHTS, controlled, learn
+from topiclora_cli.topics.fit import CONTROLS, controlled
 from topiclora_cli.topics.graph import adjacency, build_graph, rewire
+from topiclora_cli.topics.learn import DMON_WEIGHTS, LEARNT_WITH, LOSS_WEIGHTS, learn
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 
@@ -38,8 +40,9 @@ class Spread:
 class Contender:
     """One setting over the seeds.
 
-    gnn, control: what sets it apart; own: whether it is the recipe's. modularity: of the arg-max partition on the true
-    graph. min_angle: the smallest between expert vectors, in degrees. entropy: of S's rows, in units of ln E.
+    gnn, control: what sets it apart; own: whether it is the recipe's. information: of a prompt's kind and its most
+    likely expert, in units of ln E; None without evidence. modularity: of the arg-max partition on the true graph.
+    min_angle: the smallest between expert vectors, in degrees. entropy: of S's rows, in units of ln E.
     stability: adjusted Rand index (Hubert and Arabie, 1985) of the arg-max partitions of two seeds, over all pairs;
     None for one seed, and where no partition parts anything.
     """
@@ -47,6 +50,7 @@ class Contender:
     gnn: str
     control: str
     own: bool
+    information: Spread | None
     modularity: Spread
     min_angle: Spread
     entropy: Spread
@@ -64,6 +68,7 @@ class Comparison:
 @dataclass(frozen=True)
 class _Outcome:
     owner: list[int]
+    information: float | None
     modularity: float
     min_angle: float
     entropy: float
@@ -81,13 +86,14 @@ def compare(
     taxonomy: Taxonomy,
     features: Tensor,
     *,
+    evidence: Evidence | None = None,
     seeds: int = SEEDS,
     on_fit: Callable[[int], None] = lambda _: None,
 ) -> Comparison:
     """Fit the graph's settings with other seeds, without a graph network, and under every control.
 
-    `features` (T, f) are what the graph was learnt from. Seeds count up from the graph's own. `on_fit(done)` is called
-    after each of the `fits_to_compare`. The caller's random state stays.
+    `features` (T, f) and `evidence` are what the graph was learnt from. Seeds count up from the graph's own.
+    `on_fit(done)` is called after each of the `fits_to_compare`. The caller's random state stays.
     """
     config = graph.config
     true = build_graph(
@@ -107,13 +113,13 @@ def compare(
                     settings["loss_weights"] = DMON_WEIGHTS if control == "dmon" else LOSS_WEIGHTS
                 torch.manual_seed(seed)
                 data = rewire(true, seed) if control == "random_graph" else true
-                z, vectors, assignment = learn(data, num_experts=graph.num_experts, **settings)
+                z, vectors, assignment = learn(data, num_experts=graph.num_experts, evidence=evidence, **settings)
                 state = torch.get_rng_state()
                 shared = after if (gnn, control) == (config["gnn"], "none") else [control]
                 for name in shared:
                     torch.set_rng_state(state)
                     found = controlled(name, taxonomy, data, z, vectors, assignment)
-                    outcomes.setdefault((gnn, name), []).append(_judge(*found, weight))
+                    outcomes.setdefault((gnn, name), []).append(_judge(*found, weight, evidence))
                 on_fit(1)
     own = (config["gnn"], config["control"])
     ordered = sorted(outcomes.items(), key=lambda item: CONTROLS.index(item[0][1]))
@@ -152,17 +158,22 @@ def _possible(control: str, graph: TopicGraph, taxonomy: Taxonomy) -> bool:
     return True
 
 
-def _judge(vectors: Tensor, assignment: Tensor, weight: Tensor) -> _Outcome:
+def _judge(vectors: Tensor, assignment: Tensor, weight: Tensor, evidence: Evidence | None) -> _Outcome:
     report = assignment_report(assignment, weight)
     angle = separation_report(vectors).min_angle
-    return _Outcome(assignment.argmax(1).tolist(), report.modularity, angle, report.entropy)
+    told = None
+    if evidence is not None:
+        told = information((evidence.topics @ assignment).argmax(1), evidence.kind, len(vectors))
+    return _Outcome(assignment.argmax(1).tolist(), told, report.modularity, angle, report.entropy)
 
 
 def _contender(gnn: str, control: str, own: bool, found: Sequence[_Outcome]) -> Contender:
+    told = [outcome.information for outcome in found if outcome.information is not None]
     return Contender(
         gnn=gnn,
         control=control,
         own=own,
+        information=None if not told else _spread(told),
         modularity=_spread([outcome.modularity for outcome in found]),
         min_angle=_spread([outcome.min_angle for outcome in found]),
         entropy=_spread([outcome.entropy for outcome in found]),

@@ -2,7 +2,8 @@
 
 Each expert is a unit vector in the space of topic vectors; a topic belongs to the experts it points at. Four forces
 shape both: linked topics attract (link), experts gather communities of the graph (modularity), share the topics evenly
-(balance) and keep apart from each other (separation). Losses are plain functions of tensors, so that each can be
+(balance) and keep apart from each other (separation). A fifth looks at what is asked: prompts of one kind go to one
+expert, and each expert gets its share of them (consistency). Losses are plain functions of tensors, so that each can be
 checked by hand.
 
 Every loss here is our reconstruction: the TopicLoRA abstract (AAAI 2026) names the aims and gives no equations.
@@ -105,6 +106,23 @@ def balance_loss(*, assignment: Tensor) -> Tensor:
     return math.sqrt(experts) / topics * assignment.sum(0).norm() - 1
 
 
+def consistency_loss(*, assignment: Tensor, topics: Tensor, share: Tensor) -> Tensor:
+    """How unsure the expert of each kind of prompt is, plus twice how uneven the experts' load; 0 at best, a scalar.
+
+    With pi_g = topics_g S for kinds g, topics (G, T), of shares (G,): sum_g share_g H(pi_g) + 2 (ln E - H(sum_g share_g
+    pi_g)), in units of ln E. Mutual information of kind and expert, as in regularised information maximisation (Gomes,
+    Krause and Perona, 2010); the load counts twice, as with equal parts some experts stay without prompts.
+    """
+    prior = topics @ assignment  # (G, E)
+    most = math.log(assignment.shape[1])
+    unsure = (share * _entropy(prior)).sum() / most
+    return unsure + 2 * (1 - _entropy(share @ prior) / most)
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -(p * p.clamp_min(1e-12).log()).sum(-1)
+
+
 def affinity(*, assignment: Tensor, weight: Tensor) -> Tensor:
     """How strongly the graph ties two experts' topics, kappa (E, E) in [0, 1]: S'AS over the root of its diagonal."""
     ties = assignment.T @ weight @ assignment
@@ -182,7 +200,7 @@ def assignment_report(assignment: Tensor, weight: Tensor) -> AssignmentReport:
     experts = assignment.shape[1]
     owner = assignment.argmax(1)
     hard = F.one_hot(owner, experts).to(weight.dtype)
-    entropy = -(assignment * assignment.clamp_min(1e-12).log()).sum(1).mean() / math.log(experts)
+    entropy = _entropy(assignment).mean() / math.log(experts)
     return AssignmentReport(
         tuple(hard.sum(0).int().tolist()),
         float(entropy),

@@ -42,6 +42,11 @@ class Taxonomy:
         """What the text encoder reads for each topic: its name, then its description if it has one."""
         return [f"{topic.name}: {topic.description}" if topic.description else topic.name for topic in self.topics]
 
+    @property
+    def task_texts(self) -> list[str]:
+        """What the text encoder reads for each task: its name, with spaces."""
+        return [task.replace("_", " ") for task in self.tasks]
+
 
 def load_taxonomy(
     source: str | Path = "bigbench", min_tasks: int = 3, *, exclude_tasks: Collection[str] = ()

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
-from topiclora_cli.topics.fit import LEARNT_WITH, learn
 from topiclora_cli.topics.graph import standardise
+from topiclora_cli.topics.learn import LEARNT_WITH, learn
 from topiclora_cli.topics.sparse import DENSE
 from topiclora_cli.topics.store import TopicGraph
 
@@ -28,9 +28,9 @@ def link_report(graph: TopicGraph, features: Tensor, *, share: float = 0.1) -> L
     """Hide a share of the edges, learn from the rest with the graph's settings and seed, and score pairs by cosine.
 
     `features` (T, f) are what the graph was learnt from; `text_auc` is their own cosine's, which part of the edges were
-    drawn from. Hidden edges are unlinked pairs to the link loss, as all others: naming them apart would give them away.
-    Of more than DENSE topics, SAMPLE random unlinked pairs stand for all. None where edges are too few to hide one and
-    keep one, or every pair is linked.
+    drawn from. Which topics share tasks or prompts is kept from the fit, as it would tell. Hidden edges are unlinked
+    pairs to the link loss, as all others: naming them apart would give them away. Of more than DENSE topics, SAMPLE
+    random unlinked pairs stand for all. None where edges are too few to hide one and keep one, or every pair is linked.
     """
     once = graph.edge_index[0] < graph.edge_index[1]
     edges, weights = graph.edge_index[:, once], graph.edge_weight[once]
