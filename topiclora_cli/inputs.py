@@ -2,21 +2,25 @@
 
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.evaluation.harness import EvalRequest, evaluation_questions
 from topiclora_cli.models import BaseModel, load_base, store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe.data import EMBEDDED
 from topiclora_cli.tasks import FAMILIES
 from topiclora_cli.topics.encoder import Encoder, make_encoder, portable
 from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.projector import calibrate
 from topiclora_cli.topics.store import TopicGraph
-from topiclora_cli.topics.taxonomy import Taxonomy
+from topiclora_cli.topics.taxonomy import Taxonomy, load_taxonomy
 from topiclora_cli.training.collate import Collator
-from topiclora_cli.training.data import Encoded, Row, encode_rows, load_rows
+from topiclora_cli.training.data import Data, Encoded, Row, encode_rows, load_data, load_rows
+from topiclora_cli.training.data.clean import Contamination
 
 BATCH = 16
 
@@ -55,38 +59,73 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
     )
 
 
-def induced(recipe: Recipe, encoder: Encoder) -> tuple[Taxonomy, tuple[Tensor, list[tuple[str]]]]:
-    """A taxonomy found in the training prompts, and of those it was found in the embeddings (n, f) and topic tags."""
-    rows, section = load_rows(recipe.data, seed=recipe.seed), recipe.graph
-    # Data sets are often sorted by task; their first rows would show few topics.
-    drawn = random.Random(recipe.seed).sample(rows, min(section.tagged_prompts, len(rows)))
-    prompts = [row.prompt for row in drawn]
+def training_data(recipe: Recipe) -> Data:
+    """The recipe's examples, without the evaluation's questions if it asks for that, and without topics to drop."""
+    data, graph = recipe.data, recipe.graph
+    known = None
+    if graph.taxonomy != "induced" and any(source.unknown_topics == "drop" for source in data.all_sources):
+        taxonomy = load_taxonomy(graph.taxonomy, min_tasks=graph.min_tasks, exclude_tasks=graph.exclude_tasks)
+        known = set(taxonomy.names)
+    overlap = None
+    if data.decontaminate:
+        overlap = _contamination(tuple(recipe.eval.tasks), recipe.eval.include_path, data.ngram)
+    return load_data(data, seed=recipe.seed, known_topics=known, contaminated=overlap)
+
+
+@lru_cache(maxsize=1)
+def _contamination(tasks: tuple[str, ...], include_path: str | None, ngram: int) -> Contamination:
+    # A command reads the data several times; lm-eval's tasks take many seconds each time.
+    return Contamination(evaluation_questions(EvalRequest(tasks=tasks, include_path=include_path)), ngram)
+
+
+def encode(recipe: Recipe, base: BaseModel, rows: Sequence[Row]) -> list[Encoded]:
+    """Token ids of examples as the recipe wants them; raises TopicLoraError when nothing fits."""
+    data = recipe.data
+    return encode_rows(rows, base.tokenizer, max_length=data.max_length, chat_template=data.chat_template)
+
+
+def refuse_unknown_topics(rows: Sequence[Row], known: Sequence[str]) -> None:
+    """Raises TopicLoraError where an example carries a topic that is not among the `known`."""
+    if unknown := {tag for row in rows for tag in row.topics} - set(known):
+        name = min(unknown)
+        raise TopicLoraError(
+            f"data.topics has a topic {name!r} that is not in the graph.",
+            f"{nearest(name, known)} Or leave such topics out: unknown_topics: drop.",
+        )
+
+
+def induced(recipe: Recipe, encoder: Encoder, rows: Sequence[Row]) -> tuple[Taxonomy, tuple[Tensor, list[tuple[str]]]]:
+    """A taxonomy found in some of the prompts, and of those the embeddings (n, f) and topic tags."""
+    prompts = [row.prompt for row in _drawn(rows, recipe)]
     embeddings = encoder.encode(prompts)
-    taxonomy, tags = induce_taxonomy(prompts, embeddings, section.induced_topics, seed=recipe.seed)
+    taxonomy, tags = induce_taxonomy(prompts, embeddings, recipe.graph.induced_topics, seed=recipe.seed)
     return taxonomy, (embeddings, tags)
 
 
-def calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder) -> TopicGraph:
-    """Fit the query projector on the training prompts, by their tags where they have any."""
-    if recipe.graph.tagged_prompts == 0:
+def calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder, rows: Sequence[Row]) -> TopicGraph:
+    """Fit the query projector on some of the prompts, by their tags where they have any."""
+    drawn = _drawn(rows, recipe)
+    if not drawn:
         return graph
-    rows = load_rows(recipe.data, seed=recipe.seed)[: recipe.graph.tagged_prompts]
-    tags = [row.topics for row in rows]
-    if unknown := {tag for topics in tags for tag in topics} - set(graph.topics):
-        name = min(unknown)
-        raise TopicLoraError(f"data.topics has a topic {name!r} that is not in the graph.", nearest(name, graph.topics))
-    return calibrate(graph, encoder.encode([row.prompt for row in rows]), tags if any(tags) else None)
+    tags = [row.topics for row in drawn]
+    return calibrate(graph, encoder.encode([row.prompt for row in drawn]), tags if any(tags) else None)
+
+
+def _drawn(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+    # Data sets are often sorted by task; their first rows would show few topics.
+    return random.Random(recipe.seed).sample(rows, min(recipe.graph.tagged_prompts, len(rows)))
 
 
 def held_out_examples(recipe: Recipe, base: BaseModel, limit: int) -> list[Encoded]:
-    """About `limit` examples to measure on: the families' validation split, else the source's last rows."""
+    """About `limit` examples to measure on: those of data.validation, else the families' validation split, else the
+    last of the training examples.
+    """
     data = recipe.data
-    if data.source == "quickstart":
+    if data.validation is None and data.source == EMBEDDED:
         few = data.model_copy(update={"per_family": max(1, limit // len(FAMILIES))})
-        rows = load_rows(few, seed=recipe.seed, split="validation")
-    else:
-        rows = load_rows(data, seed=recipe.seed)
-    return encode_rows(rows[-limit:], base.tokenizer, max_length=data.max_length)
+        return encode(recipe, base, load_rows(few, seed=recipe.seed, split="validation")[-limit:])
+    examples = training_data(recipe)
+    return encode(recipe, base, examples.validation[:limit] or examples.train[-limit:])
 
 
 def calibration_rows(recipe: Recipe) -> list[Row]:
@@ -94,7 +133,7 @@ def calibration_rows(recipe: Recipe) -> list[Row]:
 
     Raises TopicLoraError for a topic that no example carries.
     """
-    rows = load_rows(recipe.data, seed=recipe.seed)
+    rows = training_data(recipe).train
     if topic := gates_topic(recipe):
         tagged = [row for row in rows if topic in row.topics]
         if not tagged:

@@ -17,12 +17,15 @@ from topiclora_cli.files import read_json, replacing, write_json
 from topiclora_cli.inputs import (
     calibrated,
     calibration_rows,
+    encode,
     gates_topic,
     held_out_examples,
     induced,
     make_batches,
     open_base,
     open_encoder,
+    refuse_unknown_topics,
+    training_data,
 )
 from topiclora_cli.merging.collapse import collapse_to_lora
 from topiclora_cli.merging.gap import Gap, answer_log_probabilities, measure_gap
@@ -39,7 +42,7 @@ from topiclora_cli.topics.projector import calibrate
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import load_taxonomy
 from topiclora_cli.topics.validate import LinkReport, link_report
-from topiclora_cli.training.data import encode_rows, load_rows
+from topiclora_cli.training.data.report import show, source_reports
 from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.priors import cached_priors
 
@@ -70,12 +73,14 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
     """Stage 1: topics -> experts. Raises TopicLoraError for a bad taxonomy or more experts than topics."""
     section = recipe.graph
     encoder, tagged = None, None
+    rows = training_data(recipe).train if section.tagged_prompts else []
     if section.taxonomy == "induced":
         progress.say("Looking for topics in the training prompts ...")
         encoder = open_encoder(recipe)
-        taxonomy, tagged = induced(recipe, encoder)
+        taxonomy, tagged = induced(recipe, encoder, rows)
     else:
         taxonomy = load_taxonomy(section.taxonomy, min_tasks=section.min_tasks, exclude_tasks=section.exclude_tasks)
+        refuse_unknown_topics(rows, taxonomy.names)
     if recipe.adapter.num_experts > len(taxonomy.names):
         raise TopicLoraError(
             f"adapter.num_experts ({recipe.adapter.num_experts}) exceeds the {len(taxonomy.names)} topics.",
@@ -101,7 +106,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
                 seed=recipe.seed,
                 on_step=lambda *_: advance(1, ""),
             )
-        graph = calibrate(graph, *tagged) if tagged else calibrated(recipe, graph, encoder)
+        graph = calibrate(graph, *tagged) if tagged else calibrated(recipe, graph, encoder, rows)
         folder = run.path / GRAPH
         graph.save(folder)
         links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
@@ -146,8 +151,11 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     if run.is_done("train") and not resume:
         raise TopicLoraError(f"{run.path} is trained already.", "Start a new run with --out, or evaluate this one.")
     graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
+    data = training_data(recipe)
     base = open_base(recipe)
-    encoded = encode_rows(load_rows(recipe.data, seed=recipe.seed), base.tokenizer, max_length=recipe.data.max_length)
+    encoded = encode(recipe, base, data.train)
+    reports = source_reports(data, encoded)
+    show(reports, progress)
     priors, extra = None, {}
     if graph is not None:
         prompts = [example.row.prompt for example in encoded]
@@ -160,7 +168,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         )
         if graph is not None:
             graph.save(run.path / ADAPTER / "topic_graph")
-        record.update(asdict(result))
+        record.update(asdict(result), data=[report.as_dict() for report in reports])
     return result
 
 
@@ -223,7 +231,7 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
     topic, rows = gates_topic(recipe), calibration_rows(recipe)
     base, model = load_tuned(recipe, run)
     with run.running("merge") as record:
-        calibration = encode_rows(rows, base.tokenizer, max_length=recipe.data.max_length)
+        calibration = encode(recipe, base, rows)
         progress.say(f"Observing the routing of {len(calibration)} prompts ...")
         observed = observe_gates(model, make_batches(base, calibration, tokens="all"), bfloat16=bfloat16)
         gates = {name: values.mean(0) for name, values in observed.items()}

@@ -6,8 +6,8 @@ The harness runs in this process on the model object itself, so an adapter needs
 import io
 import logging
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def run_harness(
     )
     side = tokenizer.padding_side
     try:
-        with _bars_on_terminals_only():
+        with _bars_on_terminals_only(), _data_at_hand(request.tasks):
             raw = simple_evaluate(
                 model=harness_model,
                 model_args={"pretrained": label},
@@ -97,11 +97,6 @@ def run_harness(
                 evaluation_tracker=tracker,
                 bootstrap_iters=0,
             )
-    except (ConnectionError, FileNotFoundError) as error:
-        raise TopicLoraError(
-            f"The data of {', '.join(request.tasks)} cannot be loaded: {str(error).splitlines()[0]}",
-            "Connect to a hub, or point --include-path at tasks over local files.",
-        ) from None
     finally:
         tokenizer.padding_side = side
     samples = raw.pop("samples")
@@ -109,6 +104,31 @@ def run_harness(
     for task, rows in samples.items():
         tracker.save_results_samples(task_name=task, samples=rows)
     return EvalResults.from_harness(raw, samples, label=label)
+
+
+def evaluation_questions(request: EvalRequest) -> Iterator[str]:
+    """The text of every question of the requested tasks, as lm-eval poses it without shots.
+
+    Where a task says which part of a question tells it apart (`doc_to_decontamination_query`), that part. Raises
+    TopicLoraError where a task is unknown or its data cannot be loaded.
+    """
+    manager = make_task_manager(request)
+    with _data_at_hand(request.tasks):
+        tasks = manager.load(manager.match_tasks(list(request.tasks)))["tasks"]
+        for task in tasks.values():
+            question = task.doc_to_decontamination_query if task.should_decontaminate() else task.doc_to_text
+            yield from (str(question(doc)) for doc in task.eval_docs)
+
+
+@contextmanager
+def _data_at_hand(tasks: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, FileNotFoundError) as error:
+        raise TopicLoraError(
+            f"The data of {', '.join(tasks)} cannot be loaded: {str(error).splitlines()[0]}",
+            "Connect to a hub, or point --include-path at tasks over local files.",
+        ) from None
 
 
 def _bars_on_terminals_only() -> AbstractContextManager[Any]:

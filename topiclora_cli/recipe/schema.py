@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.recipe.section import Section
 
 
@@ -76,33 +77,6 @@ class GraphSection(Section):
             raise ValueError("induced_topics needs taxonomy: induced")
         if self.exclude_tasks and self.taxonomy == "induced":
             raise ValueError("an induced taxonomy has no tasks for exclude_tasks to leave out")
-        return self
-
-
-class DataSection(Section):
-    """Training text: the embedded task families (`quickstart`), a hub data set, or a local file or folder.
-
-    `prompt` and `completion` are Jinja templates over a row's columns; `topics` names the column of topic tags.
-    `train_on_prompt` takes the language-modelling loss over the prompt, too, and not over the completion alone.
-    """
-
-    source: str = "quickstart"
-    config: str | None = None
-    split: str = "train"
-    prompt: str | None = None
-    completion: str | None = None
-    topics: str | None = None
-    limit: int | None = Field(default=None, ge=1)
-    per_family: int = Field(default=160, ge=1)
-    max_length: int = Field(default=512, ge=8)
-    train_on_prompt: bool = False
-
-    @model_validator(mode="after")
-    def _templates(self) -> "DataSection":
-        if self.source != "quickstart" and not (self.prompt and self.completion):
-            raise ValueError(
-                "a data source other than 'quickstart' needs the templates data.prompt and data.completion"
-            )
         return self
 
 

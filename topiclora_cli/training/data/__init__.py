@@ -1,0 +1,11 @@
+"""Training text: from the sources of a recipe to token ids, one step a file.
+
+sources (rows of a table) -> examples (rows as prompt and completion) -> clean (what to leave out) -> mixing -> encode.
+`load` runs the first four.
+"""
+
+from topiclora_cli.training.data.encode import Encoded, encode_rows
+from topiclora_cli.training.data.load import Data, load_data, load_rows
+from topiclora_cli.training.data.row import Row
+
+__all__ = ["Data", "Encoded", "Row", "encode_rows", "load_data", "load_rows"]

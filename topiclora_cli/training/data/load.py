@@ -1,0 +1,161 @@
+"""Reads all sources of a recipe, cleans, splits and mixes their examples, and counts what became of them."""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe.data import EMBEDDED, DataSection, SourceSection
+from topiclora_cli.tasks import mixture
+from topiclora_cli.training.data.clean import Repetitions
+from topiclora_cli.training.data.examples import examples_of
+from topiclora_cli.training.data.mixing import mix
+from topiclora_cli.training.data.row import Row, embedded_row
+from topiclora_cli.training.data.sources import open_source
+from topiclora_cli.training.data.templates import condition
+
+
+@dataclass
+class SourceCount:
+    """Of one source: rows read and filtered out; examples left out for what reason; examples kept out to measure on."""
+
+    label: str
+    weight: float | None = None
+    read: int = 0
+    filtered: int = 0
+    empty: int = 0
+    duplicates: int = 0
+    contaminated: int = 0
+    held_out: int = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """The examples of a recipe: to train on, in their order, and to measure on; and what became of each source."""
+
+    train: list[Row]
+    validation: list[Row]
+    counts: list[SourceCount]
+
+
+def load_rows(data: DataSection, *, seed: int, split: str | None = None) -> list[Row]:
+    """The training examples of a recipe, as `load_data` reads them."""
+    return load_data(data, seed=seed, split=split).train
+
+
+def load_data(
+    data: DataSection,
+    *,
+    seed: int,
+    split: str | None = None,
+    known_topics: Collection[str] | None = None,
+    contaminated: Callable[[Row], bool] | None = None,
+) -> Data:
+    """Read, clean, split and mix the examples a recipe names.
+
+    `split` overrides the sources'; `known_topics` are the graph's, where there is one; `contaminated` says which
+    examples are questions of the evaluation. Raises TopicLoraError for a source, column or split that does not exist, a
+    template or filter that does not parse, and a source of which nothing is left.
+    """
+    repeated = Repetitions(data.dedup)
+    groups, counts = [], []
+    for number, section in enumerate(data.all_sources):
+        key = f"data.sources.{number}" if data.sources else "data"
+        count = SourceCount(section.label, section.weight)
+        rows = []
+        for row in _examples(section, key, number, count, seed, split or section.split, known_topics):
+            if not row.prompt.strip() or not row.completion.strip():
+                count.empty += 1
+            elif repeated(row):
+                count.duplicates += 1
+            elif contaminated is not None and contaminated(row):
+                count.contaminated += 1
+            else:
+                rows.append(row)
+                if len(rows) == section.limit:
+                    break
+        if not rows:
+            raise _nothing_left(key, section, count)
+        groups.append(rows)
+        counts.append(count)
+    groups, validation = _held_out(groups, data.validation, counts)
+    weights = [section.weight for section in data.sources if section.weight is not None]
+    rows = mix(groups, weights or None, seed=seed, stopping_strategy=data.stopping_strategy)
+    return Data(rows[: data.limit], validation, counts)
+
+
+def _examples(
+    section: SourceSection,
+    key: str,
+    number: int,
+    count: SourceCount,
+    seed: int,
+    split: str,
+    known_topics: Collection[str] | None,
+) -> Iterator[Row]:
+    if section.source == EMBEDDED:
+        for example in mixture(split, section.per_family, seed=seed):
+            count.read += 1
+            yield embedded_row(example, source=number)
+        return
+    keep = condition(f"{key}.filter", section.filter) if section.filter is not None else None
+    examples = examples_of(section, key=key, number=number, known_topics=known_topics)
+    for record in open_source(section, key=key, split=split):
+        count.read += 1
+        if keep is not None and not keep(record):
+            count.filtered += 1
+            continue
+        made = examples(record)
+        count.empty += not made
+        yield from made
+
+
+def _held_out(
+    groups: list[list[Row]], wanted: float | None, counts: list[SourceCount]
+) -> tuple[list[list[Row]], list[Row]]:
+    """The groups without the examples kept out, and those in the order of their hashes.
+
+    The hash is of the prompt, so that one question with several answers falls on one side.
+    """
+    if wanted is None:
+        return groups, []
+    last = float(wanted)
+    if wanted >= 1:
+        places = sorted({_position(row.prompt) for group in groups for row in group})
+        last = places[min(int(wanted), len(places)) - 1]
+    kept: list[list[Row]] = []
+    out: list[tuple[float, Row]] = []
+    for group, count in zip(groups, counts, strict=True):
+        placed = [(_position(row.prompt), row) for row in group]
+        kept.append([row for place, row in placed if place > last])
+        out += [(place, row) for place, row in placed if place <= last]
+        count.held_out = len(group) - len(kept[-1])
+        if not kept[-1]:
+            raise TopicLoraError(
+                f"data.validation ({wanted}) keeps all {len(group)} examples of {count.label!r} out of training.",
+                "Lower it.",
+            )
+    return kept, [row for _, row in sorted(out, key=lambda pair: pair[0])]
+
+
+def _position(text: str) -> float:
+    """A place in [0, 1) that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def _nothing_left(key: str, section: SourceSection, count: SourceCount) -> TopicLoraError:
+    name = f"{key}.source {section.source!r}"
+    if count.read == 0:
+        return TopicLoraError(f"{name} has no examples.", f"Check {key}.split.")
+    if count.filtered == count.read:
+        return TopicLoraError(f"{key}.filter drops all {count.read} rows of {section.source!r}.", "Loosen it.")
+    reasons = {
+        "empty prompt or completion": count.empty,
+        "duplicates": count.duplicates,
+        "in the evaluation": count.contaminated,
+        "filtered": count.filtered,
+    }
+    told = ", ".join(f"{reason} {number}" for reason, number in reasons.items() if number)
+    return TopicLoraError(
+        f"Nothing is left of the {count.read} rows of {name}: {told}.", "Check its templates and data.dedup."
+    )

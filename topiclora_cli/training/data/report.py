@@ -1,0 +1,63 @@
+"""What was read, as a small table: what became of each source's rows, and how many tokens are left of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from topiclora_cli.formats import percent
+from topiclora_cli.progress import Progress
+from topiclora_cli.training.data.encode import Encoded
+from topiclora_cli.training.data.load import Data, SourceCount
+
+_REASONS = ("filtered", "empty", "duplicates", "contaminated", "held_out")
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """Of one source: what was left out, and of what is trained on the number of examples and mean length in tokens."""
+
+    count: SourceCount
+    too_long: int
+    used: int
+    mean_tokens: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers on one level."""
+        return {
+            **asdict(self.count),
+            "too_long": self.too_long,
+            "used": self.used,
+            "mean_tokens": round(self.mean_tokens, 1),
+        }
+
+
+def source_reports(data: Data, encoded: Sequence[Encoded]) -> list[SourceReport]:
+    """What became of each source, `encoded` being what encode_rows left of `data.train`."""
+    reports = []
+    for number, count in enumerate(data.counts):
+        mixed = sum(row.source == number for row in data.train)
+        lengths = [len(example.input_ids) for example in encoded if example.row.source == number]
+        mean = sum(lengths) / len(lengths) if lengths else 0.0
+        reports.append(SourceReport(count, mixed - len(lengths), len(lengths), mean))
+    return reports
+
+
+def show(reports: Sequence[SourceReport], progress: Progress) -> None:
+    """Print the table."""
+    total = sum(report.count.weight or 0 for report in reports)
+    columns = ["source", "read", *(reason.replace("_", " ") for reason in _REASONS), "too long", "used", "weight %"]
+    rows = []
+    for report in reports:
+        weight = report.count.weight
+        rows.append(
+            [
+                report.count.label,
+                str(report.count.read),
+                *(str(getattr(report.count, reason)) for reason in _REASONS),
+                str(report.too_long),
+                str(report.used),
+                percent(weight / total if weight and len(reports) > 1 else None),
+                f"{report.mean_tokens:.0f}",
+            ]
+        )
+    progress.table("Training data", [*columns, "mean tokens"], rows)
