@@ -15,12 +15,15 @@ from topiclora_cli.recipe.data import EMBEDDED
 from topiclora_cli.tasks import FAMILIES
 from topiclora_cli.topics.encoder import Encoder, make_encoder, portable
 from topiclora_cli.topics.induce import induce_taxonomy
+from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.projector import calibrate
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy, load_taxonomy
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.data import Data, Encoded, Row, encode_rows, load_data, load_rows
 from topiclora_cli.training.data.clean import Contamination
+from topiclora_cli.training.data.reading import Reader
+from topiclora_cli.training.data.stream import ExampleStream
 
 BATCH = 16
 
@@ -60,16 +63,33 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
 
 
 def training_data(recipe: Recipe) -> Data:
-    """The recipe's examples, without the evaluation's questions if it asks for that, and without topics to drop."""
-    data, graph = recipe.data, recipe.graph
-    known = None
-    if graph.taxonomy != "induced" and any(source.unknown_topics == "drop" for source in data.all_sources):
-        taxonomy = load_taxonomy(graph.taxonomy, min_tasks=graph.min_tasks, exclude_tasks=graph.exclude_tasks)
-        known = set(taxonomy.names)
-    overlap = None
-    if data.decontaminate:
-        overlap = _contamination(tuple(recipe.eval.tasks), recipe.eval.include_path, data.ngram)
-    return load_data(data, seed=recipe.seed, known_topics=known, contaminated=overlap)
+    """The recipe's examples, without the evaluation's questions if it asks for that, and without topics to drop.
+
+    Of a stream, the first few.
+    """
+    return load_data(recipe.data, seed=recipe.seed, known_topics=_known_topics(recipe), contaminated=_overlap(recipe))
+
+
+def training_stream(recipe: Recipe, base: BaseModel, graph: TopicGraph | None) -> ExampleStream:
+    """The recipe's examples as they are needed, with priors where there is a graph."""
+    reader = Reader(seed=recipe.seed, known_topics=_known_topics(recipe), contaminated=_overlap(recipe), streaming=True)
+    priors = TopicPrior(graph, open_encoder(recipe, base)) if graph is not None else None
+    return ExampleStream(recipe.data, reader, base.tokenizer, priors)
+
+
+def _known_topics(recipe: Recipe) -> set[str] | None:
+    """The graph's topics where some source leaves out all others."""
+    graph = recipe.graph
+    if graph.taxonomy == "induced" or all(source.unknown_topics == "error" for source in recipe.data.all_sources):
+        return None
+    taxonomy = load_taxonomy(graph.taxonomy, min_tasks=graph.min_tasks, exclude_tasks=graph.exclude_tasks)
+    return set(taxonomy.names)
+
+
+def _overlap(recipe: Recipe) -> Contamination | None:
+    if not recipe.data.decontaminate:
+        return None
+    return _contamination(tuple(recipe.eval.tasks), recipe.eval.include_path, recipe.data.ngram)
 
 
 @lru_cache(maxsize=1)

@@ -26,6 +26,7 @@ from topiclora_cli.inputs import (
     open_encoder,
     refuse_unknown_topics,
     training_data,
+    training_stream,
 )
 from topiclora_cli.merging.collapse import collapse_to_lora
 from topiclora_cli.merging.gap import Gap, answer_log_probabilities, measure_gap
@@ -42,6 +43,7 @@ from topiclora_cli.topics.projector import calibrate
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import load_taxonomy
 from topiclora_cli.topics.validate import LinkReport, link_report
+from topiclora_cli.training.data.load import FIRST
 from topiclora_cli.training.data.report import show, source_reports
 from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.priors import cached_priors
@@ -155,16 +157,19 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     base = open_base(recipe)
     encoded = encode(recipe, base, data.train)
     reports = source_reports(data, encoded)
-    show(reports, progress)
+    streaming = recipe.data.streaming
+    show(reports, progress, title="Training data" + (f", the first {FIRST} examples of each source" * streaming))
+    stream = training_stream(recipe, base, graph) if streaming else None
     priors, extra = None, {}
     if graph is not None:
-        prompts = [example.row.prompt for example in encoded]
-        priors = cached_priors(graph, open_encoder(recipe, base), prompts, run.path / PRIORS, progress)
+        if stream is None:
+            prompts = [example.row.prompt for example in encoded]
+            priors = cached_priors(graph, open_encoder(recipe, base), prompts, run.path / PRIORS, progress)
         extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
         extra = extra if recipe.adapter.router == "topic" else {}
     with run.running("train") as record:
         result = train_adapter(
-            base, encoded, recipe, folder=run.path, priors=priors, resume=resume, progress=progress, **extra
+            base, stream or encoded, recipe, folder=run.path, priors=priors, resume=resume, progress=progress, **extra
         )
         if graph is not None:
             graph.save(run.path / ADAPTER / "topic_graph")

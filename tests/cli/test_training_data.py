@@ -1,6 +1,7 @@
 """`topiclora train` on data of one's own: mixtures, chat, what is reported, and one line for what is wrong with it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,26 @@ def test_conversations_train_through_the_chat_template(recipe, run_cli, tiny_mod
     assert "talks.jsonl" in text
 
 
+def test_a_stream_trains_exports_and_resumes_to_the_same_loss(recipe, run_cli):
+    sources = [{**FILE, "weight": 1}, {"source": "talks.jsonl", "messages": "talk", "weight": 1}]
+    data = {"sources": sources, "streaming": True, "chat_template": False, "validation": 0.2}
+    path = recipe(data, graph={"encoder": "lm", "steps": 20, "width": 16, "tagged_prompts": 16})
+    code, text = run_cli("train", "--recipe", path, "--out", "r")
+    assert code == 0, text
+    assert "the first 2048 examples of each source" in text
+    metrics = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["loss_kl"] > 0
+    assert run_cli("eval", "--run", "r")[0] == 0
+    assert run_cli("merge", "--run", "r")[0] == 0
+    # As a run that was stopped two steps before its end.
+    shutil.rmtree("r/checkpoints/checkpoint-6")
+    code, text = run_cli("train", "--run", "r", "--resume")
+    assert (code, "Resuming from" in text) == (0, True), text
+    resumed = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    assert resumed[-1]["step"] == 6
+    assert resumed[-1]["loss"] == pytest.approx(metrics[-1]["loss"], abs=1e-6)
+
+
 MISTAKES = {
     "unknown topic": ({**FILE, "topics": ["arithmetics"]}, "data.topics has a topic 'arithmetics'", "'arithmetic'"),
     "all too long": ({**FILE, "max_length": 8, "prompt": "{{ q * 9 }}"}, "None of the 24 examples fits", "max_length"),
@@ -79,6 +100,7 @@ MISTAKES = {
     "empty file": ({**FILE, "source": "empty.jsonl"}, "data.source 'empty.jsonl' is an empty file", ""),
     "blank file": ({**FILE, "source": "blank.jsonl"}, "Cannot read data.source 'blank.jsonl'", ""),
     "weight": ({"sources": [{**FILE, "weight": 0}]}, "data.sources.0.weight", "greater than 0"),
+    "endless": ({**FILE, "streaming": True}, "data.streaming has no end", "train.max_steps"),
     "definition": ({"name": "gms8k"}, "no source definition is called 'gms8k'", "Did you mean 'gsm8k'"),
 }
 
@@ -88,7 +110,8 @@ def test_mistakes_are_one_line_and_exit_2(data, message, hint, recipe, run_cli, 
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no parquet at all PAR1")
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "blank.jsonl").write_text("\n\n")
-    code, text = run_cli("train", "--recipe", recipe(data), "--out", "r")
+    endless = ["--set", "train.max_steps=null"] if data.get("streaming") else []
+    code, text = run_cli("train", "--recipe", recipe(data), "--out", "r", *endless)
     assert code == 2, text
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
     assert message in line

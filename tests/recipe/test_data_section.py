@@ -67,6 +67,10 @@ def test_every_definition_is_a_source():
         ({**FILE, "validation": 1.5}, "a share below 1 or a whole number"),
         ({**FILE, "validation": 0}, "data.validation"),
         ({**FILE, "topics": {"file": "t.csv", "kye": "x"}}, "data.topics.*'kye'|data.topics"),
+        ({**FILE, "streaming": True, "dedup": "exact"}, "a stream is not searched for duplicates"),
+        ({**FILE, "streaming": True, "validation": 10}, "of a stream, validation keeps a share"),
+        ({"sources": [FILE, FILE], "streaming": True}, "needs their weights"),
+        ({**FILE, "streaming": True}, "data.streaming has no end; set train.max_steps"),
         ({**FILE, "stopping_strategy": "never"}, "data.stopping_strategy: .*'first_exhausted'"),
     ],
 )

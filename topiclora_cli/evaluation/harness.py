@@ -109,15 +109,17 @@ def run_harness(
 def evaluation_questions(request: EvalRequest) -> Iterator[str]:
     """The text of every question of the requested tasks, as lm-eval poses it without shots.
 
-    Where a task says which part of a question tells it apart (`doc_to_decontamination_query`), that part. Raises
+    Where a task names the column that tells its questions apart (`doc_to_decontamination_query`), that column. Raises
     TopicLoraError where a task is unknown or its data cannot be loaded.
     """
     manager = make_task_manager(request)
     with _data_at_hand(request.tasks):
         tasks = manager.load(manager.match_tasks(list(request.tasks)))["tasks"]
         for task in tasks.values():
-            question = task.doc_to_decontamination_query if task.should_decontaminate() else task.doc_to_text
-            yield from (str(question(doc)) for doc in task.eval_docs)
+            # lm-eval's own method evaluates the rendered text as Python, which a sentence is not.
+            column = getattr(task.config, "doc_to_decontamination_query", None)
+            for doc in task.eval_docs:
+                yield str(doc[column] if column in doc else task.doc_to_text(doc))
 
 
 @contextmanager

@@ -93,6 +93,8 @@ class DataSection(SourceSection):
     validation: how many prompts, or below 1 about what share, to keep out of training with their completions and
     measure on; a prompt's hash decides, so that others may come and go.
     chat_template: whether prompts and completions go through the tokenizer's chat template; unset, only messages do.
+    streaming: read examples as they are needed, for sets larger than memory; then train.max_steps says when to stop,
+    sources start over when they run out, several need weights, and rows are shuffled in part only.
     train_on_prompt: take the language-modelling loss over the prompt, too, and not over the completion alone.
     """
 
@@ -105,6 +107,7 @@ class DataSection(SourceSection):
     chat_template: bool | None = None
     max_length: int = Field(default=512, ge=8)
     train_on_prompt: bool = False
+    streaming: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -121,8 +124,20 @@ class DataSection(SourceSection):
                 raise ValueError(f"{beside[0]} belongs to each of data.sources; beside them it means nothing")
             if len({source.weight is None for source in self.sources}) > 1:
                 raise ValueError("give every source a weight, or none")
+        if self.streaming:
+            self._check_streaming()
         if self.validation is not None and self.validation >= 1 and self.validation != int(self.validation):
             raise ValueError("validation is a share below 1 or a whole number of prompts")
+
+    def _check_streaming(self) -> None:
+        if self.dedup != "none":
+            raise ValueError("a stream is not searched for duplicates; leave out dedup or streaming")
+        if self.validation is not None and self.validation >= 1:
+            raise ValueError("of a stream, validation keeps a share below 1, not a number of prompts")
+        if len(self.sources) > 1 and self.sources[0].weight is None:
+            raise ValueError("a stream of several sources needs their weights")
+        if self.sources and self.limit:
+            raise ValueError("a stream ends with train.max_steps; give limit to a source")
 
     @property
     def all_sources(self) -> Sequence[SourceSection]:

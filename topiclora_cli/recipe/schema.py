@@ -187,6 +187,12 @@ class Recipe(Section):
     merge: MergeSection = MergeSection()
     ablation: AblationSection = AblationSection()
 
+    @model_validator(mode="after")
+    def _streams_end(self) -> "Recipe":
+        if self.data.streaming and self.train.max_steps is None:
+            raise ValueError("data.streaming has no end; set train.max_steps")
+        return self
+
     @property
     def needs_graph(self) -> bool:
         """Whether training wants stage 1: for the topic router's keys, or for the prior."""

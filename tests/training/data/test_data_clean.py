@@ -1,5 +1,7 @@
 """Duplicates and the evaluation's questions are found, and little else."""
 
+import json
+
 import pytest
 
 from topiclora_cli.evaluation.harness import EvalRequest, evaluation_questions
@@ -70,3 +72,16 @@ def test_the_harness_tells_its_questions():
     )
     assert sum(overlap(row) for row in asked) == 50
     assert sum(overlap(row) for row in fresh) == 0
+
+
+def test_questions_of_stock_tasks_are_told_by_their_column_or_their_text(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"q": f"{i} is", "a": "odd"}) + "\n" for i in (1, 3)))
+    settings = (
+        f"dataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {tmp_path / 'rows.jsonl'}\n"
+        "output_type: multiple_choice\ntest_split: test\ndoc_to_text: 'Say: {{q}}'\n"
+        "doc_to_choice: [odd, even]\ndoc_to_target: 0\nshould_decontaminate: true\n"
+    )
+    (tmp_path / "one.yaml").write_text(f"task: by_column\n{settings}doc_to_decontamination_query: q\n")
+    (tmp_path / "two.yaml").write_text(f"task: by_text\n{settings}doc_to_decontamination_query: 'Say: {{{{q}}}}'\n")
+    for task, expected in (("by_column", ["1 is", "3 is"]), ("by_text", ["Say: 1 is", "Say: 3 is"])):
+        assert list(evaluation_questions(EvalRequest(tasks=[task], include_path=str(tmp_path)))) == expected

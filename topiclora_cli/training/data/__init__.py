@@ -1,7 +1,8 @@
 """Training text: from the sources of a recipe to token ids, one step a file.
 
 sources (rows of a table) -> examples (rows as prompt and completion) -> clean (what to leave out) -> mixing -> encode.
-`load` runs the first four.
+`reading` joins the first three for one source, `load` the first four for all; `stream` is all of it for sets larger
+than memory.
 """
 
 from topiclora_cli.training.data.encode import Encoded, encode_rows

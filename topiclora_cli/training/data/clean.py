@@ -9,7 +9,7 @@ shared by chance.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 from topiclora_cli.training.data.row import Row
@@ -17,6 +17,8 @@ from topiclora_cli.training.data.row import Row
 SHORTEST_RUN = 8
 # A run of words that so many questions share is the task's own wording, not any question.
 WORDING = 10
+
+Run = tuple[str, ...]
 
 _WORD = re.compile(r"\w+")
 
@@ -52,25 +54,30 @@ class Contamination:
     """Says of an example whether it shares `ngram` words in a row with one of the questions, or its prompt is one."""
 
     def __init__(self, questions: Iterable[str], ngram: int = 13) -> None:
-        counts: dict[int, Counter[bytes]] = {}
-        self._whole: set[bytes] = set()
+        counts: dict[int, Counter[Run]] = {}
+        self._whole: set[Run] = set()
         for question in questions:
             found = words(question)
             length = min(ngram, len(found))
             if found:
-                self._whole.add(digest(" ".join(found)))
+                self._whole.add(tuple(found))
             if length >= min(SHORTEST_RUN, ngram):
-                counts.setdefault(length, Counter()).update(set(_runs(found, length)))
+                runs = {tuple(found[start : start + length]) for start in range(len(found) - length + 1)}
+                counts.setdefault(length, Counter()).update(runs)
         self._runs = {
             length: {run for run, count in counter.items() if count <= WORDING} for length, counter in counts.items()
         }
+        # All runs are compared by their first words first, which nearly always settles it.
+        self._least = min(self._runs, default=ngram)
+        self._starts = {run[: self._least] for runs in self._runs.values() for run in runs}
 
     def __call__(self, row: Row) -> bool:
-        if digest(" ".join(words(row.prompt))) in self._whole:
+        if tuple(words(row.prompt)) in self._whole:
             return True
         found = words(row.prompt + row.completion)
-        return any(run in known for length, known in self._runs.items() for run in _runs(found, length))
-
-
-def _runs(found: Sequence[str], length: int) -> Iterator[bytes]:
-    return (digest(" ".join(found[start : start + length])) for start in range(len(found) - length + 1))
+        return any(
+            tuple(found[start : start + length]) in runs
+            for start in range(len(found) - self._least + 1)
+            if tuple(found[start : start + self._least]) in self._starts
+            for length, runs in self._runs.items()
+        )

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.training.data.row import Row
+from topiclora_cli.training.data.tokens import token_ids
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,27 @@ def encode_rows(
     max_length: int,
     chat_template: bool | None = None,
 ) -> list[Encoded]:
+    """Tokenise rows as `encode_fitting` does; raises TopicLoraError when nothing fits."""
+    encoded = encode_fitting(rows, tokenizer, max_length=max_length, chat_template=chat_template)
+    if not encoded:
+        raise TopicLoraError(
+            f"None of the {len(rows)} examples fits data.max_length ({max_length} tokens).", "Raise data.max_length."
+        )
+    return encoded
+
+
+def encode_fitting(
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    chat_template: bool | None = None,
+) -> list[Encoded]:
     """Tokenise rows, ending each with the end-of-sequence token and leaving out those longer than `max_length`.
 
     Prompt and completion are cut from one encoding of the whole text, as lm-evaluation-harness scores them.
     chat_template: whether texts go through the tokenizer's chat template; None, where rows are conversations. Raises
-    TopicLoraError when nothing fits, and where a template is wanted of a tokenizer that has none.
+    TopicLoraError where a template is wanted of a tokenizer that has none.
     """
     chats = [bool(row.turns) if chat_template is None else chat_template for row in rows]
     texts = [
@@ -45,10 +62,6 @@ def encode_rows(
             whole = [*whole, tokenizer.eos_token_id]
         if len(prompt) < len(whole) <= max_length:
             encoded.append(Encoded(row, whole, len(prompt)))
-    if not encoded:
-        raise TopicLoraError(
-            f"None of the {len(rows)} examples fits data.max_length ({max_length} tokens).", "Raise data.max_length."
-        )
     return encoded
 
 
@@ -57,8 +70,8 @@ def _token_ids(texts: Sequence[str], chats: Sequence[bool], tokenizer: PreTraine
     ids: list[list[int]] = [[] for _ in texts]
     for kind in set(chats):
         places = [place for place, chat in enumerate(chats) if chat == kind]
-        encoding = tokenizer([texts[place] for place in places], add_special_tokens=not kind)
-        for place, found in zip(places, encoding["input_ids"], strict=True):
+        found_ids = token_ids([texts[place] for place in places], tokenizer, add_special_tokens=not kind)
+        for place, found in zip(places, found_ids, strict=True):
             ids[place] = found
     return ids
 

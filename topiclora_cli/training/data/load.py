@@ -1,32 +1,18 @@
 """Reads all sources of a recipe, cleans, splits and mixes their examples, and counts what became of them."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import islice
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe.data import EMBEDDED, DataSection, SourceSection
-from topiclora_cli.tasks import mixture
+from topiclora_cli.recipe.data import DataSection, SourceSection
 from topiclora_cli.training.data.clean import Repetitions
-from topiclora_cli.training.data.examples import examples_of
 from topiclora_cli.training.data.mixing import mix
-from topiclora_cli.training.data.row import Row, embedded_row
-from topiclora_cli.training.data.sources import open_source
-from topiclora_cli.training.data.templates import condition
+from topiclora_cli.training.data.reading import Reader, SourceCount
+from topiclora_cli.training.data.row import Row
 
-
-@dataclass
-class SourceCount:
-    """Of one source: rows read and filtered out; examples left out for what reason; examples kept out to measure on."""
-
-    label: str
-    weight: float | None = None
-    read: int = 0
-    filtered: int = 0
-    empty: int = 0
-    duplicates: int = 0
-    contaminated: int = 0
-    held_out: int = 0
+FIRST = 2_048  # examples that stand for a stream wherever a handful must do
 
 
 @dataclass(frozen=True)
@@ -51,29 +37,26 @@ def load_data(
     known_topics: Collection[str] | None = None,
     contaminated: Callable[[Row], bool] | None = None,
 ) -> Data:
-    """Read, clean, split and mix the examples a recipe names.
+    """Read, clean, split and mix the examples a recipe names; of a stream, the first FIRST of each source.
 
     `split` overrides the sources'; `known_topics` are the graph's, where there is one; `contaminated` says which
     examples are questions of the evaluation. Raises TopicLoraError for a source, column or split that does not exist, a
     template or filter that does not parse, and a source of which nothing is left.
     """
-    repeated = Repetitions(data.dedup)
+    reader = Reader(
+        seed=seed,
+        split=split,
+        known_topics=known_topics,
+        repeated=Repetitions(data.dedup),
+        contaminated=contaminated,
+        streaming=data.streaming,
+    )
     groups, counts = [], []
     for number, section in enumerate(data.all_sources):
-        key = f"data.sources.{number}" if data.sources else "data"
+        key = source_key(data, number)
         count = SourceCount(section.label, section.weight)
-        rows = []
-        for row in _examples(section, key, number, count, seed, split or section.split, known_topics):
-            if not row.prompt.strip() or not row.completion.strip():
-                count.empty += 1
-            elif repeated(row):
-                count.duplicates += 1
-            elif contaminated is not None and contaminated(row):
-                count.contaminated += 1
-            else:
-                rows.append(row)
-                if len(rows) == section.limit:
-                    break
+        examples = reader.read(section, number, key, count)
+        rows = list(islice(examples, FIRST) if data.streaming else examples)
         if not rows:
             raise _nothing_left(key, section, count)
         groups.append(rows)
@@ -84,30 +67,14 @@ def load_data(
     return Data(rows[: data.limit], validation, counts)
 
 
-def _examples(
-    section: SourceSection,
-    key: str,
-    number: int,
-    count: SourceCount,
-    seed: int,
-    split: str,
-    known_topics: Collection[str] | None,
-) -> Iterator[Row]:
-    if section.source == EMBEDDED:
-        for example in mixture(split, section.per_family, seed=seed):
-            count.read += 1
-            yield embedded_row(example, source=number)
-        return
-    keep = condition(f"{key}.filter", section.filter) if section.filter is not None else None
-    examples = examples_of(section, key=key, number=number, known_topics=known_topics)
-    for record in open_source(section, key=key, split=split):
-        count.read += 1
-        if keep is not None and not keep(record):
-            count.filtered += 1
-            continue
-        made = examples(record)
-        count.empty += not made
-        yield from made
+def source_key(data: DataSection, number: int) -> str:
+    """The place of a source in the recipe, for messages."""
+    return f"data.sources.{number}" if data.sources else "data"
+
+
+def position(text: str) -> float:
+    """A place in [0, 1) that depends on the text alone; a share of the validation split lies below it."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def _held_out(
@@ -121,12 +88,12 @@ def _held_out(
         return groups, []
     last = float(wanted)
     if wanted >= 1:
-        places = sorted({_position(row.prompt) for group in groups for row in group})
+        places = sorted({position(row.prompt) for group in groups for row in group})
         last = places[min(int(wanted), len(places)) - 1]
     kept: list[list[Row]] = []
     out: list[tuple[float, Row]] = []
     for group, count in zip(groups, counts, strict=True):
-        placed = [(_position(row.prompt), row) for row in group]
+        placed = [(position(row.prompt), row) for row in group]
         kept.append([row for place, row in placed if place > last])
         out += [(place, row) for place, row in placed if place <= last]
         count.held_out = len(group) - len(kept[-1])
@@ -136,11 +103,6 @@ def _held_out(
                 "Lower it.",
             )
     return kept, [row for _, row in sorted(out, key=lambda pair: pair[0])]
-
-
-def _position(text: str) -> float:
-    """A place in [0, 1) that depends on the text alone."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def _nothing_left(key: str, section: SourceSection, count: SourceCount) -> TopicLoraError:

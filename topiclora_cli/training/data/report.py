@@ -7,7 +7,8 @@ from typing import Any
 from topiclora_cli.formats import percent
 from topiclora_cli.progress import Progress
 from topiclora_cli.training.data.encode import Encoded
-from topiclora_cli.training.data.load import Data, SourceCount
+from topiclora_cli.training.data.load import Data
+from topiclora_cli.training.data.reading import SourceCount
 
 _REASONS = ("filtered", "empty", "duplicates", "contaminated", "held_out")
 
@@ -42,7 +43,7 @@ def source_reports(data: Data, encoded: Sequence[Encoded]) -> list[SourceReport]
     return reports
 
 
-def show(reports: Sequence[SourceReport], progress: Progress) -> None:
+def show(reports: Sequence[SourceReport], progress: Progress, *, title: str = "Training data") -> None:
     """Print the table."""
     total = sum(report.count.weight or 0 for report in reports)
     columns = ["source", "read", *(reason.replace("_", " ") for reason in _REASONS), "too long", "used", "weight %"]
@@ -60,4 +61,4 @@ def show(reports: Sequence[SourceReport], progress: Progress) -> None:
                 f"{report.mean_tokens:.0f}",
             ]
         )
-    progress.table("Training data", [*columns, "mean tokens"], rows)
+    progress.table(title, [*columns, "mean tokens"], rows)
