@@ -10,7 +10,7 @@ from topiclora_cli.training.data.encode import Encoded
 from topiclora_cli.training.data.load import Data
 from topiclora_cli.training.data.reading import SourceCount
 
-_REASONS = ("filtered", "empty", "duplicates", "contaminated", "held_out")
+_REASONS = ("filtered", "empty", "duplicates", "contaminated", "held_out", "too_long")
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,19 @@ def source_reports(data: Data, encoded: Sequence[Encoded]) -> list[SourceReport]
 
 
 def show(reports: Sequence[SourceReport], progress: Progress, *, title: str = "Training data") -> None:
-    """Print the table."""
+    """Print the table; what happened to no row at all has no column, so that it fits a terminal."""
     total = sum(report.count.weight or 0 for report in reports)
-    columns = ["source", "read", *(reason.replace("_", " ") for reason in _REASONS), "too long", "used", "weight %"]
-    rows = []
-    for report in reports:
-        weight = report.count.weight
-        rows.append(
-            [
-                report.count.label,
-                str(report.count.read),
-                *(str(getattr(report.count, reason)) for reason in _REASONS),
-                str(report.too_long),
-                str(report.used),
-                percent(weight / total if weight and len(reports) > 1 else None),
-                f"{report.mean_tokens:.0f}",
-            ]
-        )
-    progress.table(title, [*columns, "mean tokens"], rows)
+    dicts = [report.as_dict() for report in reports]
+    reasons = [reason for reason in _REASONS if any(numbers[reason] for numbers in dicts)]
+    weighted = total > 0 and len(reports) > 1
+    columns = ["source", "read", *(reason.replace("_", " ") for reason in reasons), "used"]
+    rows = [
+        [
+            numbers["label"],
+            *(str(numbers[key]) for key in ("read", *reasons, "used")),
+            *([percent(numbers["weight"] / total)] if weighted else []),
+            f"{numbers['mean_tokens']:.0f}",
+        ]
+        for numbers in dicts
+    ]
+    progress.table(title, [*columns, *(["weight %"] if weighted else []), "mean tokens"], rows)
