@@ -187,6 +187,7 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
         batch_size=section.batch_size,
         include_path=section.include_path,
         bfloat16=use_bfloat16(recipe.train.precision),
+        chat_template=section.chat_template,
     )
     manager = make_task_manager(request)
     run.require(ADAPTER, made_by="train")

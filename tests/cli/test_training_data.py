@@ -50,6 +50,8 @@ def test_a_mixture_trains_evaluates_and_says_what_it_read(recipe, run_cli):
     assert first["mean_tokens"] > 0
     assert run_cli("eval", "--run", "r")[0] == 0
     assert run_cli("merge", "--run", "r")[0] == 0
+    code, text = run_cli("eval", "--run", "r", "--set", "eval.chat_template=true")
+    assert (code, "has no chat template" in text) == (2, True), text
 
 
 def test_conversations_train_through_the_chat_template(recipe, run_cli, tiny_model_dir, tmp_path):
@@ -64,6 +66,11 @@ def test_conversations_train_through_the_chat_template(recipe, run_cli, tiny_mod
     code, text = run_cli("train", "--recipe", path, "--out", "r")
     assert code == 0, text
     assert "talks.jsonl" in text
+    code, text = run_cli("eval", "--run", "r", "--set", "eval.chat_template=true")
+    assert code == 0, text
+    (samples,) = Path("r/eval/tuned").glob("samples_topiclora_word_sorting_*.jsonl")
+    first = json.loads(samples.read_text().splitlines()[0])
+    assert first["arguments"]["gen_args_0"]["arg_0"].startswith("user : ")
 
 
 def test_a_stream_trains_exports_and_resumes_to_the_same_loss(recipe, run_cli):

@@ -23,7 +23,10 @@ OUR_TASKS = Path(__file__).parent / "tasks"
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What to run: task names (stock, ours, or under `include_path`), questions per task, shots, batch size."""
+    """What to run: task names (stock, ours, or under `include_path`), questions per task, shots, batch size.
+
+    chat_template: whether questions go through the tokenizer's.
+    """
 
     tasks: Sequence[str]
     limit: int | None = None
@@ -31,6 +34,7 @@ class EvalRequest:
     batch_size: int = 16
     include_path: str | None = None
     bfloat16: bool = False
+    chat_template: bool = False
 
 
 def make_task_manager(request: EvalRequest) -> Any:
@@ -69,8 +73,10 @@ def run_harness(
 ) -> EvalResults:
     """Evaluate `model` and write lm-eval's own results file and samples under `output_path/label`.
 
-    Raises TopicLoraError where a task is unknown or its data cannot be loaded.
+    Raises TopicLoraError where a task is unknown, its data cannot be loaded, or a chat template is missing.
     """
+    if request.chat_template and tokenizer.chat_template is None:
+        raise TopicLoraError("The model's tokenizer has no chat template.", "Set eval.chat_template to false.")
     manager = manager or make_task_manager(request)
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
@@ -92,6 +98,7 @@ def run_harness(
                 tasks=manager.match_tasks(list(request.tasks)),
                 num_fewshot=request.num_fewshot,
                 limit=request.limit,
+                apply_chat_template=request.chat_template,
                 batch_size=request.batch_size,
                 task_manager=manager,
                 evaluation_tracker=tracker,

@@ -146,13 +146,14 @@ class TrainSection(Section):
 
 
 class EvalSection(Section):
-    """What lm-evaluation-harness is asked to run."""
+    """What lm-evaluation-harness is asked to run; `chat_template` puts questions through the tokenizer's."""
 
     tasks: list[str] = ["topiclora_quickstart"]
     limit: int | None = Field(default=None, ge=1)
     num_fewshot: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=16, ge=1)
     include_path: str | None = None
+    chat_template: bool = False
     base: bool = True
 
 
