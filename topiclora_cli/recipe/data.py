@@ -91,7 +91,7 @@ class DataSection(SourceSection):
     dedup: leave out examples seen before in any source, compared to the letter or by their words in lower case.
     decontaminate: leave out examples that share `ngram` words in a row with a question of eval.tasks.
     validation: how many prompts, or below 1 about what share, to keep out of training with their completions and
-    measure on; a prompt's hash decides, so that others may come and go.
+    measure on; a prompt's hash (a conversation's by its opening) decides, so that others may come and go.
     chat_template: whether prompts and completions go through the tokenizer's chat template; unset, only messages do.
     streaming: read examples as they are needed, for sets larger than memory; then train.max_steps says when to stop,
     sources start over when they run out, several need weights, and rows are shuffled in part only.

@@ -52,6 +52,8 @@ def test_short_questions_count_as_a_whole():
     overlap = Contamination(["What is 7 times 12", "Which of the planets is the largest of all"])
     assert overlap(Row("What is 7 times 12?", " 84"))
     assert not overlap(Row("Peter asks: what is 7 times 12?", " 84"))
+    turns = (("user", "What is 7 times 12?"), ("assistant", "84"))
+    assert overlap(Row("User: What is 7 times 12?\n\nAssistant:", " 84", turns=turns))
     assert overlap(Row("Tell me: which of the planets is the largest of all?", " Jupiter"))
 
 

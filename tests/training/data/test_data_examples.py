@@ -46,6 +46,15 @@ def test_conversations_without_an_answer_are_counted(tmp_path):
     assert (len(data.train), data.counts[0].read, data.counts[0].empty) == (1, 2, 1)
 
 
+def test_all_turns_of_a_conversation_are_held_out_together(tmp_path):
+    talks = [[*TALK[:1], {"role": "user", "content": f"and {i}?"}, *TALK[2:]] for i in range(40)]
+    source = write(tmp_path / "talk.jsonl", [{"talk": talk} for talk in talks])
+    data = load_data(DataSection(source=source, messages="talk", turns="all", validation=0.3), seed=0)
+    assert 4 <= len(data.validation) <= 40
+    assert not {row.opening for row in data.validation} & {row.opening for row in data.train}
+    assert len(data.validation) == 2 * len({row.opening for row in data.validation})
+
+
 @pytest.mark.parametrize(
     ("column", "records", "message"),
     [
@@ -104,3 +113,12 @@ def test_topic_files_that_cannot_be_used(tmp_path, content, message):
         table.write_text(content)
     with pytest.raises(TopicLoraError, match=f"data.topics.file .*{message}"):
         topics(source, topics={"file": str(table), "key": "{{ task }}"})
+
+
+def test_a_topic_file_that_no_row_finds_itself_in_is_an_error(tmp_path):
+    source, table = (
+        write(tmp_path / "rows.jsonl", ROWS),
+        write(tmp_path / "t.jsonl", [{"key": "Sums", "topics": ["a"]}]),
+    )
+    with pytest.raises(TopicLoraError, match=r"data.topics.file .* gives no topic to any of the 2 examples"):
+        topics(source, topics={"file": table, "key": "{{ task }}"})

@@ -37,4 +37,5 @@ def test_numbers_add_up_from_rows_to_examples(tiny_model_dir, tmp_path):
     display = Table()
     show(source_reports(data, encoded), display)
     shown = dict(zip(display.columns, display.rows[0], strict=True))
+    assert (report["tagged"], source_reports(data, encoded)[1].tagged) == (0, len(encoded) - report["used"])
     assert (shown["read"], shown["too long"], shown["weight %"]) == ("40", str(report["too_long"]), "75.0")

@@ -72,7 +72,7 @@ class Contamination:
         self._starts = {run[: self._least] for runs in self._runs.values() for run in runs}
 
     def __call__(self, row: Row) -> bool:
-        if tuple(words(row.prompt)) in self._whole:
+        if tuple(words(row.asked)) in self._whole:
             return True
         found = words(row.prompt + row.completion)
         return any(

@@ -5,11 +5,9 @@ from typing import Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe.data import SourceSection
-from topiclora_cli.training.data.row import Row
+from topiclora_cli.training.data.row import ASSISTANT, Row
 from topiclora_cli.training.data.templates import Record, template
 from topiclora_cli.training.data.topics import topics_of
-
-ASSISTANT = "assistant"
 
 
 def examples_of(

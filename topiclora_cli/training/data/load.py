@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe.data import DataSection, SourceSection
+from topiclora_cli.recipe.data import DataSection, SourceSection, TopicsFile
 from topiclora_cli.training.data.clean import Repetitions
 from topiclora_cli.training.data.mixing import mix
 from topiclora_cli.training.data.reading import Reader, SourceCount
@@ -59,6 +59,11 @@ def load_data(
         rows = list(islice(examples, FIRST) if data.streaming else examples)
         if not rows:
             raise _nothing_left(key, section, count)
+        if isinstance(section.topics, TopicsFile) and not any(row.topics for row in rows):
+            raise TopicLoraError(
+                f"{key}.topics.file {section.topics.file!r} gives no topic to any of the {len(rows)} examples.",
+                f"Compare its keys with what {key}.topics.key makes of the rows.",
+            )
         groups.append(rows)
         counts.append(count)
     groups, validation = _held_out(groups, data.validation, counts)
@@ -82,18 +87,18 @@ def _held_out(
 ) -> tuple[list[list[Row]], list[Row]]:
     """The groups without the examples kept out, and those in the order of their hashes.
 
-    The hash is of the prompt, so that one question with several answers falls on one side.
+    The hash is of the opening, so that one question with several answers, or a conversation, falls on one side.
     """
     if wanted is None:
         return groups, []
     last = float(wanted)
     if wanted >= 1:
-        places = sorted({position(row.prompt) for group in groups for row in group})
+        places = sorted({position(row.opening) for group in groups for row in group})
         last = places[min(int(wanted), len(places)) - 1]
     kept: list[list[Row]] = []
     out: list[tuple[float, Row]] = []
     for group, count in zip(groups, counts, strict=True):
-        placed = [(position(row.prompt), row) for row in group]
+        placed = [(position(row.opening), row) for row in group]
         kept.append([row for place, row in placed if place > last])
         out += [(place, row) for place, row in placed if place <= last]
         count.held_out = len(group) - len(kept[-1])

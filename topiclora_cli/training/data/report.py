@@ -15,11 +15,12 @@ _REASONS = ("filtered", "empty", "duplicates", "contaminated", "held_out", "too_
 
 @dataclass(frozen=True)
 class SourceReport:
-    """Of one source: what was left out, and of what is trained on the number of examples and mean length in tokens."""
+    """Of one source: what was left out; of what is trained on how many, how many with topics, and the mean length."""
 
     count: SourceCount
     too_long: int
     used: int
+    tagged: int
     mean_tokens: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -28,6 +29,7 @@ class SourceReport:
             **asdict(self.count),
             "too_long": self.too_long,
             "used": self.used,
+            "tagged": self.tagged,
             "mean_tokens": round(self.mean_tokens, 1),
         }
 
@@ -37,9 +39,10 @@ def source_reports(data: Data, encoded: Sequence[Encoded]) -> list[SourceReport]
     reports = []
     for number, count in enumerate(data.counts):
         mixed = sum(row.source == number for row in data.train)
-        lengths = [len(example.input_ids) for example in encoded if example.row.source == number]
-        mean = sum(lengths) / len(lengths) if lengths else 0.0
-        reports.append(SourceReport(count, mixed - len(lengths), len(lengths), mean))
+        own = [example for example in encoded if example.row.source == number]
+        tagged = sum(bool(example.row.topics) for example in own)
+        mean = sum(len(example.input_ids) for example in own) / max(1, len(own))
+        reports.append(SourceReport(count, mixed - len(own), len(own), tagged, mean))
     return reports
 
 
@@ -49,11 +52,11 @@ def show(reports: Sequence[SourceReport], progress: Progress, *, title: str = "T
     dicts = [report.as_dict() for report in reports]
     reasons = [reason for reason in _REASONS if any(numbers[reason] for numbers in dicts)]
     weighted = total > 0 and len(reports) > 1
-    columns = ["source", "read", *(reason.replace("_", " ") for reason in reasons), "used"]
+    columns = ["source", "read", *(reason.replace("_", " ") for reason in reasons), "used", "tagged"]
     rows = [
         [
             numbers["label"],
-            *(str(numbers[key]) for key in ("read", *reasons, "used")),
+            *(str(numbers[key]) for key in ("read", *reasons, "used", "tagged")),
             *([percent(numbers["weight"] / total)] if weighted else []),
             f"{numbers['mean_tokens']:.0f}",
         ]

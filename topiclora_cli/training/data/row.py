@@ -1,8 +1,11 @@
 """One training example as text."""
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from topiclora_cli.tasks import Example
+
+ASSISTANT = "assistant"
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,20 @@ class Row:
     topics: tuple[str, ...] = ()
     turns: tuple[tuple[str, str], ...] = ()
     source: int = 0
+
+    @property
+    def opening(self) -> str:
+        """What stands for the example when a split is drawn: its prompt, of a conversation all before any answer.
+
+        All turns of one conversation have the same.
+        """
+        start = [content for _, content in takewhile(lambda turn: turn[0] != ASSISTANT, self.turns)]
+        return "\n".join(start) or self.prompt
+
+    @property
+    def asked(self) -> str:
+        """The prompt, or the last message before a conversation's completion."""
+        return self.turns[-2][1] if len(self.turns) > 1 else self.prompt
 
 
 def embedded_row(example: Example, *, source: int = 0) -> Row:

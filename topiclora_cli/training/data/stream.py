@@ -74,7 +74,7 @@ class ExampleStream(IterableDataset):
         for epoch in count():
             found = False
             for row in self.reader.read(section, number, key, SourceCount(section.label), epoch=epoch):
-                if position(row.prompt) > held_out:
+                if position(row.opening) > held_out:
                     found = True
                     yield row
             if not found:
