@@ -1,31 +1,34 @@
-"""What every stage starts from: the base model, the text encoder, the examples, and batches of them."""
+"""What every stage starts from: the models, the text encoder, the topic graph, the examples, and batches."""
 
 import random
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import replace
+from pathlib import Path
 
 import torch
+from peft import PeftModel
+from safetensors import SafetensorError
 from torch import Tensor
 
+import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.evaluation.harness import EvalRequest, evaluation_questions
+from topiclora_cli.examples import encode, held_out_rows, refuse_unknown_topics, training_data
+from topiclora_cli.files import read_json
 from topiclora_cli.models import BaseModel, load_base, store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.recipe.data import EMBEDDED
-from topiclora_cli.tasks import FAMILIES
+from topiclora_cli.rundir import RunDir
 from topiclora_cli.topics.encoder import Encoder, make_encoder, portable
 from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.projector import calibrate
-from topiclora_cli.topics.store import TopicGraph
-from topiclora_cli.topics.taxonomy import Taxonomy, load_taxonomy
+from topiclora_cli.topics.store import META_FILE, TopicGraph
+from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.training.collate import Collator
-from topiclora_cli.training.data import Data, Encoded, Row, encode_rows, load_data, load_rows
-from topiclora_cli.training.data.clean import Contamination
-from topiclora_cli.training.data.reading import Reader
-from topiclora_cli.training.data.stream import ExampleStream
+from topiclora_cli.training.data import Encoded, Row
 
 BATCH = 16
+GRAPH, ADAPTER, TRAINED_GRAPH = "graph", "adapter", "adapter/topic_graph"
 
 
 def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
@@ -45,6 +48,18 @@ def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
     return base
 
 
+def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tuple[BaseModel, PeftModel]:
+    """The base, loaded unless given, with the run's adapter on it; raises TopicLoraError for a damaged adapter."""
+    folder = run.require(ADAPTER, made_by="train")
+    base = base or open_base(recipe)
+    try:
+        model = PeftModel.from_pretrained(base.model, folder)
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
+    return base, model.eval()
+
+
 def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
     """The text encoder of the topic graph; `lm` reads the base model, which is loaded unless given."""
     spec = recipe.graph.encoder
@@ -62,58 +77,6 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
     )
 
 
-def training_data(recipe: Recipe) -> Data:
-    """The recipe's examples, without the evaluation's questions if it asks for that, and without topics to drop.
-
-    Of a stream, the first few.
-    """
-    return load_data(recipe.data, seed=recipe.seed, known_topics=_known_topics(recipe), contaminated=_overlap(recipe))
-
-
-def training_stream(recipe: Recipe, base: BaseModel, graph: TopicGraph | None) -> ExampleStream:
-    """The recipe's examples as they are needed, with priors where there is a graph."""
-    reader = Reader(seed=recipe.seed, known_topics=_known_topics(recipe), contaminated=_overlap(recipe), streaming=True)
-    priors = TopicPrior(graph, open_encoder(recipe, base)) if graph is not None else None
-    return ExampleStream(recipe.data, reader, base.tokenizer, priors)
-
-
-def _known_topics(recipe: Recipe) -> set[str] | None:
-    """The graph's topics where some source leaves out all others."""
-    graph = recipe.graph
-    if graph.taxonomy == "induced" or all(source.unknown_topics == "error" for source in recipe.data.all_sources):
-        return None
-    taxonomy = load_taxonomy(graph.taxonomy, min_tasks=graph.min_tasks, exclude_tasks=graph.exclude_tasks)
-    return set(taxonomy.names)
-
-
-def _overlap(recipe: Recipe) -> Contamination | None:
-    if not recipe.data.decontaminate:
-        return None
-    return _contamination(tuple(recipe.eval.tasks), recipe.eval.include_path, recipe.data.ngram)
-
-
-@lru_cache(maxsize=1)
-def _contamination(tasks: tuple[str, ...], include_path: str | None, ngram: int) -> Contamination:
-    # A command reads the data several times; lm-eval's tasks take many seconds each time.
-    return Contamination(evaluation_questions(EvalRequest(tasks=tasks, include_path=include_path)), ngram)
-
-
-def encode(recipe: Recipe, base: BaseModel, rows: Sequence[Row]) -> list[Encoded]:
-    """Token ids of examples as the recipe wants them; raises TopicLoraError when nothing fits."""
-    data = recipe.data
-    return encode_rows(rows, base.tokenizer, max_length=data.max_length, chat_template=data.chat_template)
-
-
-def refuse_unknown_topics(rows: Sequence[Row], known: Sequence[str]) -> None:
-    """Raises TopicLoraError where an example carries a topic that is not among the `known`."""
-    if unknown := {tag for row in rows for tag in row.topics} - set(known):
-        name = min(unknown)
-        raise TopicLoraError(
-            f"data.topics has a topic {name!r} that is not in the graph.",
-            f"{nearest(name, known)} Or leave such topics out: unknown_topics: drop.",
-        )
-
-
 def induced(recipe: Recipe, encoder: Encoder, rows: Sequence[Row]) -> tuple[Taxonomy, tuple[Tensor, list[tuple[str]]]]:
     """A taxonomy found in some of the prompts, and of those the embeddings (n, f) and topic tags."""
     prompts = [row.prompt for row in _drawn(rows, recipe)]
@@ -122,8 +85,46 @@ def induced(recipe: Recipe, encoder: Encoder, rows: Sequence[Row]) -> tuple[Taxo
     return taxonomy, (embeddings, tags)
 
 
+def _drawn(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+    # Data sets are often sorted by task; their first rows would show few topics.
+    return random.Random(recipe.seed).sample(rows, min(recipe.graph.tagged_prompts, len(rows)))
+
+
+def graph_folder(run: RunDir, progress: Progress) -> Path | None:
+    """Folder of the topic graph that the run's adapter was trained with, else of the run's own; None without any.
+
+    Says so where the run's own was built anew after training: the adapter does not know it.
+    """
+    built, trained = run.path / GRAPH, run.path / TRAINED_GRAPH
+    if not trained.exists():
+        return built if built.exists() else None
+    if built.exists() and _sha256(built) != _sha256(trained):
+        progress.say(f"Warning: {built} was built anew after training; what is used is the adapter's own, {trained}.")
+    return trained
+
+
+def _sha256(graph: Path) -> str:
+    return read_json(graph / META_FILE, hint="Run build-graph again.").get("sha256", "")
+
+
+def with_topics(recipe: Recipe, rows: Sequence[Row], graph: Path | None) -> list[Row]:
+    """Rows with the topics to go by: the data's own, or, where topics were induced, the one a prompt is most about.
+
+    graph: the folder of `graph_folder`.
+    """
+    if recipe.graph.taxonomy != "induced" or graph is None:
+        return list(rows)
+    known = TopicGraph.load(graph)
+    best = TopicPrior(known, open_encoder(recipe))([row.prompt for row in rows]).relevance.argmax(1).tolist()
+    return [replace(row, topics=(known.topics[topic],)) for row, topic in zip(rows, best, strict=True)]
+
+
 def calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder, rows: Sequence[Row]) -> TopicGraph:
-    """Fit the query projector on some of the prompts, by their tags where they have any."""
+    """Fit the query projector on some of the prompts, by their tags where they have any.
+
+    Raises TopicLoraError for a tag that is no topic of the graph.
+    """
+    refuse_unknown_topics(rows, graph.topics)
     drawn = _drawn(rows, recipe)
     if not drawn:
         return graph
@@ -131,30 +132,20 @@ def calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder, rows: Sequen
     return calibrate(graph, encoder.encode([row.prompt for row in drawn]), tags if any(tags) else None)
 
 
-def _drawn(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
-    # Data sets are often sorted by task; their first rows would show few topics.
-    return random.Random(recipe.seed).sample(rows, min(recipe.graph.tagged_prompts, len(rows)))
+def held_out_examples(recipe: Recipe, base: BaseModel, limit: int, graph: Path | None) -> list[Encoded]:
+    """About `limit` examples, with topics, to measure on."""
+    return encode(recipe, base.tokenizer, with_topics(recipe, held_out_rows(recipe, limit), graph))
 
 
-def held_out_examples(recipe: Recipe, base: BaseModel, limit: int) -> list[Encoded]:
-    """About `limit` examples to measure on: those of data.validation, else the families' validation split, else the
-    last of the training examples.
-    """
-    data = recipe.data
-    if data.validation is None and data.source == EMBEDDED:
-        few = data.model_copy(update={"per_family": max(1, limit // len(FAMILIES))})
-        return encode(recipe, base, load_rows(few, seed=recipe.seed, split="validation")[-limit:])
-    examples = training_data(recipe)
-    return encode(recipe, base, examples.validation[:limit] or examples.train[-limit:])
-
-
-def calibration_rows(recipe: Recipe) -> list[Row]:
-    """The training examples over which an export's gates are averaged.
+def calibration_rows(recipe: Recipe, graph: Path | None) -> list[Row]:
+    """The training examples over which an export's gates are averaged; of induced topics, among those drawn for them.
 
     Raises TopicLoraError for a topic that no example carries.
     """
     rows = training_data(recipe).train
     if topic := gates_topic(recipe):
+        if recipe.graph.taxonomy == "induced":
+            rows = with_topics(recipe, _drawn(rows, recipe), graph)
         tagged = [row for row in rows if topic in row.topics]
         if not tagged:
             known = {name for row in rows for name in row.topics}

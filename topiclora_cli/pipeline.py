@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from safetensors import SafetensorError
 
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.perft import NO_MERGE
@@ -13,20 +12,22 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
 from topiclora_cli.evaluation.results import summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
+from topiclora_cli.examples import encode, training_data, training_stream
 from topiclora_cli.files import read_json, replacing, write_json
 from topiclora_cli.inputs import (
+    ADAPTER,
+    GRAPH,
+    TRAINED_GRAPH,
     calibrated,
     calibration_rows,
-    encode,
     gates_topic,
+    graph_folder,
     held_out_examples,
     induced,
+    load_tuned,
     make_batches,
     open_base,
     open_encoder,
-    refuse_unknown_topics,
-    training_data,
-    training_stream,
 )
 from topiclora_cli.merging.collapse import collapse_to_lora
 from topiclora_cli.merging.gap import Gap, answer_log_probabilities, measure_gap
@@ -34,21 +35,23 @@ from topiclora_cli.models import BaseModel, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
-from topiclora_cli.topics.experts import assignment_report, separation_report
+from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
 from topiclora_cli.topics.fit import fit_topic_graph
-from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.graphml import write_graphml
+from topiclora_cli.topics.page import write_page
 from topiclora_cli.topics.plot import plot_graph
+from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.projector import calibrate
+from topiclora_cli.topics.report import graph_report
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import load_taxonomy
-from topiclora_cli.topics.validate import LinkReport, link_report
+from topiclora_cli.topics.validate import link_report
 from topiclora_cli.training.data.load import FIRST
 from topiclora_cli.training.data.report import show, source_reports
 from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.priors import cached_priors
 
-ADAPTER, GRAPH, PRIORS = "adapter", "graph", "graph/priors"
+PRIORS = "graph/priors"
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,6 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         taxonomy, tagged = induced(recipe, encoder, rows)
     else:
         taxonomy = load_taxonomy(section.taxonomy, min_tasks=section.min_tasks, exclude_tasks=section.exclude_tasks)
-        refuse_unknown_topics(rows, taxonomy.names)
     if recipe.adapter.num_experts > len(taxonomy.names):
         raise TopicLoraError(
             f"adapter.num_experts ({recipe.adapter.num_experts}) exceeds the {len(taxonomy.names)} topics.",
@@ -112,8 +114,15 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         folder = run.path / GRAPH
         graph.save(folder)
         links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
-        report = graph_report(graph, links)
+        comparison = None
+        if seeds := seeds_to_compare(section.compare_seeds, graph.num_topics):
+            with progress.track("compare", fits_to_compare(graph, seeds)) as advance:
+                comparison = compare(graph, taxonomy, features, seeds=seeds, on_fit=lambda n: advance(n, ""))
+        elif section.compare_seeds is None:
+            progress.say(f"{graph.num_topics} topics are not compared with controls; graph.compare_seeds=3 does it.")
+        report = asdict(graph_report(graph, links=links, comparison=comparison))
         write_json(folder / "report.json", report)
+        write_page(graph, report, folder / "report.html", title=recipe.name)
         plot_graph(graph, folder / "graph.png")
         write_graphml(graph, folder / "graph.graphml")
         record.update(topics=graph.num_topics, experts=graph.num_experts, sha256=graph.sha256)
@@ -127,24 +136,6 @@ def open_graph(run: RunDir) -> GraphResult:
     return GraphResult(folder, TopicGraph.load(folder), report)
 
 
-def graph_report(graph: TopicGraph, links: LinkReport | None = None) -> dict[str, Any]:
-    """Separation of the expert vectors, quality of the assignment and of hidden links, as plain numbers."""
-    weight = adjacency(graph.edge_index, graph.edge_weight, graph.num_topics)
-    owners = graph.assignment.argmax(1)
-    return {
-        "topics": graph.num_topics,
-        "experts": graph.num_experts,
-        "edges": graph.edge_index.shape[1] // 2,
-        "separation": asdict(separation_report(graph.expert_vectors)),
-        "assignment": asdict(assignment_report(graph.assignment, weight)),
-        "links": asdict(links) if links else None,
-        "topics_by_expert": {
-            e: [name for name, owner in zip(graph.topics, owners.tolist(), strict=True) if owner == e]
-            for e in range(graph.num_experts)
-        },
-    }
-
-
 def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = False) -> TrainResult:
     """Stages 2 and 3: priors, then router and experts under the dual loss.
 
@@ -155,24 +146,28 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
     data = training_data(recipe)
     base = open_base(recipe)
-    encoded = encode(recipe, base, data.train)
+    encoded = encode(recipe, base.tokenizer, data.train)
     reports = source_reports(data, encoded)
     streaming = recipe.data.streaming
     show(reports, progress, title="Training data" + (f", the first {FIRST} examples of each source" * streaming))
-    stream = training_stream(recipe, base, graph) if streaming else None
-    priors, extra = None, {}
+    stream, prior, priors, extra = None, None, None, {}
     if graph is not None:
-        if stream is None:
+        encoder = open_encoder(recipe, base)
+        if streaming:
+            prior = TopicPrior(graph, encoder)
+        else:
             prompts = [example.row.prompt for example in encoded]
-            priors = cached_priors(graph, open_encoder(recipe, base), prompts, run.path / PRIORS, progress)
+            priors = cached_priors(graph, encoder, prompts, run.path / PRIORS, progress)
         extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
         extra = extra if recipe.adapter.router == "topic" else {}
+    if streaming:
+        stream = training_stream(recipe, base.tokenizer, prior)
     with run.running("train") as record:
         result = train_adapter(
             base, stream or encoded, recipe, folder=run.path, priors=priors, resume=resume, progress=progress, **extra
         )
         if graph is not None:
-            graph.save(run.path / ADAPTER / "topic_graph")
+            graph.save(run.path / TRAINED_GRAPH)
         record.update(asdict(result), data=[report.as_dict() for report in reports])
     return result
 
@@ -191,6 +186,7 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
     )
     manager = make_task_manager(request)
     run.require(ADAPTER, made_by="train")
+    graph = graph_folder(run, progress)
     with run.running("eval") as record:
         base_results = None
         folder = run.path / "eval"
@@ -205,16 +201,18 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
         tuned = run_harness(model, base.tokenizer, request, label="tuned", output_path=folder, manager=manager)
         result = summary(base_results, tuned)
         result["routing"] = None
-        if report := observe_routing(recipe, base, model):
+        if report := observe_routing(recipe, base, model, graph):
             result["routing"] = asdict(report)
         write_json(folder / "summary.json", result)
         record.update({k: v for k, v in result.items() if isinstance(v, float)})
     return result
 
 
-def observe_routing(recipe: Recipe, base: BaseModel, model: PeftModel, *, limit: int = 128) -> RoutingReport | None:
-    """Routing by topic on held-out tagged prompts; None for a plain LoRA or untagged data."""
-    encoded = [e for e in held_out_examples(recipe, base, limit) if e.row.topics]
+def observe_routing(
+    recipe: Recipe, base: BaseModel, model: PeftModel, graph: Path | None, *, limit: int = 128
+) -> RoutingReport | None:
+    """Routing by topic on held-out prompts with topics; None for a plain LoRA or data without topics."""
+    encoded = [e for e in held_out_examples(recipe, base, limit, graph) if e.row.topics]
     gates = observe_gates(
         model, make_batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
     )
@@ -234,14 +232,16 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
             "Serve the adapter itself.",
         )
     bfloat16 = use_bfloat16(recipe.train.precision)
-    topic, rows = gates_topic(recipe), calibration_rows(recipe)
+    run.require(ADAPTER, made_by="train")
+    graph = graph_folder(run, progress)
+    topic, rows = gates_topic(recipe), calibration_rows(recipe, graph)
     base, model = load_tuned(recipe, run)
     with run.running("merge") as record:
-        calibration = encode(recipe, base, rows)
+        calibration = encode(recipe, base.tokenizer, rows)
         progress.say(f"Observing the routing of {len(calibration)} prompts ...")
         observed = observe_gates(model, make_batches(base, calibration, tokens="all"), bfloat16=bfloat16)
         gates = {name: values.mean(0) for name, values in observed.items()}
-        examples = held_out_examples(recipe, base, section.calibration)
+        examples = held_out_examples(recipe, base, section.calibration, graph)
         # An export for one topic is judged on that topic, where held-out examples carry it.
         examples = [e for e in examples if topic in e.row.topics] or examples
         held_out = make_batches(base, examples)
@@ -259,15 +259,3 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
         record.update(gates=section.gates, kl=gap.kl, agreement=gap.agreement)
         write_json(run.path / "merged" / "gap.json", {"gates": section.gates, **asdict(gap)})
     return result
-
-
-def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tuple[BaseModel, PeftModel]:
-    """The base, loaded unless given, with the run's adapter on it; raises TopicLoraError for a damaged adapter."""
-    folder = run.require(ADAPTER, made_by="train")
-    base = base or open_base(recipe)
-    try:
-        model = PeftModel.from_pretrained(base.model, folder)
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
-    return base, model.eval()

@@ -99,7 +99,7 @@ def _where(settings: Recipe, run: str) -> str:
     topical, exports = settings.needs_graph, settings.adapter.exports
     files = [
         f"  {run}/report.md         everything above, and more",
-        f"  {run}/graph/graph.png   topics, experts and their assignment" if topical else "",
+        f"  {run}/graph/report.html topics, experts, their assignment and how it compares" if topical else "",
         f"  {run}/adapter/          the adapter, in peft's format",
         f"  {run}/merged/lora/      a stock LoRA for any LoRA server; merged/dense/ is the whole model"
         if exports

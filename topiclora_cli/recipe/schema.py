@@ -53,6 +53,8 @@ class GraphSection(Section):
     drawn at random. induced_topics: how many to find; unset, 32, or one for every 8 prompts where that is fewer.
     tagged_prompts: training prompts that the query projector is fitted to, by their topics where they have any.
     hold_out: the share of edges that the report's link AUC hides from a second, throw-away fit; 0 leaves both out.
+    compare_seeds: with how many seeds the report fits this graph beside every control; unset, 3, or 0 for more than 500
+    topics; 0 leaves the comparison out.
     """
 
     taxonomy: str = "bigbench"
@@ -69,6 +71,7 @@ class GraphSection(Section):
     exclude_tasks: list[str] = []
     steps: int = Field(default=300, ge=1)
     hold_out: float = Field(default=0.1, ge=0, lt=1)
+    compare_seeds: int | None = Field(default=None, ge=0)
     tagged_prompts: int = Field(default=512, ge=0)
 
     @model_validator(mode="after")

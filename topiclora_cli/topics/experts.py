@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.topics.sparse import DENSE, links_among, product, pull
 
 SeparationKind = Literal["margin", "orthogonal", "etf", "none"]
 
@@ -61,26 +62,38 @@ def link_loss(*, z: Tensor, weight: Tensor, temperature: float = 0.5, negatives:
     """Linked topics should point the same way, unlinked ones apart; z (T, d), weight (T, T), a scalar.
 
     Mean over links of -ln sigma(z_s.z_t / temperature), plus `negatives` times the mean over non-links of
-    -ln(1 - sigma(.)), over 1 + negatives: the expectation of drawing that many non-links per link.
+    -ln(1 - sigma(.)), over 1 + negatives: the expectation of drawing that many non-links per link. With a sparse weight
+    the non-links are those among DENSE topics, drawn anew at every call from the global generator.
     """
+    if weight.layout is not torch.strided:
+        chosen = torch.randperm(len(z))[:DENSE]
+        near = z[chosen]
+        apart = ~links_among(weight, chosen).fill_diagonal_(True)
+        push = (F.softplus(near @ near.T / temperature) * apart).sum() / apart.sum().clamp_min(1)
+        return (pull(weight, z, temperature) + negatives * push) / (1 + negatives)
     score = z @ z.T / temperature
     linked = weight > 0
     off_diagonal = ~torch.eye(len(z), dtype=torch.bool)
-    pull, push = -F.logsigmoid(score[linked]), -F.logsigmoid(-score[~linked & off_diagonal])
+    attract, repel = -F.logsigmoid(score[linked]), -F.logsigmoid(-score[~linked & off_diagonal])
     # A complete graph has no non-links; the mean of nothing would be NaN.
-    return (pull.mean() + negatives * (push.mean() if push.numel() else 0.0)) / (1 + negatives)
+    return (attract.mean() + negatives * (repel.mean() if repel.numel() else 0.0)) / (1 + negatives)
 
 
 def modularity_loss(*, assignment: Tensor, weight: Tensor) -> Tensor:
-    """Minus the soft modularity of S (T, E) on the graph (T, T), in [-1, 0.5].
+    """Minus the soft modularity of S (T, E) on the graph (T, T), dense or sparse; in [-1, 0.5].
 
     -(1/2M) Tr(S' (A - k k'/2M) S) with degrees k (Newman, 2006; as a loss in DMoN, Tsitsulin et al., arXiv 2006.16904).
     """
-    degree = weight.sum(1)
+    degree = degrees(weight)
     total = degree.sum()
-    inside = ((weight @ assignment) * assignment).sum()
+    inside = (product(weight, assignment) * assignment).sum()
     expected = (degree @ assignment).square().sum() / total
     return -(inside - expected) / total
+
+
+def degrees(weight: Tensor) -> Tensor:
+    """Sum of every row (T,) of a graph (T, T), dense or sparse."""
+    return weight.sum(1) if weight.layout is torch.strided else weight @ torch.ones(len(weight), dtype=weight.dtype)
 
 
 def balance_loss(*, assignment: Tensor) -> Tensor:
@@ -162,7 +175,10 @@ class AssignmentReport:
 
 
 def assignment_report(assignment: Tensor, weight: Tensor) -> AssignmentReport:
-    """Summarise S (T, E) on the graph (T, T); entropy is in units of ln E, modularity that of the arg-max partition."""
+    """Summarise S (T, E) on the graph (T, T), dense or sparse; entropy is in units of ln E.
+
+    Modularity is that of the arg-max partition.
+    """
     experts = assignment.shape[1]
     owner = assignment.argmax(1)
     hard = F.one_hot(owner, experts).to(weight.dtype)
@@ -171,5 +187,5 @@ def assignment_report(assignment: Tensor, weight: Tensor) -> AssignmentReport:
         tuple(hard.sum(0).int().tolist()),
         float(entropy),
         -float(modularity_loss(assignment=hard, weight=weight)),
-        tuple((weight.sum(1) == 0).nonzero().flatten().tolist()),
+        tuple((degrees(weight) == 0).nonzero().flatten().tolist()),
     )

@@ -82,7 +82,7 @@ def fit_topic_graph(
             loss_weights=weights,
             on_step=on_step,
         )
-        vectors, assignment = _controlled(control, taxonomy, data, z, vectors, assignment)
+        vectors, assignment = controlled(control, taxonomy, data, z, vectors, assignment)
 
     if not torch.isfinite(z).all():
         raise TopicLoraError("Learning the topic graph diverged.", "Lower graph.learning_rate.")
@@ -121,6 +121,11 @@ def fit_topic_graph(
         tasks=dict(taxonomy.tasks),
         config=config,
     )
+
+
+# What `learn` takes besides the graph and the number of experts, as TopicGraph.config names it.
+_TRAINED = ("steps", "learning_rate", "assignment_temperature", "loss_weights")
+LEARNT_WITH = ("gnn", "layers", "width", "separation", *_TRAINED)
 
 
 def learn(
@@ -195,10 +200,13 @@ def _losses(
     }
 
 
-def _controlled(
+def controlled(
     control: str, taxonomy: Taxonomy, data: Data, z: Tensor, vectors: Tensor, assignment: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Expert vectors (E, d) and assignment (T, E) as learnt, or as the control wants them."""
+    """Expert vectors (E, d) and assignment (T, E) as learnt, or as the control wants them.
+
+    Draws from the global generator, which is to be as `learn` leaves it. Raises TopicLoraError where groups do not fit.
+    """
     count = len(vectors)
     if control == "shuffled":
         return vectors, controls.shuffled(assignment)

@@ -77,8 +77,14 @@ def prior_from_embeddings(
 
     r = standardised embeddings times the projector; p(t|x) = softmax of r / temperature over the best `top_topics`; pi
     = (1 - epsilon) p S + epsilon / E. Our reconstruction: the TopicLoRA abstract (AAAI 2026) names "topic-guided
-    routing distributions" only. Raises TopicLoraError for settings that make no distribution.
+    routing distributions" only. Raises TopicLoraError for settings that make no distribution and for a wrong width.
     """
+    if embeddings.ndim != 2 or embeddings.shape[1] != graph.encoder_width:
+        raise TopicLoraError(
+            f"Prompt embeddings have shape {tuple(embeddings.shape)}; the topic graph was built on rows of "
+            f"{graph.encoder_width} from the encoder '{graph.encoder_id}'.",
+            "Use the encoder as it was then, or run build-graph again.",
+        )
     own = {**DEFAULTS, **graph.config.get("prior", {})}
     top = min(own["top_topics"] if top_topics is None else top_topics, graph.num_topics)
     heat = own["temperature"] if temperature is None else temperature
