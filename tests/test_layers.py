@@ -17,6 +17,7 @@ LAYERS = [
     {"ablation", "route"},
     {"pipeline", "catalogue"},
     {"inputs"},
+    {"examples"},
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},
     {"upcycle"},

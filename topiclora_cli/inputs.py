@@ -12,12 +12,12 @@ from torch import Tensor
 
 import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.examples import encode, held_out_rows, refuse_unknown_topics, training_data
 from topiclora_cli.files import read_json
 from topiclora_cli.models import BaseModel, load_base, store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
-from topiclora_cli.tasks import FAMILIES
 from topiclora_cli.topics.encoder import Encoder, make_encoder, portable
 from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.prior import TopicPrior
@@ -25,7 +25,7 @@ from topiclora_cli.topics.projector import calibrate
 from topiclora_cli.topics.store import META_FILE, TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.training.collate import Collator
-from topiclora_cli.training.data import Encoded, Row, encode_rows, load_rows
+from topiclora_cli.training.data import Encoded, Row
 
 BATCH = 16
 GRAPH, ADAPTER, TRAINED_GRAPH = "graph", "adapter", "adapter/topic_graph"
@@ -77,9 +77,9 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
     )
 
 
-def induced(recipe: Recipe, encoder: Encoder) -> tuple[Taxonomy, tuple[Tensor, list[tuple[str]]]]:
-    """A taxonomy found in the training prompts, and of those it was found in the embeddings (n, f) and topic tags."""
-    prompts = [row.prompt for row in _drawn(load_rows(recipe.data, seed=recipe.seed), recipe)]
+def induced(recipe: Recipe, encoder: Encoder, rows: Sequence[Row]) -> tuple[Taxonomy, tuple[Tensor, list[tuple[str]]]]:
+    """A taxonomy found in some of the prompts, and of those the embeddings (n, f) and topic tags."""
+    prompts = [row.prompt for row in _drawn(rows, recipe)]
     embeddings = encoder.encode(prompts)
     taxonomy, tags = induce_taxonomy(prompts, embeddings, recipe.graph.induced_topics, seed=recipe.seed)
     return taxonomy, (embeddings, tags)
@@ -119,27 +119,22 @@ def with_topics(recipe: Recipe, rows: Sequence[Row], graph: Path | None) -> list
     return [replace(row, topics=(known.topics[topic],)) for row, topic in zip(rows, best, strict=True)]
 
 
-def calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder) -> TopicGraph:
-    """Fit the query projector on the training prompts, by their tags where they have any."""
-    if recipe.graph.tagged_prompts == 0:
+def calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder, rows: Sequence[Row]) -> TopicGraph:
+    """Fit the query projector on some of the prompts, by their tags where they have any.
+
+    Raises TopicLoraError for a tag that is no topic of the graph.
+    """
+    refuse_unknown_topics(rows, graph.topics)
+    drawn = _drawn(rows, recipe)
+    if not drawn:
         return graph
-    rows = load_rows(recipe.data, seed=recipe.seed)[: recipe.graph.tagged_prompts]
-    tags = [row.topics for row in rows]
-    if unknown := {tag for topics in tags for tag in topics} - set(graph.topics):
-        name = min(unknown)
-        raise TopicLoraError(f"data.topics has a topic {name!r} that is not in the graph.", nearest(name, graph.topics))
-    return calibrate(graph, encoder.encode([row.prompt for row in rows]), tags if any(tags) else None)
+    tags = [row.topics for row in drawn]
+    return calibrate(graph, encoder.encode([row.prompt for row in drawn]), tags if any(tags) else None)
 
 
 def held_out_examples(recipe: Recipe, base: BaseModel, limit: int, graph: Path | None) -> list[Encoded]:
-    """About `limit` examples, with topics, to measure on: the families' validation split, or the last rows."""
-    data = recipe.data
-    if data.source == "quickstart":
-        few = data.model_copy(update={"per_family": max(1, limit // len(FAMILIES))})
-        rows = load_rows(few, seed=recipe.seed, split="validation")
-    else:
-        rows = load_rows(data, seed=recipe.seed)
-    return encode_rows(with_topics(recipe, rows[-limit:], graph), base.tokenizer, max_length=data.max_length)
+    """About `limit` examples, with topics, to measure on."""
+    return encode(recipe, base.tokenizer, with_topics(recipe, held_out_rows(recipe, limit), graph))
 
 
 def calibration_rows(recipe: Recipe, graph: Path | None) -> list[Row]:
@@ -147,7 +142,7 @@ def calibration_rows(recipe: Recipe, graph: Path | None) -> list[Row]:
 
     Raises TopicLoraError for a topic that no example carries.
     """
-    rows = load_rows(recipe.data, seed=recipe.seed)
+    rows = training_data(recipe).train
     if topic := gates_topic(recipe):
         if recipe.graph.taxonomy == "induced":
             rows = with_topics(recipe, _drawn(rows, recipe), graph)

@@ -12,6 +12,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
 from topiclora_cli.evaluation.results import summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
+from topiclora_cli.examples import encode, training_data, training_stream
 from topiclora_cli.files import read_json, replacing, write_json
 from topiclora_cli.inputs import (
     ADAPTER,
@@ -39,12 +40,14 @@ from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graphml import write_graphml
 from topiclora_cli.topics.page import write_page
 from topiclora_cli.topics.plot import plot_graph
+from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.projector import calibrate
 from topiclora_cli.topics.report import graph_report
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import load_taxonomy
 from topiclora_cli.topics.validate import link_report
-from topiclora_cli.training.data import encode_rows, load_rows
+from topiclora_cli.training.data.load import FIRST
+from topiclora_cli.training.data.report import show, source_reports
 from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.priors import cached_priors
 
@@ -75,10 +78,11 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
     """Stage 1: topics -> experts. Raises TopicLoraError for a bad taxonomy or more experts than topics."""
     section = recipe.graph
     encoder, tagged = None, None
+    rows = training_data(recipe).train if section.tagged_prompts else []
     if section.taxonomy == "induced":
         progress.say("Looking for topics in the training prompts ...")
         encoder = open_encoder(recipe)
-        taxonomy, tagged = induced(recipe, encoder)
+        taxonomy, tagged = induced(recipe, encoder, rows)
     else:
         taxonomy = load_taxonomy(section.taxonomy, min_tasks=section.min_tasks, exclude_tasks=section.exclude_tasks)
     if recipe.adapter.num_experts > len(taxonomy.names):
@@ -106,7 +110,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
                 seed=recipe.seed,
                 on_step=lambda *_: advance(1, ""),
             )
-        graph = calibrate(graph, *tagged) if tagged else calibrated(recipe, graph, encoder)
+        graph = calibrate(graph, *tagged) if tagged else calibrated(recipe, graph, encoder, rows)
         folder = run.path / GRAPH
         graph.save(folder)
         links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
@@ -140,21 +144,31 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     if run.is_done("train") and not resume:
         raise TopicLoraError(f"{run.path} is trained already.", "Start a new run with --out, or evaluate this one.")
     graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
+    data = training_data(recipe)
     base = open_base(recipe)
-    encoded = encode_rows(load_rows(recipe.data, seed=recipe.seed), base.tokenizer, max_length=recipe.data.max_length)
-    priors, extra = None, {}
+    encoded = encode(recipe, base.tokenizer, data.train)
+    reports = source_reports(data, encoded)
+    streaming = recipe.data.streaming
+    show(reports, progress, title="Training data" + (f", the first {FIRST} examples of each source" * streaming))
+    stream, prior, priors, extra = None, None, None, {}
     if graph is not None:
-        prompts = [example.row.prompt for example in encoded]
-        priors = cached_priors(graph, open_encoder(recipe, base), prompts, run.path / PRIORS, progress)
+        encoder = open_encoder(recipe, base)
+        if streaming:
+            prior = TopicPrior(graph, encoder)
+        else:
+            prompts = [example.row.prompt for example in encoded]
+            priors = cached_priors(graph, encoder, prompts, run.path / PRIORS, progress)
         extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
         extra = extra if recipe.adapter.router == "topic" else {}
+    if streaming:
+        stream = training_stream(recipe, base.tokenizer, prior)
     with run.running("train") as record:
         result = train_adapter(
-            base, encoded, recipe, folder=run.path, priors=priors, resume=resume, progress=progress, **extra
+            base, stream or encoded, recipe, folder=run.path, priors=priors, resume=resume, progress=progress, **extra
         )
         if graph is not None:
             graph.save(run.path / TRAINED_GRAPH)
-        record.update(asdict(result))
+        record.update(asdict(result), data=[report.as_dict() for report in reports])
     return result
 
 
@@ -168,6 +182,7 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
         batch_size=section.batch_size,
         include_path=section.include_path,
         bfloat16=use_bfloat16(recipe.train.precision),
+        chat_template=section.chat_template,
     )
     manager = make_task_manager(request)
     run.require(ADAPTER, made_by="train")
@@ -222,7 +237,7 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
     topic, rows = gates_topic(recipe), calibration_rows(recipe, graph)
     base, model = load_tuned(recipe, run)
     with run.running("merge") as record:
-        calibration = encode_rows(rows, base.tokenizer, max_length=recipe.data.max_length)
+        calibration = encode(recipe, base.tokenizer, rows)
         progress.say(f"Observing the routing of {len(calibration)} prompts ...")
         observed = observe_gates(model, make_batches(base, calibration, tokens="all"), bfloat16=bfloat16)
         gates = {name: values.mean(0) for name, values in observed.items()}

@@ -88,14 +88,10 @@ def _numbered(settings: Recipe, ablates: bool) -> dict[str, Rule]:
 
 
 def _reduced(settings: Recipe, steps: int) -> Recipe:
-    changes = {
-        "ablation.seeds": [settings.seed],
-        "ablation.overrides": {
-            "train.max_steps": steps,
-            "eval.limit": ABLATION_LIMIT,
-            "data.limit": steps * settings.train.batch_size * settings.train.gradient_accumulation,
-        },
-    }
+    overrides = {"train.max_steps": steps, "eval.limit": ABLATION_LIMIT}
+    if not settings.data.streaming:
+        overrides["data.limit"] = steps * settings.train.batch_size * settings.train.gradient_accumulation
+    changes = {"ablation.seeds": [settings.seed], "ablation.overrides": overrides}
     return build_recipe(with_overrides(settings.model_dump(), changes.items()), where="quickstart")
 
 

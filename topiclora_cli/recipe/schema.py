@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.recipe.section import Section
 
 
@@ -82,33 +83,6 @@ class GraphSection(Section):
         return self
 
 
-class DataSection(Section):
-    """Training text: the embedded task families (`quickstart`), a hub data set, or a local file or folder.
-
-    `prompt` and `completion` are Jinja templates over a row's columns; `topics` names the column of topic tags.
-    `train_on_prompt` takes the language-modelling loss over the prompt, too, and not over the completion alone.
-    """
-
-    source: str = "quickstart"
-    config: str | None = None
-    split: str = "train"
-    prompt: str | None = None
-    completion: str | None = None
-    topics: str | None = None
-    limit: int | None = Field(default=None, ge=1)
-    per_family: int = Field(default=160, ge=1)
-    max_length: int = Field(default=512, ge=8)
-    train_on_prompt: bool = False
-
-    @model_validator(mode="after")
-    def _templates(self) -> "DataSection":
-        if self.source != "quickstart" and not (self.prompt and self.completion):
-            raise ValueError(
-                "a data source other than 'quickstart' needs the templates data.prompt and data.completion"
-            )
-        return self
-
-
 class LossSection(Section):
     """Stage 3's auxiliary terms beside the language-modelling loss; a term of weight 0 is not computed.
 
@@ -175,13 +149,14 @@ class TrainSection(Section):
 
 
 class EvalSection(Section):
-    """What lm-evaluation-harness is asked to run."""
+    """What lm-evaluation-harness is asked to run; `chat_template` puts questions through the tokenizer's."""
 
     tasks: list[str] = ["topiclora_quickstart"]
     limit: int | None = Field(default=None, ge=1)
     num_fewshot: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=16, ge=1)
     include_path: str | None = None
+    chat_template: bool = False
     base: bool = True
 
 
@@ -215,6 +190,12 @@ class Recipe(Section):
     eval: EvalSection = EvalSection()
     merge: MergeSection = MergeSection()
     ablation: AblationSection = AblationSection()
+
+    @model_validator(mode="after")
+    def _streams_end(self) -> "Recipe":
+        if self.data.streaming and self.train.max_steps is None:
+            raise ValueError("data.streaming has no end; set train.max_steps")
+        return self
 
     @property
     def needs_graph(self) -> bool:

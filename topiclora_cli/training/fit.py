@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from topiclora_cli.files import replacing
 from topiclora_cli.models import BaseModel, accepts_logits_to_keep, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.training.attach import attach_adapter
+from topiclora_cli.training.attach import attach_adapter, without_adapter
 from topiclora_cli.training.callbacks import (
     AllocateRanks,
     GracefulStop,
@@ -30,6 +31,7 @@ from topiclora_cli.training.callbacks import (
 from topiclora_cli.training.checkpoints import latest_sound
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.data import Encoded
+from topiclora_cli.training.data.stream import ExampleStream
 from topiclora_cli.training.trainer import DualLossTrainer
 
 
@@ -55,7 +57,7 @@ class TrainResult:
 
 def train_adapter(
     base: BaseModel,
-    encoded: Sequence[Encoded],
+    encoded: Sequence[Encoded] | ExampleStream,
     recipe: Recipe,
     *,
     folder: Path,
@@ -66,11 +68,13 @@ def train_adapter(
 ) -> TrainResult:
     """Train an adapter and save it to `folder/adapter` in peft's format.
 
-    priors: pi (n, E) and confidence (n,), or None to train without the KL; extra: further settings of the mixture.
-    Raises Interrupted after a signal, with a checkpoint saved, and TopicLoraError where the adapter does not fit.
+    priors: pi (n, E) and confidence (n,), or None to train without the KL; a stream brings its own. extra: further
+    settings of the mixture. Raises Interrupted after a signal, with a checkpoint saved, and TopicLoraError where the
+    adapter does not fit.
     """
     set_seed(recipe.seed)
-    steps = count_steps(recipe, len(encoded))
+    examples = count_examples(recipe, encoded)
+    steps = count_steps(recipe, examples)
     model = attach_adapter(base, recipe, total_steps=steps, progress=progress, **extra)
     total, activated = count_parameters(model)
     checkpoints = folder / "checkpoints"
@@ -94,7 +98,7 @@ def train_adapter(
     if trainer.is_world_process_zero():
         save_adapter(model, folder / "adapter")
     final = read_metrics(folder / "metrics.jsonl")[-1]
-    return TrainResult(trainer.state.global_step, len(encoded), total, activated, final)
+    return TrainResult(trainer.state.global_step, examples, total, activated, final)
 
 
 def save_adapter(model: PeftModel, path: Path) -> None:
@@ -115,22 +119,17 @@ def _add_xlora_classifier(model: PeftModel, path: Path) -> None:
 def _make_trainer(
     base: BaseModel,
     model: PeftModel,
-    encoded: Sequence[Encoded],
+    encoded: Sequence[Encoded] | ExampleStream,
     recipe: Recipe,
     arguments: TrainingArguments,
     priors: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> Trainer:
-    columns: dict[str, list[Any]] = {
-        "input_ids": [example.input_ids for example in encoded],
-        "prompt_length": [example.prompt_length for example in encoded],
-        "length": [len(example.input_ids) for example in encoded],
-    }
-    if priors is not None:
-        columns["prior"], columns["confidence"] = priors[0].tolist(), priors[1].tolist()
+    if isinstance(encoded, ExampleStream):
+        encoded.base_alone = partial(without_adapter, model)
     return DualLossTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_dict(columns),
+        train_dataset=encoded if isinstance(encoded, ExampleStream) else _table(encoded, priors),
         data_collator=Collator(
             base.tokenizer.pad_token_id,
             trim_labels=accepts_logits_to_keep(base.model),
@@ -141,6 +140,25 @@ def _make_trainer(
         loraplus_lr_ratio=recipe.train.loraplus_lr_ratio,
         group_by_length=recipe.train.group_by_length,
     )
+
+
+def _table(encoded: Sequence[Encoded], priors: tuple[torch.Tensor, torch.Tensor] | None) -> Dataset:
+    columns: dict[str, list[Any]] = {
+        "input_ids": [example.input_ids for example in encoded],
+        "prompt_length": [example.prompt_length for example in encoded],
+        "length": [len(example.input_ids) for example in encoded],
+    }
+    if priors is not None:
+        columns["prior"], columns["confidence"] = priors[0].tolist(), priors[1].tolist()
+    return Dataset.from_dict(columns)
+
+
+def count_examples(recipe: Recipe, encoded: Sequence[Encoded] | ExampleStream) -> int:
+    """How many examples there are; of a stream, which has no end, how many will be taken."""
+    if not isinstance(encoded, ExampleStream):
+        return len(encoded)
+    train = recipe.train
+    return (train.max_steps or 0) * train.batch_size * train.gradient_accumulation
 
 
 def count_steps(recipe: Recipe, examples: int) -> int:
@@ -176,5 +194,7 @@ def _training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArg
         seed=recipe.seed,
         remove_unused_columns=False,
         disable_tqdm=True,
+        # Of a stream, every process reads all and keeps its share: batches differ in width and cannot be handed out.
+        accelerator_config={"dispatch_batches": False},
         dataloader_pin_memory=torch.cuda.is_available(),
     )
