@@ -15,7 +15,7 @@ LAYERS = [
     {"cli"},
     {"report"},
     {"ablation", "route"},
-    {"pipeline", "catalogue"},
+    {"pipeline", "stage_one", "catalogue"},
     {"inputs"},
     {"examples"},
     {"training", "evaluation", "merging"},

@@ -21,7 +21,7 @@ from topiclora_cli.rundir import RunDir
 from topiclora_cli.topics.encoder import Encoder, make_encoder, portable
 from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.prior import TopicPrior
-from topiclora_cli.topics.projector import calibrate
+from topiclora_cli.topics.projector import Prompts
 from topiclora_cli.topics.store import META_FILE, TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.training.collate import Collator
@@ -77,12 +77,12 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
     )
 
 
-def induced(recipe: Recipe, encoder: Encoder, rows: Sequence[Row]) -> tuple[Taxonomy, tuple[Tensor, list[tuple[str]]]]:
-    """A taxonomy found in some of the prompts, and of those the embeddings (n, f) and topic tags."""
+def induced(recipe: Recipe, encoder: Encoder, rows: Sequence[Row]) -> tuple[Taxonomy, Prompts]:
+    """A taxonomy found in some of the prompts, and those, each tagged with its topic."""
     prompts = [row.prompt for row in _drawn(rows, recipe)]
     embeddings = encoder.encode(prompts)
     taxonomy, tags = induce_taxonomy(prompts, embeddings, recipe.graph.induced_topics, seed=recipe.seed)
-    return taxonomy, (embeddings, tags)
+    return taxonomy, Prompts(embeddings, tags)
 
 
 def _drawn(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
@@ -119,17 +119,18 @@ def with_topics(recipe: Recipe, rows: Sequence[Row], graph: Path | None) -> list
     return [replace(row, topics=(known.topics[topic],)) for row, topic in zip(rows, best, strict=True)]
 
 
-def calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder, rows: Sequence[Row]) -> TopicGraph:
-    """Fit the query projector on some of the prompts, by their tags where they have any.
+def tagged_prompts(recipe: Recipe, encoder: Encoder, taxonomy: Taxonomy, rows: Sequence[Row]) -> Prompts | None:
+    """Some of the training prompts with their topics, and the taxonomy's examples; None for fewer than two in all.
 
-    Raises TopicLoraError for a tag that is no topic of the graph.
+    Raises TopicLoraError for a tag that is no topic of the taxonomy.
     """
-    refuse_unknown_topics(rows, graph.topics)
-    drawn = _drawn(rows, recipe)
-    if not drawn:
-        return graph
-    tags = [row.topics for row in drawn]
-    return calibrate(graph, encoder.encode([row.prompt for row in drawn]), tags if any(tags) else None)
+    refuse_unknown_topics(rows, taxonomy.names)
+    texts = [(row.prompt, row.topics) for row in _drawn(rows, recipe)]
+    texts += [(example, (topic,)) for topic, examples in taxonomy.examples.items() for example in examples]
+    if len(texts) < 2:
+        return None
+    tags = [topics for _, topics in texts]
+    return Prompts(encoder.encode([text for text, _ in texts]), tags if any(tags) else None)
 
 
 def held_out_examples(recipe: Recipe, base: BaseModel, limit: int, graph: Path | None) -> list[Encoded]:

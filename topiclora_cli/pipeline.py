@@ -13,17 +13,15 @@ from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run
 from topiclora_cli.evaluation.results import summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
 from topiclora_cli.examples import encode, training_data, training_stream
-from topiclora_cli.files import read_json, replacing, write_json
+from topiclora_cli.files import replacing, write_json
 from topiclora_cli.inputs import (
     ADAPTER,
     GRAPH,
     TRAINED_GRAPH,
-    calibrated,
     calibration_rows,
     gates_topic,
     graph_folder,
     held_out_examples,
-    induced,
     load_tuned,
     make_batches,
     open_base,
@@ -35,32 +33,14 @@ from topiclora_cli.models import BaseModel, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
-from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
-from topiclora_cli.topics.fit import fit_topic_graph
-from topiclora_cli.topics.graphml import write_graphml
-from topiclora_cli.topics.page import write_page
-from topiclora_cli.topics.plot import plot_graph
 from topiclora_cli.topics.prior import TopicPrior
-from topiclora_cli.topics.projector import calibrate
-from topiclora_cli.topics.report import graph_report
 from topiclora_cli.topics.store import TopicGraph
-from topiclora_cli.topics.taxonomy import load_taxonomy
-from topiclora_cli.topics.validate import link_report
 from topiclora_cli.training.data.load import FIRST
 from topiclora_cli.training.data.report import show, source_reports
 from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.priors import cached_priors
 
 PRIORS = "graph/priors"
-
-
-@dataclass(frozen=True)
-class GraphResult:
-    """Stage 1: where the graph lies, and its report."""
-
-    folder: Path
-    graph: TopicGraph
-    report: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,68 +52,6 @@ class MergeResult:
     gap: Gap
     calibration: int
     held_out: int
-
-
-def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
-    """Stage 1: topics -> experts. Raises TopicLoraError for a bad taxonomy or more experts than topics."""
-    section = recipe.graph
-    encoder, tagged = None, None
-    rows = training_data(recipe).train if section.tagged_prompts else []
-    if section.taxonomy == "induced":
-        progress.say("Looking for topics in the training prompts ...")
-        encoder = open_encoder(recipe)
-        taxonomy, tagged = induced(recipe, encoder, rows)
-    else:
-        taxonomy = load_taxonomy(section.taxonomy, min_tasks=section.min_tasks, exclude_tasks=section.exclude_tasks)
-    if recipe.adapter.num_experts > len(taxonomy.names):
-        raise TopicLoraError(
-            f"adapter.num_experts ({recipe.adapter.num_experts}) exceeds the {len(taxonomy.names)} topics.",
-            "Lower it, or have more topics: lower graph.min_tasks, or raise graph.induced_topics if induced.",
-        )
-    encoder = encoder or open_encoder(recipe)
-    with run.running("graph") as record:
-        features = encoder.encode(taxonomy.texts)
-        with progress.track("build-graph", section.steps) as advance:
-            graph = fit_topic_graph(
-                taxonomy,
-                features,
-                encoder_id=encoder.id,
-                num_experts=recipe.adapter.num_experts,
-                gnn=section.gnn,
-                layers=section.layers,
-                width=section.width,
-                neighbours=section.neighbours,
-                npmi_weight=section.npmi_weight,
-                separation=section.separation,
-                control=section.control,
-                steps=section.steps,
-                seed=recipe.seed,
-                on_step=lambda *_: advance(1, ""),
-            )
-        graph = calibrate(graph, *tagged) if tagged else calibrated(recipe, graph, encoder, rows)
-        folder = run.path / GRAPH
-        graph.save(folder)
-        links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
-        comparison = None
-        if seeds := seeds_to_compare(section.compare_seeds, graph.num_topics):
-            with progress.track("compare", fits_to_compare(graph, seeds)) as advance:
-                comparison = compare(graph, taxonomy, features, seeds=seeds, on_fit=lambda n: advance(n, ""))
-        elif section.compare_seeds is None:
-            progress.say(f"{graph.num_topics} topics are not compared with controls; graph.compare_seeds=3 does it.")
-        report = asdict(graph_report(graph, links=links, comparison=comparison))
-        write_json(folder / "report.json", report)
-        write_page(graph, report, folder / "report.html", title=recipe.name)
-        plot_graph(graph, folder / "graph.png")
-        write_graphml(graph, folder / "graph.graphml")
-        record.update(topics=graph.num_topics, experts=graph.num_experts, sha256=graph.sha256)
-    return GraphResult(folder, graph, report)
-
-
-def open_graph(run: RunDir) -> GraphResult:
-    """Stage 1's result as an earlier call left it."""
-    folder = run.require(GRAPH, made_by="build-graph")
-    report = read_json(folder / "report.json", hint="Run build-graph again.")
-    return GraphResult(folder, TopicGraph.load(folder), report)
 
 
 def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = False) -> TrainResult:

@@ -30,7 +30,7 @@ def quickstart(
     """
     settings, directory = start_or_open(None if run else recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
-    from topiclora_cli import pipeline
+    from topiclora_cli import pipeline, stage_one
     from topiclora_cli.ablation.runner import run_grid
     from topiclora_cli.report import write_report
     from topiclora_cli.training.fit import Interrupted
@@ -42,9 +42,9 @@ def quickstart(
         if settings.needs_graph:
             console.print(stages["graph"])
             graph = (
-                pipeline.open_graph(directory)
+                stage_one.open_graph(directory)
                 if directory.is_done("graph")
-                else pipeline.build_graph(settings, directory, progress)
+                else stage_one.build_graph(settings, directory, progress)
             )
         try:
             console.print(stages["train"])

@@ -10,8 +10,9 @@ from topiclora_cli.formats import contender, number, percent, points
 
 if TYPE_CHECKING:
     from topiclora_cli.ablation.runner import CellScore
-    from topiclora_cli.pipeline import GraphResult, MergeResult
+    from topiclora_cli.pipeline import MergeResult
     from topiclora_cli.route import GateView, PromptRoute, TopicView
+    from topiclora_cli.stage_one import GraphResult
     from topiclora_cli.training.fit import TrainResult
 
 MAX_TOPIC_ROWS = 16
@@ -41,21 +42,30 @@ def graph_tables(result: "GraphResult") -> list[Table]:
     facts.add_row("modularity", f"{report['assignment']['modularity']:.3f}")
     if links := report.get("links"):
         facts.add_row("AUC of hidden edges", f"{links['auc']:.3f} (texts alone {links['text_auc']:.3f})")
+    if told := report.get("attribution"):
+        facts.add_row("topics told from prompts, mAP", _attribution(told))
     compared = report.get("comparison")
     return [experts, facts, *([comparison_table(compared)] if compared else [])]
+
+
+def _attribution(told: Mapping[str, Any]) -> str:
+    if told["unseen"] is None:
+        return f"{told['seen']:.3f}"
+    without = f"no graph {told['no_graph']:.3f}, frequency {told['frequency']:.3f}"
+    return f"{told['seen']:.3f}; of kinds never seen {told['unseen']:.3f} ({without})"
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> Table:
     """Every setting that the assignment has to beat, over several seeds; the recipe's own in bold."""
     seeds = len(comparison["seeds"])
     title = f"Beside the controls, {f'mean ± half the range of {seeds} seeds' if seeds > 1 else 'one seed'}"
-    columns = ("assignment", "modularity", "smallest angle", "entropy", "stability")
+    columns = ("assignment", "information", "modularity", "smallest angle", "entropy", "stability")
     table = Table(*columns, title=title, title_justify="left", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in comparison["contenders"]:
-        digits = {"modularity": 3, "min_angle": 1, "entropy": 3, "stability": 2}
-        cells = [_spread(row[key], decimals) for key, decimals in digits.items()]
+        digits = {"information": 3, "modularity": 3, "min_angle": 1, "entropy": 3, "stability": 2}
+        cells = [_spread(row.get(key), decimals) for key, decimals in digits.items()]
         table.add_row(contender(row), *cells, style="bold" if row["own"] else None)
     return table
 

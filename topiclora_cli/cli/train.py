@@ -31,13 +31,13 @@ def train(
     if budget is not None:
         overrides.append(f"adapter.budget={budget}")
     settings, directory = start_or_open(recipe, overrides, run, out, resume=resume)
-    from topiclora_cli import pipeline
+    from topiclora_cli import pipeline, stage_one
     from topiclora_cli.training.fit import Interrupted
 
     try:
         with directory.lock():
             if settings.needs_graph and not directory.is_done("graph"):
-                pipeline.build_graph(settings, directory, TerminalProgress())
+                stage_one.build_graph(settings, directory, TerminalProgress())
             result = pipeline.train(settings, directory, TerminalProgress(), resume=resume)
     except Interrupted as stop:
         fail_interrupted(stop, f"topiclora train --run {directory.path} --resume")

@@ -85,10 +85,14 @@ def attribution_report(
     found = _unseen(graph, taxonomy, topic_texts, lessons, kind) if len(patterns) >= FOLDS else None
     if found is None:
         return report
+    precision = {name: _precision(guessed, targets, common) for name, guessed in found.items()}
     return replace(
         report,
+        unseen=precision["unseen"],
+        no_graph=precision["no_graph"],
+        frequency=precision["frequency"],
+        cosine=precision["cosine"],
         kl_unseen=misfit(found["unseen"]),
-        **{name: _precision(guessed, targets, common) for name, guessed in found.items()},
     )
 
 

@@ -96,4 +96,3 @@ def information(experts: Sequence[int] | Tensor, kind: Tensor, num_experts: int)
     independent = table.sum(1, keepdim=True) * table.sum(0, keepdim=True)
     terms = torch.where(table > 0, table * (table / independent.clamp_min(1e-300)).clamp_min(1e-300).log(), 0.0)
     return float(terms.sum()) / math.log(num_experts)
-

@@ -1,11 +1,11 @@
 """What can be said of a topic graph in numbers: its shape, its experts, and how far to believe the assignment."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import networkx as nx
 import torch
 
+from topiclora_cli.topics.attribution import AttributionReport
 from topiclora_cli.topics.compare import Comparison
 from topiclora_cli.topics.experts import AssignmentReport, SeparationReport, assignment_report, separation_report
 from topiclora_cli.topics.graph import adjacency
@@ -32,8 +32,7 @@ class ShapeReport:
 class GraphReport:
     """Stage 1 in numbers, as `graph/report.json` holds them.
 
-    dead_experts: those that are no topic's first choice. attribution: how well prompts with known topics are told, by
-    name of the measure. None where a part was not measured.
+    dead_experts: those that are no topic's first choice. None where a part was not measured.
     """
 
     topics: int
@@ -45,7 +44,7 @@ class GraphReport:
     dead_experts: tuple[int, ...]
     links: LinkReport | None
     comparison: Comparison | None
-    attribution: Mapping[str, float] | None
+    attribution: AttributionReport | None
     topics_by_expert: dict[int, list[str]]
 
 
@@ -54,7 +53,7 @@ def graph_report(
     *,
     links: LinkReport | None = None,
     comparison: Comparison | None = None,
-    attribution: Mapping[str, float] | None = None,
+    attribution: AttributionReport | None = None,
 ) -> GraphReport:
     """Measure a topic graph, and put beside it what was measured elsewhere."""
     assignment = assignment_report(graph.assignment, adjacency(graph.edge_index, graph.edge_weight, graph.num_topics))
