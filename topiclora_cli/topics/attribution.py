@@ -26,11 +26,12 @@ from topiclora_cli.topics.taxonomy import Taxonomy
 class AttributionReport:
     """How well the topics of tagged prompts are told, by projectors that were fitted without them.
 
-    Mean average precision, over prompts, of ranking the topics that two kinds or more carry: seen, of prompts of kinds
-    with other prompts in the fit; unseen, of whole kinds left out; no_graph, frequency, cosine: the same for the
-    unseen kinds by the projector alone, by how often topics occur, by cosine with their descriptions. information: of
-    kind and most likely expert, seen prompts, in units of ln E. kl_*: mean of KL(prior of the tags || prior) in nats,
-    for seen and unseen kinds, and of a uniform prior. The unseen are None for fewer than FOLDS kinds, or no edges.
+    Mean average precision, over prompts, of ranking the topics that two kinds or more carry, or all if none is: seen,
+    of prompts of kinds with other prompts in the fit; unseen, of whole kinds left out; no_graph, frequency, cosine: the
+    same for the unseen kinds by the projector alone, by how often topics occur, by cosine with their descriptions.
+    information: of kind and most likely expert, seen prompts, in units of ln E. kl_*: mean of KL(prior of the tags ||
+    prior) in nats, for seen and unseen kinds, and of a uniform prior. The unseen are None for fewer than FOLDS kinds,
+    no topic that two of them carry, or no edges.
     """
 
     prompts: int
@@ -58,7 +59,8 @@ def attribution_report(
         return None
     kinds = list(dict.fromkeys(lessons.topics[: lessons.prompts]))
     kind, targets = kinds_of(lessons.topics[: lessons.prompts]), lessons.prompt_targets
-    common = membership(kinds, graph.num_topics).sum(0) >= 2
+    shared = membership(kinds, graph.num_topics).sum(0) >= 2
+    common = shared if shared.any() else torch.ones_like(shared)
     seen = guesses(lessons, topic_vectors=graph.topic_vectors)
     told = prior_from_tags(graph, [[graph.topics[topic] for topic in found] for found in kinds])[kind]  # (n, E)
 
@@ -80,7 +82,7 @@ def attribution_report(
         kl_unseen=None,
         kl_uniform=_kl(told, torch.full_like(told, 1 / graph.num_experts)),
     )
-    found = _unseen(graph, taxonomy, topic_texts, lessons, kind) if len(kinds) >= FOLDS else None
+    found = _unseen(graph, taxonomy, topic_texts, lessons, kind) if len(kinds) >= FOLDS and shared.any() else None
     if found is None:
         return report
     precision = {name: _precision(guessed, targets, common) for name, guessed in found.items()}

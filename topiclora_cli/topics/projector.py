@@ -55,7 +55,7 @@ class Lessons:
         rows = [(row, topic) for row, topics in enumerate(self.topics) for topic in topics]
         index = torch.tensor(rows).T.reshape(2, -1)
         ones = torch.ones(index.shape[1], dtype=torch.float64)
-        return torch.sparse_coo_tensor(index, ones, (len(self.topics), self.num_topics), is_coalesced=True)
+        return torch.sparse_coo_tensor(index, ones, (len(self.topics), self.num_topics), check_invariants=True)
 
     @property
     def prompt_targets(self) -> Tensor:
