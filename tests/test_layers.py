@@ -20,7 +20,7 @@ LAYERS = [
     {"examples"},
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},
-    {"upcycle"},
+    {"upcycle", "stored"},
     {"recipe", "rundir", "progress"},
     {"files", "formats"},
     {"errors"},

@@ -14,16 +14,17 @@ import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_t
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.examples import encode, held_out_rows, refuse_unknown_topics, training_data
 from topiclora_cli.files import read_json
-from topiclora_cli.models import BaseModel, load_base, store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.models import BaseModel, cache_dir, load_base, store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
-from topiclora_cli.topics.encoder import Encoder, make_encoder, portable
+from topiclora_cli.topics.encoder import Encoder, LmEncoder, SentenceEncoder, make_encoder, portable
 from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.projector import Prompts
 from topiclora_cli.topics.store import META_FILE, TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
+from topiclora_cli.topics.vector_cache import CachedEncoder
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.data import Encoded, Row
 
@@ -61,7 +62,17 @@ def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tu
 
 
 def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
-    """The text encoder of the topic graph; `lm` reads the base model, which is loaded unless given."""
+    """The text encoder of the topic graph; `lm` reads the base model, which is loaded unless given.
+
+    Vectors that a model makes are kept in the cache.
+    """
+    encoder = _encoder(recipe, base)
+    if isinstance(encoder, LmEncoder | SentenceEncoder):
+        return CachedEncoder(encoder, cache_dir() / "vectors")
+    return encoder
+
+
+def _encoder(recipe: Recipe, base: BaseModel | None) -> Encoder:
     spec = recipe.graph.encoder
     if spec != "lm":
         return make_encoder(spec)

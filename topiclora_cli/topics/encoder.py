@@ -95,7 +95,7 @@ class LmEncoder:
         self.id = f"lm:{portable(id)}@{self.depth}"
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        ids = [self._tokens(text) for text in texts]
+        ids = self.tokens(texts)["input_ids"]
         # Batches of similar length waste little on padding.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out: list[Tensor] = [torch.empty(0)] * len(ids)
@@ -110,10 +110,12 @@ class LmEncoder:
             self.model.train(was_training)
         return torch.stack(out) if out else torch.empty(0, self.model.config.get_text_config().hidden_size)
 
-    def _tokens(self, text: str) -> list[int]:
-        ids = self.tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"]
+    def tokens(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
+        """What the model is given of each text, before padding."""
         # Some tokenizers give nothing at all for an empty text.
-        return ids or [self.tokenizer.bos_token_id or self.tokenizer.eos_token_id or 0]
+        blank = [self.tokenizer.bos_token_id or self.tokenizer.eos_token_id or 0]
+        cut = {"truncation": True, "max_length": self.max_tokens}
+        return {"input_ids": [self.tokenizer(text, **cut)["input_ids"] or blank for text in texts]}
 
     def _mean_states(self, ids: list[list[int]]) -> Tensor:
         device = next(self.model.parameters()).device
@@ -193,6 +195,10 @@ class SentenceEncoder:
             mean = (states * weight).sum(1) / weight.sum(1).clamp_min(1)
             out[rows] = nn.functional.normalize(mean, dim=1).cpu()
         return out
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
+        """What the model is given of each text, before padding."""
+        return dict(self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens))
 
 
 def _package_model(package: str) -> str:

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from topiclora_cli.files import replacing
 from topiclora_cli.progress import Progress
+from topiclora_cli.stored import stored_tensors
 from topiclora_cli.topics.encoder import Encoder
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
@@ -26,23 +24,18 @@ def cached_priors(
 ) -> tuple[Tensor, Tensor]:
     """pi (n, E) and confidence (n,) of the prompts, read from `folder` when graph, encoder and prompts are the same."""
     digest = hashlib.sha256("\0".join([graph.sha256, encoder.id, *prompts]).encode()).hexdigest()[:16]
-    path = folder / f"prior-{digest}.safetensors"
-    if path.is_file():
-        try:
-            stored = load_file(path)
-            return stored["prior"], stored["confidence"]
-        except (SafetensorError, KeyError):
-            path.unlink()  # a cache is rebuilt, not repaired
+    stored = stored_tensors(folder / f"prior-{digest}.safetensors", lambda: _priors(graph, encoder, prompts, progress))
+    return stored["prior"], stored["confidence"]
+
+
+def _priors(graph: TopicGraph, encoder: Encoder, prompts: Sequence[str], progress: Progress) -> dict[str, Tensor]:
     prior = TopicPrior(graph, encoder)
     batches = []
     with progress.track("priors", len(prompts)) as advance:
         for start in range(0, len(prompts), CHUNK):
             batches.append(prior(prompts[start : start + CHUNK]))
             advance(len(batches[-1].prior), "")
-    result = {
+    return {
         "prior": torch.cat([batch.prior for batch in batches]),
         "confidence": torch.cat([batch.confidence for batch in batches]),
     }
-    with replacing(path) as temporary:
-        save_file(result, temporary)
-    return result["prior"], result["confidence"]

@@ -7,12 +7,11 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from topiclora_cli.files import replacing
 from topiclora_cli.models import cache_dir
+from topiclora_cli.stored import stored_tensors
 
 WORTH_KEEPING = 2_000  # fewer texts are tokenised faster than a person notices
 
@@ -28,17 +27,14 @@ def token_ids(
     for part in state:
         digest.update(hashlib.sha256(part.encode()).digest())
     path = cache_dir() / "tokens" / f"{digest.hexdigest()[:32]}.safetensors"
-    if path.is_file():
-        try:
-            stored = load_file(path)
-            return [ids.tolist() for ids in stored["ids"].split(stored["lengths"].tolist())]
-        except (SafetensorError, KeyError, RuntimeError):
-            path.unlink()  # a cache is rebuilt, not repaired
-    ids = _tokenise(texts, tokenizer, add_special_tokens)
-    flat = torch.tensor([token for text in ids for token in text], dtype=torch.int32)
-    with replacing(path) as temporary:
-        save_file({"ids": flat, "lengths": torch.tensor([len(text) for text in ids])}, temporary)
-    return ids
+
+    def make() -> dict[str, Tensor]:
+        ids = _tokenise(texts, tokenizer, add_special_tokens)
+        flat = torch.tensor([token for text in ids for token in text], dtype=torch.int32)
+        return {"ids": flat, "lengths": torch.tensor([len(text) for text in ids])}
+
+    stored = stored_tensors(path, make)
+    return [ids.tolist() for ids in stored["ids"].split(stored["lengths"].tolist())]
 
 
 def _tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, special: bool) -> list[list[int]]:
