@@ -1,0 +1,31 @@
+"""What a recipe may say of the optimisation itself."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from topiclora_cli.recipe.section import Section
+
+
+class TrainSection(Section):
+    """Optimisation, in the words of transformers' TrainingArguments; `warmup_steps` overrides `warmup_ratio`."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    router_learning_rate: float | None = Field(default=None, gt=0)
+    loraplus_lr_ratio: float | None = Field(default=None, ge=1)
+    lr_scheduler: str = "cosine"
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    group_by_length: bool = True
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool = False
+    logging_steps: int = Field(default=1, ge=1)
+    save_steps: int = Field(default=50, ge=1)
+    save_total_limit: int = Field(default=2, ge=1)
+    report_to: list[str] = []
