@@ -20,7 +20,7 @@ LAYERS = [
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},
     {"upcycle"},
-    {"recipe", "rundir", "progress"},
+    {"recipe", "rundir", "progress", "processes"},
     {"files", "formats"},
     {"errors"},
 ]

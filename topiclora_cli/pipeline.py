@@ -1,5 +1,6 @@
 """The stages of a run as functions: each takes a recipe, a run directory and a display, and returns a typed result."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from topiclora_cli.inputs import (
 from topiclora_cli.merging.collapse import collapse_to_lora
 from topiclora_cli.merging.gap import Gap, answer_log_probabilities, measure_gap
 from topiclora_cli.models import BaseModel, use_bfloat16
+from topiclora_cli.processes import in_first, process_index
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
@@ -40,7 +42,7 @@ from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import load_taxonomy
 from topiclora_cli.topics.validate import LinkReport, link_report
 from topiclora_cli.training.data import encode_rows, load_rows
-from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
+from topiclora_cli.training.fit import Priors, TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.priors import cached_priors
 
 ADAPTER, GRAPH, PRIORS = "adapter", "graph", "graph/priors"
@@ -148,20 +150,28 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
     base = open_base(recipe)
     encoded = encode_rows(load_rows(recipe.data, seed=recipe.seed), base.tokenizer, max_length=recipe.data.max_length)
-    priors, extra = None, {}
+    priors: Priors | None = None
+    extra: dict[str, Any] = {}
     if graph is not None:
         prompts = [example.row.prompt for example in encoded]
-        priors = cached_priors(graph, open_encoder(recipe, base), prompts, run.path / PRIORS, progress)
+        priors = in_first(
+            lambda: cached_priors(graph, open_encoder(recipe, base), prompts, run.path / PRIORS, progress)
+        )
         extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
         extra = extra if recipe.adapter.router == "topic" else {}
-    with run.running("train") as record:
+    with _recorded(run, "train") as record:
         result = train_adapter(
             base, encoded, recipe, folder=run.path, priors=priors, resume=resume, progress=progress, **extra
         )
-        if graph is not None:
+        if graph is not None and process_index() == 0:
             graph.save(run.path / ADAPTER / "topic_graph")
         record.update(asdict(result))
     return result
+
+
+def _recorded(run: RunDir, stage: str) -> AbstractContextManager[dict[str, Any]]:
+    # Processes that train together write one manifest.
+    return run.running(stage) if process_index() == 0 else nullcontext({})
 
 
 def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:

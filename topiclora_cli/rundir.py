@@ -156,7 +156,8 @@ def _got_nowhere(path: Path) -> bool:
         return False
     run = RunDir(path)
     with run.lock():
-        return all(record["state"] == "failed" for record in run.manifest["stages"].values())
+        kept = any((path / "checkpoints").glob("*"))
+        return not kept and all(record["state"] == "failed" for record in run.manifest["stages"].values())
 
 
 def _known_runs_hint(path: Path) -> str:

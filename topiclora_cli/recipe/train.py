@@ -1,6 +1,6 @@
 """What a recipe may say of the optimisation itself."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -8,7 +8,12 @@ from topiclora_cli.recipe.section import Section
 
 
 class TrainSection(Section):
-    """Optimisation, in the words of transformers' TrainingArguments; `warmup_steps` overrides `warmup_ratio`."""
+    """Optimisation, in the words of transformers' TrainingArguments; `warmup_steps` overrides `warmup_ratio`.
+
+    batch_size: examples per process and micro-batch. With held-out examples there is a validation, and a checkpoint,
+    every `eval_steps` (unset, `save_steps`); the best by `metric_for_best` is kept, and with `load_best` it is what the
+    run ends with. fsdp, fsdp_config: shard the model over GPUs.
+    """
 
     epochs: float = Field(default=1.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
@@ -28,4 +33,9 @@ class TrainSection(Section):
     logging_steps: int = Field(default=1, ge=1)
     save_steps: int = Field(default=50, ge=1)
     save_total_limit: int = Field(default=2, ge=1)
+    eval_steps: int | None = Field(default=None, ge=1)
+    metric_for_best: Literal["eval_loss", "eval_kl"] = "eval_loss"
+    load_best: bool = False
     report_to: list[str] = []
+    fsdp: bool = False
+    fsdp_config: dict[str, Any] = {}

@@ -1,0 +1,60 @@
+"""A recipe's train section in the words of transformers' TrainingArguments."""
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from topiclora_cli.models import use_bfloat16
+from topiclora_cli.processes import process_count
+from topiclora_cli.recipe import Recipe
+
+
+def count_steps(recipe: Recipe, examples: int) -> int:
+    """Optimizer steps of a training run over `examples`."""
+    train = recipe.train
+    per_step = train.batch_size * train.gradient_accumulation * process_count()
+    return train.max_steps or max(1, round(train.epochs * examples / per_step))
+
+
+def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: bool) -> TrainingArguments:
+    """How to train for `steps`, with checkpoints in `folder`; with `validates`, one at every validation."""
+    train = recipe.train
+    every = train.eval_steps or train.save_steps
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=train.batch_size,
+        per_device_eval_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation,
+        max_steps=steps,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.lr_scheduler,
+        warmup_steps=round(train.warmup_ratio * steps) if train.warmup_steps is None else train.warmup_steps,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        use_cpu=not torch.accelerator.is_available(),
+        bf16=use_bfloat16(train.precision),
+        activation_checkpointing=train.gradient_checkpointing,
+        # Reentrant checkpointing would silently give the KL a zero gradient.
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=train.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if validates else "no",
+        eval_steps=every if validates else None,
+        metric_for_best_model=train.metric_for_best if validates else None,
+        greater_is_better=False if validates else None,
+        load_best_model_at_end=train.load_best,
+        save_strategy="steps",
+        # What is best must have been saved when it was found to be.
+        save_steps=every if validates else train.save_steps,
+        save_total_limit=train.save_total_limit,
+        report_to=train.report_to or "none",
+        seed=recipe.seed,
+        remove_unused_columns=False,
+        # Every trained parameter takes part in every step, and looking for others costs a walk over the graph.
+        ddp_find_unused_parameters=False,
+        fsdp=train.fsdp or None,  # type: ignore[arg-type]
+        fsdp_config=dict(train.fsdp_config) if train.fsdp else None,
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
