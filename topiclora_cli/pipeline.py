@@ -43,6 +43,7 @@ from topiclora_cli.topics.taxonomy import load_taxonomy
 from topiclora_cli.topics.validate import LinkReport, link_report
 from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.fit import Priors, TrainResult, save_adapter, train_adapter
+from topiclora_cli.training.optional import require_libraries
 from topiclora_cli.training.priors import cached_priors
 
 ADAPTER, GRAPH, PRIORS = "adapter", "graph", "graph/priors"
@@ -147,6 +148,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     """
     if run.is_done("train") and not resume:
         raise TopicLoraError(f"{run.path} is trained already.", "Start a new run with --out, or evaluate this one.")
+    require_libraries(recipe)
     graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
     base = open_base(recipe)
     encoded = encode_rows(load_rows(recipe.data, seed=recipe.seed), base.tokenizer, max_length=recipe.data.max_length)

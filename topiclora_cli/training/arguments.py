@@ -27,6 +27,9 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: b
         per_device_eval_batch_size=train.batch_size,
         gradient_accumulation_steps=train.gradient_accumulation,
         max_steps=steps,
+        optim=train.optimizer,
+        torch_compile=train.torch_compile,
+        use_liger_kernel=train.liger,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.lr_scheduler,
         warmup_steps=round(train.warmup_ratio * steps) if train.warmup_steps is None else train.warmup_steps,
@@ -48,7 +51,7 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: b
         # What is best must have been saved when it was found to be.
         save_steps=every if validates else train.save_steps,
         save_total_limit=train.save_total_limit,
-        report_to=train.report_to or "none",
+        report_to=list(train.report_to) or "none",
         seed=recipe.seed,
         remove_unused_columns=False,
         # Every trained parameter takes part in every step, and looking for others costs a walk over the graph.

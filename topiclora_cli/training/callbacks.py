@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from topiclora_cli.files import write_text
 from topiclora_cli.processes import wait_for_all
 from topiclora_cli.progress import Advance
+from topiclora_cli.rundir import read_metrics
 from topiclora_cli.training.alarms import raised
 from topiclora_cli.training.checkpoints import seal
 
@@ -55,17 +56,6 @@ class MetricsLog(TrainerCallback):
             file.write(json.dumps(row) + "\n")
         for text in new.values():
             self.say(f"Alarm at step {state.global_step}: {text}")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a last line cut short by a kill is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
 
 
 class SealCheckpoints(TrainerCallback):

@@ -19,6 +19,7 @@ _INDIFFERENT = {
     "load_best",
     "report_to",
     "gradient_checkpointing",
+    "torch_compile",
 }
 _CUT = ("batch_size", "gradient_accumulation")
 

@@ -21,6 +21,7 @@ from topiclora_cli.models import BaseModel, accepts_logits_to_keep
 from topiclora_cli.processes import in_first, process_count, wait_for_all
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.rundir import METRICS, read_metrics
 from topiclora_cli.training.arguments import count_steps, training_arguments
 from topiclora_cli.training.attach import attach_adapter
 from topiclora_cli.training.callbacks import (
@@ -31,7 +32,6 @@ from topiclora_cli.training.callbacks import (
     SealCheckpoints,
     SetEpoch,
     ShareBuffers,
-    read_metrics,
 )
 from topiclora_cli.training.checkpoints import decisive_settings, latest_sound, refuse_other_settings
 from topiclora_cli.training.collate import Collator
@@ -105,7 +105,7 @@ def train_adapter(
                 "Leave train.fsdp out: processes then hold the whole model each.",
             )
         stop.accelerator = trainer.accelerator
-        log = MetricsLog(folder / "metrics.jsonl", progress.say)
+        log = MetricsLog(folder / METRICS, progress.say)
         trainer.remove_callback(PrinterCallback)
         for callback in (log, SealCheckpoints(settings), SetEpoch(), stop, MoveBar(advance)):
             trainer.add_callback(callback)
@@ -121,7 +121,7 @@ def train_adapter(
     if trainer.is_world_process_zero():
         save_adapter(model, folder / "adapter", state)
     wait_for_all()
-    rows = read_metrics(folder / "metrics.jsonl")
+    rows = read_metrics(folder / METRICS)
     return TrainResult(
         processes=trainer.accelerator.num_processes,
         steps=trainer.state.global_step,
