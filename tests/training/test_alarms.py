@@ -33,6 +33,7 @@ def history(steps=STEPS, *, kl=lambda p: 1.0 - 0.8 * p, effective=3.0, dead=0.0)
         (history(kl=lambda p: 0.001 + p), {"kl_rising"}),
         (history(effective=1.05), {"collapsed"}),
         (history(effective=COLLAPSED), set()),
+        (history(dead=0.9), set()),
         (history(dead=2.0), {"dead_experts"}),
         (history(dead=lambda step: 5.0 * (step % WINDOW > 0)), set()),
         (history(effective=1.0, dead=3.0, kl=lambda p: 1.0), {"collapsed", "dead_experts", "kl_not_falling"}),

@@ -75,7 +75,8 @@ def routing_readings(loads: Mapping[str, Tensor]) -> dict[str, float]:
     """How evenly the experts are used, from each router's load (E,) of any scale; empty where there is no choice.
 
     effective_experts: 1 / sum p^2 of the load as shares p, from 1 (collapse) to E, a mean over routers. largest_load:
-    the largest share of any expert. dead_experts: how many have less than DEAD_SHARE of an even share.
+    the largest share of any expert. dead_experts: how many have less than DEAD_SHARE of an even share, a mean over
+    routers.
     """
     shares = [load / load.sum().clamp_min(1e-12) for load in loads.values() if len(load) > 1]
     if not shares:
@@ -83,7 +84,7 @@ def routing_readings(loads: Mapping[str, Tensor]) -> dict[str, float]:
     return {
         "effective_experts": sum(float(1 / p.square().sum().clamp_min(1e-12)) for p in shares) / len(shares),
         "largest_load": max(float(p.max()) for p in shares),
-        "dead_experts": float(sum(int((p < DEAD_SHARE / len(p)).sum()) for p in shares)),
+        "dead_experts": sum(int((p < DEAD_SHARE / len(p)).sum()) for p in shares) / len(shares),
     }
 
 
