@@ -23,7 +23,7 @@ def record_of(*gates):
     ("loads", "effective", "largest", "dead"),
     [
         ([[0.25, 0.25, 0.25, 0.25]], 4.0, 0.25, 0),
-        ([[2.0, 2.0, 0.0, 0.0]], 2.0, 0.5, 2),
+        ([[0.5, 0.5, 0.0, 0.0]], 2.0, 0.5, 2),
         ([[1.0, 0.0]], 1.0, 1.0, 1),
         ([[1.0, 0.0], [0.5, 0.5]], 1.5, 1.0, 0.5),
         ([[0.9951, 0.0049]], 1 / (0.9951**2 + 0.0049**2), 0.9951, 1),
@@ -31,15 +31,29 @@ def record_of(*gates):
     ],
 )
 def test_routing_readings(loads, effective, largest, dead):
-    readings = routing_readings({str(n): torch.tensor(load) for n, load in enumerate(loads)})
+    shares = {str(n): torch.tensor(load) for n, load in enumerate(loads)}
+    readings = routing_readings(shares, shares)
     assert readings["effective_experts"] == pytest.approx(effective, rel=1e-4)
     assert readings["largest_load"] == pytest.approx(largest, rel=1e-4)
     assert readings["dead_experts"] == dead
 
 
+def read_of(meter, *gates):
+    meter.add_batch(record_of([*gates]), torch.ones(1, len(gates)))
+    return meter.read(Accelerator(cpu=True))
+
+
 def test_one_expert_alone_is_no_routing():
-    assert routing_readings({"only": torch.tensor([1.0])}) == {}
-    assert routing_readings({}) == {}
+    assert "effective_experts" not in read_of(Meter(), [1.0])
+
+
+def test_an_expert_that_waits_for_its_topic_is_not_dead():
+    meter = Meter()
+    waiting = [read_of(meter, [float(n % 10 == 0), float(n % 10 > 0)])["dead_experts"] for n in range(60)]
+    assert not any(waiting[5:])
+    unused = [read_of(meter, [0.0, 1.0])["dead_experts"] for _ in range(60)]
+    assert unused[10] == 0
+    assert unused[-1] == 1
 
 
 def test_loads_are_means_over_real_tokens_of_all_micro_batches():

@@ -71,8 +71,8 @@ def _dead(rows: Rows, _: float) -> str | None:
     if len(values) < 2 * WINDOW or min(values) < DEAD_PER_ROUTER:
         return None
     return (
-        f"{min(values):.1f} experts or more of an average router had less than 1 % of an even share in each of the "
-        f"last {2 * WINDOW} logged steps. They are not trained; raise loss.balance_weight, or have fewer experts."
+        f"{min(values):.1f} experts or more of an average router have had less than 1 % of an even share for "
+        f"{2 * WINDOW} logged steps. They are not trained; raise loss.balance_weight, or have fewer experts."
     )
 
 

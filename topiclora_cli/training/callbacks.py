@@ -97,11 +97,12 @@ class GracefulStop(TrainerCallback):
         self.signal = number
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        assert self.accelerator is not None
-        if self.signal is not None:
-            self.accelerator.set_trigger()
-        if self.accelerator.check_trigger():
-            self.stopped = True
+        self.stopped = self.signal is not None
+        if self.accelerator is not None and self.accelerator.num_processes > 1:
+            if self.stopped:
+                self.accelerator.set_trigger()
+            self.stopped = self.accelerator.check_trigger()
+        if self.stopped:
             control.should_save = True
             control.should_training_stop = True
 

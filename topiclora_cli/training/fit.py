@@ -128,7 +128,7 @@ def train_adapter(
         examples=len(encoded),
         total_parameters=total,
         activated_parameters=activated,
-        final=next(row for row in reversed(rows) if "loss" in row),
+        final=next((row for row in reversed(rows) if "loss" in row), {}),
         best=_best(rows, recipe.train.metric_for_best),
         alarms=[text for row in rows for text in row.get("alarms", {}).values()],
     )

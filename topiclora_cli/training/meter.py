@@ -15,6 +15,8 @@ from topiclora_cli.training.losses.common import token_mean
 
 # An expert with less than this part of an even share of the routing is counted as dead: it is trained by chance alone.
 DEAD_SHARE = 0.01
+# A batch has few topics, and an expert may wait for its own: what counts is the load of about 1 / (1 - 0.9) readings.
+MEMORY = 0.9
 _LOAD = "load of "
 _GIB = 2**30
 
@@ -25,6 +27,7 @@ class Meter:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._parts, self._steps = 0, 0
+        self._lately: dict[str, Tensor] = {}
         self._started = time.monotonic()
 
     def add(self, **values: Tensor) -> None:
@@ -64,27 +67,30 @@ class Meter:
         by_name = dict(zip(sums, (part.double().cpu() for part in parts), strict=True))
         read = {"tokens_per_second": float(by_name.pop("tokens").sum()) / max(seconds, 1e-9)}
         read["memory_gib"] = float(by_name.pop("memory").max())
-        read |= routing_readings({name: by_name.pop(name).mean(0) for name in list(by_name) if name.startswith(_LOAD)})
+        loads = {name: by_name.pop(name).mean(0) for name in list(by_name) if name.startswith(_LOAD)}
+        shares = {name: load / load.sum().clamp_min(1e-12) for name, load in loads.items() if len(load) > 1}
+        before = self._lately or shares
+        self._lately = {name: MEMORY * before[name] + (1 - MEMORY) * share for name, share in shares.items()}
+        read |= routing_readings(shares, self._lately)
         for name, values in by_name.items():
             read[name] = float(values.mean()) / (self._steps if name == "loss_lm" else self._parts)
         self._sums, self._parts, self._steps = {}, 0, 0
         return {name: round(value, 8) for name, value in read.items()}
 
 
-def routing_readings(loads: Mapping[str, Tensor]) -> dict[str, float]:
-    """How evenly the experts are used, from each router's load (E,) of any scale; empty where there is no choice.
+def routing_readings(shares: Mapping[str, Tensor], lately: Mapping[str, Tensor]) -> dict[str, float]:
+    """How evenly the experts are used, from each router's shares (E,), now and of late; empty where there is no choice.
 
-    effective_experts: 1 / sum p^2 of the load as shares p, from 1 (collapse) to E, a mean over routers. largest_load:
-    the largest share of any expert. dead_experts: how many have less than DEAD_SHARE of an even share, a mean over
+    effective_experts: 1 / sum p^2 of the shares p, from 1 (collapse) to E, a mean over routers. largest_load: the
+    largest share of any expert. dead_experts: how many had less than DEAD_SHARE of an even share of late, a mean over
     routers.
     """
-    shares = [load / load.sum().clamp_min(1e-12) for load in loads.values() if len(load) > 1]
     if not shares:
         return {}
     return {
-        "effective_experts": sum(float(1 / p.square().sum().clamp_min(1e-12)) for p in shares) / len(shares),
-        "largest_load": max(float(p.max()) for p in shares),
-        "dead_experts": sum(int((p < DEAD_SHARE / len(p)).sum()) for p in shares) / len(shares),
+        "effective_experts": sum(float(1 / p.square().sum().clamp_min(1e-12)) for p in shares.values()) / len(shares),
+        "largest_load": max(float(p.max()) for p in shares.values()),
+        "dead_experts": sum(int((p < DEAD_SHARE / len(p)).sum()) for p in lately.values()) / len(lately),
     }
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ class DualLossTrainer(Trainer):
             raise not_finite(self.state.global_step + 1, [self._decode(first) for first in spoilt])
         self._micro_batches.clear()
 
-    @property
+    @cached_property
     def _kinds(self) -> dict[str, list[Tensor]]:
         kinds: dict[str, list[Tensor]] = {"experts": [], "router": []}
         for name, parameter in self._trained.named_parameters():
