@@ -122,10 +122,11 @@ class SetEpoch(TrainerCallback):
         train_dataloader: Any = None,
         **_: Any,
     ) -> None:
-        batches = train_dataloader.batch_sampler
-        while hasattr(batches, "batch_sampler"):
-            batches = batches.batch_sampler
-        batches.sampler.set_epoch(int(state.epoch or 0))
+        layer = train_dataloader.batch_sampler
+        while hasattr(layer, "batch_sampler"):
+            layer = layer.batch_sampler
+        if hasattr(getattr(layer, "sampler", None), "set_epoch"):  # a stream has no order to set
+            layer.sampler.set_epoch(int(state.epoch or 0))
 
 
 class ShareBuffers(TrainerCallback):
