@@ -100,7 +100,7 @@ def write_tiny_recipe(folder: Path, model: Path) -> Path:
     recipe = {
         "name": "tiny",
         "model": {"name": str(model)},
-        "graph": {"encoder": "hash", "steps": 20, "width": 16, "tagged_prompts": 64},
+        "graph": {"encoder": "hash", "steps": 20, "width": 16, "tagged_prompts": 64, "compare_seeds": 1},
         "adapter": {"r": 2, "num_experts": 4, "top_k": 2, "target_modules": ["q_proj", "down_proj"]},
         "data": {"per_family": 4},
         "train": {"batch_size": 8, "max_steps": 6, "learning_rate": 0.01, "save_steps": 2, "precision": "float32"},

@@ -111,11 +111,12 @@ def test_mistakes_name_the_way_out(arguments, message, run_cli):
     assert message in " ".join(text.split())
 
 
-def test_the_wheel_carries_the_configurations(tmp_path, monkeypatch):
+def test_the_wheel_carries_what_is_no_python(tmp_path, monkeypatch):
     build = pytest.importorskip("hatchling.build")
     monkeypatch.chdir(Path(__file__).parents[1])
     wheel = tmp_path / build.build_wheel(str(tmp_path))
-    assert "topiclora_cli/known_configs.yaml" in zipfile.ZipFile(wheel).namelist()
+    names = {"topiclora_cli/known_configs.yaml", "topiclora_cli/topics/page.html.j2"}
+    assert names <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def digits(text):

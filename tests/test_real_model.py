@@ -78,7 +78,7 @@ def test_adapter_loads_through_transformers_alone(run, base):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from topiclora_cli.pipeline import load_tuned
+    from topiclora_cli.inputs import load_tuned
     from topiclora_cli.recipe import load_recipe
     from topiclora_cli.rundir import RunDir
 

@@ -1,24 +1,34 @@
-"""What every stage starts from: the base model, the text encoder, the examples, and batches of them."""
+"""What every stage starts from: the models, the text encoder, the topic graph, the examples, and batches."""
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
+from peft import PeftModel
+from safetensors import SafetensorError
 from torch import Tensor
 
+import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.examples import encode, held_out_rows, refuse_unknown_topics, training_data
+from topiclora_cli.files import read_json
 from topiclora_cli.models import BaseModel, load_base, store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.tasks import FAMILIES
+from topiclora_cli.rundir import RunDir
 from topiclora_cli.topics.encoder import Encoder, make_encoder, portable
 from topiclora_cli.topics.induce import induce_taxonomy
-from topiclora_cli.topics.projector import calibrate
-from topiclora_cli.topics.store import TopicGraph
+from topiclora_cli.topics.prior import TopicPrior
+from topiclora_cli.topics.projector import Prompts
+from topiclora_cli.topics.store import META_FILE, TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.training.collate import Collator
-from topiclora_cli.training.data import Encoded, Row, encode_rows, load_rows
+from topiclora_cli.training.data import Encoded, Row
 
 BATCH = 16
+GRAPH, ADAPTER, TRAINED_GRAPH = "graph", "adapter", "adapter/topic_graph"
 
 
 def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
@@ -39,6 +49,18 @@ def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
     return base
 
 
+def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tuple[BaseModel, PeftModel]:
+    """The base, loaded unless given, with the run's adapter on it; raises TopicLoraError for a damaged adapter."""
+    folder = run.require(ADAPTER, made_by="train")
+    base = base or open_base(recipe)
+    try:
+        model = PeftModel.from_pretrained(base.model, folder)
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
+    return base, model.eval()
+
+
 def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
     """The text encoder of the topic graph; `lm` reads the base model, which is loaded unless given."""
     spec = recipe.graph.encoder
@@ -57,47 +79,76 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
     )
 
 
-def induced(recipe: Recipe, encoder: Encoder) -> tuple[Taxonomy, tuple[Tensor, list[tuple[str]]]]:
-    """A taxonomy found in the training prompts, and of those it was found in the embeddings (n, f) and topic tags."""
-    rows, section = load_rows(recipe.data, seed=recipe.seed), recipe.graph
-    # Data sets are often sorted by task; their first rows would show few topics.
-    drawn = random.Random(recipe.seed).sample(rows, min(section.tagged_prompts, len(rows)))
-    prompts = [row.prompt for row in drawn]
+def induced(recipe: Recipe, encoder: Encoder, rows: Sequence[Row]) -> tuple[Taxonomy, Prompts]:
+    """A taxonomy found in some of the prompts, and those, each tagged with its topic."""
+    prompts = [row.prompt for row in _drawn(rows, recipe)]
     embeddings = encoder.encode(prompts)
-    taxonomy, tags = induce_taxonomy(prompts, embeddings, section.induced_topics, seed=recipe.seed)
-    return taxonomy, (embeddings, tags)
+    taxonomy, tags = induce_taxonomy(prompts, embeddings, recipe.graph.induced_topics, seed=recipe.seed)
+    return taxonomy, Prompts(embeddings, tags)
 
 
-def calibrated(recipe: Recipe, graph: TopicGraph, encoder: Encoder) -> TopicGraph:
-    """Fit the query projector on the training prompts, by their tags where they have any."""
-    if recipe.graph.tagged_prompts == 0:
-        return graph
-    rows = load_rows(recipe.data, seed=recipe.seed)[: recipe.graph.tagged_prompts]
-    tags = [row.topics for row in rows]
-    if unknown := {tag for topics in tags for tag in topics} - set(graph.topics):
-        name = min(unknown)
-        raise TopicLoraError(f"data.topics has a topic {name!r} that is not in the graph.", nearest(name, graph.topics))
-    return calibrate(graph, encoder.encode([row.prompt for row in rows]), tags if any(tags) else None)
+def _drawn(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+    # Data sets are often sorted by task; their first rows would show few topics.
+    return random.Random(recipe.seed).sample(rows, min(recipe.graph.tagged_prompts, len(rows)))
 
 
-def held_out_examples(recipe: Recipe, base: BaseModel, limit: int) -> list[Encoded]:
-    """About `limit` examples to measure on: the families' validation split, else the source's last rows."""
-    data = recipe.data
-    if data.source == "quickstart":
-        few = data.model_copy(update={"per_family": max(1, limit // len(FAMILIES))})
-        rows = load_rows(few, seed=recipe.seed, split="validation")
-    else:
-        rows = load_rows(data, seed=recipe.seed)
-    return encode_rows(rows[-limit:], base.tokenizer, max_length=data.max_length)
+def graph_folder(run: RunDir, progress: Progress) -> Path | None:
+    """Folder of the topic graph that the run's adapter was trained with, else of the run's own; None without any.
+
+    Says so where the run's own was built anew after training: the adapter does not know it.
+    """
+    built, trained = run.path / GRAPH, run.path / TRAINED_GRAPH
+    if not trained.exists():
+        return built if built.exists() else None
+    if built.exists() and _sha256(built) != _sha256(trained):
+        progress.say(f"Warning: {built} was built anew after training; what is used is the adapter's own, {trained}.")
+    return trained
 
 
-def calibration_rows(recipe: Recipe) -> list[Row]:
-    """The training examples over which an export's gates are averaged.
+def _sha256(graph: Path) -> str:
+    return read_json(graph / META_FILE, hint="Run build-graph again.").get("sha256", "")
+
+
+def with_topics(recipe: Recipe, rows: Sequence[Row], graph: Path | None) -> list[Row]:
+    """Rows with the topics to go by: the data's own, or, where topics were induced, the one a prompt is most about.
+
+    graph: the folder of `graph_folder`.
+    """
+    if recipe.graph.taxonomy != "induced" or graph is None:
+        return list(rows)
+    known = TopicGraph.load(graph)
+    best = TopicPrior(known, open_encoder(recipe))([row.prompt for row in rows]).relevance.argmax(1).tolist()
+    return [replace(row, topics=(known.topics[topic],)) for row, topic in zip(rows, best, strict=True)]
+
+
+def tagged_prompts(recipe: Recipe, encoder: Encoder, taxonomy: Taxonomy, rows: Sequence[Row]) -> Prompts | None:
+    """Some of the training prompts with their topics, and the taxonomy's examples; None for fewer than two in all.
+
+    Raises TopicLoraError for a tag that is no topic of the taxonomy.
+    """
+    refuse_unknown_topics(rows, taxonomy.names)
+    texts = [(row.prompt, row.topics) for row in _drawn(rows, recipe)]
+    texts += [(example, (topic,)) for topic, examples in taxonomy.examples.items() for example in examples]
+    if len(texts) < 2:
+        return None
+    tags = [topics for _, topics in texts]
+    return Prompts(encoder.encode([text for text, _ in texts]), tags if any(tags) else None)
+
+
+def held_out_examples(recipe: Recipe, base: BaseModel, limit: int, graph: Path | None) -> list[Encoded]:
+    """About `limit` examples, with topics, to measure on."""
+    return encode(recipe, base.tokenizer, with_topics(recipe, held_out_rows(recipe, limit), graph))
+
+
+def calibration_rows(recipe: Recipe, graph: Path | None) -> list[Row]:
+    """The training examples over which an export's gates are averaged; of induced topics, among those drawn for them.
 
     Raises TopicLoraError for a topic that no example carries.
     """
-    rows = load_rows(recipe.data, seed=recipe.seed)
+    rows = training_data(recipe).train
     if topic := gates_topic(recipe):
+        if recipe.graph.taxonomy == "induced":
+            rows = with_topics(recipe, _drawn(rows, recipe), graph)
         tagged = [row for row in rows if topic in row.topics]
         if not tagged:
             known = {name for row in rows for name in row.topics}

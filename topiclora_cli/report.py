@@ -3,7 +3,7 @@
 from typing import Any
 
 from topiclora_cli.files import read_json, write_text
-from topiclora_cli.formats import number, percent, points
+from topiclora_cli.formats import contender, number, percent, points, spread
 from topiclora_cli.rundir import RunDir
 
 
@@ -40,12 +40,32 @@ def _graph(report: dict[str, Any]) -> str:
         if links
         else ""
     )
+    # Nor has one made before shape and controls were.
+    shape = report.get("shape")
+    form = f"density {shape['density']:.3f}, {shape['components']} components; " if shape else ""
+    page = "Tooltips and more: [graph/report.html](graph/report.html)\n\n" if shape else ""
     return (
         f"## Topics to experts\n\n{report['topics']} topics, {report['edges']} edges, {report['experts']} experts; "
-        f"modularity {report['assignment']['modularity']:.3f}; cosine between expert vectors "
+        f"{form}modularity {report['assignment']['modularity']:.3f}; cosine between expert vectors "
         f"{cosine['min_cosine']:.2f} to {cosine['max_cosine']:.2f}, smallest angle {cosine['min_angle']:.1f}° where "
-        f"{cosine['simplex_angle']:.1f}° is the most.{known}\n\n![topic graph](graph/graph.png)\n\n"
-        f"| expert | topics |\n| --- | --- |\n{rows}\n"
+        f"{cosine['simplex_angle']:.1f}° is the most.{known}\n\n![topic graph](graph/graph.png)\n\n{page}"
+        f"| expert | topics |\n| --- | --- |\n{rows}\n{_controls(report.get('comparison'))}"
+    )
+
+
+def _controls(comparison: dict[str, Any] | None) -> str:
+    if comparison is None:
+        return ""
+    rows = "\n".join(
+        f"| {contender(row)} | {spread(row['modularity'], 3)} | {spread(row['min_angle'], 1)} "
+        f"| {spread(row['entropy'], 3)} | {spread(row['stability'], 2)} |"
+        for row in comparison["contenders"]
+    )
+    return (
+        f"\nBeside the controls, mean and range over {len(comparison['seeds'])} seeds: modularity on the true graph, "
+        "smallest angle between experts in degrees, entropy of the assignment, and the adjusted Rand index between "
+        "seeds.\n\n| assignment | modularity | smallest angle | entropy | stability |\n| --- | --- | --- | --- | --- |"
+        f"\n{rows}\n"
     )
 
 

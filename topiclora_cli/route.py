@@ -11,9 +11,9 @@ from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.topiclora.scope import layer_index
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.routing import mean_routing
-from topiclora_cli.inputs import make_batches, open_base, open_encoder
+from topiclora_cli.inputs import ADAPTER, GRAPH, graph_folder, load_tuned, make_batches, open_base, open_encoder
 from topiclora_cli.models import BaseModel, use_bfloat16
-from topiclora_cli.pipeline import ADAPTER, GRAPH, load_tuned, open_graph
+from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.topics.prior import TopicPrior
@@ -74,18 +74,21 @@ class PromptRoute:
     gates: GateView | None
 
 
-def route_prompt(recipe: Recipe, run: RunDir, prompt: str) -> PromptRoute:
-    """Follow one prompt through the run's topic graph and its adapter's routers, as far as it has them.
+def route_prompt(recipe: Recipe, run: RunDir, prompt: str, progress: Progress) -> PromptRoute:
+    """Follow one prompt through a topic graph and the adapter's routers, as far as the run has them.
 
+    The graph is the one that the adapter was trained with, before training the run's own.
     Raises TopicLoraError for an empty or too long prompt, and for a run that has neither graph nor routers.
     """
     if not prompt.strip():
         raise TopicLoraError("The prompt is empty.", 'Example: topiclora route "What is 12 times 7?"')
-    has_graph, trained = (run.path / GRAPH).exists(), (run.path / ADAPTER).exists()
+    folder, trained = graph_folder(run, progress), (run.path / ADAPTER).exists()
     routed = trained and recipe.adapter.routes
-    if trained and not (routed or has_graph):
+    if trained and not (routed or folder):
         raise _nothing_to_show(recipe, run)
-    graph = open_graph(run).graph if has_graph or not routed else None
+    if not trained:
+        folder = run.require(GRAPH, made_by="build-graph")
+    graph = TopicGraph.load(folder) if folder else None
     base = open_base(recipe) if routed else None
     # The graph's encoder may read the base, so this comes before the adapter goes on it.
     topics = None if graph is None else _topic_view(graph, recipe, base, prompt)

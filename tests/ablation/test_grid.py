@@ -6,6 +6,9 @@ from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe, load_recipe
 from topiclora_cli.recipe.methods import METHODS
+from topiclora_cli.topics.controls import group_labels
+from topiclora_cli.topics.fit import CONTROLS
+from topiclora_cli.topics.taxonomy import load_taxonomy
 
 
 def recipe(**ablation):
@@ -37,6 +40,19 @@ def test_baselines_compare_every_method_at_one_budget_and_rate():
     assert [name for name, r in grid.items() if r.loss.kl_weight > 0] == ["full"]
     assert grid["hydralora"].adapter.shared_a
     assert grid["hydralora"].adapter.top_k is None
+
+
+def test_topic_controls_change_stage_1_and_nothing_else():
+    grid = {cell.name: cell.recipe for cell in make_grid(load_recipe("topic-controls"))}
+    assert [name for name, r in grid.items() if r.graph.gnn == "none"] == ["gnn_off"]
+    assert {name: r.graph.control for name, r in grid.items() if r.graph.control != "none"} == {
+        name: name for name in CONTROLS if name != "none"
+    }
+    assert {r.graph.compare_seeds for r in grid.values()} == {0}
+    same = [r.model_dump(exclude={"graph"}) for r in grid.values()]
+    assert all(rest == same[0] for rest in same)
+    # The controls all suit the taxonomy; `groups` does not suit every one.
+    assert len(group_labels(load_taxonomy(grid["groups"].graph.taxonomy), grid["groups"].adapter.num_experts)) == 52
 
 
 def test_mistakes():

@@ -43,6 +43,7 @@ def test_quickstart_leaves_every_artefact(finished):
         "graph/graph.png",
         "graph/graph.graphml",
         "graph/report.json",
+        "graph/report.html",
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
         "adapter/topic_graph/graph.json",
@@ -62,6 +63,7 @@ def test_quickstart_leaves_every_artefact(finished):
     report = (finished / "report.md").read_text()
     assert "| topiclora_syllogisms | 4 |" in report
     assert "hidden edges from unlinked pairs with AUC" in report
+    assert "| learnt, no GNN |" in report
 
 
 def test_every_step_is_logged_with_each_loss(finished):
@@ -120,6 +122,16 @@ def test_merge_by_topic(run, run_cli):
     code, text = run_cli("merge", "--run", run, "--gates", "topic:arithmetic")
     assert code == 0, text
     assert json.loads((run / "merged" / "gap.json").read_text())["gates"] == "topic:arithmetic"
+
+
+def test_eval_and_merge_say_that_the_graph_was_built_anew(run, run_cli):
+    arguments = {"eval": ["--set", "eval.base=false"], "merge": ["--set", "merge.formats=[lora]"]}
+    for command, more in arguments.items():
+        assert "Warning" not in run_cli(command, "--run", run, *more)[1]
+    assert run_cli("build-graph", "--run", run, "--set", "seed=7")[0] == 0
+    for command, more in arguments.items():
+        code, text = run_cli(command, "--run", run, *more)
+        assert (code, text.count("was built anew after training")) == (0, 1), text
 
 
 def test_runs_and_recipes(run, run_cli, tmp_path):
@@ -185,6 +197,18 @@ def test_topics_induced_from_the_training_data(tiny_recipe, run_cli):
     assert (graphs[0].num_topics, graphs[0].num_experts) == (8, 4)
     assert run_cli("train", "--run", "a")[0] == 0
 
+    code, text = run_cli("eval", "--run", "a", "--set", "eval.base=false")
+    assert code == 0, text
+    routing = json.loads(Path("a/eval/summary.json").read_text())["routing"]
+    assert set(routing["by_topic"]) <= set(graphs[0].topics)
+    assert len(routing["by_topic"]) > 1
+    name = max(graphs[0].topics, key=lambda topic: "," in topic)
+    code, text = run_cli("merge", "--run", "a", "--gates", f"topic:{name}", "--set", "merge.formats=[lora]")
+    assert code == 0, text
+    assert json.loads(Path("a/merged/gap.json").read_text())["gates"] == f"topic:{name}"
+    code, text = run_cli("merge", "--run", "a", "--gates", "topic:arithmetic")
+    assert (code, "No training example carries the topic 'arithmetic'" in text) == (2, True), text
+
 
 @pytest.mark.parametrize(
     ("override", "message"),
@@ -199,6 +223,19 @@ def test_topics_that_cannot_be_induced(override, message, tiny_recipe, run_cli):
     settings = ["--set", "graph.taxonomy=induced", "--set", override]
     code, text = run_cli("build-graph", "--recipe", tiny_recipe, "--out", "r", *settings)
     assert (code, message in text) == (2, True), text
+
+
+def test_a_graph_is_shown_beside_its_controls_with_a_page(tiny_recipe, run_cli, tmp_path):
+    code, text = run_cli("build-graph", "--recipe", tiny_recipe, "--out", "r", "--set", "graph.compare_seeds=2")
+    assert code == 0, text
+    assert "Beside the controls, mean ± half the range of 2 seeds" in text
+    compared = json.loads((tmp_path / "r/graph/report.json").read_text())["comparison"]
+    assert compared["seeds"] == [0, 1]
+    assert [row["control"] for row in compared["contenders"] if row["own"]] == ["none"]
+    assert "Topic graph: tiny" in (tmp_path / "r/graph/report.html").read_text()
+    code, text = run_cli("build-graph", "--recipe", tiny_recipe, "--out", "s", "--set", "graph.compare_seeds=0")
+    assert (code, "Beside the controls" in text) == (0, False), text
+    assert json.loads((tmp_path / "s/graph/report.json").read_text())["comparison"] is None
 
 
 def test_a_run_without_an_adapter_says_how_to_make_one(tiny_recipe, run_cli):

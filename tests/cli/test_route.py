@@ -113,6 +113,7 @@ def test_without_an_adapter_the_graph_speaks_alone(run, run_cli):
 
 def test_without_a_graph_the_routers_speak_alone(run, run_cli):
     shutil.rmtree(run / "graph")
+    shutil.rmtree(run / "adapter" / "topic_graph")
     code, text = run_cli("route", PROMPT, "--run", run, "--png", "gates.png")
     assert code == 0, text
     assert "Gates by layer" in text
@@ -120,6 +121,22 @@ def test_without_a_graph_the_routers_speak_alone(run, run_cli):
     result = json.loads(run_cli("route", PROMPT, "--run", run, "--json")[1])
     assert result["topics"] is result["prior"] is result["confidence"] is result["experts"] is None
     sums(result["mean_gates"])
+
+
+def test_a_graph_built_anew_leaves_the_prior_that_the_adapter_was_trained_with(run, run_cli, capsys):
+    before = json.loads(run_cli("route", PROMPT, "--run", run, "--json")[1])
+    assert run_cli("build-graph", "--run", run, "--set", "seed=7", "--set", "adapter.num_experts=3")[0] == 0
+    with pytest.raises(SystemExit):
+        main(["route", PROMPT, "--run", str(run), "--json"])
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == before
+    warning = f"Warning: {run / 'graph'} was built anew after training; what is used is the adapter's own"
+    assert captured.err.startswith(warning)
+    assert captured.err.count("\n") == 1
+    assert warning in run_cli("route", PROMPT, "--run", run)[1]
+    shutil.rmtree(run / "graph")
+    code, text = run_cli("route", PROMPT, "--run", run, "--json")
+    assert (code, json.loads(text)) == (0, before)
 
 
 def test_without_either_it_names_the_command_for_a_graph(run, run_cli):

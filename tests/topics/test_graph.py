@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.topics import graph as module
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.graph import adjacency, build_graph, npmi, rewire, standardise
 from topiclora_cli.topics.taxonomy import Taxonomy, Topic, load_taxonomy
@@ -19,7 +20,7 @@ def test_npmi_by_hand():
     taxonomy = Taxonomy(
         topics("a", "b", "c"), {"1": ("a", "b"), "2": ("a", "b"), "3": ("a", "c"), "4": ("c",), "5": ("b",)}
     )
-    out = npmi(taxonomy)
+    out = npmi(taxonomy).to_dense()
     ab, ac = (2 / 5, 3 / 5, 3 / 5), (1 / 5, 3 / 5, 2 / 5)
     for (s, t), (joint, p, q) in {(0, 1): ab, (0, 2): ac}.items():
         assert out[s, t] == pytest.approx(math.log(joint / (p * q)) / -math.log(joint))
@@ -29,8 +30,8 @@ def test_npmi_by_hand():
 
 
 def test_npmi_of_inseparable_topics():
-    assert npmi(Taxonomy(topics("a", "b"), {"1": ("a", "b"), "2": ("c",)[:0]}))[0, 1] == pytest.approx(1.0)
-    assert npmi(Taxonomy(topics("a", "b"), {"1": ("a", "b")}))[0, 1] == 0
+    assert npmi(Taxonomy(topics("a", "b"), {"1": ("a", "b"), "2": ("c",)[:0]})).to_dense()[0, 1] == pytest.approx(1.0)
+    assert npmi(Taxonomy(topics("a", "b"), {"1": ("a", "b")})).to_dense()[0, 1] == 0
 
 
 def test_edge_weights_by_hand(small, generator):
@@ -38,7 +39,7 @@ def test_edge_weights_by_hand(small, generator):
     data = build_graph(small, features, npmi_weight=0.3, cosine_floor=0.1, neighbours=5)
     x = standardise(features)
     found = adjacency(data.edge_index, data.edge_weight, 6)
-    ties = npmi(small)
+    ties = npmi(small).to_dense()
     for s in range(6):
         for t in range(6):
             cosine = float(x[s] @ x[t] / (x[s].norm() * x[t].norm()))
@@ -57,6 +58,17 @@ def test_only_the_strongest_ties_stay(bigbench, hashed):
         assert (kept[row > third] > 0).all()
     assert 0 < few.edge_index.shape[1] < full.edge_index.shape[1]
     assert few.edge_index.shape[1] <= 2 * 3 * 52
+
+
+@pytest.mark.parametrize("name", ["bigbench", "mmlu"])
+def test_blocks_of_rows_make_the_same_graph(name, monkeypatch):
+    taxonomy = load_taxonomy(name)
+    hashed = HashEncoder().encode(taxonomy.texts)
+    whole = build_graph(taxonomy, hashed)
+    monkeypatch.setattr(module, "BLOCK", 7)
+    parts = build_graph(taxonomy, hashed)
+    assert torch.equal(parts.edge_index, whole.edge_index)
+    torch.testing.assert_close(parts.edge_weight, whole.edge_weight)
 
 
 def test_text_alone_makes_a_graph(generator):
@@ -80,7 +92,7 @@ def test_no_edges_is_an_error():
     taxonomy = Taxonomy(topics("a", "b", "c"))
     with pytest.raises(TopicLoraError, match="no edges") as caught:
         build_graph(taxonomy, torch.eye(3))
-    assert "neighbours" in caught.value.hint
+    assert "descriptions" in caught.value.hint
 
 
 def test_bad_features_are_refused(small):

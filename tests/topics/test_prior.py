@@ -175,6 +175,13 @@ def test_another_encoder_is_refused(small_graph):
         TopicPrior(small_graph, HashEncoder(32))
 
 
+def test_an_encoder_whose_width_changed_is_refused(small_graph):
+    changed = HashEncoder(32)
+    changed.id = small_graph.encoder_id
+    with pytest.raises(TopicLoraError, match=r"shape \(2, 32\); the topic graph was built on rows of 64"):
+        TopicPrior(small_graph, changed)(["one", "two"])
+
+
 @pytest.mark.parametrize("setting", [{"top_topics": 0}, {"temperature": 0.0}, {"epsilon": 1.5}])
 def test_bad_prior_settings_are_refused(taught, encoder, setting):
     with pytest.raises(TopicLoraError, match="make no distribution"):

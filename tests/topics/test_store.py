@@ -136,6 +136,7 @@ def test_names_that_do_not_fit_the_tensors(saved):
         ({"assignment": torch.full((6, 2), 0.7)}, "do not sum to 1"),
         ({"edge_index": torch.full((2, 4), 9), "edge_weight": torch.ones(4)}, "outside the topics"),
         ({"topic_vectors": torch.full((6, 16), torch.nan)}, "not finite"),
+        ({"expert_vectors": torch.zeros(2)}, "no matrix"),
         ({"projector_bias": torch.zeros(5)}, "projector_bias has shape"),
         ({"groups": ()}, "descriptions or groups"),
     ],

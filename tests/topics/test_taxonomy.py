@@ -8,19 +8,19 @@ import yaml
 
 from tests.conftest import DATA, needs_data
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.topics import taxonomy as module
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.experts import assignment_report
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.taxonomy import load_taxonomy
+from topiclora_cli.topics.taxonomy_file import read
 
 FORMATS = {"numerical response", "non-language", "game play", "repeated interaction", "self play", "self evaluation"}
 
 
 @pytest.fixture(scope="module")
 def raw():
-    return module._read("bigbench")[1]
+    return read("bigbench")[1]
 
 
 def test_bigbench_keeps_every_keyword_with_three_tasks_that_is_no_format(bigbench, raw):
@@ -112,6 +112,36 @@ def test_user_files_mean_the_same_in_every_format(tmp_path, kind):
     assert dict(taxonomy.tasks) == {"a": ("sums",), "b": ("sums", "poems"), "c": ("poems",)}
 
 
+@pytest.mark.parametrize("kind", ["yaml", "jsonl", "csv"])
+def test_a_topic_without_a_description_is_read_as_its_name(tmp_path, kind):
+    rows = [ROWS[0], {**ROWS[1], "description": ""}]
+    taxonomy = load_taxonomy(write(tmp_path, kind, rows), min_tasks=1)
+    assert taxonomy.texts == ["sums: adding numbers", "poems"]
+    graph = fit_topic_graph(taxonomy, HashEncoder(64), num_experts=2, width=8, steps=2, cosine_floor=-2)
+    assert graph.descriptions == ("adding numbers", "")
+
+
+@pytest.mark.parametrize("kind", ["yaml", "jsonl"])
+def test_examples_are_carried_for_the_topics_that_stay(tmp_path, kind):
+    rows = [
+        {**ROWS[0], "examples": ["3 + 4; and then?", "add 1, 2"]},
+        ROWS[1],
+        {"topic": "jokes", "tasks": ["c"], "examples": ["tell a joke"]},
+    ]
+    path = write(tmp_path, kind, rows)
+    assert dict(load_taxonomy(path, min_tasks=2).examples) == {"sums": ("3 + 4; and then?", "add 1, 2")}
+    assert set(load_taxonomy(path, min_tasks=1).examples) == {"sums", "jokes"}
+    assert not load_taxonomy(write(tmp_path, kind, ROWS), min_tasks=1).examples
+
+
+def test_a_cell_may_hold_lines_and_commas(tmp_path):
+    (tmp_path / "a.csv").write_text('topic , description\nsums,"adding,\nsubtracting"\npoems,verse\n')
+    assert [topic.description for topic in load_taxonomy(tmp_path / "a.csv").topics] == [
+        "adding,\nsubtracting",
+        "verse",
+    ]
+
+
 def test_topics_without_any_tags_are_all_kept(tmp_path):
     rows = [{k: v for k, v in row.items() if k != "tasks"} for row in ROWS]
     assert load_taxonomy(write(tmp_path, "yaml", rows), min_tasks=3).names == ("sums", "poems")
@@ -123,8 +153,17 @@ def test_topics_without_any_tags_are_all_kept(tmp_path):
         ([ROWS[0], ROWS[0]], "'sums' is listed more than once"),
         ([], "empty"),
         ([ROWS[0]], "1 of 1 topics"),
-        ([ROWS[0], {"topic": "poems"}], "topic 2 has no 'description'"),
         ([ROWS[0], {"description": "nameless"}], "topic 2 has no 'topic'"),
+        ([ROWS[0], {"topic": "  ", "description": "blank"}], "topic 2 has no 'topic'"),
+        ([ROWS[0], {"topic": " Sums"}], "'sums' and 'Sums' differ only by case or spaces"),
+        ([{"topic": "short  tales"}, {"topic": "short tales"}], "differ only by case or spaces"),
+        ([ROWS[0], "poems"], "topic 2 is 'poems', not an entry"),
+        ([ROWS[0], {"topic": ["poems"]}], "topic 2: 'topic' is not a text"),
+        ([ROWS[0], {"topic": "poems", "task": ["a"]}], "topic 2 has an unknown field 'task'"),
+        ([ROWS[0], {"topic": "poems", "tasks": "a;b"}], "topic 2: 'tasks' is not a list of texts"),
+        ([ROWS[0], {"topic": "poems", "examples": "a prompt"}], "topic 2: 'examples' is not a list of texts"),
+        ([ROWS[0], {"topic": "poems", "examples": ["a prompt", " "]}], "topic 2: 'examples' .* none of them empty"),
+        ([ROWS[0], {"topic": "poems", "examples": [{"prompt": "a"}]}], "topic 2: 'examples' is not a list of texts"),
     ],
 )
 def test_bad_lists_are_refused(tmp_path, rows, message):
@@ -142,13 +181,32 @@ def test_bad_lists_are_refused(tmp_path, rows, message):
         ("a.yaml", "just words", "holds no topics"),
         ("a.txt", "topics", "unknown type"),
         ("a.yaml", "topics: [{topic: a, description: b}]\ntasks: [x]", "must map"),
+        ("a.yaml", "topics: [{topic: a}]\ntask_sets: [x]", "'task_sets' must map"),
+        ("a.yaml", "topics: [{topic: a}]\ntasks: {x: a}", "task 'x' is not a list"),
         ("a.yaml", "topics: [{topic: a, description: b}]\ntasks: {x: [c]}", "unknown topic 'c'"),
+        ("a.yaml", "topics: [{topic: a}]\ntask: {x: [a]}", "unknown key 'task'.*Did you mean 'tasks'"),
+        ("a.jsonl", '{"topic": "a"}\n\n{"topic": }', "cannot be parsed: line 3"),
+        ("a.csv", "sums,adding numbers\npoems,verse", "'sums,adding numbers', has no column 'topic'"),
+        ("a.csv", "", "no column 'topic'"),
+        ("a.csv", "topic,about\nsums,numbers", "unknown column 'about'"),
+        ("a.csv", "topic,examples\nsums,1 + 1", "unknown column 'examples'"),
+        ("a.csv", "topic,description\nsums,adding, subtracting", "line 2 has more cells"),
+        ("a.csv", 'topic,description\nsums,"adding', "cannot be parsed"),
     ],
 )
 def test_bad_files_are_refused(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(TopicLoraError, match=message):
+    with pytest.raises(TopicLoraError, match=message) as caught:
         load_taxonomy(tmp_path / name)
+    assert str(tmp_path / name) in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["yaml", "jsonl", "csv"])
+def test_other_encodings_are_refused(tmp_path, kind):
+    path = write(tmp_path, kind, ROWS)
+    path.write_bytes(path.read_bytes() + "é".encode("latin-1"))
+    with pytest.raises(TopicLoraError, match="is not UTF-8"):
+        load_taxonomy(path)
 
 
 def test_a_missing_file_is_refused(tmp_path):

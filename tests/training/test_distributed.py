@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 import topiclora_cli.adapters  # noqa: F401 -- registers the method
 from tests.conftest import write_tiny_recipe
 from tests.training.test_resume import rows, wait_for_checkpoint
+from topiclora_cli.tasks import mixture
 from topiclora_cli.training.checkpoints import latest_sound
 
 pytestmark = pytest.mark.distributed
@@ -94,6 +95,32 @@ def assert_equal_runs(run, reference):
 
 def test_two_processes_equal_one_that_accumulates(one, two):
     assert_equal_runs(two[0], one)
+
+
+def test_a_stream_with_held_out_examples_equals_one_process(recipe, tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"q": e.prompt, "a": e.answer}) + "\n" for e in mixture("train", 5, seed=0))
+    )
+    data = {"source": tmp_path / "a.jsonl", "prompt": "'{{ q }}'", "completion": "'{{ a }}'", "streaming": "true"}
+    settings = {f"data.{key}": value for key, value in data.items()}
+    settings |= {"data.validation": 0.2, "train.eval_steps": 6, "graph.encoder": "lm"}
+    code, text = finish(torchrun(*arguments(recipe, tmp_path / "two", **settings)))
+    assert code == 0, text
+    command = arguments(recipe, tmp_path / "one", **settings, **{"train.gradient_accumulation": 2})
+    subprocess.run([sys.executable, "-m", "topiclora_cli", *command], check=True, stdout=subprocess.DEVNULL)
+    losses = []
+    for run in (tmp_path / "one", tmp_path / "two"):
+        assert json.loads((run / "run.json").read_text())["stages"]["train"]["examples"] == STEPS * 8
+        names = ("loss", "loss_kl", "grad_norm", "eval_loss", "eval_kl")
+        losses.append([row[name] for row in rows(run) for name in names if name in row])
+    assert len(losses[0]) == STEPS * 3 + 2 * 2
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6, abs=1e-6)
+
+
+def test_a_stream_whose_priors_read_a_sharded_base_is_refused(tiny_recipe, run_cli):
+    settings = ["data.streaming=true", "train.fsdp=true", "graph.encoder=lm"]
+    code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "r", *(f"--set={s}" for s in settings))
+    assert (code, "cannot read a base that FSDP shards" in text) == (2, True), text
 
 
 def test_the_first_process_speaks_and_writes_for_all(two):

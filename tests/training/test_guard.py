@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from tests.training.test_resume import rows
+from topiclora_cli.recipe import build_recipe
+from topiclora_cli.recipe.sources import source_definitions
 from topiclora_cli.recipe.train import TrainSection
 from topiclora_cli.training import trainer as trainer_module
-from topiclora_cli.training.checkpoints import latest_sound
+from topiclora_cli.training.checkpoints import decisive_settings, latest_sound
 from topiclora_cli.training.guard import explain_full_memory, is_full_memory, not_finite
 
 ON_CPU = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."
@@ -135,6 +137,30 @@ def test_full_memory_through_the_command_line_and_the_curve_of_its_advice(tiny_r
 def test_a_checkpoint_of_another_recipe_is_refused(override, message, partly_trained, run_cli):
     code, text = run_cli("train", "--run", partly_trained, "--resume", "--set", override)
     assert (code, message in text) == (2, True), text
+
+
+def decisive(**sections):
+    return decisive_settings(build_recipe({"name": "r", "model": {"name": "m"}, **sections}, where="r"), 1)
+
+
+def test_every_key_of_the_data_counts_but_labels():
+    source = {"source": "a.jsonl", "prompt": "{{ q }}", "completion": "{{ a }}"}
+    before = decisive(data={"sources": [source, source]})
+    after = decisive(data={"sources": [source, {**source, "weight": None, "limit": 5}], "dedup": "exact"})
+    assert {key for key in before if before[key] != after[key]} == {"data.sources.1.limit", "data.dedup"}
+    spelt_out = dict(source_definitions()["gsm8k"])
+    assert decisive(data={"name": "gsm8k"}) == decisive(data=spelt_out)
+    assert decisive(data={"sources": [{"name": "gsm8k"}]}) == decisive(data={"sources": [spelt_out]})
+
+
+def test_what_is_only_reported_of_the_graph_does_not_count():
+    assert decisive(graph={"hold_out": 0.2, "compare_seeds": 5}) == decisive()
+
+
+def test_the_evaluations_tasks_count_where_training_leaves_out_their_questions():
+    tasks = {"tasks": ["gsm8k"]}
+    assert decisive(eval=tasks) == decisive()
+    assert decisive(eval=tasks, data={"decontaminate": True}) != decisive(data={"decontaminate": True})
 
 
 def test_settings_that_change_no_number_may_differ(partly_trained, run_cli):

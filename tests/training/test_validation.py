@@ -116,6 +116,28 @@ def test_validation_changes_no_training_loss(train):
     assert losses(train()[0]) == losses(train("train.eval_steps=12")[0])
 
 
+def test_the_recipes_held_out_examples_are_measured_on_with_priors_of_their_own(tiny_recipe, run_cli, tmp_path):
+    settings = ["data.validation=9", "train.eval_steps=3", "train.load_best=true", "train.metric_for_best=eval_kl"]
+    sets = [f"--set={setting}" for setting in settings]
+    code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "r", *sets)
+    assert code == 0, text
+    losses = {step: row["eval_kl"] for step, row in validations(tmp_path / "r").items()}
+    assert set(losses) == {3, 6}
+    record = json.loads((tmp_path / "r" / "run.json").read_text())["stages"]["train"]
+    assert record["best"]["step"] == min(losses, key=losses.get)
+    assert record["data"][0]["held_out"] >= 9
+    assert record["examples"] == record["data"][0]["used"] == record["data"][0]["read"] - record["data"][0]["held_out"]
+    final = load_file(tmp_path / "r" / "adapter" / "adapter_model.safetensors")
+    best = tmp_path / "r" / "checkpoints" / f"checkpoint-{record['best']['step']}"
+    torch.testing.assert_close(final, load_file(best / "adapter_model.safetensors"), rtol=0, atol=0)
+
+
+def test_validation_without_held_out_examples_is_refused_before_the_model_is_loaded(tiny_recipe, run_cli):
+    settings = ["--set=train.eval_steps=3", "--set=adapter.method=lora", "--set=model.name=nowhere"]
+    code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "r", *settings)
+    assert (code, "Set data.validation" in text) == (2, True), text
+
+
 @pytest.mark.parametrize("setting", ["train.eval_steps=3", "train.load_best=true"])
 def test_validation_without_held_out_examples_is_refused(setting, train):
     with pytest.raises(TopicLoraError, match="there are no held-out examples"):

@@ -37,7 +37,9 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
     grid = []
     for seed in section.seeds:
         for name, overrides in cells.items():
-            changes = {**section.overrides, **overrides, "seed": seed, "eval.base": False}
+            # What compares cells is the grid itself.
+            unneeded = {"eval.base": False, "graph.compare_seeds": 0}
+            changes = {**section.overrides, **overrides, "seed": seed, **unneeded}
             values = with_overrides(recipe.model_dump(), changes.items())
             grid.append(Cell(name, seed, build_recipe(values, where=f"ablation.cells.{name}")))
     return grid

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topiclora_cli import pipeline
+from topiclora_cli import pipeline, stage_one
 from topiclora_cli.ablation.grid import FULL, Cell, make_grid
 from topiclora_cli.ablation.report import write_report
 from topiclora_cli.errors import TopicLoraError
@@ -54,7 +54,7 @@ def _run_cell(cell: Cell, folder: Path, progress: Progress) -> dict[str, Any]:
     if run is None:
         run = RunDir.create(path, recipe_yaml=wanted, name=cell.name, seed=cell.seed)
     if cell.recipe.needs_graph and not run.is_done("graph"):
-        pipeline.build_graph(cell.recipe, run, progress)
+        stage_one.build_graph(cell.recipe, run, progress)
     if not run.is_done("train"):
         pipeline.train(cell.recipe, run, progress, resume=bool(run.stage("train")))
     if not run.is_done("eval"):

@@ -21,10 +21,10 @@ def build_graph(
     """Build the topic graph: embed topics, train the GNN, place the experts, assign topics to them."""
     changes = [*(overrides or []), *([f"adapter.num_experts={experts}"] if experts is not None else [])]
     settings, directory = start_or_open(None if run else recipe, changes, run, out)
-    from topiclora_cli import pipeline
+    from topiclora_cli import stage_one
 
     with directory.lock():
-        result = pipeline.build_graph(settings, directory, TerminalProgress())
+        result = stage_one.build_graph(settings, directory, TerminalProgress())
     for table in graph_tables(result):
         console.print(table)
     console.print(f"Graph: {result.folder}\nNext:  topiclora train --run {directory.path}", soft_wrap=True)

@@ -47,30 +47,33 @@ def fail_interrupted(stop: "Interrupted", command: str) -> NoReturn:
 
 
 class TerminalProgress:
-    """The display that the library's Progress protocol asks for."""
+    """The display that the library's Progress protocol asks for; on standard output unless told otherwise."""
+
+    def __init__(self, to: Console = console) -> None:
+        self.to = to
 
     def say(self, text: str) -> None:
-        console.print(text, soft_wrap=True)
+        self.to.print(text, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table = Table(*columns, title=title, title_justify="left", box=None)
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        self.to.print(table)
 
     @contextmanager
     def track(self, label: str, total: int) -> Iterator[Advance]:
-        if console.is_terminal:
-            with _bar() as bar:
+        if self.to.is_terminal:
+            with _bar(self.to) as bar:
                 task = bar.add_task(label, total=total, note="")
                 yield lambda steps, note: bar.update(task, advance=steps, note=note)
         else:
-            yield _PlainBar(label, total).advance
+            yield _PlainBar(label, total, self.to).advance
 
 
 class _PlainBar:
-    def __init__(self, label: str, total: int) -> None:
-        self.label, self.total, self.done = label, total, 0
+    def __init__(self, label: str, total: int, to: Console) -> None:
+        self.label, self.total, self.to, self.done = label, total, to, 0
         self.started = self.printed = time.monotonic()
 
     def advance(self, steps: int, note: str) -> None:
@@ -82,7 +85,7 @@ class _PlainBar:
         rate = self.done / max(1e-9, now - self.started)
         left = (self.total - self.done) / max(1e-9, rate)
         line = f"{self.label} {self.done}/{self.total}  {rate:.2f}/s  {left:.0f} s left  {note}".rstrip()
-        console.print(line, soft_wrap=True, markup=False)
+        self.to.print(line, soft_wrap=True, markup=False)
 
 
 class _Rate(ProgressColumn):
@@ -90,7 +93,7 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:.2f}/s" if task.speed else "", style="progress.data.speed")
 
 
-def _bar() -> RichProgress:
+def _bar(to: Console) -> RichProgress:
     return RichProgress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -99,5 +102,5 @@ def _bar() -> RichProgress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=console,
+        console=to,
     )

@@ -30,7 +30,7 @@ def quickstart(
     """
     settings, directory = start_or_open(None if run else recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
-    from topiclora_cli import pipeline
+    from topiclora_cli import pipeline, stage_one
     from topiclora_cli.ablation.runner import run_grid
     from topiclora_cli.report import write_report
     from topiclora_cli.training.fit import Interrupted
@@ -42,9 +42,9 @@ def quickstart(
         if settings.needs_graph:
             console.print(stages["graph"])
             graph = (
-                pipeline.open_graph(directory)
+                stage_one.open_graph(directory)
                 if directory.is_done("graph")
-                else pipeline.build_graph(settings, directory, progress)
+                else stage_one.build_graph(settings, directory, progress)
             )
         try:
             console.print(stages["train"])
@@ -88,14 +88,10 @@ def _numbered(settings: Recipe, ablates: bool) -> dict[str, Rule]:
 
 
 def _reduced(settings: Recipe, steps: int) -> Recipe:
-    changes = {
-        "ablation.seeds": [settings.seed],
-        "ablation.overrides": {
-            "train.max_steps": steps,
-            "eval.limit": ABLATION_LIMIT,
-            "data.limit": steps * settings.train.batch_size * settings.train.gradient_accumulation,
-        },
-    }
+    overrides = {"train.max_steps": steps, "eval.limit": ABLATION_LIMIT}
+    if not settings.data.streaming:
+        overrides["data.limit"] = steps * settings.train.batch_size * settings.train.gradient_accumulation
+    changes = {"ablation.seeds": [settings.seed], "ablation.overrides": overrides}
     return build_recipe(with_overrides(settings.model_dump(), changes.items()), where="quickstart")
 
 
@@ -103,7 +99,7 @@ def _where(settings: Recipe, run: str) -> str:
     topical, exports = settings.needs_graph, settings.adapter.exports
     files = [
         f"  {run}/report.md         everything above, and more",
-        f"  {run}/graph/graph.png   topics, experts and their assignment" if topical else "",
+        f"  {run}/graph/report.html topics, experts, their assignment and how it compares" if topical else "",
         f"  {run}/adapter/          the adapter, in peft's format",
         f"  {run}/merged/lora/      a stock LoRA for any LoRA server; merged/dense/ is the whole model"
         if exports

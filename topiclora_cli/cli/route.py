@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topiclora_cli.cli.console import console
+from topiclora_cli.cli.console import TerminalProgress, console, errors
 from topiclora_cli.cli.options import RunOption, open_run
 from topiclora_cli.cli.tables import experts_table, gate_tables, topics_table
 from topiclora_cli.errors import TopicLoraError
@@ -26,7 +26,7 @@ def route(
     settings, directory = open_run(run, None)
     from topiclora_cli.route import route_prompt
 
-    result = route_prompt(settings, directory, prompt)
+    result = route_prompt(settings, directory, prompt, TerminalProgress(errors if as_json else console))
     if png is not None:
         _draw(result, png)
     if as_json:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from topiclora_cli.formats import number, percent, points
+from topiclora_cli.formats import contender, number, percent, points
 
 if TYPE_CHECKING:
     from topiclora_cli.ablation.runner import CellScore
-    from topiclora_cli.pipeline import GraphResult, MergeResult
+    from topiclora_cli.pipeline import MergeResult
     from topiclora_cli.route import GateView, PromptRoute, TopicView
+    from topiclora_cli.stage_one import GraphResult
     from topiclora_cli.training.fit import TrainResult
 
 MAX_TOPIC_ROWS = 16
@@ -20,7 +21,7 @@ _CELL, _MARGIN = 8, 8  # columns of a terminal that one gate takes, and the name
 
 
 def graph_tables(result: "GraphResult") -> list[Table]:
-    """Topics by expert, and the separation of the expert vectors."""
+    """Topics by expert, the graph in numbers, and the assignment beside what it has to beat, where compared."""
     report = result.report
     experts = Table("expert", "topics", title="Topics by expert", title_justify="left", box=None)
     for expert, names in report["topics_by_expert"].items():
@@ -28,12 +29,45 @@ def graph_tables(result: "GraphResult") -> list[Table]:
     separation = report["separation"]
     facts = Table(title="Graph", title_justify="left", box=None, show_header=False)
     facts.add_row("topics, edges, experts", f"{report['topics']}, {report['edges']}, {report['experts']}")
+    # A run made by an earlier version lacks what its report did not have.
+    if shape := report.get("shape"):
+        facts.add_row(
+            "density, mean and largest degree",
+            f"{shape['density']:.3f}, {shape['mean_degree']:.1f}, {shape['max_degree']}",
+        )
+        facts.add_row("components, topics without a tie", f"{shape['components']}, {len(shape['isolated'])}")
+        facts.add_row("experts without a topic", ", ".join(map(str, report["dead_experts"])) or "none")
     for key, value in separation.items():
         facts.add_row(f"expert vectors: {key.replace('_', ' ')}", f"{value:.3f}")
     facts.add_row("modularity", f"{report['assignment']['modularity']:.3f}")
     if links := report.get("links"):
         facts.add_row("AUC of hidden edges", f"{links['auc']:.3f} (texts alone {links['text_auc']:.3f})")
-    return [experts, facts]
+    if told := report.get("attribution"):
+        facts.add_row("topics told from prompts, mAP", _attribution(told))
+    compared = report.get("comparison")
+    return [experts, facts, *([comparison_table(compared)] if compared else [])]
+
+
+def _attribution(told: Mapping[str, Any]) -> str:
+    if told["unseen"] is None:
+        return f"{told['seen']:.3f}"
+    without = f"no graph {told['no_graph']:.3f}, frequency {told['frequency']:.3f}"
+    return f"{told['seen']:.3f}; of kinds never seen {told['unseen']:.3f} ({without})"
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> Table:
+    """Every setting that the assignment has to beat, over several seeds; the recipe's own in bold."""
+    seeds = len(comparison["seeds"])
+    title = f"Beside the controls, {f'mean ± half the range of {seeds} seeds' if seeds > 1 else 'one seed'}"
+    columns = ("assignment", "information", "modularity", "smallest angle", "entropy", "stability")
+    table = Table(*columns, title=title, title_justify="left", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in comparison["contenders"]:
+        digits = {"information": 3, "modularity": 3, "min_angle": 1, "entropy": 3, "stability": 2}
+        cells = [_spread(row.get(key), decimals) for key, decimals in digits.items()]
+        table.add_row(contender(row), *cells, style="bold" if row["own"] else None)
+    return table
 
 
 def train_table(result: "TrainResult") -> Table:
@@ -132,7 +166,7 @@ def experts_table(result: "PromptRoute") -> Table:
     table = Table(*columns, *(["topics"] if view else []), title=sure, title_justify="left", box=None)
     for column in table.columns[: len(columns)]:
         column.justify = "right"
-    # A graph rebuilt after training may have another number of experts than the adapter.
+    # Beside an adapter trained without topics a graph may have another number of experts.
     for expert in range(max(len(view.prior) if view else 0, len(gates.mean) if gates else 0)):
         shares = [part for part in (view and view.prior, gates and gates.mean) if part]
         cells = [percent(part[expert] if expert < len(part) else None) for part in shares]
@@ -161,6 +195,14 @@ def gate_tables(view: "GateView", *, width: int) -> list[Table]:
             table.add_row(name, *(_shaded(gates[e], largest) if e < len(gates) else "" for e in part))
         tables.append(table)
     return tables
+
+
+def _spread(value: Mapping[str, float] | None, digits: int) -> str:
+    """Short enough for four of them on a line of 80 columns."""
+    if value is None:
+        return "-"
+    half = (value["high"] - value["low"]) / 2
+    return f"{value['mean']:.{digits}f}" + (f" ± {half:.{digits}f}" if half else "")
 
 
 def _shaded(gate: float, largest: float) -> Text:

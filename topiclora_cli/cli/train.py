@@ -36,13 +36,13 @@ def train(
     if budget is not None:
         overrides.append(f"adapter.budget={budget}")
     settings, directory = in_first(lambda: start_or_open(recipe, overrides, run, out, resume=resume))
-    from topiclora_cli import pipeline
+    from topiclora_cli import pipeline, stage_one
     from topiclora_cli.training.fit import Interrupted
 
     def prepare() -> None:
         locked.enter_context(directory.lock())
         if settings.needs_graph and not directory.is_done("graph"):
-            pipeline.build_graph(settings, directory, TerminalProgress())
+            stage_one.build_graph(settings, directory, TerminalProgress())
 
     try:
         with ExitStack() as locked:

@@ -6,8 +6,8 @@ The harness runs in this process on the model object itself, so an adapter needs
 import io
 import logging
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,10 @@ OUR_TASKS = Path(__file__).parent / "tasks"
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What to run: task names (stock, ours, or under `include_path`), questions per task, shots, batch size."""
+    """What to run: task names (stock, ours, or under `include_path`), questions per task, shots, batch size.
+
+    chat_template: whether questions go through the tokenizer's.
+    """
 
     tasks: Sequence[str]
     limit: int | None = None
@@ -31,6 +34,7 @@ class EvalRequest:
     batch_size: int = 16
     include_path: str | None = None
     bfloat16: bool = False
+    chat_template: bool = False
 
 
 def make_task_manager(request: EvalRequest) -> Any:
@@ -69,8 +73,10 @@ def run_harness(
 ) -> EvalResults:
     """Evaluate `model` and write lm-eval's own results file and samples under `output_path/label`.
 
-    Raises TopicLoraError where a task is unknown or its data cannot be loaded.
+    Raises TopicLoraError where a task is unknown, its data cannot be loaded, or a chat template is missing.
     """
+    if request.chat_template and tokenizer.chat_template is None:
+        raise TopicLoraError("The model's tokenizer has no chat template.", "Set eval.chat_template to false.")
     manager = manager or make_task_manager(request)
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
@@ -85,23 +91,19 @@ def run_harness(
     )
     side = tokenizer.padding_side
     try:
-        with _bars_on_terminals_only():
+        with _bars_on_terminals_only(), _data_at_hand(request.tasks):
             raw = simple_evaluate(
                 model=harness_model,
                 model_args={"pretrained": label},
                 tasks=manager.match_tasks(list(request.tasks)),
                 num_fewshot=request.num_fewshot,
                 limit=request.limit,
+                apply_chat_template=request.chat_template,
                 batch_size=request.batch_size,
                 task_manager=manager,
                 evaluation_tracker=tracker,
                 bootstrap_iters=0,
             )
-    except (ConnectionError, FileNotFoundError) as error:
-        raise TopicLoraError(
-            f"The data of {', '.join(request.tasks)} cannot be loaded: {str(error).splitlines()[0]}",
-            "Connect to a hub, or point --include-path at tasks over local files.",
-        ) from None
     finally:
         tokenizer.padding_side = side
     samples = raw.pop("samples")
@@ -109,6 +111,33 @@ def run_harness(
     for task, rows in samples.items():
         tracker.save_results_samples(task_name=task, samples=rows)
     return EvalResults.from_harness(raw, samples, label=label)
+
+
+def evaluation_questions(request: EvalRequest) -> Iterator[str]:
+    """The text of every question of the requested tasks, as lm-eval poses it without shots.
+
+    Where a task names the column that tells its questions apart (`doc_to_decontamination_query`), that column. Raises
+    TopicLoraError where a task is unknown or its data cannot be loaded.
+    """
+    manager = make_task_manager(request)
+    with _data_at_hand(request.tasks):
+        tasks = manager.load(manager.match_tasks(list(request.tasks)))["tasks"]
+        for task in tasks.values():
+            # lm-eval's own method evaluates the rendered text as Python, which a sentence is not.
+            column = getattr(task.config, "doc_to_decontamination_query", None)
+            for doc in task.eval_docs:
+                yield str(doc[column] if column in doc else task.doc_to_text(doc))
+
+
+@contextmanager
+def _data_at_hand(tasks: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, FileNotFoundError) as error:
+        raise TopicLoraError(
+            f"The data of {', '.join(tasks)} cannot be loaded: {str(error).splitlines()[0]}",
+            "Connect to a hub, or point --include-path at tasks over local files.",
+        ) from None
 
 
 def _bars_on_terminals_only() -> AbstractContextManager[Any]:

@@ -1,6 +1,7 @@
 """From a name or a YAML file, plus `--set a.b=value`, to a checked Recipe, with one clear line when it is wrong."""
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -59,18 +60,20 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any
     """A copy of nested `values` with each dotted key set; raises TopicLoraError where a key runs through a scalar."""
     changes = dict(overrides)
     method = changes.get("adapter.method")
-    # A new method first, so that the other changes are made to its values, in whatever order they come.
-    result = _copy(values) if method is None else change_method(_copy(values), method, _untouched(values))
+    result = deepcopy(dict(values))
+    if method is not None:
+        # First, so that the other changes are made to its values, in whatever order they come.
+        result = change_method(result, method, _untouched(values))
     for key, value in changes.items():
         *parents, last = key.split(".")
         node = result
         for parent in parents:
-            if node.get(parent) is None:
+            if isinstance(node, dict) and node.get(parent) is None:
                 node[parent] = {}
-            node = node[parent]
-            if not isinstance(node, dict):
+            node = node[_place(key, parent, node)]
+            if not isinstance(node, dict | list):
                 raise TopicLoraError(f"--set {key}: {parent!r} is a value, not a section.", "Check the dotted key.")
-        node[last] = value
+        node[_place(key, last, node)] = value
     return result
 
 
@@ -109,8 +112,13 @@ def _scientific(value: Any) -> Any:
     return value
 
 
-def _copy(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(item) if isinstance(item, Mapping) else item for key, item in value.items()}
+def _place(key: str, part: str, node: dict[str, Any] | list[Any]) -> Any:
+    """What a part of a dotted key stands for: a name, or the number of an item in a list, the first being 0."""
+    if isinstance(node, dict):
+        return part
+    if part.isdigit() and int(part) < len(node):
+        return int(part)
+    raise TopicLoraError(f"--set {key}: no item {part!r} in a list of {len(node)}.", "Count from 0.")
 
 
 def _explain(error: ValidationError, where: str) -> TopicLoraError:
@@ -130,7 +138,9 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
 def _fields_at(location: list[str]) -> list[str]:
     model: Any = Recipe
     for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if part not in model.model_fields:
+            continue  # the number of an item in a list, or which kind of a union
+        annotation = model.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)]
         model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
         if model is None:

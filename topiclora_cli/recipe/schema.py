@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.recipe.section import Section
 from topiclora_cli.recipe.train import TrainSection
 
@@ -55,6 +56,8 @@ class GraphSection(Section):
     drawn at random. induced_topics: how many to find; unset, 32, or one for every 8 prompts where that is fewer.
     tagged_prompts: training prompts that the query projector is fitted to, by their topics where they have any.
     hold_out: the share of edges that the report's link AUC hides from a second, throw-away fit; 0 leaves both out.
+    compare_seeds: with how many seeds the report fits this graph beside every control; unset, 3, or 0 for more than 500
+    topics; 0 leaves the comparison out.
     """
 
     taxonomy: str = "bigbench"
@@ -71,6 +74,7 @@ class GraphSection(Section):
     exclude_tasks: list[str] = []
     steps: int = Field(default=300, ge=1)
     hold_out: float = Field(default=0.1, ge=0, lt=1)
+    compare_seeds: int | None = Field(default=None, ge=0)
     tagged_prompts: int = Field(default=512, ge=0)
 
     @model_validator(mode="after")
@@ -79,33 +83,6 @@ class GraphSection(Section):
             raise ValueError("induced_topics needs taxonomy: induced")
         if self.exclude_tasks and self.taxonomy == "induced":
             raise ValueError("an induced taxonomy has no tasks for exclude_tasks to leave out")
-        return self
-
-
-class DataSection(Section):
-    """Training text: the embedded task families (`quickstart`), a hub data set, or a local file or folder.
-
-    `prompt` and `completion` are Jinja templates over a row's columns; `topics` names the column of topic tags.
-    `train_on_prompt` takes the language-modelling loss over the prompt, too, and not over the completion alone.
-    """
-
-    source: str = "quickstart"
-    config: str | None = None
-    split: str = "train"
-    prompt: str | None = None
-    completion: str | None = None
-    topics: str | None = None
-    limit: int | None = Field(default=None, ge=1)
-    per_family: int = Field(default=160, ge=1)
-    max_length: int = Field(default=512, ge=8)
-    train_on_prompt: bool = False
-
-    @model_validator(mode="after")
-    def _templates(self) -> "DataSection":
-        if self.source != "quickstart" and not (self.prompt and self.completion):
-            raise ValueError(
-                "a data source other than 'quickstart' needs the templates data.prompt and data.completion"
-            )
         return self
 
 
@@ -151,13 +128,14 @@ class LossSection(Section):
 
 
 class EvalSection(Section):
-    """What lm-evaluation-harness is asked to run."""
+    """What lm-evaluation-harness is asked to run; `chat_template` puts questions through the tokenizer's."""
 
     tasks: list[str] = ["topiclora_quickstart"]
     limit: int | None = Field(default=None, ge=1)
     num_fewshot: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=16, ge=1)
     include_path: str | None = None
+    chat_template: bool = False
     base: bool = True
 
 
@@ -191,6 +169,12 @@ class Recipe(Section):
     eval: EvalSection = EvalSection()
     merge: MergeSection = MergeSection()
     ablation: AblationSection = AblationSection()
+
+    @model_validator(mode="after")
+    def _streams_end(self) -> "Recipe":
+        if self.data.streaming and self.train.max_steps is None:
+            raise ValueError("data.streaming has no end; set train.max_steps")
+        return self
 
     @property
     def needs_graph(self) -> bool:

@@ -17,7 +17,8 @@ _HOME = {
     "make_encoder": "encoder",
     "fit_topic_graph": "fit",
     "induce_taxonomy": "induce",
-    "calibrate": "projector",
+    "Prompts": "projector",
+    "gather_lessons": "projector",
     "fit_projector": "projector",
     "PriorBatch": "prior",
     "TopicPrior": "prior",
@@ -27,8 +28,10 @@ _HOME = {
     "assignment_report": "experts",
     "separation_report": "experts",
     "link_report": "validate",
+    "graph_report": "report",
     "plot_graph": "plot",
     "write_graphml": "graphml",
+    "write_page": "page",
 }
 
 if TYPE_CHECKING:
@@ -37,9 +40,11 @@ if TYPE_CHECKING:
     from topiclora_cli.topics.fit import fit_topic_graph
     from topiclora_cli.topics.graphml import write_graphml
     from topiclora_cli.topics.induce import induce_taxonomy
+    from topiclora_cli.topics.page import write_page
     from topiclora_cli.topics.plot import plot_graph
     from topiclora_cli.topics.prior import PriorBatch, TopicPrior, prior_from_embeddings, prior_from_tags
-    from topiclora_cli.topics.projector import calibrate, fit_projector
+    from topiclora_cli.topics.projector import Prompts, fit_projector, gather_lessons
+    from topiclora_cli.topics.report import graph_report
     from topiclora_cli.topics.store import TopicGraph
     from topiclora_cli.topics.taxonomy import Taxonomy, Topic, load_taxonomy
     from topiclora_cli.topics.validate import link_report
@@ -49,15 +54,17 @@ __all__ = [
     "HashEncoder",
     "LmEncoder",
     "PriorBatch",
+    "Prompts",
     "SentenceEncoder",
     "Taxonomy",
     "Topic",
     "TopicGraph",
     "TopicPrior",
     "assignment_report",
-    "calibrate",
     "fit_projector",
     "fit_topic_graph",
+    "gather_lessons",
+    "graph_report",
     "induce_taxonomy",
     "link_report",
     "load_taxonomy",
@@ -67,6 +74,7 @@ __all__ = [
     "prior_from_tags",
     "separation_report",
     "write_graphml",
+    "write_page",
 ]
 
 

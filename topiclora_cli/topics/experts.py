@@ -2,7 +2,8 @@
 
 Each expert is a unit vector in the space of topic vectors; a topic belongs to the experts it points at. Four forces
 shape both: linked topics attract (link), experts gather communities of the graph (modularity), share the topics evenly
-(balance) and keep apart from each other (separation). Losses are plain functions of tensors, so that each can be
+(balance) and keep apart from each other (separation). A fifth looks at what is asked: prompts of one kind go to one
+expert, and each expert gets its share of them (consistency). Losses are plain functions of tensors, so that each can be
 checked by hand.
 
 Every loss here is our reconstruction: the TopicLoRA abstract (AAAI 2026) names the aims and gives no equations.
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.topics.sparse import DENSE, links_among, product, pull
 
 SeparationKind = Literal["margin", "orthogonal", "etf", "none"]
 
@@ -61,26 +63,38 @@ def link_loss(*, z: Tensor, weight: Tensor, temperature: float = 0.5, negatives:
     """Linked topics should point the same way, unlinked ones apart; z (T, d), weight (T, T), a scalar.
 
     Mean over links of -ln sigma(z_s.z_t / temperature), plus `negatives` times the mean over non-links of
-    -ln(1 - sigma(.)), over 1 + negatives: the expectation of drawing that many non-links per link.
+    -ln(1 - sigma(.)), over 1 + negatives: the expectation of drawing that many non-links per link. With a sparse weight
+    the non-links are those among DENSE topics, drawn anew at every call from the global generator.
     """
+    if weight.layout is not torch.strided:
+        chosen = torch.randperm(len(z))[:DENSE]
+        near = z[chosen]
+        apart = ~links_among(weight, chosen).fill_diagonal_(True)
+        push = (F.softplus(near @ near.T / temperature) * apart).sum() / apart.sum().clamp_min(1)
+        return (pull(weight, z, temperature) + negatives * push) / (1 + negatives)
     score = z @ z.T / temperature
     linked = weight > 0
     off_diagonal = ~torch.eye(len(z), dtype=torch.bool)
-    pull, push = -F.logsigmoid(score[linked]), -F.logsigmoid(-score[~linked & off_diagonal])
+    attract, repel = -F.logsigmoid(score[linked]), -F.logsigmoid(-score[~linked & off_diagonal])
     # A complete graph has no non-links; the mean of nothing would be NaN.
-    return (pull.mean() + negatives * (push.mean() if push.numel() else 0.0)) / (1 + negatives)
+    return (attract.mean() + negatives * (repel.mean() if repel.numel() else 0.0)) / (1 + negatives)
 
 
 def modularity_loss(*, assignment: Tensor, weight: Tensor) -> Tensor:
-    """Minus the soft modularity of S (T, E) on the graph (T, T), in [-1, 0.5].
+    """Minus the soft modularity of S (T, E) on the graph (T, T), dense or sparse; in [-1, 0.5].
 
     -(1/2M) Tr(S' (A - k k'/2M) S) with degrees k (Newman, 2006; as a loss in DMoN, Tsitsulin et al., arXiv 2006.16904).
     """
-    degree = weight.sum(1)
+    degree = degrees(weight)
     total = degree.sum()
-    inside = ((weight @ assignment) * assignment).sum()
+    inside = (product(weight, assignment) * assignment).sum()
     expected = (degree @ assignment).square().sum() / total
     return -(inside - expected) / total
+
+
+def degrees(weight: Tensor) -> Tensor:
+    """Sum of every row (T,) of a graph (T, T), dense or sparse."""
+    return weight.sum(1) if weight.layout is torch.strided else weight @ torch.ones(len(weight), dtype=weight.dtype)
 
 
 def balance_loss(*, assignment: Tensor) -> Tensor:
@@ -90,6 +104,23 @@ def balance_loss(*, assignment: Tensor) -> Tensor:
     """
     topics, experts = assignment.shape
     return math.sqrt(experts) / topics * assignment.sum(0).norm() - 1
+
+
+def consistency_loss(*, assignment: Tensor, topics: Tensor, share: Tensor) -> Tensor:
+    """How unsure the expert of each kind of prompt is, plus twice how uneven the experts' load; 0 at best, a scalar.
+
+    With pi_g = topics_g S for kinds g, topics (G, T), of shares (G,): sum_g share_g H(pi_g) + 2 (ln E - H(sum_g share_g
+    pi_g)), in units of ln E. Mutual information of kind and expert, as in regularised information maximisation (Gomes,
+    Krause and Perona, 2010); the load counts twice, as with equal parts some experts stay without prompts.
+    """
+    prior = topics @ assignment  # (G, E)
+    most = math.log(assignment.shape[1])
+    unsure = (share * _entropy(prior)).sum() / most
+    return unsure + 2 * (1 - _entropy(share @ prior) / most)
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -(p * p.clamp_min(1e-12).log()).sum(-1)
 
 
 def affinity(*, assignment: Tensor, weight: Tensor) -> Tensor:
@@ -162,14 +193,17 @@ class AssignmentReport:
 
 
 def assignment_report(assignment: Tensor, weight: Tensor) -> AssignmentReport:
-    """Summarise S (T, E) on the graph (T, T); entropy is in units of ln E, modularity that of the arg-max partition."""
+    """Summarise S (T, E) on the graph (T, T), dense or sparse; entropy is in units of ln E.
+
+    Modularity is that of the arg-max partition.
+    """
     experts = assignment.shape[1]
     owner = assignment.argmax(1)
     hard = F.one_hot(owner, experts).to(weight.dtype)
-    entropy = -(assignment * assignment.clamp_min(1e-12).log()).sum(1).mean() / math.log(experts)
+    entropy = _entropy(assignment).mean() / math.log(experts)
     return AssignmentReport(
         tuple(hard.sum(0).int().tolist()),
         float(entropy),
         -float(modularity_loss(assignment=hard, weight=weight)),
-        tuple((weight.sum(1) == 0).nonzero().flatten().tolist()),
+        tuple((degrees(weight) == 0).nonzero().flatten().tolist()),
     )

@@ -17,19 +17,17 @@ from torch_geometric.data import Data
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics import controls, experts
 from topiclora_cli.topics.encoder import Encoder
-from topiclora_cli.topics.gnn import GnnKind, TopicEncoder
+from topiclora_cli.topics.evidence import gather_evidence
+from topiclora_cli.topics.gnn import GnnKind
 from topiclora_cli.topics.graph import adjacency, build_graph, rewire
+from topiclora_cli.topics.learn import DMON_WEIGHTS, LOSS_WEIGHTS, learn
 from topiclora_cli.topics.prior import DEFAULTS
-from topiclora_cli.topics.projector import fit_projector
+from topiclora_cli.topics.projector import Lessons, fit_projector, gather_lessons
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 
 Control = Literal["none", "random_graph", "shuffled", "uniform", "groups", "kmeans", "spectral", "dmon"]
 CONTROLS = get_args(Control)
-# Separation is a mean over pairs of experts, so one coinciding pair among many weighs little: at 16 experts a weight
-# of 0 let experts collapse onto each other (smallest angle 3 degrees), 1 gave 67 degrees and 5 gave 74.
-LOSS_WEIGHTS = {"link": 1.0, "modularity": 1.0, "balance": 1.0, "separation": 5.0}
-DMON_WEIGHTS = {"link": 0.0, "modularity": 1.0, "balance": 1.0, "separation": 0.0}
 
 
 def fit_topic_graph(
@@ -51,6 +49,7 @@ def fit_topic_graph(
     neighbours: int = 8,
     seed: int = 0,
     encoder_id: str = "features",
+    lessons: Lessons | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> TopicGraph:
     """Learn the topic graph of a taxonomy; the same seed gives the same graph on one machine.
@@ -58,8 +57,9 @@ def fit_topic_graph(
     `encoder` encodes `taxonomy.texts`, or is those features (T, f) already, then named by `encoder_id`. Controls:
     random_graph (edges rewired), shuffled (S's rows permuted), uniform (S even), groups, kmeans and spectral (S not
     learnt), dmon (the losses of DMoN, arXiv 2006.16904, alone). `loss_weights` overrides entries of LOSS_WEIGHTS, or
-    DMON_WEIGHTS. `on_step(step, losses)` is called after every step. The projector is the label-free one; see
-    `calibrate`. Raises TopicLoraError for bad settings and for more experts than topics.
+    DMON_WEIGHTS. `lessons`, from `gather_lessons`, teach the projector and say what the experts will be asked; unset,
+    they are the taxonomy's own texts. `on_step(step, losses)` is called after every step. Raises TopicLoraError for bad
+    settings and for more experts than topics.
     """
     weights = {**(DMON_WEIGHTS if control == "dmon" else LOSS_WEIGHTS), **(loss_weights or {})}
     _check(len(taxonomy.topics), num_experts, control, steps, assignment_temperature, weights)
@@ -67,6 +67,10 @@ def fit_topic_graph(
     data = build_graph(taxonomy, features, npmi_weight=npmi_weight, cosine_floor=cosine_floor, neighbours=neighbours)
     if control == "random_graph":
         data = rewire(data, seed)
+    if lessons is None:
+        names = None if isinstance(encoder, Tensor) else encoder.encode(taxonomy.task_texts)
+        lessons = gather_lessons(taxonomy, features, names)
+    evidence = gather_evidence(taxonomy, lessons)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         z, vectors, assignment = learn(
@@ -80,14 +84,14 @@ def fit_topic_graph(
             learning_rate=learning_rate,
             assignment_temperature=assignment_temperature,
             loss_weights=weights,
+            evidence=evidence,
             on_step=on_step,
         )
-        vectors, assignment = _controlled(control, taxonomy, data, z, vectors, assignment)
+        vectors, assignment = controlled(control, taxonomy, data, z, vectors, assignment)
 
     if not torch.isfinite(z).all():
         raise TopicLoraError("Learning the topic graph diverged.", "Lower graph.learning_rate.")
-    # Without labels the best at hand: tell the topics' descriptions apart, one target each, shrunk hard.
-    projector = fit_projector(features, torch.eye(len(features)), ridge=1.0)
+    projector = fit_projector(lessons, topic_vectors=z)
     config = {
         "gnn": gnn,
         "separation": separation,
@@ -101,7 +105,7 @@ def fit_topic_graph(
         "npmi_weight": npmi_weight,
         "cosine_floor": cosine_floor,
         "neighbours": neighbours,
-        "prior": dict(DEFAULTS),
+        "prior": {**DEFAULTS, **({"temperature": evidence.temperature} if evidence else {})},
     }
     return TopicGraph(
         topics=taxonomy.names,
@@ -121,44 +125,6 @@ def fit_topic_graph(
         tasks=dict(taxonomy.tasks),
         config=config,
     )
-
-
-def learn(
-    data: Data,
-    *,
-    num_experts: int,
-    gnn: GnnKind,
-    separation: experts.SeparationKind,
-    steps: int,
-    width: int,
-    layers: int,
-    learning_rate: float,
-    assignment_temperature: float,
-    loss_weights: Mapping[str, float],
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Topic vectors (T, d), expert vectors (E, d) and assignment (T, E) of a graph; draws from the global generator."""
-    assert data.x is not None
-    assert data.edge_index is not None
-    dense = adjacency(data.edge_index, data.edge_weight, len(data.x))
-    with torch.enable_grad():
-        encode = TopicEncoder(gnn, data.x.shape[1], width, layers)
-        head = experts.ExpertHead(
-            encode(data.x, data.edge_index, data.edge_weight), num_experts, temperature=assignment_temperature
-        )
-        optimizer = torch.optim.Adam([*encode.parameters(), *head.parameters()], lr=learning_rate)
-        for step in range(steps):
-            z = encode(data.x, data.edge_index, data.edge_weight)
-            losses = _losses(z, head, dense, separation)
-            loss = torch.stack([loss_weights[name] * value for name, value in losses.items()]).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if on_step is not None:
-                on_step(step, {name: float(value.detach()) for name, value in losses.items()})
-    with torch.no_grad():
-        z = encode(data.x, data.edge_index, data.edge_weight)
-        return z, head.vectors, head(z)
 
 
 def _check(
@@ -182,23 +148,13 @@ def _check(
         raise TopicLoraError(f"Unknown loss '{unknown[0]}'.", f"Known: {', '.join(LOSS_WEIGHTS)}.")
 
 
-def _losses(
-    z: Tensor, head: experts.ExpertHead, dense: Tensor, separation: experts.SeparationKind
-) -> dict[str, Tensor]:
-    assignment = head(z)
-    kappa = experts.affinity(assignment=assignment, weight=dense)
-    return {
-        "link": experts.link_loss(z=z, weight=dense),
-        "modularity": experts.modularity_loss(assignment=assignment, weight=dense),
-        "balance": experts.balance_loss(assignment=assignment),
-        "separation": experts.separation_loss(vectors=head.vectors, kind=separation, kappa=kappa),
-    }
-
-
-def _controlled(
+def controlled(
     control: str, taxonomy: Taxonomy, data: Data, z: Tensor, vectors: Tensor, assignment: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Expert vectors (E, d) and assignment (T, E) as learnt, or as the control wants them."""
+    """Expert vectors (E, d) and assignment (T, E) as learnt, or as the control wants them.
+
+    Draws from the global generator, which is to be as `learn` leaves it. Raises TopicLoraError where groups do not fit.
+    """
     count = len(vectors)
     if control == "shuffled":
         return vectors, controls.shuffled(assignment)

@@ -16,7 +16,10 @@ from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.topics.sparse import DENSE, symmetric
 from topiclora_cli.topics.taxonomy import Taxonomy
+
+BLOCK = 1024  # topics that are compared with all others at a time
 
 
 def build_graph(
@@ -42,25 +45,58 @@ def build_graph(
     if not torch.isfinite(features).all():
         raise TopicLoraError("The encoder gave topic features that are not finite.", "Load the base model in float32.")
     x = standardise(features)
-    cosine = (F.normalize(x, dim=1) @ F.normalize(x, dim=1).T).fill_diagonal_(0)  # (T, T)
-    if taxonomy.tasks:
-        weight = npmi_weight * npmi(taxonomy).clamp_min(0) + (1 - npmi_weight) * (cosine - cosine_floor).clamp_min(0)
-    else:
-        # Nothing else ties a topic then: of MMLU's 57, hashed, one floor for all left 41 without an edge.
-        floor = (cosine.amax(1) / 2).clamp_max(cosine_floor)  # (T,)
-        weight = (cosine - torch.minimum(floor[:, None], floor)).clamp_min(0)
-    weight.fill_diagonal_(0)
-
-    strongest = weight.topk(min(neighbours, count - 1), dim=1).indices
-    kept = torch.zeros_like(weight, dtype=torch.bool).scatter_(1, strongest, True)
-    weight = weight * (kept | kept.T)
-    if not weight.any():
+    edge_index, edge_weight = _strongest_ties(
+        F.normalize(x, dim=1),
+        npmi(taxonomy) if taxonomy.tasks else None,
+        npmi_weight=npmi_weight,
+        cosine_floor=cosine_floor,
+        neighbours=neighbours,
+    )
+    if not edge_weight.numel():
         raise TopicLoraError(
             "The topic graph has no edges: no two topics share a task or read alike.",
-            "Tag more tasks, raise graph.neighbours, lower graph.cosine_floor, or write fuller descriptions.",
+            "Tag tasks with several topics, write fuller descriptions, or use another graph.encoder.",
         )
-    edge_index = weight.nonzero().T.contiguous()
-    return Data(x=x, edge_index=edge_index, edge_weight=weight[edge_index[0], edge_index[1]])
+    return Data(x=x, edge_index=edge_index, edge_weight=edge_weight)
+
+
+def _strongest_ties(
+    unit: Tensor, together: Tensor | None, *, npmi_weight: float, cosine_floor: float, neighbours: int
+) -> tuple[Tensor, Tensor]:
+    """Edges (2, M), sorted, and weights (M,) from unit features (T, d) and sparse NPMI (T, T), in blocks of rows."""
+    count = len(unit)
+    blocks = torch.arange(count).split(BLOCK)
+    if together is None:
+        # Nothing else ties a topic then: of MMLU's 57, hashed, one floor for all left 41 without an edge.
+        closest = torch.cat([_cosines(unit, rows).amax(1) for rows in blocks])
+        floor = (closest / 2).clamp_max(cosine_floor)  # (T,)
+    kept: dict[str, list[Tensor]] = {"source": [], "target": [], "weight": []}
+    for rows in blocks:
+        cosine = _cosines(unit, rows)  # (b, T)
+        if together is None:
+            weight = (cosine - torch.minimum(floor[rows, None], floor)).clamp_min(0)
+        else:
+            shared = together.index_select(0, rows).to_dense().clamp_min(0)
+            weight = npmi_weight * shared + (1 - npmi_weight) * (cosine - cosine_floor).clamp_min(0)
+        weight[torch.arange(len(rows)), rows] = 0
+        best = weight.topk(min(neighbours, count - 1), dim=1)
+        place, rank = (best.values > 0).nonzero(as_tuple=True)
+        kept["source"].append(rows[place])
+        kept["target"].append(best.indices[place, rank])
+        kept["weight"].append(best.values[place, rank])
+    source, target, weight = (torch.cat(parts) for parts in kept.values())
+    both = torch.cat((source * count + target, target * count + source))
+    edges, first = both.unique(return_inverse=True)
+    # A tie that is strong at both ends comes twice; rounding apart, with the same weight.
+    weights = torch.empty(len(edges)).scatter_reduce_(0, first, weight.repeat(2), "amax", include_self=False)
+    return torch.stack((edges // count, edges % count)), weights
+
+
+def _cosines(unit: Tensor, rows: Tensor) -> Tensor:
+    """Cosines (b, T) of the given rows of unit (T, d) with all, 0 with themselves."""
+    cosine = unit[rows] @ unit.T
+    cosine[torch.arange(len(rows)), rows] = 0
+    return cosine
 
 
 def standardise(features: Tensor) -> Tensor:
@@ -74,7 +110,9 @@ def standardise(features: Tensor) -> Tensor:
 
 
 def npmi(taxonomy: Taxonomy) -> Tensor:
-    """Normalised pointwise mutual information of topics over tasks (T, T), in [-1, 1]; 0 where never tagged together.
+    """Normalised pointwise mutual information of topics over tasks, sparse (T, T), in [-1, 1].
+
+    Empty where never tagged together.
 
     NPMI(s, t) = ln(p_st / (p_s p_t)) / -ln p_st (Bouma, 2009).
     """
@@ -86,12 +124,18 @@ def npmi(taxonomy: Taxonomy) -> Tensor:
         alone.update(members)
         together.update(combinations(members, 2))
     total = len(taxonomy.tasks)
-    out = torch.zeros(len(place), len(place))
-    for (s, t), joint in together.items():
-        # Two topics on every task say nothing about each other; the limit of the formula there is 0/0.
-        value = math.log(joint * total / (alone[s] * alone[t])) / -math.log(joint / total) if joint < total else 0.0
-        out[s, t] = out[t, s] = value
-    return out
+    # Two topics on every task say nothing about each other; the limit of the formula there is 0/0.
+    values = [
+        math.log(joint * total / (alone[s] * alone[t])) / -math.log(joint / total) if joint < total else 0.0
+        for (s, t), joint in together.items()
+    ]
+    pairs = torch.tensor(list(together), dtype=torch.int64).reshape(-1, 2).T
+    return torch.sparse_coo_tensor(
+        torch.cat((pairs, pairs.flip(0)), dim=1),
+        torch.tensor(values).repeat(2),
+        (len(place), len(place)),
+        check_invariants=False,
+    ).coalesce()
 
 
 def rewire(data: Data, seed: int) -> Data:
@@ -106,8 +150,7 @@ def rewire(data: Data, seed: int) -> Data:
     edges: list[tuple[int, int]] = [(int(a), int(b)) for a, b in data.edge_index[:, once].T.tolist()]
     weights = data.edge_weight[once]
     present = {frozenset(edge) for edge in edges}
-    for _ in range(10 * len(edges)):
-        i, j, flip = torch.randint(0, 2**31, (3,), generator=generator).tolist()
+    for i, j, flip in torch.randint(0, 2**31, (10 * len(edges), 3), generator=generator).tolist():
         i, j = i % len(edges), j % len(edges)
         (a, b), (c, d) = edges[i], edges[j] if flip % 2 else edges[j][::-1]
         new = frozenset((a, d)), frozenset((c, b))
@@ -125,7 +168,9 @@ def rewire(data: Data, seed: int) -> Data:
 
 
 def adjacency(edge_index: Tensor, edge_weight: Tensor, count: int) -> Tensor:
-    """Edges as a dense, symmetric (T, T) matrix."""
+    """Edges as a symmetric (T, T) matrix, dense for up to DENSE topics and sparse beyond."""
+    if count > DENSE:
+        return symmetric(edge_index, edge_weight, count)
     out = torch.zeros(count, count, dtype=edge_weight.dtype)
     out[edge_index[0], edge_index[1]] = edge_weight
     return out

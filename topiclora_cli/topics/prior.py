@@ -13,6 +13,7 @@ from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics.encoder import Encoder
+from topiclora_cli.topics.projector import membership
 from topiclora_cli.topics.store import TopicGraph
 
 EPSILON = 0.02
@@ -77,8 +78,29 @@ def prior_from_embeddings(
 
     r = standardised embeddings times the projector; p(t|x) = softmax of r / temperature over the best `top_topics`; pi
     = (1 - epsilon) p S + epsilon / E. Our reconstruction: the TopicLoRA abstract (AAAI 2026) names "topic-guided
-    routing distributions" only. Raises TopicLoraError for settings that make no distribution.
+    routing distributions" only. Raises TopicLoraError for settings that make no distribution and for a wrong width.
     """
+    if embeddings.ndim != 2 or embeddings.shape[1] != graph.encoder_width:
+        raise TopicLoraError(
+            f"Prompt embeddings have shape {tuple(embeddings.shape)}; the topic graph was built on rows of "
+            f"{graph.encoder_width} from the encoder '{graph.encoder_id}'.",
+            "Use the encoder as it was then, or run build-graph again.",
+        )
+    features = (embeddings.float() - graph.feature_mean) / graph.feature_scale
+    relevance = features @ graph.projector_weight + graph.projector_bias  # (n, T)
+    prior = prior_from_relevance(graph, relevance, top_topics=top_topics, temperature=temperature, epsilon=epsilon)
+    return PriorBatch(prior, confidence(prior), relevance)
+
+
+def prior_from_relevance(
+    graph: TopicGraph,
+    relevance: Tensor,
+    *,
+    top_topics: int | None = None,
+    temperature: float | None = None,
+    epsilon: float | None = None,
+) -> Tensor:
+    """The prior (n, E) of prompts whose topic scores (n, T) are known; see `prior_from_embeddings`."""
     own = {**DEFAULTS, **graph.config.get("prior", {})}
     top = min(own["top_topics"] if top_topics is None else top_topics, graph.num_topics)
     heat = own["temperature"] if temperature is None else temperature
@@ -88,12 +110,9 @@ def prior_from_embeddings(
             f"The prior's top_topics={top}, temperature={heat}, epsilon={smooth} make no distribution.",
             "Use top_topics >= 1, temperature > 0 and 0 <= epsilon <= 1.",
         )
-    features = (embeddings.float() - graph.feature_mean) / graph.feature_scale
-    relevance = features @ graph.projector_weight + graph.projector_bias  # (n, T)
     best = relevance.topk(int(top), dim=1)
     topics = torch.zeros_like(relevance).scatter_(1, best.indices, torch.softmax(best.values / heat, dim=1))
-    prior = _to_experts(graph, topics, smooth)
-    return PriorBatch(prior, confidence(prior), relevance)
+    return _to_experts(graph, topics, smooth)
 
 
 def prior_from_tags(graph: TopicGraph, tags: Sequence[Sequence[str]], *, epsilon: float = EPSILON) -> Tensor:
@@ -106,11 +125,7 @@ def prior_from_tags(graph: TopicGraph, tags: Sequence[Sequence[str]], *, epsilon
 
 def tag_membership(graph: TopicGraph, tags: Sequence[Sequence[str]]) -> Tensor:
     """Which topics each prompt carries, (n, T) of 0 and 1; names the graph does not know are skipped."""
-    place = {name: index for index, name in enumerate(graph.topics)}
-    out = torch.zeros(len(tags), graph.num_topics)
-    for row, names in enumerate(tags):
-        out[row, [place[name] for name in names if name in place]] = 1
-    return out
+    return membership({name: index for index, name in enumerate(graph.topics)}, tags)
 
 
 def confidence(prior: Tensor) -> Tensor:

@@ -134,6 +134,8 @@ class TopicGraph:
 
     def _problem(self) -> str:
         """The first inconsistency among the fields, or nothing."""
+        if self.expert_vectors.ndim != 2 or self.projector_weight.ndim != 2:
+            return "expert_vectors or projector_weight is no matrix"
         topics, (experts, width), features = self.num_topics, self.expert_vectors.shape, self.encoder_width
         wanted = {
             "topic_vectors": (topics, width),

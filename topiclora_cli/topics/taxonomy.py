@@ -1,25 +1,18 @@
 """Topics and the tasks tagged with them: the raw material of the topic graph.
 
-A taxonomy is a list of topics, each a short name with a one-line description, and optionally a table of tasks, each
-tagged with some of the topics. Two topics that keep turning up on the same tasks are related; that is where the graph's
-edges come from; without tasks, from descriptions reading alike. BIG-bench's keywords and MMLU's subjects are packaged,
-a user's own taxonomy comes from a YAML, JSONL or CSV file.
+A taxonomy is a list of topics, each a short name, best with a one-line description, and optionally a table of tasks,
+each tagged with some of the topics. Two topics that keep turning up on the same tasks are related; that is where the
+graph's edges come from; without tasks, from descriptions reading alike.
 """
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from topiclora_cli.errors import TopicLoraError
-
-PACKAGED = ("bigbench", "mmlu")
+from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.topics.taxonomy_file import FIELDS, KEYS, read
 
 
 @dataclass(frozen=True)
@@ -27,16 +20,17 @@ class Topic:
     """One node of the topic graph; `group` is a coarse heading for plots and for the hand-made control."""
 
     name: str
-    description: str
+    description: str = ""
     group: str = ""
 
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """Topics, in a fixed order, and for each task the names of its topics."""
+    """Topics, in a fixed order, for each task the names of its topics, and example prompts of topics that have any."""
 
     topics: tuple[Topic, ...]
     tasks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -45,8 +39,13 @@ class Taxonomy:
 
     @property
     def texts(self) -> list[str]:
-        """What the text encoder reads for each topic: its name, then its description."""
-        return [f"{topic.name}: {topic.description}" for topic in self.topics]
+        """What the text encoder reads for each topic: its name, then its description if it has one."""
+        return [f"{topic.name}: {topic.description}" if topic.description else topic.name for topic in self.topics]
+
+    @property
+    def task_texts(self) -> list[str]:
+        """What the text encoder reads for each task: its name, with spaces."""
+        return [task.replace("_", " ") for task in self.tasks]
 
 
 def load_taxonomy(
@@ -54,15 +53,14 @@ def load_taxonomy(
 ) -> Taxonomy:
     """Read a packaged taxonomy, `bigbench` or `mmlu`, or a user's YAML, JSONL or CSV file.
 
-    A YAML file holds `topics` (a list of `topic`, `description`, optional `group`, optional `tasks`) and optionally
-    `tasks` (task -> topics) and `format` (keywords that are no topics); JSONL and CSV hold one topic a line with the
-    same fields, a CSV cell separating tasks by `;`. Where tasks are tagged, topics with fewer than `min_tasks` of them
-    are dropped. `exclude_tasks` are task names, or names of the file's `task_sets` (BIG-bench has `bbh`), left out
-    before counting: a task the model is scored on should not shape the graph.
-    Raises TopicLoraError for unreadable files, duplicate or missing names, and fewer than two topics left.
+    Where tasks are tagged, topics with fewer than `min_tasks` of them are dropped. `exclude_tasks` are task names, or
+    names of the file's `task_sets` (BIG-bench has `bbh`), left out before counting: a task the model is scored on
+    should not shape the graph.
+    Raises TopicLoraError for unreadable files, unknown fields, missing names, names that differ at most by case or
+    spaces, and fewer than two topics left.
     """
-    label, content = _read(source)
-    topics, tasks = _parse(content, label)
+    label, content = read(source)
+    topics, tasks, examples = _parse(content, label)
     tasks = _without_tasks(tasks, exclude_tasks, content.get("task_sets") or {}, label)
 
     # Keywords such as "zero-shot" say how a question is put, not what it is about: an expert for them has no meaning.
@@ -76,78 +74,92 @@ def load_taxonomy(
         )
     names = {topic.name for topic in kept}
     tagged = {task: tuple(name for name in tags if name in names) for task, tags in tasks.items()}
-    return Taxonomy(kept, {task: tags for task, tags in tagged.items() if tags})
+    return Taxonomy(
+        kept,
+        {task: tags for task, tags in tagged.items() if tags},
+        {name: prompts for name, prompts in examples.items() if name in names},
+    )
 
 
-def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """Return a label for messages and the file's content in the YAML layout."""
-    if source in PACKAGED:
-        text = resources.files(__package__).joinpath(f"{source}.yaml").read_text(encoding="utf-8")
-        return str(source), yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    path = Path(source)
-    kind = path.suffix.lower()
-    if not path.is_file():
-        raise TopicLoraError(
-            f"Taxonomy file {path} does not exist.", f"Give a file, or a packaged one: {', '.join(PACKAGED)}."
-        )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if kind in (".yaml", ".yml"):
-            content = yaml.safe_load(text)
-            content = {"topics": content} if isinstance(content, list) else content
-        elif kind == ".jsonl":
-            content = {"topics": [json.loads(line) for line in text.splitlines() if line.strip()]}
-        elif kind == ".csv":
-            content = {"topics": [_csv_row(row) for row in csv.DictReader(text.splitlines())]}
-        else:
-            raise TopicLoraError(f"Taxonomy file {path} has an unknown type.", "Use .yaml, .jsonl or .csv.")
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise TopicLoraError(f"Taxonomy file {path} cannot be parsed: {reason}", f"Mend it as {kind[1:]}.") from None
-    if not isinstance(content, dict):
-        raise TopicLoraError(f"Taxonomy file {path} holds no topics.", "Give it a list under the key 'topics'.")
-    return str(path), content
-
-
-def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
-    tasks = [task.strip() for task in (row.get("tasks") or "").split(";") if task.strip()]
-    return {**row, "tasks": tasks}
-
-
-def _parse(content: dict[str, Any], label: str) -> tuple[list[Topic], dict[str, list[str]]]:
-    """Check the entries and gather the tags given from either side, topic -> tasks and task -> topics."""
+def _parse(content: dict[str, Any], label: str) -> tuple[list[Topic], dict[str, list[str]], dict[str, tuple[str, ...]]]:
+    """Check the entries and gather topics, the tags given from either side, task -> topics, and topic -> examples."""
+    for key in content:
+        if key not in KEYS:
+            raise TopicLoraError(f"{label}: unknown key '{key}'.", nearest(str(key), KEYS))
     entries = content.get("topics")
     if not isinstance(entries, list) or not entries:
         raise TopicLoraError(f"{label}: the list 'topics' is empty or missing.", "List at least two topics.")
-    if not isinstance(content.get("tasks") or {}, dict):
-        raise TopicLoraError(f"{label}: 'tasks' must map each task to its topics.", "Write 'task: [topic, topic]'.")
+    for key, example in {"tasks": "task: [topic, topic]", "task_sets": "name: [task, task]"}.items():
+        if not isinstance(content.get(key) or {}, dict):
+            raise TopicLoraError(f"{label}: '{key}' must map each name to a list.", f"Write '{example}'.")
     topics: list[Topic] = []
-    tasks = {str(task): [str(tag) for tag in tags or ()] for task, tags in (content.get("tasks") or {}).items()}
+    tasks = {str(task): _list(tags, f"{label}: task '{task}'") for task, tags in (content.get("tasks") or {}).items()}
+    examples: dict[str, tuple[str, ...]] = {}
     for number, entry in enumerate(entries, start=1):
-        fields = entry if isinstance(entry, dict) else {}
-        name, description = (str(fields.get(key) or "").strip() for key in ("topic", "description"))
-        if not name or not description:
-            missing = "description" if name else "topic"
-            raise TopicLoraError(
-                f"{label}: topic {number} has no '{missing}'.", "Each needs a topic and a description."
-            )
-        topics.append(Topic(name, description, str(fields.get("group") or "").strip()))
-        for task in fields.get("tasks") or ():
-            tasks.setdefault(str(task), []).append(name)
+        topic, members, prompts = _entry(entry, f"{label}: topic {number}")
+        topics.append(topic)
+        for task in members:
+            tasks.setdefault(task, []).append(topic.name)
+        if prompts:
+            examples[topic.name] = prompts
 
-    repeated = [name for name, count in Counter(topic.name for topic in topics).items() if count > 1]
-    if repeated:
-        raise TopicLoraError(
-            f"{label}: topic '{repeated[0]}' is listed more than once.", "Give each topic its own name."
-        )
-    known = {topic.name for topic in topics} | set(content.get("format") or ())
+    _check_names(topics, label)
+    known = {topic.name for topic in topics} | set(_list(content.get("format"), f"{label}: 'format'"))
     for task, tags in tasks.items():
         unknown = sorted(set(tags) - known)
         if unknown:
             raise TopicLoraError(
-                f"{label}: task '{task}' has the unknown topic '{unknown[0]}'.", "List it in 'topics'."
+                f"{label}: task '{task}' has the unknown topic '{unknown[0]}'.",
+                f"List it in 'topics'. {nearest(unknown[0], known)}",
             )
-    return topics, {task: list(dict.fromkeys(tags)) for task, tags in tasks.items()}
+    return topics, {task: list(dict.fromkeys(tags)) for task, tags in tasks.items()}, examples
+
+
+def _entry(entry: Any, where: str) -> tuple[Topic, list[str], tuple[str, ...]]:
+    """One topic with its tasks and its example prompts."""
+    if not isinstance(entry, dict):
+        raise TopicLoraError(f"{where} is {entry!r}, not an entry with fields.", "Write 'topic: name'.")
+    for key in entry:
+        if key not in FIELDS:
+            raise TopicLoraError(f"{where} has an unknown field '{key}'.", nearest(str(key), FIELDS))
+    texts: dict[str, str] = {}
+    for key in ("topic", "description", "group"):
+        value = entry.get(key)
+        if isinstance(value, dict | list):
+            raise TopicLoraError(f"{where}: '{key}' is not a text.", "Give one line of text.")
+        texts[key] = "" if value is None else str(value).strip()
+    if not texts["topic"]:
+        raise TopicLoraError(f"{where} has no 'topic'.", "Each needs a name.")
+    prompts = _list(entry.get("examples"), f"{where}: 'examples'")
+    return (
+        Topic(texts["topic"], texts["description"], texts["group"]),
+        _list(entry.get("tasks"), f"{where}: 'tasks'"),
+        tuple(prompts),
+    )
+
+
+def _list(value: Any, where: str) -> list[str]:
+    """A list of texts, none empty; nothing at all is an empty list."""
+    texts = [] if value is None else value
+    plain = isinstance(texts, list) and all(isinstance(text, str | int | float) for text in texts)
+    if not plain or not all(str(text).strip() for text in texts):
+        raise TopicLoraError(f"{where} is not a list of texts, none of them empty.", "Write '[one, another]'.")
+    return [str(text).strip() for text in texts]
+
+
+def _check_names(topics: list[Topic], label: str) -> None:
+    """Names that look alike would be two nodes for one topic, and tags would reach only one of them."""
+    first: dict[str, str] = {}
+    for topic in topics:
+        key = " ".join(topic.name.split()).casefold()
+        if key in first:
+            problem = (
+                f"topic '{topic.name}' is listed more than once"
+                if first[key] == topic.name
+                else f"the topics '{first[key]}' and '{topic.name}' differ only by case or spaces"
+            )
+            raise TopicLoraError(f"{label}: {problem}.", "Give each topic its own name.")
+        first[key] = topic.name
 
 
 def _without_tasks(
@@ -157,6 +169,8 @@ def _without_tasks(
     banned: set[str] = set()
     for name in names:
         if name not in tasks and name not in task_sets:
-            raise TopicLoraError(f"{label}: no task or task set is called '{name}'.", "Mend exclude_tasks.")
+            raise TopicLoraError(
+                f"{label}: no task or task set is called '{name}' (exclude_tasks).", nearest(name, (*tasks, *task_sets))
+            )
         banned |= set(task_sets.get(name, ())) | {name}
     return {task: tags for task, tags in tasks.items() if task not in banned}

@@ -1,20 +1,51 @@
 """A recipe's train section in the words of transformers' TrainingArguments."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
 
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models import use_bfloat16
 from topiclora_cli.processes import process_count
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.training.data import Encoded
+from topiclora_cli.training.data.stream import ExampleStream
+
+
+def check_settings(recipe: Recipe, *, validates: bool) -> None:
+    """Raises TopicLoraError where the train section asks for what these examples and processes cannot give."""
+    train = recipe.train
+    for key, value in {"eval_steps": train.eval_steps, "load_best": train.load_best}.items():
+        if value and not validates:
+            raise TopicLoraError(
+                f"train.{key} is set, but there are no held-out examples.",
+                f"Set data.validation, or raise it, or leave train.{key} out.",
+            )
+    if train.fsdp and recipe.data.streaming and recipe.needs_graph and recipe.graph.encoder == "lm":
+        raise TopicLoraError(
+            "data.streaming makes priors in training, and graph.encoder 'lm' cannot read a base that FSDP shards.",
+            "Set another graph.encoder, or leave out data.streaming or train.fsdp.",
+        )
+    if train.fsdp and process_count() == 1:
+        raise TopicLoraError(
+            "train.fsdp is set, but there is one process alone.",
+            "Start one per GPU with torchrun, or leave it out.",
+        )
+
+
+def count_examples(recipe: Recipe, encoded: Sequence[Encoded] | ExampleStream) -> int:
+    """How many examples there are; of a stream, which has no end, how many will be taken."""
+    if not isinstance(encoded, ExampleStream):
+        return len(encoded)
+    return (recipe.train.max_steps or 0) * _per_step(recipe)
 
 
 def count_steps(recipe: Recipe, examples: int) -> int:
     """Optimizer steps of a training run over `examples`."""
     train = recipe.train
-    per_step = train.batch_size * train.gradient_accumulation * process_count()
-    return train.max_steps or max(1, round(train.epochs * examples / per_step))
+    return train.max_steps or max(1, round(train.epochs * examples / _per_step(recipe)))
 
 
 def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: bool) -> TrainingArguments:
@@ -59,5 +90,11 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: b
         fsdp=train.fsdp or None,  # type: ignore[arg-type]
         fsdp_config=dict(train.fsdp_config) if train.fsdp else None,
         disable_tqdm=True,
+        # Of a stream, every process reads all and keeps its share: batches differ in width and cannot be handed out.
+        accelerator_config={"dispatch_batches": False},
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+
+
+def _per_step(recipe: Recipe) -> int:
+    return recipe.train.batch_size * recipe.train.gradient_accumulation * process_count()

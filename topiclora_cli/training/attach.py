@@ -1,6 +1,8 @@
 """Puts the recipe's adapter on the base model: method, targets, budget, starting weights."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model
@@ -82,3 +84,16 @@ def _off_budget(section: AdapterSection, model: PeftModel) -> str:
 
 def _plain(value: Any) -> str:
     return ", ".join(sorted(value)) if isinstance(value, (set, list)) else repr(value)
+
+
+@contextmanager
+def without_adapter(model: PeftModel) -> Iterator[None]:
+    """The base model alone within the block; afterwards the same parameters train as before."""
+    # peft freezes all of an adapter it turns off, and thaws all of it again, parts that were frozen included.
+    trains = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for parameter, flag in trains:
+            parameter.requires_grad_(flag)

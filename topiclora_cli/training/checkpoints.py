@@ -1,5 +1,6 @@
 """Checkpoints that can be trusted: sealed with hashes once complete, skipped when the seal is missing or broken."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,21 @@ from topiclora_cli.files import read_json, sha256_file, write_json
 from topiclora_cli.recipe import Recipe
 
 SEAL, SETTINGS = "sealed.json", "settings.json"
-# Keys of the train section that change how a run is carried out, and none of its numbers.
-_INDIFFERENT = {
-    "logging_steps",
-    "save_steps",
-    "save_total_limit",
-    "eval_steps",
-    "metric_for_best",
-    "load_best",
-    "report_to",
-    "gradient_checkpointing",
-    "torch_compile",
+# Keys that change how a run is carried out or reported, and none of its numbers; a source's name is but its label.
+_INDIFFERENT: dict[str, Any] = {
+    "train": {
+        "logging_steps",
+        "save_steps",
+        "save_total_limit",
+        "eval_steps",
+        "metric_for_best",
+        "load_best",
+        "report_to",
+        "gradient_checkpointing",
+        "torch_compile",
+    },
+    "graph": {"hold_out", "compare_seeds"},
+    "data": {"name": True, "sources": {"__all__": {"name"}}},
 }
 _CUT = ("batch_size", "gradient_accumulation")
 
@@ -29,11 +34,12 @@ def decisive_settings(recipe: Recipe, processes: int) -> dict[str, Any]:
 
     How a step's examples are cut into processes and micro-batches is left out, their number is not.
     """
-    values = recipe.model_dump(mode="json", include={"seed", "model", "graph", "adapter", "data", "loss", "train"})
-    train = values.pop("train")
+    apart = dict.fromkeys(("name", "eval", "merge", "ablation"), True)
+    values = recipe.model_dump(mode="json", exclude={**apart, **_INDIFFERENT})
+    if recipe.data.decontaminate:
+        values["eval"] = recipe.eval.model_dump(mode="json", include={"tasks", "include_path"})
     cut = " x ".join([*(f"train.{key}" for key in _CUT), "processes"])
-    size = train["batch_size"] * train["gradient_accumulation"] * processes
-    values["train"] = {key: value for key, value in train.items() if key not in _INDIFFERENT and key not in _CUT}
+    size = math.prod([*(values["train"].pop(key) for key in _CUT), processes])
     return {**_flat(values), cut: size}
 
 
@@ -77,8 +83,10 @@ def latest_sound(folder: Path) -> tuple[Path | None, list[Path]]:
     return None, passed_over
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = dict(enumerate(value))
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
     return flat

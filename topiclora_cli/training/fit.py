@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from topiclora_cli.processes import in_first, process_count, wait_for_all
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import METRICS, read_metrics
-from topiclora_cli.training.arguments import count_steps, training_arguments
-from topiclora_cli.training.attach import attach_adapter
+from topiclora_cli.training.arguments import check_settings, count_examples, count_steps, training_arguments
+from topiclora_cli.training.attach import attach_adapter, without_adapter
 from topiclora_cli.training.callbacks import (
     AllocateRanks,
     GracefulStop,
@@ -35,11 +36,11 @@ from topiclora_cli.training.callbacks import (
 )
 from topiclora_cli.training.checkpoints import decisive_settings, latest_sound, refuse_other_settings
 from topiclora_cli.training.collate import Collator
+from topiclora_cli.training.columns import Priors, make_dataset
 from topiclora_cli.training.data import Encoded
+from topiclora_cli.training.data.stream import ExampleStream
 from topiclora_cli.training.guard import explain_full_memory
 from topiclora_cli.training.trainer import DualLossTrainer
-
-Priors = tuple[torch.Tensor, torch.Tensor]
 
 
 class Interrupted(Exception):
@@ -68,7 +69,7 @@ class TrainResult:
 
 def train_adapter(
     base: BaseModel,
-    encoded: Sequence[Encoded],
+    encoded: Sequence[Encoded] | ExampleStream,
     recipe: Recipe,
     *,
     folder: Path,
@@ -81,14 +82,15 @@ def train_adapter(
 ) -> TrainResult:
     """Train an adapter and save it to `folder/adapter` in peft's format.
 
-    priors: pi (n, E) and confidence (n,), or None to train without the KL; validation, validation_priors: the same of
-    held-out examples; extra: further settings of the mixture. Raises Interrupted after a signal, with a checkpoint
-    saved, and TopicLoraError where the adapter does not fit, a checkpoint is of another recipe, memory runs out, or the
-    loss is no number.
+    priors: pi (n, E) and confidence (n,), or None to train without the KL; a stream brings its own. validation,
+    validation_priors: held-out examples and theirs; extra: further settings of the mixture. Raises Interrupted after a
+    signal, with a checkpoint saved, and TopicLoraError where the adapter does not fit, a checkpoint is of another
+    recipe, memory runs out, or the loss is no number.
     """
-    _check_settings(recipe, validates=bool(validation))
+    check_settings(recipe, validates=bool(validation))
     set_seed(recipe.seed)
-    steps = count_steps(recipe, len(encoded))
+    examples = count_examples(recipe, encoded)
+    steps = count_steps(recipe, examples)
     model = attach_adapter(base, recipe, total_steps=steps, progress=progress, **extra)
     total, activated = count_parameters(model)
     settings = decisive_settings(recipe, process_count())
@@ -96,7 +98,9 @@ def train_adapter(
     arguments = training_arguments(recipe, folder / "checkpoints", steps, validates=bool(validation))
     transformers_logging.set_verbosity_error()
     with GracefulStop() as stop, progress.track("train", arguments.max_steps) as advance:
-        train_set = make_dataset(encoded, priors)
+        if isinstance(encoded, ExampleStream):
+            encoded.base_alone = partial(without_adapter, model)
+        train_set = encoded if isinstance(encoded, ExampleStream) else make_dataset(encoded, priors)
         held_out = make_dataset(validation, validation_priors) if validation else None
         trainer = _make_trainer(base, model, recipe, arguments, train_set, held_out)
         if recipe.train.fsdp and not trainer.is_fsdp_enabled:
@@ -125,27 +129,13 @@ def train_adapter(
     return TrainResult(
         processes=trainer.accelerator.num_processes,
         steps=trainer.state.global_step,
-        examples=len(encoded),
+        examples=examples,
         total_parameters=total,
         activated_parameters=activated,
         final=next((row for row in reversed(rows) if "loss" in row), {}),
         best=_best(rows, recipe.train.metric_for_best),
         alarms=[text for row in rows for text in row.get("alarms", {}).values()],
     )
-
-
-def _check_settings(recipe: Recipe, *, validates: bool) -> None:
-    train = recipe.train
-    for key, value in {"eval_steps": train.eval_steps, "load_best": train.load_best}.items():
-        if value and not validates:
-            raise TopicLoraError(
-                f"train.{key} is set, but there are no held-out examples.", f"Name some, or leave train.{key} out."
-            )
-    if train.fsdp and process_count() == 1:
-        raise TopicLoraError(
-            "train.fsdp is set, but there is one process alone.",
-            "Start one per GPU with torchrun, or leave it out.",
-        )
 
 
 def _find_checkpoint(folder: Path, settings: dict[str, Any], progress: Progress) -> Path | None:
@@ -179,24 +169,12 @@ def _add_xlora_classifier(model: PeftModel, path: Path) -> None:
     save_file({**load_file(path), **classifier}, path, metadata={"format": "pt"})
 
 
-def make_dataset(encoded: Sequence[Encoded], priors: Priors | None) -> Dataset:
-    """Encoded examples, with their priors where they have any, in the columns that the collator reads."""
-    columns: dict[str, list[Any]] = {
-        "input_ids": [example.input_ids for example in encoded],
-        "prompt_length": [example.prompt_length for example in encoded],
-        "length": [len(example.input_ids) for example in encoded],
-    }
-    if priors is not None:
-        columns["prior"], columns["confidence"] = priors[0].tolist(), priors[1].tolist()
-    return Dataset.from_dict(columns)
-
-
 def _make_trainer(
     base: BaseModel,
     model: PeftModel,
     recipe: Recipe,
     arguments: TrainingArguments,
-    train_set: Dataset,
+    train_set: Dataset | ExampleStream,
     held_out: Dataset | None,
 ) -> DualLossTrainer:
     return DualLossTrainer(

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from tests.conftest import DATA, needs_data
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import load_recipe
-from topiclora_cli.recipe.schema import DataSection
+from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.training.data import Row, encode_rows, load_rows
 
 RECORDS = [

@@ -1,0 +1,61 @@
+"""Token ids, with the tokenizer's chat template and without."""
+
+import pytest
+from transformers import AutoTokenizer
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.training.data import Row, encode_rows
+
+CHATML = (
+    "{% for message in messages %}<|{{ message.role }}|> {{ message.content }} <eos>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+TURNS = (("user", "Answer yes"), ("assistant", "yes"), ("user", "Answer no"), ("assistant", "no"))
+TALK = Row("User: Answer yes", " no", turns=TURNS)
+
+
+@pytest.fixture
+def tokenizer(tiny_model_dir):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def test_messages_go_through_the_chat_template_unless_told_otherwise(tokenizer):
+    (example,) = encode_rows([TALK], tokenizer, max_length=200)
+    text = "<|user|> Answer yes <eos>\n<|assistant|> yes <eos>\n<|user|> Answer no <eos>\n<|assistant|>"
+    prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert example.input_ids[: example.prompt_length] == prompt
+    answer = tokenizer(" no <eos>", add_special_tokens=False)["input_ids"]
+    assert example.input_ids[example.prompt_length :] == answer
+    (plain,) = encode_rows([TALK], tokenizer, max_length=200, chat_template=False)
+    assert plain.input_ids == [*tokenizer(TALK.prompt + TALK.completion)["input_ids"], tokenizer.eos_token_id]
+
+
+def test_prompts_and_completions_can_go_through_it_too(tokenizer):
+    rows = [Row("Answer", " yes"), TALK]
+    first, _ = encode_rows(rows, tokenizer, max_length=200, chat_template=True)
+    text = "<|user|> Answer <eos>\n<|assistant|> yes <eos>"
+    assert first.input_ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+    mixed, _ = encode_rows(rows, tokenizer, max_length=200)
+    assert mixed.input_ids == [*tokenizer("Answer yes")["input_ids"], tokenizer.eos_token_id]
+
+
+def test_a_header_that_opens_an_answer_otherwise_counts_as_completion(tokenizer):
+    tokenizer.chat_template = CHATML.replace("<|assistant|>{% endif %}", "<|assistant|> thinking{% endif %}")
+    (example,) = encode_rows([Row("Answer", " yes")], tokenizer, max_length=200, chat_template=True)
+    assert example.prompt_length == len(tokenizer("<|user|> Answer <eos>\n", add_special_tokens=False)["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "has no chat template.*data.chat_template to false"),
+        ("{{ raise_exception('roles must alternate') }}", "refuses an example: roles must alternate"),
+        ("{{ messages | length }}", "does not begin a conversation"),
+    ],
+)
+def test_chat_templates_that_cannot_be_used(tokenizer, template, message):
+    tokenizer.chat_template = template
+    with pytest.raises(TopicLoraError, match=message):
+        encode_rows([TALK], tokenizer, max_length=200)

@@ -1,0 +1,82 @@
+"""A recipe's training examples, as every stage reads them: without what the evaluation asks and what no topic knows."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+from transformers import PreTrainedTokenizerBase
+
+from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.evaluation.harness import EvalRequest, evaluation_questions
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe.data import EMBEDDED
+from topiclora_cli.tasks import FAMILIES
+from topiclora_cli.topics.prior import PriorBatch
+from topiclora_cli.topics.taxonomy import load_taxonomy
+from topiclora_cli.training.data import Data, Encoded, Row, encode_rows, load_data, load_rows
+from topiclora_cli.training.data.clean import Contamination
+from topiclora_cli.training.data.reading import Reader
+from topiclora_cli.training.data.stream import ExampleStream
+
+
+def training_data(recipe: Recipe) -> Data:
+    """The recipe's examples; of a stream, the first few."""
+    return load_data(recipe.data, seed=recipe.seed, known_topics=_known_topics(recipe), contaminated=_overlap(recipe))
+
+
+def training_stream(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    priors: Callable[[Sequence[str]], PriorBatch] | None,
+) -> ExampleStream:
+    """The recipe's examples as they are needed; `priors` makes those of prompts."""
+    reader = Reader(seed=recipe.seed, known_topics=_known_topics(recipe), contaminated=_overlap(recipe), streaming=True)
+    return ExampleStream(recipe.data, reader, tokenizer, priors)
+
+
+def held_out_rows(recipe: Recipe, limit: int) -> list[Row]:
+    """About `limit` examples to measure on: those of data.validation, else the families' validation split, else the
+    last of the training examples.
+    """
+    data = recipe.data
+    if data.validation is None and data.source == EMBEDDED:
+        few = data.model_copy(update={"per_family": max(1, limit // len(FAMILIES))})
+        return load_rows(few, seed=recipe.seed, split="validation")[-limit:]
+    examples = training_data(recipe)
+    return examples.validation[:limit] or examples.train[-limit:]
+
+
+def encode(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[Encoded]:
+    """Token ids of examples as the recipe wants them; raises TopicLoraError when nothing fits."""
+    data = recipe.data
+    return encode_rows(rows, tokenizer, max_length=data.max_length, chat_template=data.chat_template)
+
+
+def refuse_unknown_topics(rows: Sequence[Row], known: Sequence[str]) -> None:
+    """Raises TopicLoraError where an example carries a topic that is not among the `known`."""
+    if unknown := {tag for row in rows for tag in row.topics} - set(known):
+        name = min(unknown)
+        raise TopicLoraError(
+            f"data.topics has a topic {name!r} that is not in the graph.",
+            f"{nearest(name, known)} Or leave such topics out: unknown_topics: drop.",
+        )
+
+
+def _known_topics(recipe: Recipe) -> set[str] | None:
+    """The graph's topics where some source leaves out all others."""
+    graph = recipe.graph
+    if graph.taxonomy == "induced" or all(source.unknown_topics == "error" for source in recipe.data.all_sources):
+        return None
+    taxonomy = load_taxonomy(graph.taxonomy, min_tasks=graph.min_tasks, exclude_tasks=graph.exclude_tasks)
+    return set(taxonomy.names)
+
+
+def _overlap(recipe: Recipe) -> Contamination | None:
+    if not recipe.data.decontaminate:
+        return None
+    return _contamination(tuple(recipe.eval.tasks), recipe.eval.include_path, recipe.data.ngram)
+
+
+@lru_cache(maxsize=1)
+def _contamination(tasks: tuple[str, ...], include_path: str | None, ngram: int) -> Contamination:
+    # A command reads the data several times; lm-eval's tasks take many seconds each time.
+    return Contamination(evaluation_questions(EvalRequest(tasks=tasks, include_path=include_path)), ngram)

@@ -1,0 +1,116 @@
+"""Stage 1 of a run: the taxonomy, what teaches the projector, the topic graph, and everything that is said about it."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.examples import training_data
+from topiclora_cli.files import read_json, write_json
+from topiclora_cli.inputs import GRAPH, induced, open_encoder, tagged_prompts
+from topiclora_cli.progress import Progress
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.rundir import RunDir
+from topiclora_cli.topics.attribution import attribution_report
+from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
+from topiclora_cli.topics.evidence import gather_evidence
+from topiclora_cli.topics.fit import fit_topic_graph
+from topiclora_cli.topics.graphml import write_graphml
+from topiclora_cli.topics.page import write_page
+from topiclora_cli.topics.plot import plot_graph
+from topiclora_cli.topics.projector import Lessons, gather_lessons
+from topiclora_cli.topics.report import graph_report
+from topiclora_cli.topics.store import TopicGraph
+from topiclora_cli.topics.taxonomy import Taxonomy, load_taxonomy
+from topiclora_cli.topics.validate import link_report
+
+
+@dataclass(frozen=True)
+class GraphResult:
+    """Stage 1: where the graph lies, and its report."""
+
+    folder: Path
+    graph: TopicGraph
+    report: dict[str, Any]
+
+
+def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
+    """Stage 1: topics -> experts. Raises TopicLoraError for a bad taxonomy or more experts than topics."""
+    section = recipe.graph
+    encoder = None
+    rows = training_data(recipe).train if section.tagged_prompts else []
+    if section.taxonomy == "induced":
+        progress.say("Looking for topics in the training prompts ...")
+        encoder = open_encoder(recipe)
+        taxonomy, prompts = induced(recipe, encoder, rows)
+    else:
+        taxonomy, prompts = _taxonomy(recipe), None
+    if recipe.adapter.num_experts > len(taxonomy.names):
+        raise TopicLoraError(
+            f"adapter.num_experts ({recipe.adapter.num_experts}) exceeds the {len(taxonomy.names)} topics.",
+            "Lower it, or have more topics: lower graph.min_tasks, or raise graph.induced_topics if induced.",
+        )
+    encoder = encoder or open_encoder(recipe)
+    with run.running("graph") as record:
+        prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
+        features = encoder.encode(taxonomy.texts)
+        lessons = gather_lessons(taxonomy, features, encoder.encode(taxonomy.task_texts), prompts)
+        with progress.track("build-graph", section.steps) as advance:
+            graph = fit_topic_graph(
+                taxonomy,
+                features,
+                encoder_id=encoder.id,
+                lessons=lessons,
+                num_experts=recipe.adapter.num_experts,
+                gnn=section.gnn,
+                layers=section.layers,
+                width=section.width,
+                neighbours=section.neighbours,
+                npmi_weight=section.npmi_weight,
+                separation=section.separation,
+                control=section.control,
+                steps=section.steps,
+                seed=recipe.seed,
+                on_step=lambda *_: advance(1, ""),
+            )
+        folder = run.path / GRAPH
+        graph.save(folder)
+        report = _measure(recipe, graph, taxonomy, features, lessons, progress)
+        write_json(folder / "report.json", report)
+        write_page(graph, report, folder / "report.html", title=recipe.name)
+        plot_graph(graph, folder / "graph.png")
+        write_graphml(graph, folder / "graph.graphml")
+        record.update(topics=graph.num_topics, experts=graph.num_experts, sha256=graph.sha256)
+    return GraphResult(folder, graph, report)
+
+
+def open_graph(run: RunDir) -> GraphResult:
+    """Stage 1's result as an earlier call left it."""
+    folder = run.require(GRAPH, made_by="build-graph")
+    report = read_json(folder / "report.json", hint="Run build-graph again.")
+    return GraphResult(folder, TopicGraph.load(folder), report)
+
+
+def _taxonomy(recipe: Recipe) -> Taxonomy:
+    section = recipe.graph
+    return load_taxonomy(section.taxonomy, min_tasks=section.min_tasks, exclude_tasks=section.exclude_tasks)
+
+
+def _measure(
+    recipe: Recipe, graph: TopicGraph, taxonomy: Taxonomy, features: Tensor, lessons: Lessons, progress: Progress
+) -> dict[str, Any]:
+    section = recipe.graph
+    links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
+    comparison = attribution = None
+    if seeds := seeds_to_compare(section.compare_seeds, graph.num_topics):
+        evidence = gather_evidence(taxonomy, lessons)
+        with progress.track("compare", fits_to_compare(graph, seeds)) as advance:
+            comparison = compare(
+                graph, taxonomy, features, evidence=evidence, seeds=seeds, on_fit=lambda n: advance(n, "")
+            )
+        attribution = attribution_report(graph, taxonomy, features, lessons)
+    elif section.compare_seeds is None:
+        progress.say(f"{graph.num_topics} topics are not compared with controls; graph.compare_seeds=3 does it.")
+    return asdict(graph_report(graph, links=links, comparison=comparison, attribution=attribution))

@@ -1,0 +1,149 @@
+"""Are a prompt's topics told from the prompt alone, of kinds of prompts seen before and of kinds never seen?
+
+Prompts are of one kind when they carry the same topics. Kinds never seen are the hard case: no prompt and no task of
+those topics takes part in anything that is learnt, the graph's edges included. Beside the scores stands what the same
+features give without the graph, what knowing the topics' frequencies alone gives, and the cosine of plain texts.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from sklearn.metrics import label_ranking_average_precision_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.topics.evidence import FOLDS, guesses, information, kinds_of
+from topiclora_cli.topics.graph import build_graph
+from topiclora_cli.topics.learn import LEARNT_WITH, learn
+from topiclora_cli.topics.prior import prior_from_relevance, prior_from_tags
+from topiclora_cli.topics.projector import Lessons, fit_projector, membership, scores
+from topiclora_cli.topics.store import TopicGraph
+from topiclora_cli.topics.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class AttributionReport:
+    """How well the topics of tagged prompts are told, by projectors that were fitted without them.
+
+    Mean average precision, over prompts, of ranking the topics that two kinds or more carry: seen, of prompts of kinds
+    with other prompts in the fit; unseen, of whole kinds left out; no_graph, frequency, cosine: the same for the
+    unseen kinds by the projector alone, by how often topics occur, by cosine with their descriptions. information: of
+    kind and most likely expert, seen prompts, in units of ln E. kl_*: mean of KL(prior of the tags || prior) in nats,
+    for seen and unseen kinds, and of a uniform prior. The unseen are None for fewer than FOLDS kinds, or no edges.
+    """
+
+    prompts: int
+    kinds: int
+    topics: int
+    seen: float
+    unseen: float | None
+    no_graph: float | None
+    frequency: float | None
+    cosine: float | None
+    information: float
+    kl_seen: float
+    kl_unseen: float | None
+    kl_uniform: float
+
+
+def attribution_report(
+    graph: TopicGraph, taxonomy: Taxonomy, topic_texts: Tensor, lessons: Lessons
+) -> AttributionReport | None:
+    """Leave out FOLDS parts of the prompts, then of the kinds, in turn; None without tagged prompts.
+
+    topic_texts (T, f) and lessons are what the graph was learnt from. The caller's random state stays.
+    """
+    if not lessons.prompts:
+        return None
+    targets = lessons.targets[: lessons.prompts]
+    kind = kinds_of(targets)
+    patterns = torch.stack([targets[kind == k][0] for k in range(int(kind.max()) + 1)])  # (G, T)
+    common = patterns.sum(0) >= 2
+    seen = guesses(lessons, topic_vectors=graph.topic_vectors)
+    place = [[name for name, on in zip(graph.topics, row.tolist(), strict=True) if on] for row in patterns]
+    told = prior_from_tags(graph, place)[kind]  # (n, E)
+
+    def misfit(guessed: Tensor) -> float:
+        return _kl(told, prior_from_relevance(graph, guessed))
+
+    prior = prior_from_relevance(graph, seen)
+    report = AttributionReport(
+        prompts=lessons.prompts,
+        kinds=len(patterns),
+        topics=int(common.sum()),
+        seen=_precision(seen, targets, common),
+        unseen=None,
+        no_graph=None,
+        frequency=None,
+        cosine=None,
+        information=information(prior.argmax(1), kind, graph.num_experts),
+        kl_seen=misfit(seen),
+        kl_unseen=None,
+        kl_uniform=_kl(told, torch.full_like(told, 1 / graph.num_experts)),
+    )
+    found = _unseen(graph, taxonomy, topic_texts, lessons, kind) if len(patterns) >= FOLDS else None
+    if found is None:
+        return report
+    precision = {name: _precision(guessed, targets, common) for name, guessed in found.items()}
+    return replace(
+        report,
+        unseen=precision["unseen"],
+        no_graph=precision["no_graph"],
+        frequency=precision["frequency"],
+        cosine=precision["cosine"],
+        kl_unseen=misfit(found["unseen"]),
+    )
+
+
+def _unseen(
+    graph: TopicGraph, taxonomy: Taxonomy, topic_texts: Tensor, lessons: Lessons, kind: Tensor
+) -> dict[str, Tensor] | None:
+    """Scores (n, T) of every tagged prompt, its kind left out, by each way of telling; None where no edge is left."""
+    out = {name: torch.zeros_like(lessons.targets[: lessons.prompts]) for name in ("unseen", "no_graph", "frequency")}
+    rows_of_text = kinds_of(lessons.targets)[: -graph.num_topics]  # prompts, then tasks
+    for fold in range(FOLDS):
+        rows = (kind % FOLDS == fold).nonzero()[:, 0]
+        left_out = torch.isin(rows_of_text, rows_of_text[rows]).nonzero()[:, 0]
+        rest = lessons.without(left_out)
+        z = _topic_vectors(graph, taxonomy, topic_texts, lessons.targets[rows])
+        if z is None:
+            return None
+        x = lessons.x[rows]
+        out["unseen"][rows] = scores(fit_projector(rest, topic_vectors=z), x)
+        out["no_graph"][rows] = scores(fit_projector(rest), x)
+        out["frequency"][rows] = rest.targets[: rest.prompts].mean(0).expand(len(rows), -1)
+    descriptions = lessons.x[-graph.num_topics :]
+    return out | {"cosine": F.normalize(lessons.x[: lessons.prompts], dim=1) @ F.normalize(descriptions, dim=1).T}
+
+
+def _topic_vectors(graph: TopicGraph, taxonomy: Taxonomy, topic_texts: Tensor, hidden: Tensor) -> Tensor | None:
+    """Topic vectors (T, d) learnt as the graph's were, but from no task of the hidden patterns (m, T)."""
+    place = {name: index for index, name in enumerate(taxonomy.names)}
+    patterns = {row.tobytes() for row in hidden.bool().numpy()}
+    tags = list(taxonomy.tasks.items())
+    shown = [row.tobytes() not in patterns for row in membership(place, [t for _, t in tags]).bool().numpy()]
+    tasks = {task: topics for (task, topics), kept in zip(tags, shown, strict=True) if kept}
+    config = graph.config
+    try:
+        data = build_graph(
+            replace(taxonomy, tasks=tasks),
+            topic_texts.detach().float().cpu(),
+            **{name: config[name] for name in ("npmi_weight", "cosine_floor", "neighbours")},
+        )
+    except TopicLoraError:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(graph.seed)
+        return learn(data, num_experts=graph.num_experts, **{name: config[name] for name in LEARNT_WITH})[0]
+
+
+def _precision(guessed: Tensor, targets: Tensor, common: Tensor) -> float:
+    """Mean average precision of scores (n, T) over the rows with a common topic."""
+    wanted = targets[:, common]
+    some = wanted.any(1)
+    return float(label_ranking_average_precision_score(wanted[some].numpy(), guessed[some][:, common].numpy()))
+
+
+def _kl(wanted: Tensor, guess: Tensor) -> float:
+    return float((wanted * (wanted.log() - guess.log())).sum(1).mean())

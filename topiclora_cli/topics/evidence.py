@@ -1,0 +1,98 @@
+"""Which topics come up together in what the model will be asked, as the experts' share of work depends on it.
+
+Topics are not asked about equally: of BIG-bench's tasks a third carry common sense or logical reasoning. Experts that
+share the *topics* evenly do not share the *prompts* evenly. So the assignment is also judged by kinds of prompts, those
+that carry the same topics: each kind should go to one expert, and experts should have equal shares of the prompts.
+
+What a tagged prompt's topics are is not read off its tags but guessed, as the prior will guess, by a projector that was
+not fitted to it: an expert border that the projector cannot see would send prompts of one kind both ways.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from topiclora_cli.topics.prior import DEFAULTS
+from topiclora_cli.topics.projector import Lessons, fit_projector, membership, scores
+from topiclora_cli.topics.taxonomy import Taxonomy
+
+FOLDS = 5
+MOST_KINDS = 2048  # that the loss looks at in every step
+TEMPERATURES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Topics of n prompts or tasks (n, T), rows sum to 1, and which kind each is of (n,), from 0.
+
+    temperature: of the softmax that made guessed scores into shares.
+    """
+
+    topics: Tensor
+    kind: Tensor
+    temperature: float = DEFAULTS["temperature"]
+
+    @property
+    def kinds(self) -> tuple[Tensor, Tensor]:
+        """Mean topics of each kind (G, T) and its share of the whole (G,); of the MOST_KINDS largest."""
+        count = torch.bincount(self.kind).float()
+        total = torch.zeros(len(count), self.topics.shape[1]).index_add(0, self.kind, self.topics)
+        largest = count.argsort(descending=True, stable=True)[:MOST_KINDS]
+        count, total = count[largest], total[largest]
+        return total / count[:, None], count / count.sum()
+
+
+def gather_evidence(taxonomy: Taxonomy, lessons: Lessons) -> Evidence | None:
+    """Evidence from tagged prompts; without any, from the taxonomy's tasks by their tags; None without these, too."""
+    if lessons.prompts:
+        targets = lessons.targets[: lessons.prompts]
+        guessed = guesses(lessons)
+        heat = best_temperature(guessed, targets)
+        return Evidence(torch.softmax(guessed / heat, dim=1), kinds_of(targets), heat)
+    if not taxonomy.tasks:
+        return None
+    place = {name: index for index, name in enumerate(taxonomy.names)}
+    targets = membership(place, list(taxonomy.tasks.values()))
+    return Evidence(targets / targets.sum(1, keepdim=True), kinds_of(targets))
+
+
+def guesses(lessons: Lessons, *, topic_vectors: Tensor | None = None) -> Tensor:
+    """Scores (n, T) of the n tagged prompts, each by a projector that was fitted without its fold of FOLDS."""
+    out = torch.zeros(lessons.prompts, lessons.targets.shape[1])
+    fold = torch.arange(lessons.prompts) % FOLDS
+    for rows in (torch.nonzero(fold == number)[:, 0] for number in range(min(FOLDS, lessons.prompts))):
+        projector = fit_projector(lessons.without(rows), topic_vectors=topic_vectors)
+        out[rows] = scores(projector, lessons.x[rows])
+    return out
+
+
+def best_temperature(guessed: Tensor, targets: Tensor) -> float:
+    """The softmax temperature that brings guessed scores (n, T) closest to the tags (n, T), in cross-entropy.
+
+    After temperature scaling (Guo et al., arXiv 1706.04599).
+    """
+    wanted = targets / targets.sum(1, keepdim=True)
+    misfit = [float(-(wanted * torch.log_softmax(guessed / heat, dim=1)).sum(1).mean()) for heat in TEMPERATURES]
+    return TEMPERATURES[misfit.index(min(misfit))]
+
+
+def kinds_of(targets: Tensor) -> Tensor:
+    """Number, from 0, of each row's pattern in targets (n, T), in order of first appearance."""
+    seen: dict[bytes, int] = {}
+    return torch.tensor([seen.setdefault(row.tobytes(), len(seen)) for row in targets.bool().numpy()])
+
+
+def information(experts: Sequence[int] | Tensor, kind: Tensor, num_experts: int) -> float:
+    """Mutual information of a prompt's kind (n,) and its expert (n,), in units of ln E: 1 where each kind has its own.
+
+    Every kind weighs the same.
+    """
+    table = torch.zeros(int(kind.max()) + 1, num_experts, dtype=torch.float64)
+    table.index_put_((kind, torch.as_tensor(experts)), torch.ones(len(kind), dtype=torch.float64), accumulate=True)
+    table = table / table.sum(1, keepdim=True) / len(table)
+    independent = table.sum(1, keepdim=True) * table.sum(0, keepdim=True)
+    terms = torch.where(table > 0, table * (table / independent.clamp_min(1e-300)).clamp_min(1e-300).log(), 0.0)
+    return float(terms.sum()) / math.log(num_experts)
