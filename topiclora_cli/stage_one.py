@@ -105,7 +105,7 @@ def _measure(
     links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
     comparison = attribution = None
     if seeds := seeds_to_compare(section.compare_seeds, graph.num_topics):
-        evidence = gather_evidence(taxonomy, lessons)
+        evidence = gather_evidence(lessons)
         with progress.track("compare", fits_to_compare(graph, seeds)) as advance:
             comparison = compare(
                 graph, taxonomy, features, evidence=evidence, seeds=seeds, on_fit=lambda n: advance(n, "")

@@ -7,9 +7,11 @@ import torch
 
 from topiclora_cli.topics.compare import adjusted_rand, compare, fits_to_compare, seeds_to_compare
 from topiclora_cli.topics.encoder import HashEncoder
+from topiclora_cli.topics.evidence import gather_evidence, information
 from topiclora_cli.topics.experts import assignment_report, separation_report
 from topiclora_cli.topics.fit import CONTROLS, fit_topic_graph
 from topiclora_cli.topics.graph import adjacency
+from topiclora_cli.topics.projector import Prompts, gather_lessons
 from topiclora_cli.topics.taxonomy import Taxonomy
 
 SETTINGS = {"num_experts": 2, "width": 16, "steps": 15}
@@ -20,25 +22,36 @@ def features(small):
     return HashEncoder(64).encode(small.texts)
 
 
+@pytest.fixture(scope="module")
+def lessons(small, features):
+    tags = [["sums", "algebra"], ["proofs"], ["poems"], ["jokes"], ["stories"]] * 2
+    prompts = Prompts(HashEncoder(64).encode([f"{' '.join(names)} {i}" for i, names in enumerate(tags)]), tags)
+    return gather_lessons(small, features, prompts=prompts)
+
+
 @pytest.fixture(scope="module", params=["none", "kmeans", "dmon", "random_graph"])
-def compared(request, small, features):
+def compared(request, small, features, lessons):
     """A graph under some control, and its comparison."""
-    graph = fit_topic_graph(small, features, control=request.param, seed=4, **SETTINGS)
-    return graph, compare(graph, small, features, seeds=2)
+    graph = fit_topic_graph(small, features, lessons=lessons, control=request.param, seed=4, **SETTINGS)
+    return graph, compare(graph, small, features, evidence=gather_evidence(lessons), seeds=2)
 
 
-def test_every_number_is_that_of_a_fit_of_its_own(compared, small, features):
+def test_every_number_is_that_of_a_fit_of_its_own(compared, small, features, lessons):
     graph, comparison = compared
-    true = fit_topic_graph(small, features, **SETTINGS)
+    true = fit_topic_graph(small, features, lessons=lessons, **SETTINGS)
     weight = adjacency(true.edge_index, true.edge_weight, true.num_topics)
+    evidence = gather_evidence(lessons)
     assert comparison.seeds == (4, 5)
     names = [(row.gnn, row.control) for row in comparison.contenders]
     assert names == [("gcn", "none"), ("none", "none"), *(("gcn", name) for name in CONTROLS[1:])]
     assert [row.control for row in comparison.contenders if row.own] == [graph.config["control"]]
     for row in comparison.contenders:
-        alone = [fit_topic_graph(small, features, gnn=row.gnn, control=row.control, seed=s, **SETTINGS) for s in (4, 5)]
+        options = {"gnn": row.gnn, "control": row.control, "lessons": lessons, **SETTINGS}
+        alone = [fit_topic_graph(small, features, seed=seed, **options) for seed in (4, 5)]
         found = [assignment_report(one.assignment, weight) for one in alone]
+        experts = [(evidence.topics @ one.assignment).argmax(1) for one in alone]
         for spread, values in (
+            (row.information, [information(chosen, evidence.kind, 2) for chosen in experts]),
             (row.modularity, [report.modularity for report in found]),
             (row.entropy, [report.entropy for report in found]),
             (row.min_angle, [separation_report(one.expert_vectors).min_angle for one in alone]),

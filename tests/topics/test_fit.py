@@ -5,10 +5,13 @@ import torch
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics.encoder import HashEncoder
+from topiclora_cli.topics.evidence import gather_evidence, information
 from topiclora_cli.topics.experts import assignment_report, separation_report
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.gnn import TopicEncoder
 from topiclora_cli.topics.graph import adjacency
+from topiclora_cli.topics.learn import PATIENCE
+from topiclora_cli.topics.projector import Prompts, gather_lessons
 from topiclora_cli.topics.taxonomy import Taxonomy, Topic
 
 TENSORS = ("topic_vectors", "expert_vectors", "assignment", "edge_index", "edge_weight", "projector_weight")
@@ -54,7 +57,9 @@ def test_learnt_experts_follow_the_graph_better_than_controls_do(bigbench, hashe
 def test_separation_widens_the_smallest_angle(bigbench, hashed):
     apart, loose = (
         separation_report(
-            fit_topic_graph(bigbench, hashed, num_experts=16, separation=kind, seed=3).expert_vectors
+            fit_topic_graph(
+                bigbench, hashed, num_experts=16, separation=kind, seed=3, loss_weights={"consistency": 0.0}
+            ).expert_vectors
         ).min_angle
         for kind in ("margin", "none")
     )
@@ -139,6 +144,30 @@ def test_it_learns_inside_no_grad_and_reports_every_step(small):
     assert set(seen[0][1]) == {"link", "modularity", "balance", "separation"}
     assert seen[-1][1]["link"] < seen[0][1]["link"]
     assert seen[-1][1]["modularity"] < seen[0][1]["modularity"]
+
+
+def test_it_stops_once_nothing_more_is_gained(small):
+    seen = []
+    fit_topic_graph(
+        small, HashEncoder(64), num_experts=2, width=16, steps=5000, on_step=lambda step, _: seen.append(step)
+    )
+    assert PATIENCE < len(seen) < 1000
+
+
+def test_experts_share_the_prompts_and_not_only_the_topics(bigbench, hashed):
+    """Prompts about the topics of one group only: experts that share topics alone leave most experts without any."""
+    busy = [topic.name for topic in bigbench.topics if topic.group == "logic, math, code"]
+    texts = [f"{name} {word}" for name in busy for word in ("one", "two", "three")]
+    prompts = Prompts(HashEncoder().encode(texts), [[name] for name in busy for _ in range(3)])
+    lessons = gather_lessons(bigbench, hashed, prompts=prompts)
+    evidence = gather_evidence(lessons)
+
+    def told(weight):
+        options = {"num_experts": 4, "lessons": lessons, "loss_weights": {"consistency": weight}}
+        graph = fit_topic_graph(bigbench, hashed, **options)
+        return information((evidence.topics @ graph.assignment).argmax(1), evidence.kind, 4)
+
+    assert told(2.0) > told(0.0) + 0.2
 
 
 def test_controls_take_away_what_they_say(bigbench, hashed):

@@ -12,7 +12,7 @@ from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.prior import prior_from_embeddings
-from topiclora_cli.topics.projector import calibrate
+from topiclora_cli.topics.projector import Prompts, gather_lessons
 
 PROMPTS = [
     *(f"Translate the word number {i} into French." for i in range(10)),
@@ -77,11 +77,11 @@ def test_the_prior_learns_induced_topics_from_their_prompts():
     prompts = [e.prompt for e in examples]
     embeddings = HashEncoder().encode(prompts)
     taxonomy, tags = induce_taxonomy(prompts, embeddings)
-    graph = fit_topic_graph(taxonomy, HashEncoder(), num_experts=4, width=16, steps=40)
+    features = HashEncoder().encode(taxonomy.texts)
+    lessons = gather_lessons(taxonomy, features, prompts=Prompts(embeddings, tags))
+    graph = fit_topic_graph(taxonomy, features, lessons=lessons, num_experts=4, width=16, steps=40)
     held_out = mixture("validation", 4, seed=0)
-    found = prior_from_embeddings(
-        calibrate(graph, embeddings, tags), HashEncoder().encode([e.prompt for e in held_out])
-    )
+    found = prior_from_embeddings(graph, HashEncoder().encode([e.prompt for e in held_out]))
     experts_of = {}
     for expert, example in zip(found.prior.argmax(1).tolist(), held_out, strict=True):
         experts_of.setdefault(example.topics, Counter())[expert] += 1

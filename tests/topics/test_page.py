@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from topiclora_cli.topics import page
+from topiclora_cli.topics.attribution import AttributionReport
 from topiclora_cli.topics.compare import compare
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
@@ -102,4 +103,13 @@ def test_parts_that_were_not_measured_are_left_out(small, tmp_path):
     text = Reader(written(graph, tmp_path)).text
     assert "AUC" not in text
     assert ", ".join(graph.topics) in text  # topics without a tie
-    assert "top-1 accuracy" in Reader(written(graph, tmp_path, attribution={"top-1 accuracy": 0.5})).text
+    assert "told from prompts" not in text
+    whole = AttributionReport(
+        prompts=9, kinds=5, topics=3, seen=0.9, unseen=0.5, no_graph=0.45, frequency=0.3, cosine=0.2,
+        information=0.7, kl_seen=0.1, kl_unseen=0.6, kl_uniform=1.2,
+    )  # fmt: skip
+    assert "0.500; without the graph 0.450" in Reader(written(graph, tmp_path, attribution=whole)).text
+    few = replace(whole, unseen=None, no_graph=None, frequency=None, cosine=None, kl_unseen=None)
+    text = Reader(written(graph, tmp_path, attribution=few)).text
+    assert "0.900" in text
+    assert "never seen" not in text

@@ -8,6 +8,7 @@ import torch
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics.encoder import HashEncoder
+from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.prior import (
     TopicPrior,
     confidence,
@@ -15,7 +16,7 @@ from topiclora_cli.topics.prior import (
     prior_from_tags,
     tag_membership,
 )
-from topiclora_cli.topics.projector import calibrate, fit_projector
+from topiclora_cli.topics.projector import Prompts, gather_lessons
 
 PROMPTS = [
     ("what is 3 plus 4 ?", ["sums"]),
@@ -40,8 +41,10 @@ def encoder():
 
 
 @pytest.fixture(scope="module")
-def taught(small_graph, encoder):
-    return calibrate(small_graph, encoder.encode(TEXTS), TAGS)
+def taught(small, encoder):
+    texts, names = encoder.encode(small.texts), encoder.encode(small.task_texts)
+    lessons = gather_lessons(small, texts, names, Prompts(encoder.encode(TEXTS), TAGS))
+    return fit_topic_graph(small, encoder, lessons=lessons, num_experts=2, width=16, steps=60)
 
 
 def test_the_prior_by_hand(taught, encoder):
@@ -108,66 +111,20 @@ def test_uniform_assignment_makes_a_uniform_prior(taught, encoder):
     torch.testing.assert_close(found.confidence, torch.zeros(12), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("rows", [5, 40])
-def test_ridge_meets_its_normal_equations(rows, generator):
-    x, y = torch.randn(rows, 12, generator=generator), torch.randn(rows, 3, generator=generator)
-    found = fit_projector(x, y, ridge=0.3)
-    z = ((x - x.mean(0)) / x.std(0, correction=0)).double()
-    residual = z @ found.weight.double() - (y - y.mean(0)).double()
-    gradient = z.T @ residual / rows + 0.3 * found.weight.double()
-    assert gradient.abs().max() < 1e-6
-    torch.testing.assert_close(found.bias, y.mean(0))
-
-
-def test_a_constant_feature_does_no_harm(generator):
-    x = torch.randn(8, 3, generator=generator)
-    x[:, 1] = 7
-    found = fit_projector(x, torch.eye(8))
-    assert torch.isfinite(found.weight).all()
-    assert (found.weight[1].abs() < 1e-6).all()
-
-
-def test_untagged_prompts_only_move_the_centre(small_graph, encoder):
-    vectors = encoder.encode(TEXTS)
-    moved = calibrate(small_graph, vectors)
-    torch.testing.assert_close(moved.feature_mean, vectors.mean(0))
-    assert torch.equal(moved.projector_weight, small_graph.projector_weight)
-    assert moved.sha256 != small_graph.sha256
-
-
-def test_calibration_chooses_a_temperature_and_keeps_stage_one(taught, small_graph):
-    assert taught.config["prior"]["temperature"] in (0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
-    assert taught.config["gnn"] == small_graph.config["gnn"]
-    assert torch.equal(taught.assignment, small_graph.assignment)
-
-
-def test_sharper_where_labels_are_surer(small_graph, generator):
+def test_sharper_where_labels_are_surer(small, generator):
     """Prompts whose embedding gives their topic away deserve a lower temperature than prompts with noisy tags."""
     topics = torch.randint(0, 6, (300,), generator=generator)
     clear = torch.nn.functional.one_hot(topics, 64).float() + 0.01 * torch.randn(300, 64, generator=generator)
-    names = [[small_graph.topics[t]] for t in topics]
-    noise = [[small_graph.topics[t]] for t in torch.randint(0, 6, (300,), generator=generator)]
-    sharp, dull = (calibrate(small_graph, clear, tags).config["prior"]["temperature"] for tags in (names, noise))
-    assert sharp < dull
+    names = [[small.names[t]] for t in topics]
+    noise = [[small.names[t]] for t in torch.randint(0, 6, (300,), generator=generator)]
+    features = HashEncoder(64).encode(small.texts)
 
+    def temperature(tags):
+        lessons = gather_lessons(small, features, prompts=Prompts(clear, tags))
+        graph = fit_topic_graph(small, features, lessons=lessons, num_experts=2, width=8, steps=2)
+        return graph.config["prior"]["temperature"]
 
-@pytest.mark.parametrize(
-    ("shape", "tags", "message"),
-    [
-        ((4, 63), None, "needed: 2 rows or more of 64"),
-        ((1, 64), None, "needed"),
-        ((4, 64), [["sums"]] * 3, "3 tag lists for 4 prompts"),
-        ((4, 64), [["unheard of"]] * 4, "Fewer than 2 prompts"),
-    ],
-)
-def test_bad_calibrations_are_refused(small_graph, shape, tags, message):
-    with pytest.raises(TopicLoraError, match=message):
-        calibrate(small_graph, torch.zeros(shape), tags)
-
-
-def test_bad_projector_rows_are_refused():
-    with pytest.raises(TopicLoraError, match="2 feature rows for 3 targets"):
-        fit_projector(torch.zeros(2, 4), torch.zeros(3, 4))
+    assert temperature(names) < temperature(noise)
 
 
 def test_another_encoder_is_refused(small_graph):

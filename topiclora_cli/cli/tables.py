@@ -59,12 +59,12 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     """Every setting that the assignment has to beat, over several seeds; the recipe's own in bold."""
     seeds = len(comparison["seeds"])
     title = f"Beside the controls, {f'mean ± half the range of {seeds} seeds' if seeds > 1 else 'one seed'}"
-    columns = ("assignment", "information", "modularity", "smallest angle", "entropy", "stability")
+    columns = ("assignment", "information", "modularity", "angle", "stability")
     table = Table(*columns, title=title, title_justify="left", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in comparison["contenders"]:
-        digits = {"information": 3, "modularity": 3, "min_angle": 1, "entropy": 3, "stability": 2}
+        digits = {"information": 3, "modularity": 3, "min_angle": 1, "stability": 2}
         cells = [_spread(row.get(key), decimals) for key, decimals in digits.items()]
         table.add_row(contender(row), *cells, style="bold" if row["own"] else None)
     return table

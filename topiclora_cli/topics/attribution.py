@@ -17,7 +17,7 @@ from topiclora_cli.topics.evidence import FOLDS, guesses, information, kinds_of
 from topiclora_cli.topics.graph import build_graph
 from topiclora_cli.topics.learn import LEARNT_WITH, learn
 from topiclora_cli.topics.prior import prior_from_relevance, prior_from_tags
-from topiclora_cli.topics.projector import Lessons, fit_projector, membership, scores
+from topiclora_cli.topics.projector import Lessons, fit_projector, membership, places, scores
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 
@@ -56,13 +56,11 @@ def attribution_report(
     """
     if not lessons.prompts:
         return None
-    targets = lessons.targets[: lessons.prompts]
-    kind = kinds_of(targets)
-    patterns = torch.stack([targets[kind == k][0] for k in range(int(kind.max()) + 1)])  # (G, T)
-    common = patterns.sum(0) >= 2
+    kinds = list(dict.fromkeys(lessons.topics[: lessons.prompts]))
+    kind, targets = kinds_of(lessons.topics[: lessons.prompts]), lessons.prompt_targets
+    common = membership(kinds, graph.num_topics).sum(0) >= 2
     seen = guesses(lessons, topic_vectors=graph.topic_vectors)
-    place = [[name for name, on in zip(graph.topics, row.tolist(), strict=True) if on] for row in patterns]
-    told = prior_from_tags(graph, place)[kind]  # (n, E)
+    told = prior_from_tags(graph, [[graph.topics[topic] for topic in found] for found in kinds])[kind]  # (n, E)
 
     def misfit(guessed: Tensor) -> float:
         return _kl(told, prior_from_relevance(graph, guessed))
@@ -70,7 +68,7 @@ def attribution_report(
     prior = prior_from_relevance(graph, seen)
     report = AttributionReport(
         prompts=lessons.prompts,
-        kinds=len(patterns),
+        kinds=len(kinds),
         topics=int(common.sum()),
         seen=_precision(seen, targets, common),
         unseen=None,
@@ -82,7 +80,7 @@ def attribution_report(
         kl_unseen=None,
         kl_uniform=_kl(told, torch.full_like(told, 1 / graph.num_experts)),
     )
-    found = _unseen(graph, taxonomy, topic_texts, lessons, kind) if len(patterns) >= FOLDS else None
+    found = _unseen(graph, taxonomy, topic_texts, lessons, kind) if len(kinds) >= FOLDS else None
     if found is None:
         return report
     precision = {name: _precision(guessed, targets, common) for name, guessed in found.items()}
@@ -100,30 +98,29 @@ def _unseen(
     graph: TopicGraph, taxonomy: Taxonomy, topic_texts: Tensor, lessons: Lessons, kind: Tensor
 ) -> dict[str, Tensor] | None:
     """Scores (n, T) of every tagged prompt, its kind left out, by each way of telling; None where no edge is left."""
-    out = {name: torch.zeros_like(lessons.targets[: lessons.prompts]) for name in ("unseen", "no_graph", "frequency")}
-    rows_of_text = kinds_of(lessons.targets)[: -graph.num_topics]  # prompts, then tasks
+    out = {name: torch.zeros(lessons.prompts, graph.num_topics) for name in ("unseen", "no_graph", "frequency")}
+    kind_of_text = kinds_of(lessons.topics[: -graph.num_topics])  # of prompts, then tasks
     for fold in range(FOLDS):
         rows = (kind % FOLDS == fold).nonzero()[:, 0]
-        left_out = torch.isin(rows_of_text, rows_of_text[rows]).nonzero()[:, 0]
+        left_out = torch.isin(kind_of_text, kind_of_text[rows]).nonzero()[:, 0]
         rest = lessons.without(left_out)
-        z = _topic_vectors(graph, taxonomy, topic_texts, lessons.targets[rows])
+        z = _topic_vectors(graph, taxonomy, topic_texts, {lessons.topics[row] for row in rows.tolist()})
         if z is None:
             return None
         x = lessons.x[rows]
         out["unseen"][rows] = scores(fit_projector(rest, topic_vectors=z), x)
         out["no_graph"][rows] = scores(fit_projector(rest), x)
-        out["frequency"][rows] = rest.targets[: rest.prompts].mean(0).expand(len(rows), -1)
+        out["frequency"][rows] = rest.prompt_targets.mean(0).expand(len(rows), -1)
     descriptions = lessons.x[-graph.num_topics :]
     return out | {"cosine": F.normalize(lessons.x[: lessons.prompts], dim=1) @ F.normalize(descriptions, dim=1).T}
 
 
-def _topic_vectors(graph: TopicGraph, taxonomy: Taxonomy, topic_texts: Tensor, hidden: Tensor) -> Tensor | None:
-    """Topic vectors (T, d) learnt as the graph's were, but from no task of the hidden patterns (m, T)."""
+def _topic_vectors(
+    graph: TopicGraph, taxonomy: Taxonomy, topic_texts: Tensor, hidden: set[tuple[int, ...]]
+) -> Tensor | None:
+    """Topic vectors (T, d) learnt as the graph's were, but from no task of the hidden sets of topics."""
     place = {name: index for index, name in enumerate(taxonomy.names)}
-    patterns = {row.tobytes() for row in hidden.bool().numpy()}
-    tags = list(taxonomy.tasks.items())
-    shown = [row.tobytes() not in patterns for row in membership(place, [t for _, t in tags]).bool().numpy()]
-    tasks = {task: topics for (task, topics), kept in zip(tags, shown, strict=True) if kept}
+    tasks = {task: tags for task, tags in taxonomy.tasks.items() if places(tags, place) not in hidden}
     config = graph.config
     try:
         data = build_graph(

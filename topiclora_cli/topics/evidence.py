@@ -1,8 +1,9 @@
 """Which topics come up together in what the model will be asked, as the experts' share of work depends on it.
 
 Topics are not asked about equally: of BIG-bench's tasks a third carry common sense or logical reasoning. Experts that
-share the *topics* evenly do not share the *prompts* evenly. So the assignment is also judged by kinds of prompts, those
-that carry the same topics: each kind should go to one expert, and experts should have equal shares of the prompts.
+share the *topics* evenly do not share the *prompts* evenly. So, where tagged prompts are at hand, the assignment is
+also judged by kinds of prompts, those that carry the same topics: each kind should go to one expert, and experts should
+have equal shares of the prompts.
 
 What a tagged prompt's topics are is not read off its tags but guessed, as the prior will guess, by a projector that was
 not fitted to it: an expert border that the projector cannot see would send prompts of one kind both ways.
@@ -15,9 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from topiclora_cli.topics.prior import DEFAULTS
-from topiclora_cli.topics.projector import Lessons, fit_projector, membership, scores
-from topiclora_cli.topics.taxonomy import Taxonomy
+from topiclora_cli.topics.projector import Lessons, fit_projector, scores
 
 FOLDS = 5
 MOST_KINDS = 2048  # that the loss looks at in every step
@@ -26,14 +25,14 @@ TEMPERATURES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
 
 @dataclass(frozen=True)
 class Evidence:
-    """Topics of n prompts or tasks (n, T), rows sum to 1, and which kind each is of (n,), from 0.
+    """Topics of n prompts (n, T), rows sum to 1, and which kind each is of (n,), from 0.
 
-    temperature: of the softmax that made guessed scores into shares.
+    temperature: of the softmax that made guessed scores into these shares.
     """
 
     topics: Tensor
     kind: Tensor
-    temperature: float = DEFAULTS["temperature"]
+    temperature: float
 
     @property
     def kinds(self) -> tuple[Tensor, Tensor]:
@@ -45,23 +44,22 @@ class Evidence:
         return total / count[:, None], count / count.sum()
 
 
-def gather_evidence(taxonomy: Taxonomy, lessons: Lessons) -> Evidence | None:
-    """Evidence from tagged prompts; without any, from the taxonomy's tasks by their tags; None without these, too."""
-    if lessons.prompts:
-        targets = lessons.targets[: lessons.prompts]
-        guessed = guesses(lessons)
-        heat = best_temperature(guessed, targets)
-        return Evidence(torch.softmax(guessed / heat, dim=1), kinds_of(targets), heat)
-    if not taxonomy.tasks:
+def gather_evidence(lessons: Lessons) -> Evidence | None:
+    """What tagged prompts say, None without any.
+
+    Tasks by their tags alone would be no substitute: on BIG-bench they made experts' shares of the prompts no more even
+    and cost modularity.
+    """
+    if not lessons.prompts:
         return None
-    place = {name: index for index, name in enumerate(taxonomy.names)}
-    targets = membership(place, list(taxonomy.tasks.values()))
-    return Evidence(targets / targets.sum(1, keepdim=True), kinds_of(targets))
+    guessed = guesses(lessons)
+    heat = best_temperature(guessed, lessons.prompt_targets)
+    return Evidence(torch.softmax(guessed / heat, dim=1), kinds_of(lessons.topics[: lessons.prompts]), heat)
 
 
 def guesses(lessons: Lessons, *, topic_vectors: Tensor | None = None) -> Tensor:
     """Scores (n, T) of the n tagged prompts, each by a projector that was fitted without its fold of FOLDS."""
-    out = torch.zeros(lessons.prompts, lessons.targets.shape[1])
+    out = torch.zeros(lessons.prompts, lessons.num_topics)
     fold = torch.arange(lessons.prompts) % FOLDS
     for rows in (torch.nonzero(fold == number)[:, 0] for number in range(min(FOLDS, lessons.prompts))):
         projector = fit_projector(lessons.without(rows), topic_vectors=topic_vectors)
@@ -79,10 +77,10 @@ def best_temperature(guessed: Tensor, targets: Tensor) -> float:
     return TEMPERATURES[misfit.index(min(misfit))]
 
 
-def kinds_of(targets: Tensor) -> Tensor:
-    """Number, from 0, of each row's pattern in targets (n, T), in order of first appearance."""
-    seen: dict[bytes, int] = {}
-    return torch.tensor([seen.setdefault(row.tobytes(), len(seen)) for row in targets.bool().numpy()])
+def kinds_of(topics: Sequence[tuple[int, ...]]) -> Tensor:
+    """Number, from 0, of each text's set of topics, in order of first appearance (n,)."""
+    seen: dict[tuple[int, ...], int] = {}
+    return torch.tensor([seen.setdefault(found, len(seen)) for found in topics], dtype=torch.long)
 
 
 def information(experts: Sequence[int] | Tensor, kind: Tensor, num_experts: int) -> float:

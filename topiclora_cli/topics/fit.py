@@ -70,7 +70,7 @@ def fit_topic_graph(
     if lessons is None:
         names = None if isinstance(encoder, Tensor) else encoder.encode(taxonomy.task_texts)
         lessons = gather_lessons(taxonomy, features, names)
-    evidence = gather_evidence(taxonomy, lessons)
+    evidence = gather_evidence(lessons)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         z, vectors, assignment = learn(

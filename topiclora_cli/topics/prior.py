@@ -13,7 +13,7 @@ from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics.encoder import Encoder
-from topiclora_cli.topics.projector import membership
+from topiclora_cli.topics.projector import membership, places
 from topiclora_cli.topics.store import TopicGraph
 
 EPSILON = 0.02
@@ -125,7 +125,8 @@ def prior_from_tags(graph: TopicGraph, tags: Sequence[Sequence[str]], *, epsilon
 
 def tag_membership(graph: TopicGraph, tags: Sequence[Sequence[str]]) -> Tensor:
     """Which topics each prompt carries, (n, T) of 0 and 1; names the graph does not know are skipped."""
-    return membership({name: index for index, name in enumerate(graph.topics)}, tags)
+    place = {name: index for index, name in enumerate(graph.topics)}
+    return membership([places(names, place) for names in tags], graph.num_topics)
 
 
 def confidence(prior: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ directions, which is what assigns topics to experts, and too coarse to tell the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,25 +35,40 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Lessons:
-    """What there is to learn from: texts x (n, f), standardised, which topics apply (n, T), a weight for each (n,).
+    """What there is to learn from: texts x (n, f), standardised, the topics of each by place, and its weight (n,).
 
     The first `prompts` rows are tagged prompts, the last T the topics' descriptions. mean, scale (f,): of prompts,
     where there are any.
     """
 
     x: Tensor
-    targets: Tensor
+    topics: Sequence[tuple[int, ...]]
     weight: Tensor
     mean: Tensor
     scale: Tensor
+    num_topics: int
     prompts: int = 0
+
+    @property
+    def targets(self) -> Tensor:
+        """Which topics apply, a sparse (n, T) of ones: of thousands of topics each text has a few."""
+        rows = [(row, topic) for row, topics in enumerate(self.topics) for topic in topics]
+        index = torch.tensor(rows).T.reshape(2, -1)
+        ones = torch.ones(index.shape[1], dtype=torch.float64)
+        return torch.sparse_coo_tensor(index, ones, (len(self.topics), self.num_topics), is_coalesced=True)
+
+    @property
+    def prompt_targets(self) -> Tensor:
+        """Which topics apply to the tagged prompts, (prompts, T) of 0 and 1."""
+        return membership(self.topics[: self.prompts], self.num_topics)
 
     def without(self, rows: Tensor) -> "Lessons":
         """All but the given rows."""
         kept = torch.ones(len(self.x), dtype=torch.bool)
         kept[rows] = False
+        topics = [topics for topics, stays in zip(self.topics, kept.tolist(), strict=True) if stays]
         left = int(kept[: self.prompts].sum())
-        return Lessons(self.x[kept], self.targets[kept], self.weight[kept], self.mean, self.scale, left)
+        return replace(self, x=self.x[kept], topics=topics, weight=self.weight[kept], prompts=left)
 
 
 @dataclass(frozen=True)
@@ -75,25 +90,25 @@ def gather_lessons(
     topic of the taxonomy only tell where prompts lie. Raises TopicLoraError for vectors that do not fit together.
     """
     _check(taxonomy, topic_texts, task_names, prompts)
-    width = topic_texts.shape[1]
     place = {name: index for index, name in enumerate(taxonomy.names)}
-    tagged, targets = torch.empty(0, width), torch.empty(0, len(place))
-    known: list[int] = []
+    tagged = torch.empty(0, topic_texts.shape[1])
+    topics: list[tuple[int, ...]] = []
     if prompts is not None and prompts.tags is not None:
-        every = membership(place, prompts.tags)
-        known = (every.sum(1) > 0).nonzero()[:, 0].tolist()
-        tagged, targets = prompts.embeddings[known].float(), every[known]
-    texts = [(topic_texts.float(), torch.eye(len(place)))]
+        every = [places(tags, place) for tags in prompts.tags]
+        topics = [found for found in every if found]
+        tagged = prompts.embeddings[[row for row, found in enumerate(every) if found]].float()
+    texts = [topic_texts.float()]
+    known = len(topics)
     if task_names is not None and len(task_names):
-        texts.insert(0, (task_names.float(), membership(place, list(taxonomy.tasks.values()))))
-    where = prompts.embeddings if prompts is not None else torch.cat([text for text, _ in texts])
-    mean, scale = column_stats(where)
-    parts = [(tagged - mean) / scale, *((text - text.mean(0)) / scale for text, _ in texts)]
-    weights = [torch.full((len(tagged),), 1 / max(1, len(tagged)))]
-    weights += [torch.full((len(text),), TEXT_WEIGHT / len(text)) for text, _ in texts]
+        texts.insert(0, task_names.float())
+        topics += [places(tags, place) for tags in taxonomy.tasks.values()]
+    topics += [(topic,) for topic in range(len(place))]
+    mean, scale = column_stats(prompts.embeddings if prompts is not None else torch.cat(texts))
+    x = [(tagged - mean) / scale, *((text - text.mean(0)) / scale for text in texts)]
+    weights = [torch.full((known,), 1 / max(1, known))]
+    weights += [torch.full((len(text),), TEXT_WEIGHT / len(text)) for text in texts]
     weight = torch.cat(weights)
-    every_target = torch.cat([targets, *(target for _, target in texts)])
-    return Lessons(torch.cat(parts), every_target, weight / weight.sum(), mean, scale, len(known))
+    return Lessons(torch.cat(x), topics, weight / weight.sum(), mean, scale, len(place), known)
 
 
 def fit_projector(
@@ -106,8 +121,8 @@ def fit_projector(
     Closed form by the eigenvectors of X'X and of z z', in double precision.
     """
     x, weight = lessons.x.double(), lessons.weight.double()
-    targets = lessons.targets.double()
-    bias = weight @ targets  # (T,)
+    targets = lessons.targets.T  # (T, n)
+    bias = targets @ weight  # (T,)
     rows = weight.sqrt()[:, None] * x  # (n, f)
     # The two forms have the same non-zero eigenvalues; the smaller system is solved.
     small = len(rows) < rows.shape[1]
@@ -116,7 +131,8 @@ def fit_projector(
     values, vectors = values[kept, None], vectors[:, kept]  # (k, 1), (n or f, k)
     if small:
         vectors = rows.T @ vectors / values.T.sqrt()  # (f, k)
-    wanted = vectors.T @ ((weight[:, None] * x).T @ targets - (weight @ x)[:, None] * bias)  # (k, T)
+    seen = weight[:, None] * (x @ vectors)  # (n, k)
+    wanted = (targets @ seen).T - seen.sum(0)[:, None] * bias  # (k, T)
     if topic_vectors is None:
         return Projector(lessons.mean, lessons.scale, (vectors @ (wanted / (values + ridge))).float(), bias.float())
     basis, lengths, _ = torch.linalg.svd(topic_vectors.double(), full_matrices=False)  # (T, d), (d,)
@@ -133,11 +149,16 @@ def scores(projector: Projector, x: Tensor) -> Tensor:
     return x @ projector.weight + projector.bias
 
 
-def membership(place: Mapping[str, int], tags: Sequence[Sequence[str]]) -> Tensor:
-    """Which topics each text carries, (n, T) of 0 and 1, by the topics' places; other names are skipped."""
-    out = torch.zeros(len(tags), len(place))
-    for row, names in enumerate(tags):
-        out[row, [place[name] for name in names if name in place]] = 1
+def places(tags: Sequence[str], place: Mapping[str, int]) -> tuple[int, ...]:
+    """Where the topics of the given names stand, in order; names without a place are skipped."""
+    return tuple(sorted({place[name] for name in tags if name in place}))
+
+
+def membership(topics: Sequence[tuple[int, ...]], num_topics: int) -> Tensor:
+    """Topics by place as rows (n, T) of 0 and 1."""
+    out = torch.zeros(len(topics), num_topics)
+    for row, found in enumerate(topics):
+        out[row, list(found)] = 1
     return out
 
 
