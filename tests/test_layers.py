@@ -21,7 +21,7 @@ LAYERS = [
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},
     {"upcycle", "stored"},
-    {"recipe", "rundir", "progress"},
+    {"recipe", "rundir", "progress", "processes"},
     {"files", "formats"},
     {"errors"},
 ]

@@ -33,7 +33,7 @@ GRAPH, ADAPTER, TRAINED_GRAPH = "graph", "adapter", "adapter/topic_graph"
 
 
 def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
-    """The base model, ready to run; `exact` keeps every weight in the recipe's dtype, for saving."""
+    """The base model, ready to run; `exact` keeps every weight in the recipe's dtype, unquantised, for saving."""
     section = recipe.model
     base = load_base(
         section.name,
@@ -41,10 +41,11 @@ def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
         revision=section.revision,
         trust_remote_code=section.trust_remote_code,
         upcycle=section.upcycle,
+        quantization=None if exact else section.quantization,
     )
     if use_bfloat16(recipe.train.precision) and not exact:
         store_weights_in_bfloat16(base.model)
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and (exact or section.quantization is None):
         base.model.to("cuda")  # type: ignore[arg-type]
     return base
 
@@ -80,6 +81,7 @@ def _encoder(recipe: Recipe, base: BaseModel | None) -> Encoder:
     upcycled = recipe.model.upcycle
     # Without noise the upcycled model is the same function, and reads the same graph.
     variant = f"+{'-'.join(map(str, upcycled.model_dump().values()))}" if upcycled and upcycled.noise else ""
+    variant += f"+{recipe.model.quantization}" if recipe.model.quantization else ""
     return make_encoder(
         f"lm:{portable(recipe.model.name)}{variant}",
         model=base.model,

@@ -22,6 +22,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -60,14 +61,17 @@ def load_base(
     revision: str | None = None,
     trust_remote_code: bool = False,
     upcycle: UpcycleSection | None = None,
+    quantization: str | None = None,
 ) -> BaseModel:
     """Load a frozen causal language model in evaluation mode, upcycled first if asked.
 
-    Raises TopicLoraError, naming the model, where it cannot be found, read or upcycled.
+    quantization: "4bit" or "8bit" through bitsandbytes. Raises TopicLoraError, naming the model, where it cannot be
+    found, read or upcycled.
     """
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     source = resolve_source(name) if upcycle is None else _cached_upcycle(name, upcycle, options)
-    model, tokenizer = _read(name, source, dtype, options)
+    packed = _quantised(quantization) if quantization is not None else {}
+    model, tokenizer = _read(name, source, dtype, options, **packed)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
@@ -120,7 +124,8 @@ def store_weights_in_bfloat16(model: PreTrainedModel) -> None:
         if name.endswith(".experts"):
             weights = [weight for weight in module.parameters(recurse=False) if weight.ndim == 3]
         for weight in weights:
-            if weight is not embedding:
+            # A quantised weight is a linear layer's, too, but packed.
+            if weight is not embedding and weight.is_floating_point():
                 weight.data = weight.data.to(torch.bfloat16)
 
 
@@ -177,13 +182,33 @@ def _state(name: str, source: str, options: dict[str, Any]) -> list[Any]:
     return [(file, stat.st_size, stat.st_mtime_ns) for file, stat in files]
 
 
+def _quantised(kind: str) -> dict[str, Any]:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise TopicLoraError(
+            f"model.quantization: {kind} needs the package bitsandbytes, which is not installed.",
+            "Install bitsandbytes, or change the key.",
+        )
+    if kind == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    # Packed weights are made where they are to stay.
+    place = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": config, "device_map": {"": place}}
+
+
 def _read(
-    name: str, source: str, dtype: str, options: dict[str, Any]
+    name: str, source: str, dtype: str, options: dict[str, Any], **of_the_model: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options
+            source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options, **of_the_model
         )
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from None

@@ -1,5 +1,7 @@
 """The stages of a run as functions: each takes a recipe, a run directory and a display, and returns a typed result."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +32,19 @@ from topiclora_cli.inputs import (
 from topiclora_cli.merging.collapse import collapse_to_lora
 from topiclora_cli.merging.gap import Gap, answer_log_probabilities, measure_gap
 from topiclora_cli.models import BaseModel, use_bfloat16
+from topiclora_cli.processes import in_first, process_index
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
+from topiclora_cli.training.arguments import check_settings
+from topiclora_cli.training.columns import Priors
+from topiclora_cli.training.data import Encoded
 from topiclora_cli.training.data.load import FIRST
 from topiclora_cli.training.data.report import show, source_reports
 from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
+from topiclora_cli.training.optional import require_libraries
 from topiclora_cli.training.priors import cached_priors
 
 PRIORS = "graph/priors"
@@ -61,33 +68,67 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     """
     if run.is_done("train") and not resume:
         raise TopicLoraError(f"{run.path} is trained already.", "Start a new run with --out, or evaluate this one.")
+    require_libraries(recipe)
     graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
     data = training_data(recipe)
+    check_settings(recipe, validates=bool(data.validation))
     base = open_base(recipe)
-    encoded = encode(recipe, base.tokenizer, data.train)
-    reports = source_reports(data, encoded)
     streaming = recipe.data.streaming
+    encoded = encode(recipe, base.tokenizer, data.train)
+    held_out = encode(recipe, base.tokenizer, data.validation) if data.validation else []
+    reports = source_reports(data, encoded)
     show(reports, progress, title="Training data" + (f", the first {FIRST} examples of each source" * streaming))
-    stream, prior, priors, extra = None, None, None, {}
+    stream, prior, priors, validation_priors, extra = None, None, None, None, {}
     if graph is not None:
-        encoder = open_encoder(recipe, base)
-        if streaming:
-            prior = TopicPrior(graph, encoder)
-        else:
-            prompts = [example.row.prompt for example in encoded]
-            priors = cached_priors(graph, encoder, prompts, run.path / PRIORS, progress)
+        # Those of a stream are made as its examples come.
+        prior = TopicPrior(graph, open_encoder(recipe, base)) if streaming else None
+        priors, validation_priors = _priors(
+            recipe, graph, base, [[] if streaming else encoded, held_out], run.path / PRIORS, progress
+        )
         extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
         extra = extra if recipe.adapter.router == "topic" else {}
     if streaming:
         stream = training_stream(recipe, base.tokenizer, prior)
-    with run.running("train") as record:
+    with _recorded(run, "train") as record:
         result = train_adapter(
-            base, stream or encoded, recipe, folder=run.path, priors=priors, resume=resume, progress=progress, **extra
+            base,
+            stream or encoded,
+            recipe,
+            folder=run.path,
+            priors=priors,
+            resume=resume,
+            progress=progress,
+            validation=held_out,
+            validation_priors=validation_priors,
+            **extra,
         )
-        if graph is not None:
+        if graph is not None and process_index() == 0:
             graph.save(run.path / TRAINED_GRAPH)
         record.update(asdict(result), data=[report.as_dict() for report in reports])
     return result
+
+
+def _priors(
+    recipe: Recipe,
+    graph: TopicGraph,
+    base: BaseModel,
+    groups: Sequence[Sequence[Encoded]],
+    folder: Path,
+    progress: Progress,
+) -> list[Priors | None]:
+    """The priors of each group of examples, None of an empty one; the first process makes them for all."""
+
+    def make() -> list[Priors | None]:
+        encoder = open_encoder(recipe, base)
+        prompts = [[example.row.prompt for example in group] for group in groups]
+        return [cached_priors(graph, encoder, texts, folder, progress) if texts else None for texts in prompts]
+
+    return in_first(make)
+
+
+def _recorded(run: RunDir, stage: str) -> AbstractContextManager[dict[str, Any]]:
+    # Processes that train together write one manifest.
+    return run.running(stage) if process_index() == 0 else nullcontext({})
 
 
 def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:

@@ -8,6 +8,7 @@ A stage counts only once the manifest says "done"; anything else is redone or re
 """
 
 import datetime
+import json
 import os
 import platform
 import shutil
@@ -26,6 +27,7 @@ from topiclora_cli.files import read_json, write_json, write_text
 
 MANIFEST = "run.json"
 RECIPE = "recipe.yaml"
+METRICS = "metrics.jsonl"
 _VERSIONED = ("topiclora", "torch", "transformers", "peft", "torch-geometric", "datasets", "lm-eval")
 
 
@@ -151,12 +153,24 @@ def latest_run(root: str | os.PathLike[str]) -> RunDir:
     return runs[-1]
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl; a last line cut short by a kill is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
 def _got_nowhere(path: Path) -> bool:
     if not (path / MANIFEST).is_file():
         return False
     run = RunDir(path)
     with run.lock():
-        return all(record["state"] == "failed" for record in run.manifest["stages"].values())
+        kept = any((path / "checkpoints").glob("*"))
+        return not kept and all(record["state"] == "failed" for record in run.manifest["stages"].values())
 
 
 def _known_runs_hint(path: Path) -> str:

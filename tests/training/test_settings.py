@@ -2,7 +2,7 @@
 
 import pytest
 
-from topiclora_cli.training.callbacks import read_metrics
+from topiclora_cli.rundir import read_metrics
 
 
 @pytest.fixture

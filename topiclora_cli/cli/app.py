@@ -27,6 +27,7 @@ from topiclora_cli.cli import (
 )
 from topiclora_cli.cli.console import fail
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.processes import process_count
 
 app = typer.Typer(
     name="topiclora",
@@ -56,11 +57,17 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options that stand before the command."""
+    if process_count() > 1 and context.invoked_subcommand != "train":
+        raise TopicLoraError(
+            f"topiclora {context.invoked_subcommand} runs in one process, not in {process_count()}.",
+            "Start it without torchrun; `topiclora train` alone takes several.",
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:

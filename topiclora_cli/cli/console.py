@@ -20,6 +20,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from topiclora_cli.processes import process_index
 from topiclora_cli.progress import Advance
 
 if TYPE_CHECKING:
@@ -27,18 +28,21 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL = 20.0  # seconds between two lines of a bar that nobody watches
 
-console = Console(highlight=False)
+# Of several processes the first speaks for all, but each reports what stopped it.
+console = Console(highlight=False, quiet=process_index() > 0)
 errors = Console(stderr=True, highlight=False)
 
 
 def fail(message: str, hint: str = "") -> None:
     """Print an error as one line, with what to do about it."""
-    errors.print(Text.assemble(("error: ", "bold red"), " ".join(f"{message} {hint}".split())), soft_wrap=True)
+    where = f"error in process {index}: " if (index := process_index()) else "error: "
+    errors.print(Text.assemble((where, "bold red"), " ".join(f"{message} {hint}".split())), soft_wrap=True)
 
 
 def fail_interrupted(stop: "Interrupted", command: str) -> NoReturn:
     """Say that training stopped on a signal and which command goes on, then exit with the signal's code."""
-    fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: {command}")
+    if process_index() == 0:
+        fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: {command}")
     raise typer.Exit(stop.exit_code)
 
 
@@ -80,8 +84,8 @@ class _PlainBar:
         self.printed = now
         rate = self.done / max(1e-9, now - self.started)
         left = (self.total - self.done) / max(1e-9, rate)
-        line = f"{self.label} {self.done}/{self.total}  {rate:.2f}/s  {left:.0f} s left  {note}"
-        print(line.rstrip(), file=self.to.file, flush=True)
+        line = f"{self.label} {self.done}/{self.total}  {rate:.2f}/s  {left:.0f} s left  {note}".rstrip()
+        self.to.print(line, soft_wrap=True, markup=False)
 
 
 class _Rate(ProgressColumn):

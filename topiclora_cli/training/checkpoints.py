@@ -1,15 +1,62 @@
 """Checkpoints that can be trusted: sealed with hashes once complete, skipped when the seal is missing or broken."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import read_json, sha256_file, write_json
+from topiclora_cli.recipe import Recipe
 
-SEAL = "sealed.json"
+SEAL, SETTINGS = "sealed.json", "settings.json"
+# Keys that change how a run is carried out or reported, and none of its numbers; a source's name is but its label.
+_INDIFFERENT: dict[str, Any] = {
+    "train": {
+        "logging_steps",
+        "save_steps",
+        "save_total_limit",
+        "eval_steps",
+        "metric_for_best",
+        "load_best",
+        "report_to",
+        "gradient_checkpointing",
+        "torch_compile",
+    },
+    "graph": {"hold_out", "compare_seeds"},
+    "data": {"name": True, "sources": {"__all__": {"name"}}},
+}
+_CUT = ("batch_size", "gradient_accumulation")
 
 
-def seal(checkpoint: Path) -> None:
-    """Record the hash of every file of a finished checkpoint."""
+def decisive_settings(recipe: Recipe, processes: int) -> dict[str, Any]:
+    """All of a recipe that the course of its training depends on, by dotted key.
+
+    How a step's examples are cut into processes and micro-batches is left out, their number is not.
+    """
+    apart = dict.fromkeys(("name", "eval", "merge", "ablation"), True)
+    values = recipe.model_dump(mode="json", exclude={**apart, **_INDIFFERENT})
+    if recipe.data.decontaminate:
+        values["eval"] = recipe.eval.model_dump(mode="json", include={"tasks", "include_path"})
+    cut = " x ".join([*(f"train.{key}" for key in _CUT), "processes"])
+    size = math.prod([*(values["train"].pop(key) for key in _CUT), processes])
+    return {**_flat(values), cut: size}
+
+
+def refuse_other_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
+    """Raises TopicLoraError, naming the key, where a checkpoint was written under other settings."""
+    before = read_json(checkpoint / SETTINGS, hint="") if (checkpoint / SETTINGS).is_file() else settings
+    for key in sorted({*before, *settings}):
+        if before.get(key) != settings.get(key):
+            raise TopicLoraError(
+                f"{checkpoint} is of another recipe: {key} was {before.get(key)!r} and is {settings.get(key)!r} now.",
+                "Resume without that change, or start a new run with --out.",
+            )
+
+
+def seal(checkpoint: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a finished checkpoint, then record the hash of each of its files."""
+    write_json(checkpoint / SETTINGS, settings)
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SEAL)
     write_json(checkpoint / SEAL, {str(path.relative_to(checkpoint)): sha256_file(path) for path in files})
 
@@ -34,3 +81,12 @@ def latest_sound(folder: Path) -> tuple[Path | None, list[Path]]:
             return path, passed_over
         passed_over.append(path)
     return None, passed_over
+
+
+def _flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = dict(enumerate(value))
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat

@@ -31,6 +31,20 @@ BASE_COEFFICIENT = "router_aux_loss_coef"
 _OF_ROUTERS = ("kl", "balance", "local_balance", "normal", "z", "gjs", "poisson", "sparsity")
 
 
+# What reads an adapter's weights beside its forward pass, where sharding has taken them apart.
+_OF_WEIGHTS = ("contrast", "anchor", "orthogonal", "centre")
+
+
+def refuse_sharded_terms(section: LossSection) -> None:
+    """Raises TopicLoraError for a weight above zero whose term cannot be computed on sharded parameters."""
+    for name in _OF_WEIGHTS:
+        if getattr(section, f"{name}_weight") > 0:
+            raise TopicLoraError(
+                f"loss.{name}_weight is above 0, but its term reads weights that FSDP shards.",
+                "Set it to 0, or train without FSDP: processes then hold the whole model each.",
+            )
+
+
 def refuse_idle_terms(section: LossSection, model: nn.Module, base: nn.Module) -> None:
     """Raises TopicLoraError where a weight is above zero and nothing in the adapted model or its base has the term."""
     modules = list(model.modules())

@@ -1,8 +1,9 @@
 """transformers' Trainer with the dual loss: language modelling plus KL from the topic prior to the routers."""
 
-from collections import defaultdict
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,9 +16,13 @@ from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import RoutingRecord, record_routing
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.training.callbacks import CheckGradients
+from topiclora_cli.training.guard import not_finite
+from topiclora_cli.training.meter import Meter, before_clipping, gradient_norms
 from topiclora_cli.training.sampler import LengthBlockSampler
 from topiclora_cli.training.step import Step
-from topiclora_cli.training.terms import BASE_COEFFICIENT, loss_terms, refuse_idle_terms
+from topiclora_cli.training.terms import BASE_COEFFICIENT, loss_terms, refuse_idle_terms, refuse_sharded_terms
+from topiclora_cli.training.validation import validation_losses
 
 _ROUTER_PARAMETERS = ("topiclora_router", "perft_router")
 _B_PARAMETERS = ("lora_B", "topiclora_B", "perft_B")
@@ -37,6 +42,7 @@ class DualLossTrainer(Trainer):
         router_learning_rate: float | None,
         loraplus_lr_ratio: float | None,
         group_by_length: bool,
+        decode: Callable[[Tensor], str],
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -44,8 +50,13 @@ class DualLossTrainer(Trainer):
         self.router_learning_rate = router_learning_rate
         self.loraplus_lr_ratio = loraplus_lr_ratio
         self.group_by_length = group_by_length
-        self._sums: dict[str, float] = defaultdict(float)
-        self._parts = 0
+        self._meter = Meter()
+        self._decode = decode
+        self._micro_batches: list[tuple[Tensor, Tensor]] = []  # first example and loss of each, within one step
+        self._norms: dict[str, Tensor] = {}
+        self.add_callback(CheckGradients(self._check_gradients))
+        if self.is_fsdp_enabled:
+            refuse_sharded_terms(loss_section)
         refuse_idle_terms(loss_section, self._trained, self._trained.get_base_model())
 
     @property
@@ -94,9 +105,44 @@ class DualLossTrainer(Trainer):
         scale = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
         loss = loss + self._auxiliary_loss(step) / scale
         if model.training:
-            self._sums["loss_lm"] += float(language_modelling)
-            self._parts += 1
+            self._meter.add(loss_lm=language_modelling)
+            self._meter.add_batch(record, inputs["attention_mask"])
         return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The losses on held-out examples, per token and per example; the Trainer's own is a mean of batch means."""
+        started = time.monotonic()
+        batches = map(self._prepare_inputs, self.get_eval_dataloader(eval_dataset))
+        metrics = validation_losses(self._trained, batches, self.loss_section, self.accelerator)
+        self._meter.skip(time.monotonic() - started)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """One micro-batch forward and backward; its first example is kept until the step has proved sound."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self._micro_batches.append((inputs["input_ids"][0], loss))
+        return loss
+
+    def _check_gradients(self) -> None:
+        self._norms = gradient_norms(self._kinds)
+        self._meter.add_step()
+        # Gradients are those of all processes, so that all stop here or none.
+        if not torch.stack(list(self._norms.values())).isfinite().all():
+            spoilt = [first for first, loss in self._micro_batches if not loss.isfinite()]
+            if not spoilt and self.args.world_size == 1:
+                spoilt = [first for first, _ in self._micro_batches]
+            raise not_finite(self.state.global_step + 1, [self._decode(first) for first in spoilt])
+        self._micro_batches.clear()
+
+    @cached_property
+    def _kinds(self) -> dict[str, list[Tensor]]:
+        kinds: dict[str, list[Tensor]] = {"experts": [], "router": []}
+        for name, parameter in self._trained.named_parameters():
+            if parameter.requires_grad:
+                kinds["router" if parameter_kind(name) == "router" else "experts"].append(parameter)
+        return kinds
 
     @contextmanager
     def _base_balance_apart(self) -> Iterator[None]:
@@ -123,10 +169,9 @@ class DualLossTrainer(Trainer):
             for weight, value in terms.values():
                 total = total + weight * value
         if step.model.training:
-            for name, value in values.items():
-                self._sums[name] += float(value.detach())
             if "kl" in terms:
-                self._sums["kl_weight"] += terms["kl"][0]
+                values["kl_weight"] = total.new_tensor(terms["kl"][0])
+            self._meter.add(**values)
         return total
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -158,13 +203,10 @@ class DualLossTrainer(Trainer):
         return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs and self._parts:
-            # loss_lm is a share of its step, so it adds up within one and averages over steps, as Trainer's does.
-            steps = self._parts / self.args.gradient_accumulation_steps
-            for name, value in self._sums.items():
-                logs[name] = round(value / (steps if name == "loss_lm" else self._parts), 6)
-            self._sums.clear()
-            self._parts = 0
+        if "loss" in logs:
+            logs.update(self._meter.read(self.accelerator))
+            norms = {f"grad_norm_{kind}": float(norm) for kind, norm in self._norms.items()}
+            logs.update(before_clipping(norms, logs["grad_norm"]))
         super().log(logs, *args, **kwargs)
 
 

@@ -7,7 +7,7 @@ the weights in use.
 
 from topiclora_cli.training.losses.balance import local_balance, normal_profile, sample_types, switch_balance
 from topiclora_cli.training.losses.certainty import generalised_js, poisson_profile, sparsity, z_loss
-from topiclora_cli.training.losses.prior import normalised_entropy, pooled_probabilities, prior_kl
+from topiclora_cli.training.losses.prior import normalised_entropy, pooled_probabilities, prior_distance, prior_kl
 from topiclora_cli.training.losses.schedule import kl_weight_at
 from topiclora_cli.training.losses.specialise import centre_alignment, expert_contrast, key_anchor, orthogonality
 
@@ -23,6 +23,7 @@ __all__ = [
     "orthogonality",
     "poisson_profile",
     "pooled_probabilities",
+    "prior_distance",
     "prior_kl",
     "sample_types",
     "sparsity",

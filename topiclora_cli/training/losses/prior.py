@@ -30,6 +30,12 @@ def prior_kl(
     `temperature`, whose square keeps the gradient's size (Hinton et al., 2015). Source: reconstruction of TopicLoRA's
     second loss.
     """
+    per_example = prior_distance(pooled, prior=prior, temperature=temperature, direction=direction)
+    return (per_example if weight is None else per_example * weight).mean()
+
+
+def prior_distance(pooled: Tensor, *, prior: Tensor, temperature: float = 1.0, direction: str = "forward") -> Tensor:
+    """What `prior_kl` is the mean of: the divergence of each example (B,), a mean over layers, in nats."""
     log_routing = _soften(pooled, temperature)
     log_prior = _soften(prior, temperature).expand_as(log_routing)
     if direction == "forward":
@@ -41,8 +47,7 @@ def prior_kl(
         distance = (divergence(log_prior, log_middle) + divergence(log_routing, log_middle)) / 2
     else:
         raise ValueError(f"direction must be 'forward', 'reverse' or 'js', not {direction!r}")
-    per_example = distance.mean(0) * temperature**2  # (B,)
-    return (per_example if weight is None else per_example * weight).mean()
+    return distance.mean(0) * temperature**2
 
 
 def normalised_entropy(distribution: Tensor) -> Tensor:

@@ -1,0 +1,144 @@
+"""Held-out examples: the losses on them, which checkpoint is kept, and which adapter a run ends with."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.conftest import write_tiny_recipe
+from tests.training.test_terms import PROGRESS
+from topiclora_cli.adapters.record import record_routing
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.inputs import make_batches
+from topiclora_cli.models import BaseModel
+from topiclora_cli.recipe import load_recipe
+from topiclora_cli.training.checkpoints import latest_sound
+from topiclora_cli.training.data import encode_rows, load_rows
+from topiclora_cli.training.fit import train_adapter
+from topiclora_cli.training.losses import pooled_probabilities, prior_kl
+from topiclora_cli.training.step import aligned_layers
+
+
+def priors_of(count, seed):
+    return torch.randn(count, 4, generator=torch.Generator().manual_seed(seed)).softmax(-1), torch.ones(count)
+
+
+@pytest.fixture(scope="module")
+def train(tiny_model_dir, tmp_path_factory):
+    """Train twelve steps with eleven held-out examples; returns the folder, the result and those examples."""
+
+    def run(*settings, held_out=11):
+        folder = tmp_path_factory.mktemp("validation")
+        overrides = ["train.max_steps=12", "train.eval_steps=3", "train.batch_size=4", *settings]
+        recipe = load_recipe(str(write_tiny_recipe(folder, tiny_model_dir)), overrides)
+        model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+        base = BaseModel(model, AutoTokenizer.from_pretrained(tiny_model_dir), str(tiny_model_dir))
+        rows = encode_rows(load_rows(recipe.data, seed=0), base.tokenizer, max_length=200)
+        validation = rows[:held_out]
+        result = train_adapter(
+            base,
+            rows[held_out:],
+            recipe,
+            folder=folder,
+            priors=priors_of(len(rows) - held_out, 0),
+            resume=False,
+            progress=PROGRESS,
+            validation=validation,
+            validation_priors=priors_of(held_out, 1) if held_out else None,
+        )
+        return folder, result, validation
+
+    return run
+
+
+def validations(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row for row in rows if "eval_loss" in row}
+
+
+def test_the_losses_are_per_token_and_per_example(train, tiny_model_dir):
+    folder, _, validation = train()
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    model = PeftModel.from_pretrained(base, folder / "adapter").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    loss, tokens, kl = 0.0, 0, 0.0
+    prior, _ = priors_of(len(validation), 1)
+    for index, example in enumerate(validation):
+        (batch,) = make_batches(BaseModel(base, tokenizer, ""), [example])
+        mask = (torch.arange(len(example.input_ids)) < example.prompt_length)[None].long()
+        with torch.no_grad(), record_routing() as record:
+            count = int((batch["labels"] != -100).sum())
+            kept = batch["labels"].shape[1]
+            loss += float(model(**batch, logits_to_keep=kept).loss) * count
+        tokens += count
+        names = aligned_layers(list(record.logits), "top_half")
+        pooled = torch.stack([pooled_probabilities(record.logits[name], mask=mask) for name in names])
+        kl += float(prior_kl(pooled, prior=prior[index : index + 1]))
+    last = validations(folder)[12]
+    assert last["eval_loss"] == pytest.approx(loss / tokens, abs=1e-4)
+    assert last["eval_kl"] == pytest.approx(kl / len(validation), abs=1e-5)
+
+
+def test_best_and_last_are_kept_and_the_best_is_taken_if_asked(train):
+    # Priors drawn by chance can be learnt by heart only: on held-out examples the KL soon rises.
+    harsh = ["train.router_learning_rate=1.0", "train.lr_scheduler=constant", "train.metric_for_best=eval_kl"]
+    folder, result, _ = train(*harsh, "train.save_total_limit=1", "train.load_best=true")
+    losses = {step: row["eval_kl"] for step, row in validations(folder).items()}
+    assert set(losses) == {3, 6, 9, 12}
+    best = min(losses, key=losses.get)
+    assert best != 12, losses
+    assert result.best["step"] == best
+    final = load_file(folder / "adapter" / "adapter_model.safetensors")
+    kept = load_file(folder / "checkpoints" / f"checkpoint-{best}" / "adapter_model.safetensors")
+    torch.testing.assert_close(final, kept, rtol=0, atol=0)
+    folder, result, _ = train(*harsh, "train.save_total_limit=2")
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {f"checkpoint-{best}", "checkpoint-12"}
+    assert latest_sound(folder / "checkpoints")[0].name == "checkpoint-12"
+    final = load_file(folder / "adapter" / "adapter_model.safetensors")
+    last = load_file(folder / "checkpoints" / "checkpoint-12" / "adapter_model.safetensors")
+    torch.testing.assert_close(final, last, rtol=0, atol=0)
+
+
+def test_the_best_is_that_of_the_loss_unless_told_otherwise(train):
+    folder, result, _ = train()
+    by_loss = {step: row["eval_loss"] for step, row in validations(folder).items()}
+    assert result.best["step"] == min(by_loss, key=by_loss.get)
+
+
+def test_validation_changes_no_training_loss(train):
+    def losses(folder):
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [row["loss"] for row in rows if "loss" in row]
+
+    assert losses(train()[0]) == losses(train("train.eval_steps=12")[0])
+
+
+def test_the_recipes_held_out_examples_are_measured_on_with_priors_of_their_own(tiny_recipe, run_cli, tmp_path):
+    settings = ["data.validation=9", "train.eval_steps=3", "train.load_best=true", "train.metric_for_best=eval_kl"]
+    sets = [f"--set={setting}" for setting in settings]
+    code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "r", *sets)
+    assert code == 0, text
+    losses = {step: row["eval_kl"] for step, row in validations(tmp_path / "r").items()}
+    assert set(losses) == {3, 6}
+    record = json.loads((tmp_path / "r" / "run.json").read_text())["stages"]["train"]
+    assert record["best"]["step"] == min(losses, key=losses.get)
+    assert record["data"][0]["held_out"] >= 9
+    assert record["examples"] == record["data"][0]["used"] == record["data"][0]["read"] - record["data"][0]["held_out"]
+    final = load_file(tmp_path / "r" / "adapter" / "adapter_model.safetensors")
+    best = tmp_path / "r" / "checkpoints" / f"checkpoint-{record['best']['step']}"
+    torch.testing.assert_close(final, load_file(best / "adapter_model.safetensors"), rtol=0, atol=0)
+
+
+def test_validation_without_held_out_examples_is_refused_before_the_model_is_loaded(tiny_recipe, run_cli):
+    settings = ["--set=train.eval_steps=3", "--set=adapter.method=lora", "--set=model.name=nowhere"]
+    code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "r", *settings)
+    assert (code, "Set data.validation" in text) == (2, True), text
+
+
+@pytest.mark.parametrize("setting", ["train.eval_steps=3", "train.load_best=true"])
+def test_validation_without_held_out_examples_is_refused(setting, train):
+    with pytest.raises(TopicLoraError, match="there are no held-out examples"):
+        train("train.eval_steps=null", setting, held_out=0)

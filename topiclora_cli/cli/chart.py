@@ -1,0 +1,67 @@
+"""Curves in the terminal: each a line of blocks, scaled from its own smallest to its own largest value."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from rich.table import Table
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+WIDTH = 48  # characters of one curve
+# What a training run is judged by, in this order; a run logs some of them.
+SHOWN = (
+    "loss",
+    "loss_lm",
+    "loss_kl",
+    "eval_loss",
+    "eval_kl",
+    "kl_weight",
+    "routing_entropy",
+    "effective_experts",
+    "largest_load",
+    "dead_experts",
+    "grad_norm",
+    "grad_norm_experts",
+    "grad_norm_router",
+    "tokens_per_second",
+    "memory_gib",
+)
+
+
+def sparkline(values: Sequence[float], *, width: int = WIDTH) -> str:
+    """A curve of at most `width` characters, each the mean of its part of the values; what is no number is a gap."""
+    cells = [_mean(part) for part in _parts(values, width)]
+    finite = [value for value in cells if math.isfinite(value)]
+    if not finite:
+        return " " * len(cells)
+    low, span = min(finite), max(finite) - min(finite)
+    return "".join(_block((value - low) / span if span else 0.0) for value in cells)
+
+
+def curves_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The curves of a run's metrics with their first, smallest, largest and last values."""
+    table = Table("", "course", "first", "min", "max", "last", title="Training", title_justify="left", box=None)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    extra = sorted({name for row in rows for name in row if name.startswith("loss_")} - set(SHOWN))
+    for name in (*SHOWN, *extra):
+        values = [row[name] for row in rows if isinstance(row.get(name), (int, float))]
+        if values:
+            facts = (values[0], min(values), max(values), values[-1])
+            table.add_row(name.replace("_", " "), sparkline(values), *(f"{value:.4g}" for value in facts))
+    return table
+
+
+def _parts(values: Sequence[float], count: int) -> list[Sequence[float]]:
+    count = min(count, len(values))
+    edges = [index * len(values) // count for index in range(count + 1)] if count else [0]
+    return [values[start:end] for start, end in pairwise(edges)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _block(height: float) -> str:
+    return BLOCKS[round(height * (len(BLOCKS) - 1))] if math.isfinite(height) else " "

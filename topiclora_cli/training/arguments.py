@@ -1,0 +1,100 @@
+"""A recipe's train section in the words of transformers' TrainingArguments."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.models import use_bfloat16
+from topiclora_cli.processes import process_count
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.training.data import Encoded
+from topiclora_cli.training.data.stream import ExampleStream
+
+
+def check_settings(recipe: Recipe, *, validates: bool) -> None:
+    """Raises TopicLoraError where the train section asks for what these examples and processes cannot give."""
+    train = recipe.train
+    for key, value in {"eval_steps": train.eval_steps, "load_best": train.load_best}.items():
+        if value and not validates:
+            raise TopicLoraError(
+                f"train.{key} is set, but there are no held-out examples.",
+                f"Set data.validation, or raise it, or leave train.{key} out.",
+            )
+    if train.fsdp and recipe.data.streaming and recipe.needs_graph and recipe.graph.encoder == "lm":
+        raise TopicLoraError(
+            "data.streaming makes priors in training, and graph.encoder 'lm' cannot read a base that FSDP shards.",
+            "Set another graph.encoder, or leave out data.streaming or train.fsdp.",
+        )
+    if train.fsdp and process_count() == 1:
+        raise TopicLoraError(
+            "train.fsdp is set, but there is one process alone.",
+            "Start one per GPU with torchrun, or leave it out.",
+        )
+
+
+def count_examples(recipe: Recipe, encoded: Sequence[Encoded] | ExampleStream) -> int:
+    """How many examples there are; of a stream, which has no end, how many will be taken."""
+    if not isinstance(encoded, ExampleStream):
+        return len(encoded)
+    return (recipe.train.max_steps or 0) * _per_step(recipe)
+
+
+def count_steps(recipe: Recipe, examples: int) -> int:
+    """Optimizer steps of a training run over `examples`."""
+    train = recipe.train
+    return train.max_steps or max(1, round(train.epochs * examples / _per_step(recipe)))
+
+
+def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: bool) -> TrainingArguments:
+    """How to train for `steps`, with checkpoints in `folder`; with `validates`, one at every validation."""
+    train = recipe.train
+    every = train.eval_steps or train.save_steps
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=train.batch_size,
+        per_device_eval_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation,
+        max_steps=steps,
+        optim=train.optimizer,
+        torch_compile=train.torch_compile,
+        use_liger_kernel=train.liger,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.lr_scheduler,
+        warmup_steps=round(train.warmup_ratio * steps) if train.warmup_steps is None else train.warmup_steps,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        use_cpu=not torch.accelerator.is_available(),
+        bf16=use_bfloat16(train.precision),
+        activation_checkpointing=train.gradient_checkpointing,
+        # Reentrant checkpointing would silently give the KL a zero gradient.
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=train.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if validates else "no",
+        eval_steps=every if validates else None,
+        metric_for_best_model=train.metric_for_best if validates else None,
+        greater_is_better=False if validates else None,
+        load_best_model_at_end=train.load_best,
+        save_strategy="steps",
+        # What is best must have been saved when it was found to be.
+        save_steps=every if validates else train.save_steps,
+        save_total_limit=train.save_total_limit,
+        report_to=list(train.report_to) or "none",
+        seed=recipe.seed,
+        remove_unused_columns=False,
+        # Every trained parameter takes part in every step, and looking for others costs a walk over the graph.
+        ddp_find_unused_parameters=False,
+        fsdp=train.fsdp or None,  # type: ignore[arg-type]
+        fsdp_config=dict(train.fsdp_config) if train.fsdp else None,
+        disable_tqdm=True,
+        # Of a stream, every process reads all and keeps its share: batches differ in width and cannot be handed out.
+        accelerator_config={"dispatch_batches": False},
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _per_step(recipe: Recipe) -> int:
+    return recipe.train.batch_size * recipe.train.gradient_accumulation * process_count()

@@ -1,0 +1,42 @@
+"""A picture of one training run: losses above, routing below, alarms where they were raised."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_PANELS = {
+    "loss": ("loss", "loss_lm", "eval_loss"),
+    "KL": ("loss_kl", "eval_kl"),
+    "experts": ("effective_experts", "dead_experts"),
+    "share": ("routing_entropy", "largest_load"),
+}
+
+
+def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, *, title: str) -> Path:
+    """Draw the rows of a metrics.jsonl by step as one PNG; what a run did not log has no panel."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = {label: [n for n in names if any(n in row for row in rows)] for label, names in _PANELS.items()}
+    panels = {label: names for label, names in panels.items() if names}
+    figure = Figure(figsize=(7, 1 + 1.9 * len(panels)), layout="constrained")
+    FigureCanvasAgg(figure)  # not pyplot: nothing of the caller's plotting state is touched
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (label, names) in zip(axes, panels.items(), strict=True):
+        for name in names:
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            # Few points, as validations are, would vanish as a line.
+            marker = "o" if len(points) < len(rows) / 2 else None
+            axis.plot(*zip(*points, strict=True), marker=marker, markersize=3, linewidth=1, label=name)
+        for row in rows:
+            if row.get("alarms"):
+                axis.axvline(row["step"], color="red", linestyle=":", linewidth=1)
+        axis.set_ylabel(label)
+        axis.legend(fontsize=7, frameon=False)
+        axis.grid(alpha=0.3)
+    axes[-1].set_xlabel("step")
+    axes[0].set_title(title, fontsize=10)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, format="png")
+    return path
