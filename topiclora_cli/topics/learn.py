@@ -15,6 +15,7 @@ from topiclora_cli.topics.graph import adjacency
 # of 0 let experts collapse onto each other (smallest angle 3 degrees), 1 gave 67 degrees and 5 gave 74.
 LOSS_WEIGHTS = {"link": 1.0, "modularity": 1.0, "balance": 1.0, "separation": 5.0, "consistency": 3.0}
 DMON_WEIGHTS = {"link": 0.0, "modularity": 1.0, "balance": 1.0, "separation": 0.0, "consistency": 0.0}
+LEARNING_RATE, TEMPERATURE = 1e-2, 0.2  # temperature: of the softmax that assigns topics to experts
 
 # What `learn` takes besides the graph, the evidence and the number of experts, as TopicGraph.config names it.
 _TRAINED = ("steps", "learning_rate", "assignment_temperature", "loss_weights")
@@ -32,9 +33,9 @@ def learn(
     steps: int,
     width: int,
     layers: int,
-    learning_rate: float,
-    assignment_temperature: float,
-    loss_weights: Mapping[str, float],
+    learning_rate: float = LEARNING_RATE,
+    assignment_temperature: float = TEMPERATURE,
+    loss_weights: Mapping[str, float] = LOSS_WEIGHTS,
     evidence: Evidence | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
