@@ -10,7 +10,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics.choose import Candidate, block_chances, choose_experts, decide, likelihood, numbers_to_try
 from topiclora_cli.topics.graph import rewire, standardise
 
-SETTINGS = {"gnn": "gcn", "separation": "margin", "steps": 100, "width": 64, "layers": 2}
+SETTINGS = {"gnn": "gcn", "separation": "margin", "steps": 50, "width": 32, "layers": 2}
 
 
 def planted(seed, *, topics=60, groups=6, inside=0.5, outside=0.05, noise=1.5):
@@ -51,12 +51,15 @@ def test_the_fewest_experts_within_a_standard_error_that_all_have_topics():
         return Candidate(experts, value, error=0.01, modularity=0.3 + experts / 100, dead=dead)
 
     rows = [candidate(2, -0.40), candidate(4, -0.309), candidate(8, -0.30), candidate(16, -0.25, dead=1)]
-    choice = decide(rows)
+    choice = decide(rows, chance=-0.45)
     assert choice.experts == 4
     assert choice.candidates == tuple(rows)
     assert "best number, 8" in choice.reason
     assert "modularity peaks at 16" in choice.reason
-    assert decide([candidate(2, -0.4, 1), candidate(4, -0.3, 2)]).experts == 2
+    assert decide([candidate(2, -0.4, 1), candidate(4, -0.3, 2)], chance=-0.45).experts == 2
+    unforeseen = decide(rows, chance=-0.305)
+    assert unforeseen.experts == 2
+    assert "none foretell hidden ties better than chance (-0.300 at best against -0.305" in unforeseen.reason
 
 
 @pytest.mark.parametrize("seed", [0, 1])

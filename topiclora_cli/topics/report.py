@@ -33,8 +33,8 @@ class ShapeReport:
 class GraphReport:
     """Stage 1 in numbers, as `graph/report.json` holds them.
 
-    dead_experts: those that are no topic's first choice. choice: why so many experts, where the tool chose. None where a part
-    was not measured.
+    dead_experts: those that are no topic's first choice. choice: why so many experts. None where a part was not
+    measured, or nothing chosen.
     """
 
     topics: int
