@@ -53,6 +53,10 @@ def describe_methods(
     changes = [parse_override(text) for text in overrides]
     if "adapter.method" in dict(changes):
         raise TopicLoraError("--set adapter.method does not choose methods here.", "Example: topiclora methods mola")
+    if dict(changes).get("adapter.num_experts") == "auto":
+        raise TopicLoraError(
+            "--set adapter.num_experts=auto needs the topic graph, which methods are listed without.", "Give a number."
+        )
     if "model.name" in dict(changes):
         raise TopicLoraError("--set model.name does not choose the model here.", "Use --model.")
     upcycle = build_recipe(with_overrides(_EMPTY, changes), where="--set").model.upcycle
@@ -112,7 +116,7 @@ def _words(recipe: Recipe) -> tuple[str, str, str]:
         words = {"lora+": f"B at {recipe.train.loraplus_lr_ratio or 0:g} x the rate", "dora": "direction and magnitude"}
         return "-", "-", words.get(section.method, "")
     chosen = f", top-{section.top_k}" if section.top_k else ""
-    experts = "-".join(map(str, section.experts_by_depth or [section.num_experts])) + chosen
+    experts = "-".join(map(str, section.experts_by_depth or (section.num_experts,))) + chosen
     if section.layer == "perft":
         beside = f"{section.variant} beside the experts"
         own = section.router if section.router_weight_source == "own" else f"{section.router}, pretrained weights"

@@ -34,7 +34,7 @@ from topiclora_cli.merging.gap import Gap, answer_log_probabilities, measure_gap
 from topiclora_cli.models import BaseModel, use_bfloat16
 from topiclora_cli.processes import in_first, process_index
 from topiclora_cli.progress import Progress
-from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe import Recipe, with_experts
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
@@ -70,6 +70,8 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         raise TopicLoraError(f"{run.path} is trained already.", "Start a new run with --out, or evaluate this one.")
     require_libraries(recipe)
     graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
+    if graph is not None and recipe.adapter.num_experts == "auto":
+        recipe = with_experts(recipe, graph.num_experts)
     data = training_data(recipe)
     check_settings(recipe, validates=bool(data.validation))
     base = open_base(recipe)

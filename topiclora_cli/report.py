@@ -42,13 +42,15 @@ def _graph(report: dict[str, Any]) -> str:
     )
     # Nor has one made before shape and controls were.
     shape = report.get("shape")
+    chosen = report.get("choice")
+    why = f" {chosen['reason']}" if chosen else ""
     form = f"density {shape['density']:.3f}, {shape['components']} components; " if shape else ""
     page = "Tooltips and more: [graph/report.html](graph/report.html)\n\n" if shape else ""
     return (
         f"## Topics to experts\n\n{report['topics']} topics, {report['edges']} edges, {report['experts']} experts; "
         f"{form}modularity {report['assignment']['modularity']:.3f}; cosine between expert vectors "
         f"{cosine['min_cosine']:.2f} to {cosine['max_cosine']:.2f}, smallest angle {cosine['min_angle']:.1f}° where "
-        f"{cosine['simplex_angle']:.1f}° is the most.{known}\n\n![topic graph](graph/graph.png)\n\n{page}"
+        f"{cosine['simplex_angle']:.1f}° is the most.{known}{why}\n\n![topic graph](graph/graph.png)\n\n{page}"
         f"| expert | topics |\n| --- | --- |\n{rows}\n{_controls(report.get('comparison'))}"
     )
 

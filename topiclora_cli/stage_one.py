@@ -1,5 +1,6 @@
 """Stage 1 of a run: the taxonomy, what teaches the projector, the topic graph, and everything that is said about it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,17 @@ from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.examples import training_data
-from topiclora_cli.files import read_json, write_json
+from topiclora_cli.files import read_json, write_json, write_text
 from topiclora_cli.inputs import GRAPH, induced, open_encoder, tagged_prompts
 from topiclora_cli.progress import Progress
-from topiclora_cli.recipe import Recipe
-from topiclora_cli.rundir import RunDir
+from topiclora_cli.recipe import Recipe, dump_recipe, load_recipe, with_experts
+from topiclora_cli.rundir import RECIPE, RunDir
 from topiclora_cli.topics.attribution import attribution_report
+from topiclora_cli.topics.choose import Choice, choose_experts, folds, numbers_to_try
 from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
 from topiclora_cli.topics.evidence import gather_evidence
 from topiclora_cli.topics.fit import fit_topic_graph
+from topiclora_cli.topics.graph import build_graph as tie_topics
 from topiclora_cli.topics.graphml import write_graphml
 from topiclora_cli.topics.page import write_page
 from topiclora_cli.topics.plot import plot_graph
@@ -37,7 +40,10 @@ class GraphResult:
 
 
 def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
-    """Stage 1: topics -> experts. Raises TopicLoraError for a bad taxonomy or more experts than topics."""
+    """Stage 1: topics -> experts; their number, if left open, is chosen here and written into the run's recipe.
+
+    Raises TopicLoraError for a bad taxonomy, more experts than topics, or none to choose from.
+    """
     section = recipe.graph
     encoder = None
     rows = training_data(recipe).train if section.tagged_prompts else []
@@ -47,9 +53,12 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         taxonomy, prompts = induced(recipe, encoder, rows)
     else:
         taxonomy, prompts = _taxonomy(recipe), None
-    if recipe.adapter.num_experts > len(taxonomy.names):
+    experts, choice = recipe.adapter.num_experts, None
+    if experts == "auto":
+        numbers = numbers_to_try(len(taxonomy.names), least=max(2, recipe.adapter.top_k or 2))
+    elif experts > len(taxonomy.names):
         raise TopicLoraError(
-            f"adapter.num_experts ({recipe.adapter.num_experts}) exceeds the {len(taxonomy.names)} topics.",
+            f"adapter.num_experts ({experts}) exceeds the {len(taxonomy.names)} topics.",
             "Lower it, or have more topics: lower graph.min_tasks, or raise graph.induced_topics if induced.",
         )
     encoder = encoder or open_encoder(recipe)
@@ -57,13 +66,19 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
         features = encoder.encode(taxonomy.texts)
         lessons = gather_lessons(taxonomy, features, encoder.encode(taxonomy.task_texts), prompts)
+        if experts == "auto":
+            choice = _choose(recipe, taxonomy, features, numbers, progress)
+            experts = choice.experts
+            # Other changes to the recipe are this call's own; the number is what later stages have to know.
+            own = with_experts(load_recipe(str(run.path / RECIPE)), experts)
+            write_text(run.path / RECIPE, dump_recipe(own))
         with progress.track("build-graph", section.steps) as advance:
             graph = fit_topic_graph(
                 taxonomy,
                 features,
                 encoder_id=encoder.id,
                 lessons=lessons,
-                num_experts=recipe.adapter.num_experts,
+                num_experts=experts,
                 gnn=section.gnn,
                 layers=section.layers,
                 width=section.width,
@@ -77,13 +92,21 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
             )
         folder = run.path / GRAPH
         graph.save(folder)
-        report = _measure(recipe, graph, taxonomy, features, lessons, progress)
+        report = _measure(recipe, graph, taxonomy, features, lessons, choice, progress)
         write_json(folder / "report.json", report)
         write_page(graph, report, folder / "report.html", title=recipe.name)
         plot_graph(graph, folder / "graph.png")
         write_graphml(graph, folder / "graph.graphml")
         record.update(topics=graph.num_topics, experts=graph.num_experts, sha256=graph.sha256)
     return GraphResult(folder, graph, report)
+
+
+def settled(recipe: Recipe, run: RunDir, progress: Progress) -> Recipe:
+    """The recipe with a number for `auto`: the experts of the run's topic graph, which is built if there is none."""
+    if recipe.adapter.num_experts != "auto":
+        return recipe
+    result = open_graph(run) if run.is_done("graph") else build_graph(recipe, run, progress)
+    return with_experts(recipe, result.graph.num_experts)
 
 
 def open_graph(run: RunDir) -> GraphResult:
@@ -98,8 +121,36 @@ def _taxonomy(recipe: Recipe) -> Taxonomy:
     return load_taxonomy(section.taxonomy, min_tasks=section.min_tasks, exclude_tasks=section.exclude_tasks)
 
 
+def _choose(recipe: Recipe, taxonomy: Taxonomy, features: Tensor, numbers: Sequence[int], progress: Progress) -> Choice:
+    section = recipe.graph
+    # Whatever the control: what is compared with it has to have as many experts.
+    data = tie_topics(
+        taxonomy, features.detach().float().cpu(), npmi_weight=section.npmi_weight, neighbours=section.neighbours
+    )
+    with progress.track("choose experts", len(numbers) * folds(len(taxonomy.names))) as advance:
+        choice = choose_experts(
+            data,
+            numbers,
+            seed=recipe.seed,
+            on_fit=lambda n: advance(n, ""),
+            gnn=section.gnn,
+            separation=section.separation,
+            steps=section.steps,
+            width=section.width,
+            layers=section.layers,
+        )
+    progress.say(choice.reason)
+    return choice
+
+
 def _measure(
-    recipe: Recipe, graph: TopicGraph, taxonomy: Taxonomy, features: Tensor, lessons: Lessons, progress: Progress
+    recipe: Recipe,
+    graph: TopicGraph,
+    taxonomy: Taxonomy,
+    features: Tensor,
+    lessons: Lessons,
+    choice: Choice | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     section = recipe.graph
     links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
@@ -113,4 +164,4 @@ def _measure(
         attribution = attribution_report(graph, taxonomy, features, lessons)
     elif section.compare_seeds is None:
         progress.say(f"{graph.num_topics} topics are not compared with controls; graph.compare_seeds=3 does it.")
-    return asdict(graph_report(graph, links=links, comparison=comparison, attribution=attribution))
+    return asdict(graph_report(graph, links=links, comparison=comparison, attribution=attribution, choice=choice))

@@ -9,6 +9,7 @@ import torch
 
 from topiclora_cli.topics import page
 from topiclora_cli.topics.attribution import AttributionReport
+from topiclora_cli.topics.choose import Candidate, Choice
 from topiclora_cli.topics.compare import compare
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
@@ -113,3 +114,12 @@ def test_parts_that_were_not_measured_are_left_out(small, tmp_path):
     text = Reader(written(graph, tmp_path, attribution=few)).text
     assert "0.900" in text
     assert "never seen" not in text
+
+
+def test_the_number_of_experts_is_explained_where_it_was_chosen(small_graph, tmp_path):
+    rows = (Candidate(2, -0.4, 0.01, 0.3, 0), Candidate(3, -0.39, 0.02, 0.2, 1))
+    choice = Choice(2, "2 experts foretell <best>.", -0.5, rows)
+    text = Reader(written(small_graph, tmp_path, choice=choice)).text
+    assert "2 experts foretell <best>." in text
+    assert "-0.390 ± 0.020" in text
+    assert "Number of experts" not in Reader(written(small_graph, tmp_path)).text

@@ -41,5 +41,11 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
             unneeded = {"eval.base": False, "graph.compare_seeds": 0}
             changes = {**section.overrides, **overrides, "seed": seed, **unneeded}
             values = with_overrides(recipe.model_dump(), changes.items())
-            grid.append(Cell(name, seed, build_recipe(values, where=f"ablation.cells.{name}")))
+            changed = build_recipe(values, where=f"ablation.cells.{name}")
+            if changed.adapter.num_experts == "auto":
+                raise TopicLoraError(
+                    f"ablation.cells.{name}: adapter.num_experts is auto, but all cells share the recipe's number.",
+                    "Leave it out here, and set auto in the recipe itself.",
+                )
+            grid.append(Cell(name, seed, changed))
     return grid

@@ -32,7 +32,8 @@ class CellScore:
 
 def run_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Sequence[str] | None = None) -> list[CellScore]:
     """Train and evaluate what is missing, then score all; writes `ablation/report.md` and `ablation/results.json`."""
-    grid = make_grid(recipe, only=only)
+    # One number for all cells: they are to differ in what their overrides say.
+    grid = make_grid(stage_one.settled(recipe, run, progress), only=only)
     folder = run.path / "ablation"
     for cell in grid:
         _existing(folder / cell.folder, dump_recipe(cell.recipe))

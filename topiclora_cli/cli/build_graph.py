@@ -15,7 +15,8 @@ def build_graph(
     out: OutOption = None,
     overrides: SetOption = None,
     experts: Annotated[
-        int | None, typer.Option("--experts", "-e", help="Number of experts; short for --set adapter.num_experts=N.")
+        str | None,
+        typer.Option("--experts", "-e", help="Number of experts, or auto; short for --set adapter.num_experts=N."),
     ] = None,
 ) -> None:
     """Build the topic graph: embed topics, train the GNN, place the experts, assign topics to them."""

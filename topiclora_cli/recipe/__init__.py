@@ -2,6 +2,7 @@
 
 from topiclora_cli.recipe.load import build_recipe, bundled_recipes, dump_recipe, find_recipe, load_recipe
 from topiclora_cli.recipe.load import parse_override as parse_override
+from topiclora_cli.recipe.load import with_experts as with_experts
 from topiclora_cli.recipe.load import with_overrides as with_overrides
 from topiclora_cli.recipe.schema import Recipe
 
@@ -13,5 +14,6 @@ __all__ = [
     "find_recipe",
     "load_recipe",
     "parse_override",
+    "with_experts",
     "with_overrides",
 ]

@@ -1,8 +1,8 @@
 """The recipe's section on the trainable part."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from topiclora_cli.errors import nearest
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
@@ -21,12 +21,12 @@ class AdapterSection(Section):
     `target_modules` and `plain_modules` take names of linear layers or a role: all-linear, attention, feed-forward,
     outputs; `target_modules` of peft's LoRA on a mixture-of-experts base also router or experts. `*_by_depth` lists run
     from the lowest layers to the highest, each number for an equal share of them. `budget` (total=4.2M or
-    activated=500K) solves for the rank.
+    activated=500K) solves for the rank. `num_experts: auto` leaves the number to the topic graph.
     """
 
     method: str = DEFAULT
     r: int = Field(default=8, ge=1)
-    num_experts: int = Field(default=8, ge=1)
+    num_experts: Annotated[int, Field(ge=1)] | Literal["auto"] = 8
     top_k: int | None = Field(default=None, ge=1)
     top_p: float | None = Field(default=None, gt=0, le=1)
     budget: str | None = Field(default=None, pattern=r"^(total|activated)=\d+(\.\d+)?[kKmMbB]?$")
@@ -82,12 +82,24 @@ class AdapterSection(Section):
             raise ValueError(f"unknown method; known: {', '.join(METHODS)}. {nearest(method, METHODS)}")
         return method
 
+    @field_validator("num_experts", mode="wrap")
+    @classmethod
+    def _number(cls, value: Any, check: ValidatorFunctionWrapHandler) -> int | str:
+        try:
+            return check(value)
+        except ValidationError:
+            # A union would name both of its sides, and neither of them helps.
+            raise ValueError("a number greater than or equal to 1, or auto") from None
+
     @model_validator(mode="after")
     def _fits(self) -> "AdapterSection":
         if min([*(self.experts_by_depth or [1]), *(self.ranks_by_depth or [1])]) < 1:
             raise ValueError("experts_by_depth and ranks_by_depth take numbers of at least 1")
-        experts = min(self.experts_by_depth or [self.num_experts])
-        if self.top_k is not None and self.top_k > experts:
+        if self.num_experts == "auto" and (self.experts_by_depth or self.init_from):
+            given = "experts_by_depth" if self.experts_by_depth else "init_from"
+            raise ValueError(f"{given} says how many experts there are; leave out num_experts: auto")
+        experts = min(self.experts_by_depth) if self.experts_by_depth else self.num_experts
+        if self.top_k is not None and experts != "auto" and self.top_k > experts:
             raise ValueError(f"top_k ({self.top_k}) cannot exceed num_experts ({experts})")
         if self.top_k is not None and self.top_p is not None:
             raise ValueError("top_k and top_p exclude one another; set one of them to null")

@@ -88,6 +88,12 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise TopicLoraError(f"--set {key}: {value!r} is not a YAML value ({_one_line(error)}).") from None
 
 
+def with_experts(recipe: Recipe, number: int) -> Recipe:
+    """The recipe with a number of experts in place of its own, or of `auto`."""
+    values = with_overrides(recipe.model_dump(), [("adapter.num_experts", number)])
+    return build_recipe(values, where="adapter.num_experts: auto")
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -176,6 +176,15 @@ class Recipe(Section):
             raise ValueError("data.streaming has no end; set train.max_steps")
         return self
 
+    @model_validator(mode="after")
+    def _auto_has_a_graph(self) -> "Recipe":
+        if self.adapter.num_experts == "auto" and not self.needs_graph:
+            raise ValueError(
+                "adapter.num_experts: auto needs the topic graph, and this recipe trains "
+                f"{self.adapter.method} without one; give a number"
+            )
+        return self
+
     @property
     def needs_graph(self) -> bool:
         """Whether training wants stage 1: for the topic router's keys, or for the prior."""

@@ -20,7 +20,7 @@ from topiclora_cli.topics.encoder import Encoder
 from topiclora_cli.topics.evidence import gather_evidence
 from topiclora_cli.topics.gnn import GnnKind
 from topiclora_cli.topics.graph import adjacency, build_graph, rewire
-from topiclora_cli.topics.learn import DMON_WEIGHTS, LOSS_WEIGHTS, learn
+from topiclora_cli.topics.learn import DMON_WEIGHTS, LEARNING_RATE, LOSS_WEIGHTS, TEMPERATURE, learn
 from topiclora_cli.topics.prior import DEFAULTS
 from topiclora_cli.topics.projector import Lessons, fit_projector, gather_lessons
 from topiclora_cli.topics.store import TopicGraph
@@ -41,8 +41,8 @@ def fit_topic_graph(
     steps: int = 300,
     width: int = 256,
     layers: int = 2,
-    learning_rate: float = 1e-2,
-    assignment_temperature: float = 0.2,
+    learning_rate: float = LEARNING_RATE,
+    assignment_temperature: float = TEMPERATURE,
     loss_weights: Mapping[str, float] | None = None,
     npmi_weight: float = 0.5,
     cosine_floor: float = 0.2,

@@ -16,6 +16,7 @@ from topiclora_cli.topics.graph import adjacency
 # 0, 0.38 at 2 and 0.36 at 3, and brings the information of task and expert from 0.66 to 0.79 and 0.80.
 LOSS_WEIGHTS = {"link": 1.0, "modularity": 1.0, "balance": 1.0, "separation": 10.0, "consistency": 2.0}
 DMON_WEIGHTS = {"link": 0.0, "modularity": 1.0, "balance": 1.0, "separation": 0.0, "consistency": 0.0}
+LEARNING_RATE, TEMPERATURE = 1e-2, 0.2  # temperature: of the softmax that assigns topics to experts
 
 # What `learn` takes besides the graph, the evidence and the number of experts, as TopicGraph.config names it.
 _TRAINED = ("steps", "learning_rate", "assignment_temperature", "loss_weights")
@@ -33,9 +34,9 @@ def learn(
     steps: int,
     width: int,
     layers: int,
-    learning_rate: float,
-    assignment_temperature: float,
-    loss_weights: Mapping[str, float],
+    learning_rate: float = LEARNING_RATE,
+    assignment_temperature: float = TEMPERATURE,
+    loss_weights: Mapping[str, float] = LOSS_WEIGHTS,
     evidence: Evidence | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,7 @@ import networkx as nx
 import torch
 
 from topiclora_cli.topics.attribution import AttributionReport
+from topiclora_cli.topics.choose import Choice
 from topiclora_cli.topics.compare import Comparison
 from topiclora_cli.topics.experts import AssignmentReport, SeparationReport, assignment_report, separation_report
 from topiclora_cli.topics.graph import adjacency
@@ -32,7 +33,8 @@ class ShapeReport:
 class GraphReport:
     """Stage 1 in numbers, as `graph/report.json` holds them.
 
-    dead_experts: those that are no topic's first choice. None where a part was not measured.
+    dead_experts: those that are no topic's first choice. choice: why so many experts. None where a part was not
+    measured, or nothing chosen.
     """
 
     topics: int
@@ -45,6 +47,7 @@ class GraphReport:
     links: LinkReport | None
     comparison: Comparison | None
     attribution: AttributionReport | None
+    choice: Choice | None
     topics_by_expert: dict[int, list[str]]
 
 
@@ -54,6 +57,7 @@ def graph_report(
     links: LinkReport | None = None,
     comparison: Comparison | None = None,
     attribution: AttributionReport | None = None,
+    choice: Choice | None = None,
 ) -> GraphReport:
     """Measure a topic graph, and put beside it what was measured elsewhere."""
     assignment = assignment_report(graph.assignment, adjacency(graph.edge_index, graph.edge_weight, graph.num_topics))
@@ -69,6 +73,7 @@ def graph_report(
         links=links,
         comparison=comparison,
         attribution=attribution,
+        choice=choice,
         topics_by_expert={
             expert: [name for name, owner in zip(graph.topics, owners, strict=True) if owner == expert]
             for expert in range(graph.num_experts)

@@ -32,28 +32,35 @@ def link_report(graph: TopicGraph, features: Tensor, *, share: float = 0.1) -> L
     pairs to the link loss, as all others: naming them apart would give them away. Of more than DENSE topics, SAMPLE
     random unlinked pairs stand for all. None where edges are too few to hide one and keep one, or every pair is linked.
     """
-    once = graph.edge_index[0] < graph.edge_index[1]
-    edges, weights = graph.edge_index[:, once], graph.edge_weight[once]
+    edges, weights = each_once(graph.edge_index, graph.edge_weight)
     hidden = max(1, round(share * len(weights)))
     generator = torch.Generator().manual_seed(graph.seed)
     order = torch.randperm(len(weights), generator=generator)
-    unlinked = _unlinked(edges, graph.num_topics, generator)
+    unlinked = unlinked_pairs(edges, graph.num_topics, generator)
     if hidden >= len(weights) or not unlinked.numel():
         return None
-    kept, held = edges[:, order[hidden:]], edges[:, order[:hidden]]
     x = standardise(features.detach().float().cpu())
-    data = Data(
-        x=x,
-        edge_index=torch.cat((kept, kept.flip(0)), dim=1),
-        edge_weight=weights[order[hidden:]].repeat(2),
-    )
+    data, held = hide_edges(x, edges, weights, torch.isin(torch.arange(len(weights)), order[:hidden]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(graph.seed)
         z, _, _ = learn(data, num_experts=graph.num_experts, **{name: graph.config[name] for name in LEARNT_WITH})
     return LinkReport(hidden, _auc(z, held, unlinked), _auc(x, held, unlinked))
 
 
-def _unlinked(edges: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def each_once(edge_index: Tensor, edge_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Edges (2, m) with s < t, and their weights (m,), of a graph that has both directions."""
+    once = edge_index[0] < edge_index[1]
+    return edge_index[:, once], edge_weight[once]
+
+
+def hide_edges(x: Tensor, edges: Tensor, weights: Tensor, hidden: Tensor) -> tuple[Data, Tensor]:
+    """The graph of features x (T, d) and edges (2, m) without those that `hidden` (m,) marks, and these (2, h)."""
+    kept = edges[:, ~hidden]
+    shown = Data(x=x, edge_index=torch.cat((kept, kept.flip(0)), dim=1), edge_weight=weights[~hidden].repeat(2))
+    return shown, edges[:, hidden]
+
+
+def unlinked_pairs(edges: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Pairs s < t (2, pairs) of T topics that edges (2, m), s < t, do not join: all, or some of a large graph."""
     if count <= DENSE:
         pairs = torch.triu_indices(count, count, 1)
