@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.topics.sparse import DENSE, symmetric
+from topiclora_cli.topics.sparse import DENSE, leading_eigenvectors, symmetric
 from topiclora_cli.topics.taxonomy import Taxonomy
 
 BLOCK = 1024  # topics that are compared with all others at a time
@@ -174,3 +174,15 @@ def adjacency(edge_index: Tensor, edge_weight: Tensor, count: int) -> Tensor:
     out = torch.zeros(count, count, dtype=edge_weight.dtype)
     out[edge_index[0], edge_index[1]] = edge_weight
     return out
+
+
+def diffusion(weight: Tensor, *, time: float = 2.0, rank: int = 256) -> Tensor:
+    """Nearness of topics in a graph A (T, T), dense or sparse, as R (T, k): topic s is near t as far as (R R')_st goes.
+
+    R R' is the diffusion kernel exp(-time L) of the normalised Laplacian L (Kondor and Lafferty, 2002), its diagonal 1
+    on average; of a sparse graph, its part in the `rank` leading eigenvectors.
+    """
+    count = len(weight)
+    values, vectors = leading_eigenvectors(weight, count if weight.layout is torch.strided else min(rank, count - 2))
+    root = vectors * torch.exp(-time * (1 - values) / 2)
+    return root * (count / root.square().sum()).sqrt()
