@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from topiclora_cli.adapters.counting import RoutedLayer, activated_base_parameters, count_parameters, empty_copy
@@ -30,7 +30,6 @@ from topiclora_cli.models import (
     load_skeleton,
     load_tokenizer,
     store_weights_in_bfloat16,
-    use_bfloat16,
 )
 from topiclora_cli.processes import process_count
 from topiclora_cli.progress import Progress
@@ -81,7 +80,7 @@ class Needs:
     memory: Memory
     data: DataNeeds
     steps: int | None
-    disk: int | None
+    disk: int
     measured: Measured | None
 
     @property
@@ -110,12 +109,14 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
     trained, activated = count_parameters(adapted)
     data, encoded = _data(recipe, skeleton, download=measure)
     batch = Batch(train.batch_size, data.longest, data.labelled)
-    residual = skeleton.get_input_embeddings().weight.element_size()
+    embedding: Tensor = skeleton.get_input_embeddings().weight  # type: ignore[assignment]
+    residual = embedding.element_size()
     memory = training_memory(
-        _base_shape(skeleton),
-        _adapter_shape(adapted, recipe, shared_inputs=residual == (2 if bfloat16 else 4)),
+        base_shape(skeleton),
+        adapter_shape(adapted, recipe, shared_inputs=residual == (2 if bfloat16 else 4)),
         batch,
         base_bytes=_base_bytes(skeleton, section.quantization),
+        head_bytes=_head_bytes(skeleton) if bfloat16 else 0,
         trained=trained,
         optimizer=train.optimizer,
         compute=2 if bfloat16 else 4,
@@ -138,7 +139,7 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
         memory=memory,
         data=data,
         steps=steps,
-        disk=disk_bytes(trained, train.optimizer, steps=steps, every=every, limit=limit) if steps else None,
+        disk=disk_bytes(trained, train.optimizer, steps=steps, every=every, limit=limit),
         measured=_measured(recipe, encoded, progress) if measures else None,
     )
 
@@ -157,7 +158,8 @@ def _adapted(recipe: Recipe, skeleton: PreTrainedModel) -> PeftModel:
         return attach(empty_copy(skeleton), solve(section, skeleton, **extra))
 
 
-def _base_shape(skeleton: PreTrainedModel) -> BaseShape:
+def base_shape(skeleton: PreTrainedModel) -> BaseShape:
+    """The sizes that the memory of a model's activations depends on."""
     config = skeleton.config.get_text_config()
     heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -170,10 +172,12 @@ def _base_shape(skeleton: PreTrainedModel) -> BaseShape:
     return BaseShape(config.num_hidden_layers, config.hidden_size, heads * head, width, config.vocab_size)
 
 
-def _adapter_shape(adapted: PeftModel, recipe: Recipe, *, shared_inputs: bool) -> AdapterShape:
+def adapter_shape(adapted: PeftModel, recipe: Recipe, *, shared_inputs: bool) -> AdapterShape:
+    """The adapters' sizes; shared_inputs: whether linears that read one tensor keep it once."""
     section = recipe.adapter
     kept: dict[str, int] = {}
-    inputs = rank_space = gates = 0
+    gates: dict[str, int] = {}
+    inputs = rank_space = 0
     for name, module in adapted.named_modules():
         if not isinstance(module, BaseTunerLayer) or not isinstance(module.get_base_layer(), nn.Module):
             continue
@@ -181,11 +185,14 @@ def _adapter_shape(adapted: PeftModel, recipe: Recipe, *, shared_inputs: bool) -
         size: int = getattr(module, "in_features", 0)
         inputs += size
         rank_space += rank * (1 if section.shared_a else experts)
-        gates += experts if router != "-" else 0
+        if router != "-":
+            gates[scope_key(name, section.router_scope)] = experts
         # The input of attention's last layer is its output, which is kept anyway.
         if in_feed_forward(name) or not is_output(name):
-            kept[scope_key(name, "group" if shared_inputs else "linear")] = size
-    return AdapterShape(sum(kept.values()), inputs, rank_space, gates, section.lora_dropout > 0)
+            # peft's own layers go by float32 and round each for itself.
+            shares = shared_inputs and isinstance(module, RoutedLayer)
+            kept[scope_key(name, "group" if shares else "linear")] = size
+    return AdapterShape(sum(kept.values()), inputs, rank_space, sum(gates.values()), section.lora_dropout > 0)
 
 
 def _describe(module: Any) -> tuple[int, int, str]:
@@ -201,6 +208,12 @@ def _base_bytes(skeleton: PreTrainedModel, quantization: str | None) -> float:
         linears = (module for module in skeleton.modules() if isinstance(module, nn.Linear) and module is not head)
         packed = {id(linear.weight): QUANTISED[quantization] for linear in linears}
     return sum(p.numel() * packed.get(id(p), p.element_size()) for p in skeleton.parameters())
+
+
+def _head_bytes(skeleton: PreTrainedModel) -> int:
+    """Of the head's copy in bfloat16, which autocast makes of a head in another dtype (one tied to the embedding)."""
+    weight = skeleton.get_output_embeddings().weight
+    return 0 if weight.dtype == torch.bfloat16 else 2 * weight.numel()
 
 
 def _dtypes(skeleton: PreTrainedModel, quantization: str | None) -> str:
@@ -236,7 +249,7 @@ def _data(recipe: Recipe, skeleton: PreTrainedModel, *, download: bool) -> tuple
 
 def _measured(recipe: Recipe, encoded: Sequence[Encoded], progress: Progress) -> Measured:
     """A few real steps on the recipe's own batches, without the prior: the topic graph is not built for them."""
-    few = {
+    few: dict[str, Any] = {
         "max_steps": MEASURED_STEPS,
         "logging_steps": 1,
         "save_steps": MEASURED_STEPS,

@@ -6,24 +6,26 @@ f, with c bytes a number in computation (2 under bfloat16 autocast) and b in the
     8 h                     the inputs of two norms, which compute in float32
     4 c q                   queries, keys and values (repeated where heads share them), and the attention's output
     3 c f                   the feed-forward block's gate before and after its activation, and its other factor
-    c d_in                  the input of every adapted linear layer; where b = c, linears that read one tensor share it
-    c n r + GATE n          adapted: the rank space of n experts, and what the gates of n experts go through
+    c s                     the attention mask in rows of s tokens, which every layer makes anew
+    c d_in                  the input of every adapted linear layer; where b = c, those of ours that read one tensor
+                            share it
+    c n r, GATE n           the rank space of a linear layer's n experts, and a router's gates
     2 c d_in                with dropout: the mask and what it leaves
 
-The adapters' weights, rounded to c bytes, are kept beside that. Gradient checkpointing keeps b h for each token and
-layer, and all of the above for one layer at a time. Logits stand at the positions that carry a label or predict one, at
-LOGIT bytes an entry. Backward works on a layer's gradients, 2 b h + 3 c f for each token, when the logits are gone.
+The weights of the adapters, rounded to c bytes, are kept beside that, as are those of a head in another dtype.
+Gradient checkpointing keeps b h for each token and layer, and all of the above for one layer at a time. Logits stand at
+the positions that carry a label or predict one, at LOGIT bytes an entry. Backward works on a layer's gradients,
+2 b h + 3 c f for each token, when the logits are gone.
 
-Left out: the attention mask, fragmentation of the allocator and the libraries themselves (about 0.5 GiB on a GPU). An
-attention that is not computed in blocks (SDPA's maths) keeps its scores, too, and a feed-forward block without a gate
-keeps one tensor less.
+Left out: what the allocator wastes and the libraries take. An attention that is not computed in blocks (SDPA's maths)
+keeps its scores, too, and a feed-forward block without a gate keeps one tensor less.
 """
 
 from dataclasses import dataclass
 
 GIB = 2**30
-# Per expert and router: logits, probabilities, their top-k and the scaled gates, five float32 and some indices.
-GATE = 22
+# Bytes per expert and router: probabilities, gates and what of them was chosen, measured for top-2 of 8.
+GATE = 12
 # bfloat16 logits (2), their float32 logarithms of probabilities (4), and gradients of both in float32 and one rounded.
 LOGIT = 14
 # Bytes of optimizer state for each trained parameter.
@@ -96,9 +98,9 @@ class Memory:
         return self.base + self.adapter + self.gradients + self.optimizer + self.activations + self.logits_or_work
 
 
-def kept_per_token(base: BaseShape, adapter: AdapterShape, *, compute: int) -> float:
-    """Bytes that all layers keep of one token without checkpointing, the adapters' weights aside."""
-    plain = base.layers * (8 * base.hidden + compute * (4 * base.attention + 3 * base.feed_forward))
+def kept_per_token(base: BaseShape, adapter: AdapterShape, *, width: int, compute: int) -> float:
+    """Bytes that all layers keep of one token, in rows of `width`, without checkpointing and without weights."""
+    plain = base.layers * (8 * base.hidden + compute * (4 * base.attention + 3 * base.feed_forward + width))
     dropped = 2 * compute * adapter.inputs if adapter.dropout else 0
     return plain + compute * (adapter.kept_inputs + adapter.rank_space) + GATE * adapter.gates + dropped
 
@@ -109,6 +111,7 @@ def training_memory(
     batch: Batch,
     *,
     base_bytes: float,
+    head_bytes: float,
     trained: int,
     optimizer: str,
     compute: int,
@@ -118,24 +121,24 @@ def training_memory(
 ) -> Memory:
     """Memory at the peak of a step, by the formula above.
 
-    base_bytes: of the frozen weights as they are kept. trained: parameters, in float32. compute, residual: bytes a
-    number. shards: over how many processes FSDP spreads weights, gradients and optimizer; each gathers one layer.
+    base_bytes: of the frozen weights as they are kept; head_bytes: of a head rounded in every step, else 0. trained:
+    parameters, in float32. compute, residual: bytes a number. shards: over how many processes FSDP spreads weights,
+    gradients and optimizer; each gathers one layer.
     """
-    layers = kept_per_token(base, adapter, compute=compute) * batch.tokens
+    layers = kept_per_token(base, adapter, width=batch.width, compute=compute) * batch.tokens
     rounded = compute * trained if compute < 4 else 0
-    work = (2 * residual * base.hidden + 3 * compute * base.feed_forward) * batch.tokens
+    work: float = (2 * residual * base.hidden + 3 * compute * base.feed_forward) * batch.tokens
+    kept: float = layers + rounded
     if checkpointing:
+        work += kept / base.layers
         kept = base.layers * residual * base.hidden * batch.tokens
-        work += (layers + rounded) / base.layers
-    else:
-        kept = layers + rounded
     gathered = base_bytes / base.layers if shards > 1 else 0
     return Memory(
         base=base_bytes / shards + gathered,
         adapter=4 * trained / shards,
         gradients=4 * trained / shards,
         optimizer=OPTIMIZER_STATE[optimizer] * trained / shards,
-        activations=kept,
+        activations=kept + head_bytes,
         logits_or_work=max(work, LOGIT * base.vocabulary * batch.examples * batch.labelled),
     )
 
@@ -145,6 +148,7 @@ def checkpoint_bytes(trained: int, optimizer: str) -> int:
     return (4 + OPTIMIZER_STATE[optimizer]) * trained
 
 
-def disk_bytes(trained: int, optimizer: str, *, steps: int, every: int, limit: int) -> int:
-    """What checkpoints, at most `limit` of them, and the finished adapter take on disk."""
-    return min(limit, -(-steps // every)) * checkpoint_bytes(trained, optimizer) + 4 * trained
+def disk_bytes(trained: int, optimizer: str, *, steps: int | None, every: int, limit: int) -> int:
+    """What checkpoints and the finished adapter take on disk: `limit` of them, or as many as so many steps make."""
+    kept = limit if steps is None else min(limit, -(-steps // every))
+    return kept * checkpoint_bytes(trained, optimizer) + 4 * trained

@@ -86,7 +86,7 @@ def train_table(result: "TrainResult") -> Table:
 
 def needs_table(needs: "Needs", name: str) -> Table:
     """What a training would need, by `topiclora train --dry-run`; memory is that of one process on a GPU."""
-    title = f"What {name} would need; memory estimated for a GPU, GiB per process"
+    title = f"Needs of {name} (memory: estimate for a GPU, GiB a process)"
     table = Table(title=title, title_justify="left", box=None, show_header=False)
     data, batch, memory = needs.data, needs.batch, needs.memory
     table.add_row("base parameters", f"{needs.base_parameters:,} ({needs.dtype})")
@@ -108,9 +108,9 @@ def needs_table(needs: "Needs", name: str) -> Table:
     table.add_row("examples", f"{data.examples:,}" if data.examples else "unknown")
     table.add_row("tokens per epoch", f"{data.tokens:,}" if data.tokens else "unknown")
     if data.unknown:
-        table.add_row("", Text(f"{data.unknown}"))
+        table.add_row("", Text(data.unknown))
     table.add_row("steps", f"{needs.steps:,}" if needs.steps else "unknown")
-    table.add_row("checkpoints on disk", f"{needs.disk / GIB:.2f} GiB" if needs.disk else "unknown")
+    table.add_row("checkpoints on disk", f"{needs.disk / GIB:.2f} GiB")
     if needs.measured is not None and needs.hours is not None:
         seen = needs.measured
         speed = f"{seen.tokens_per_second:.0f} tokens/s, {seen.step_seconds:.1f} s a step, peak {seen.peak_gib:.1f} GiB"
