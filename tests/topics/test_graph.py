@@ -141,3 +141,11 @@ def test_diffusion_of_a_large_graph_is_its_leading_part():
     angle = (near * true).sum() / (near.norm() * true.norm())
     assert angle > 0.7
     assert torch.equal(diffusion(sparse, rank=100), part)
+
+
+@pytest.mark.parametrize("count", [3, 4, 8])
+def test_a_handful_of_topics_without_tasks_has_ties(count, generator):
+    """Centred, their cosines are negative on average, and may all be."""
+    taxonomy = Taxonomy(tuple(Topic(f"topic {i}", "") for i in range(count)))
+    for _ in range(5):
+        assert build_graph(taxonomy, torch.randn(count, 64, generator=generator)).edge_weight.numel() > 0
