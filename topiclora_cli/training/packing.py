@@ -67,9 +67,8 @@ def keeps_apart(model: PeftModel) -> bool:
     change; rounding may change no more than a tenth of that.
     """
     model.eval()  # dropout would look like a mixture
-    apart = (
-        torch.arange(4 * _LENGTH, device=model.device).view(4, _LENGTH) % model.get_input_embeddings().weight.shape[0]
-    )
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    apart = (torch.arange(4 * _LENGTH, device=model.device) % vocabulary).view(4, _LENGTH)
     joined = apart.view(2, 2 * _LENGTH)
     positions = torch.arange(2 * _LENGTH, device=model.device)
 
