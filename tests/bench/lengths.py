@@ -57,7 +57,7 @@ def lengths(settings: Settings) -> Suite:
             trainer.step(batch)
 
     cases = {name: timed(partial(train, batches), settings.device) for name, batches in passes.items()}
-    saved = {name: max(map(trainer.saved_bytes, batches)) for name, batches in passes.items()}
+    saved = {name: trainer.saved_bytes(max(batches, key=_size)) for name, batches in passes.items()}
     timings = interleave(cases, FULL, settings.pairs)
     tokens = sum(len(row["input_ids"]) for row in rows)
     lines = [
@@ -96,3 +96,7 @@ def _loss(model: PeftModel, bfloat16: bool, collated: dict[str, Tensor]) -> Tens
     batch.arrange(record)
     step = Step(record, model, LossSection(), 0.5, batch.token_mask, batch.prompt_mask, batch.prior, batch.confidence)
     return loss + sum(weight * value for weight, value in loss_terms(step).values())
+
+
+def _size(batch: dict[str, Tensor]) -> int:
+    return batch["input_ids"].numel()
