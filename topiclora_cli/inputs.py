@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import torch
@@ -99,8 +100,15 @@ def induced(recipe: Recipe, encoder: Encoder, rows: Sequence[Row]) -> tuple[Taxo
 
 
 def _drawn(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
-    # Data sets are often sorted by task; their first rows would show few topics.
-    return random.Random(recipe.seed).sample(rows, min(recipe.graph.tagged_prompts, len(rows)))
+    """At most graph.tagged_prompts of the rows at random, in turn from each kind: rows that carry the same topics.
+
+    By size alone a few large tasks would leave two or three prompts to each of the others.
+    """
+    kinds: dict[tuple[str, ...], list[Row]] = {}
+    for row in random.Random(recipe.seed).sample(rows, len(rows)):
+        kinds.setdefault(row.topics, []).append(row)
+    turns = (row for turn in zip_longest(*kinds.values()) for row in turn if row is not None)
+    return list(islice(turns, recipe.graph.tagged_prompts))
 
 
 def graph_folder(run: RunDir, progress: Progress) -> Path | None:

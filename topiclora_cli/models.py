@@ -110,6 +110,14 @@ def load_skeleton(name: str, *, config_only: bool = False, upcycle: UpcycleSecti
         return AutoModelForCausalLM.from_config(config if upcycle is None else mixtral_config(config, upcycle))
 
 
+def load_tokenizer(name: str, *, local_files_only: bool) -> PreTrainedTokenizerBase | None:
+    """The model's tokenizer alone, None where it cannot be found."""
+    try:
+        return AutoTokenizer.from_pretrained(resolve_source(name), local_files_only=local_files_only)
+    except (OSError, ValueError):
+        return None
+
+
 def store_weights_in_bfloat16(model: PreTrainedModel) -> None:
     """Keep the weights of frozen linear layers and fused experts in bfloat16, for a model under bfloat16 autocast.
 

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
+from tests.topics.large import large_taxonomy
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics import graph as module
 from topiclora_cli.topics.encoder import HashEncoder
-from topiclora_cli.topics.graph import adjacency, build_graph, npmi, rewire, standardise
+from topiclora_cli.topics.graph import adjacency, build_graph, diffusion, npmi, rewire, standardise
 from topiclora_cli.topics.taxonomy import Taxonomy, Topic, load_taxonomy
 
 
@@ -118,3 +119,33 @@ def test_rewire_keeps_degrees_and_weights_but_moves_edges(bigbench, hashed):
 
 def _edges(data):
     return data.edge_index, data.edge_weight
+
+
+def test_diffusion_is_the_exponential_of_the_laplacian(small, generator):
+    data = build_graph(small, torch.randn(6, 12, generator=generator))
+    weight = adjacency(data.edge_index, data.edge_weight, 6)
+    scale = weight.sum(1).rsqrt()
+    laplacian = torch.eye(6) - scale[:, None] * weight * scale[None]
+    whole = torch.matrix_exp(-2 * laplacian.double())
+    root = diffusion(weight)
+    torch.testing.assert_close(root @ root.T, whole / whole.diagonal().mean(), atol=1e-5, rtol=1e-4)
+
+
+def test_diffusion_of_a_large_graph_is_its_leading_part():
+    taxonomy, features = large_taxonomy(600, 2400, width=32)
+    data = build_graph(taxonomy, features, npmi_weight=1.0)
+    sparse = adjacency(data.edge_index, data.edge_weight, 600)
+    part, whole = diffusion(sparse, rank=100), diffusion(sparse.to_dense())
+    assert part.shape == (600, 100)
+    near, true = part @ part.T, whole @ whole.T
+    angle = (near * true).sum() / (near.norm() * true.norm())
+    assert angle > 0.7
+    assert torch.equal(diffusion(sparse, rank=100), part)
+
+
+@pytest.mark.parametrize("count", [3, 4, 8])
+def test_a_handful_of_topics_without_tasks_has_ties(count, generator):
+    """Centred, their cosines are negative on average, and may all be."""
+    taxonomy = Taxonomy(tuple(Topic(f"topic {i}", "") for i in range(count)))
+    for _ in range(5):
+        assert build_graph(taxonomy, torch.randn(count, 64, generator=generator)).edge_weight.numel() > 0

@@ -45,7 +45,7 @@ def test_the_kernel_over_topics_is_that_of_the_whole_linear_system(rows, width, 
     """One system over all pairs of feature and topic, solved without any of the shortcuts."""
     given = lessons(rows, generator)
     z = torch.nn.functional.normalize(torch.randn(5, width, generator=generator), dim=1)
-    found = fit_projector(given, ridge=0.3, topic_vectors=z, share=0.6)
+    found = fit_projector(given, ridge=0.3, nearness=z, share=0.6)
     x, weight = given.x.double(), given.weight.double()[:, None]
     kernel = 0.4 * torch.eye(5, dtype=torch.float64) + 0.6 * (z @ z.T).double()
     gram = x.T @ (weight * x)
@@ -65,7 +65,7 @@ def test_a_topic_without_prompts_learns_from_its_neighbour(generator):
     topics = [(0,) if on else () for on in topic.tolist()]
     given = Lessons(x, topics, torch.full((80,), 1 / 80), torch.zeros(6), torch.ones(6), 3)
     z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    told = scores(fit_projector(given, topic_vectors=z), x)
+    told = scores(fit_projector(given, nearness=z), x)
     gap = told[topic == 1].mean(0) - told[topic == 0].mean(0)
     assert gap[1] > 0.02
     assert abs(gap[2]) < 1e-6

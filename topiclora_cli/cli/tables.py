@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from topiclora_cli.estimate import GIB
 from topiclora_cli.formats import contender, number, percent, points
 
 if TYPE_CHECKING:
     from topiclora_cli.ablation.runner import CellScore
+    from topiclora_cli.dry_run import Needs
     from topiclora_cli.pipeline import MergeResult
     from topiclora_cli.route import GateView, PromptRoute, TopicView
     from topiclora_cli.stage_one import GraphResult
@@ -79,6 +81,43 @@ def train_table(result: "TrainResult") -> Table:
     for name in ("loss", "loss_lm", "loss_kl", "routing_entropy"):
         if name in result.final:
             table.add_row(name.replace("_", " "), f"{result.final[name]:.4f}")
+    return table
+
+
+def needs_table(needs: "Needs", name: str) -> Table:
+    """What a training would need, by `topiclora train --dry-run`; memory is that of one process on a GPU."""
+    title = f"Needs of {name} (memory: estimate for a GPU, GiB a process)"
+    table = Table(title=title, title_justify="left", box=None, show_header=False)
+    data, batch, memory = needs.data, needs.batch, needs.memory
+    table.add_row("base parameters", f"{needs.base_parameters:,} ({needs.dtype})")
+    if needs.base_activated != needs.base_parameters:
+        table.add_row("activated per token", f"{needs.base_activated:,}")
+    table.add_row("trainable, activated", f"{needs.trained:,}, {needs.activated:,}")
+    table.add_row("widest micro-batch", f"{batch.examples} x {batch.width} tokens, {batch.labelled} with logits")
+    parts = {
+        "base weights": memory.base,
+        "adapter": memory.adapter,
+        "gradients": memory.gradients,
+        "optimizer state": memory.optimizer,
+        "activations": memory.activations,
+        "logits, or a layer's gradients": memory.logits_or_work,
+    }
+    for part, size in parts.items():
+        table.add_row(part, f"{size / GIB:.2f}")
+    table.add_row("in all", f"{memory.total / GIB:.2f}", style="bold")
+    table.add_row("examples", f"{data.examples:,}" if data.examples else "unknown")
+    table.add_row("tokens per epoch", f"{data.tokens:,}" if data.tokens else "unknown")
+    if data.unknown:
+        table.add_row("", Text(data.unknown))
+    table.add_row("steps", f"{needs.steps:,}" if needs.steps else "unknown")
+    table.add_row("checkpoints on disk", f"{needs.disk / GIB:.2f} GiB")
+    if needs.measured is not None and needs.hours is not None:
+        seen = needs.measured
+        speed = f"{seen.tokens_per_second:.0f} tokens/s, {seen.step_seconds:.1f} s a step, peak {seen.peak_gib:.1f} GiB"
+        table.add_row(f"{seen.steps} real steps on this {seen.device}", speed)
+        table.add_row(
+            "all steps at that rate", f"{needs.hours:.1f} h" if needs.hours >= 1 else f"{60 * needs.hours:.0f} min"
+        )
     return table
 
 

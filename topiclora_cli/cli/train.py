@@ -4,11 +4,14 @@ from contextlib import ExitStack
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from topiclora_cli.cli.console import TerminalProgress, console, fail_interrupted
-from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
-from topiclora_cli.cli.tables import train_table
+from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, open_run, start_or_open
+from topiclora_cli.cli.tables import needs_table, train_table
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.processes import in_first, leave, process_count
+from topiclora_cli.recipe import Recipe, load_recipe
 
 
 def train(
@@ -25,6 +28,12 @@ def train(
         typer.Option("--budget", "-b", metavar="total=4.2M", help="Solve the rank for these parameters."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last sound checkpoint.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what training would need, in memory, steps and disk; train nothing.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --dry-run: time real steps also of a model to be downloaded.")
+    ] = False,
 ) -> None:
     """Train an adapter on a recipe's data; builds the topic graph first where the run has none.
 
@@ -35,6 +44,12 @@ def train(
         overrides.append(f"adapter.init_from=[{init_from}]")
     if budget is not None:
         overrides.append(f"adapter.budget={budget}")
+    if dry_run or measure:
+        if resume or not dry_run:
+            told = "--dry-run has nothing to resume." if resume else "--measure belongs to --dry-run."
+            raise TopicLoraError(told, "Example: topiclora train --recipe quickstart --dry-run")
+        _say_needs(load_recipe(recipe, overrides) if recipe else open_run(run or out, overrides)[0], measure=measure)
+        return
     settings, directory = in_first(lambda: start_or_open(recipe, overrides, run, out, resume=resume))
     from topiclora_cli import pipeline, stage_one
     from topiclora_cli.training.fit import Interrupted
@@ -57,3 +72,10 @@ def train(
     console.print(
         f"Adapter: {directory.path / 'adapter'}\nNext:    topiclora eval --run {directory.path}", soft_wrap=True
     )
+
+
+def _say_needs(recipe: Recipe, *, measure: bool) -> None:
+    from topiclora_cli.dry_run import estimate_needs
+
+    needs = estimate_needs(recipe, TerminalProgress(Console(quiet=True)), measure=measure)
+    console.print(needs_table(needs, recipe.name))

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics.evidence import FOLDS, guesses, information, kinds_of
-from topiclora_cli.topics.graph import build_graph
-from topiclora_cli.topics.learn import LEARNT_WITH, learn
+from topiclora_cli.topics.graph import adjacency, build_graph, diffusion
 from topiclora_cli.topics.prior import prior_from_relevance, prior_from_tags
 from topiclora_cli.topics.projector import Lessons, fit_projector, membership, places, scores
 from topiclora_cli.topics.store import TopicGraph
@@ -53,7 +52,7 @@ def attribution_report(
 ) -> AttributionReport | None:
     """Leave out FOLDS parts of the prompts, then of the kinds, in turn; None without tagged prompts.
 
-    topic_texts (T, f) and lessons are what the graph was learnt from. The caller's random state stays.
+    topic_texts (T, f) and lessons are what the graph was learnt from.
     """
     if not lessons.prompts:
         return None
@@ -61,7 +60,7 @@ def attribution_report(
     kind, targets = kinds_of(lessons.topics[: lessons.prompts]), lessons.prompt_targets
     shared = membership(kinds, graph.num_topics).sum(0) >= 2
     common = shared if shared.any() else torch.ones_like(shared)
-    seen = guesses(lessons, topic_vectors=graph.topic_vectors)
+    seen = guesses(lessons, nearness=diffusion(adjacency(graph.edge_index, graph.edge_weight, graph.num_topics)))
     told = prior_from_tags(graph, [[graph.topics[topic] for topic in found] for found in kinds])[kind]  # (n, E)
 
     def misfit(guessed: Tensor) -> float:
@@ -106,21 +105,21 @@ def _unseen(
         rows = (kind % FOLDS == fold).nonzero()[:, 0]
         left_out = torch.isin(kind_of_text, kind_of_text[rows]).nonzero()[:, 0]
         rest = lessons.without(left_out)
-        z = _topic_vectors(graph, taxonomy, topic_texts, {lessons.topics[row] for row in rows.tolist()})
-        if z is None:
+        near = _nearness(graph, taxonomy, topic_texts, {lessons.topics[row] for row in rows.tolist()})
+        if near is None:
             return None
         x = lessons.x[rows]
-        out["unseen"][rows] = scores(fit_projector(rest, topic_vectors=z), x)
+        out["unseen"][rows] = scores(fit_projector(rest, nearness=near), x)
         out["no_graph"][rows] = scores(fit_projector(rest), x)
         out["frequency"][rows] = rest.prompt_targets.mean(0).expand(len(rows), -1)
     descriptions = lessons.x[-graph.num_topics :]
     return out | {"cosine": F.normalize(lessons.x[: lessons.prompts], dim=1) @ F.normalize(descriptions, dim=1).T}
 
 
-def _topic_vectors(
+def _nearness(
     graph: TopicGraph, taxonomy: Taxonomy, topic_texts: Tensor, hidden: set[tuple[int, ...]]
 ) -> Tensor | None:
-    """Topic vectors (T, d) learnt as the graph's were, but from no task of the hidden sets of topics."""
+    """Nearness (T, k) in a graph from no task of the hidden sets of topics; None where it has no edge."""
     place = {name: index for index, name in enumerate(taxonomy.names)}
     tasks = {task: tags for task, tags in taxonomy.tasks.items() if places(tags, place) not in hidden}
     config = graph.config
@@ -132,9 +131,8 @@ def _topic_vectors(
         )
     except TopicLoraError:
         return None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(graph.seed)
-        return learn(data, num_experts=graph.num_experts, **{name: config[name] for name in LEARNT_WITH})[0]
+    assert data.edge_index is not None
+    return diffusion(adjacency(data.edge_index, data.edge_weight, graph.num_topics))
 
 
 def _precision(guessed: Tensor, targets: Tensor, common: Tensor) -> float:

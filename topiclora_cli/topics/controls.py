@@ -8,13 +8,12 @@ runs unchanged.
 from collections import Counter
 
 import torch
-from scipy.sparse import csr_array
-from scipy.sparse.linalg import eigsh
 from torch import Tensor
 from torch.nn import functional as F
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.topics.experts import degrees, spread_seeds
+from topiclora_cli.topics.experts import spread_seeds
+from topiclora_cli.topics.sparse import leading_eigenvectors
 from topiclora_cli.topics.taxonomy import Taxonomy
 
 
@@ -73,28 +72,9 @@ def spectral_labels(weight: Tensor, num_experts: int) -> Tensor:
     k-means on the unit rows of the E eigenvectors of the normalised Laplacian with the smallest eigenvalues (Ng,
     Jordan and Weiss, 2002). Draws from the global generator.
     """
-    # A topic without ties has degree 0; the floor gives it a row of its own rather than one of NaNs.
-    scale = degrees(weight).double().clamp_min(1e-12).rsqrt()
-    if weight.layout is torch.strided:
-        laplacian = torch.eye(len(weight), dtype=torch.float64) - scale[:, None] * weight.double() * scale[None, :]
-        rows = torch.linalg.eigh(laplacian).eigenvectors[:, :num_experts]
-    else:
-        rows = _leading_eigenvectors(weight, scale, num_experts)
+    start = torch.rand(len(weight), dtype=torch.float64) if weight.layout is not torch.strided else None
+    _, rows = leading_eigenvectors(weight, num_experts, start=start)
     return kmeans_labels(rows.float(), num_experts)
-
-
-def _leading_eigenvectors(weight: Tensor, scale: Tensor, count: int) -> Tensor:
-    """Of diag(scale) weight diag(scale), sparse (T, T): the eigenvectors (T, count) of the largest eigenvalues.
-
-    One minus this matrix is the Laplacian. By Lanczos' method (ARPACK) from a start drawn from the global generator.
-    """
-    matrix = csr_array((weight.values().double(), weight.col_indices(), weight.crow_indices()), shape=weight.shape)
-    scaled = matrix.multiply(scale[:, None].numpy()).multiply(scale[None].numpy()).tocsr()
-    start = torch.rand(len(weight), dtype=torch.float64)
-    # Communities have nearly equal eigenvalues: a wide basis parts them, and clusters need no more digits.
-    basis = min(len(weight), max(128, 4 * count))
-    _, vectors = eigsh(scaled, k=count, which="LA", v0=start.numpy(), ncv=basis, tol=1e-4)
-    return torch.from_numpy(vectors)
 
 
 def label_centres(z: Tensor, labels: Tensor, num_experts: int) -> Tensor:

@@ -57,12 +57,12 @@ def gather_evidence(lessons: Lessons) -> Evidence | None:
     return Evidence(torch.softmax(guessed / heat, dim=1), kinds_of(lessons.topics[: lessons.prompts]), heat)
 
 
-def guesses(lessons: Lessons, *, topic_vectors: Tensor | None = None) -> Tensor:
+def guesses(lessons: Lessons, *, nearness: Tensor | None = None) -> Tensor:
     """Scores (n, T) of the n tagged prompts, each by a projector that was fitted without its fold of FOLDS."""
     out = torch.zeros(lessons.prompts, lessons.num_topics)
     fold = torch.arange(lessons.prompts) % FOLDS
     for rows in (torch.nonzero(fold == number)[:, 0] for number in range(min(FOLDS, lessons.prompts))):
-        projector = fit_projector(lessons.without(rows), topic_vectors=topic_vectors)
+        projector = fit_projector(lessons.without(rows), nearness=nearness)
         out[rows] = scores(projector, lessons.x[rows])
     return out
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.topics.sparse import DENSE, links_among, product, pull
+from topiclora_cli.topics.sparse import DENSE, degrees, links_among, product, pull
 
 SeparationKind = Literal["margin", "orthogonal", "etf", "none"]
 
@@ -90,11 +90,6 @@ def modularity_loss(*, assignment: Tensor, weight: Tensor) -> Tensor:
     inside = (product(weight, assignment) * assignment).sum()
     expected = (degree @ assignment).square().sum() / total
     return -(inside - expected) / total
-
-
-def degrees(weight: Tensor) -> Tensor:
-    """Sum of every row (T,) of a graph (T, T), dense or sparse."""
-    return weight.sum(1) if weight.layout is torch.strided else weight @ torch.ones(len(weight), dtype=weight.dtype)
 
 
 def balance_loss(*, assignment: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from topiclora_cli.topics import controls, experts
 from topiclora_cli.topics.encoder import Encoder
 from topiclora_cli.topics.evidence import gather_evidence
 from topiclora_cli.topics.gnn import GnnKind
-from topiclora_cli.topics.graph import adjacency, build_graph, rewire
+from topiclora_cli.topics.graph import adjacency, build_graph, diffusion, rewire
 from topiclora_cli.topics.learn import DMON_WEIGHTS, LEARNING_RATE, LOSS_WEIGHTS, TEMPERATURE, learn
 from topiclora_cli.topics.prior import DEFAULTS
 from topiclora_cli.topics.projector import Lessons, fit_projector, gather_lessons
@@ -91,7 +91,7 @@ def fit_topic_graph(
 
     if not torch.isfinite(z).all():
         raise TopicLoraError("Learning the topic graph diverged.", "Lower graph.learning_rate.")
-    projector = fit_projector(lessons, topic_vectors=z)
+    projector = fit_projector(lessons, nearness=diffusion(adjacency(data.edge_index, data.edge_weight, len(features))))
     config = {
         "gnn": gnn,
         "separation": separation,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.topics.sparse import DENSE, symmetric
+from topiclora_cli.topics.sparse import DENSE, leading_eigenvectors, symmetric
 from topiclora_cli.topics.taxonomy import Taxonomy
 
 BLOCK = 1024  # topics that are compared with all others at a time
@@ -33,7 +33,7 @@ def build_graph(
     """Join the topics into a graph with x (T, d), edge_index (2, M), both directions, and edge_weight (M,) in (0, 1].
 
     Weight of s-t = npmi_weight * max(0, NPMI) + (1 - npmi_weight) * max(0, cos - cosine_floor); without tagged tasks
-    the cosine alone, its floor at most half the strongest cosine of either topic. A tie stays if it is among the
+    the cosine alone, above chance, its floor at most half the strongest of either topic. A tie stays if it is among the
     `neighbours` strongest of either end. `features` (T, d) are the encoder's vectors of `taxonomy.texts`; x is their
     standardised form. Raises TopicLoraError when the features do not fit the topics or no edge is left.
     """
@@ -68,13 +68,15 @@ def _strongest_ties(
     blocks = torch.arange(count).split(BLOCK)
     if together is None:
         # Nothing else ties a topic then: of MMLU's 57, hashed, one floor for all left 41 without an edge.
-        closest = torch.cat([_cosines(unit, rows).amax(1) for rows in blocks])
+        # What vectors share by chance after centring is -1 / (T - 1); a handful of topics would all lie below 0.
+        chance = -1 / (count - 1)
+        closest = torch.cat([_cosines(unit, rows).amax(1) for rows in blocks]) - chance
         floor = (closest / 2).clamp_max(cosine_floor)  # (T,)
     kept: dict[str, list[Tensor]] = {"source": [], "target": [], "weight": []}
     for rows in blocks:
         cosine = _cosines(unit, rows)  # (b, T)
         if together is None:
-            weight = (cosine - torch.minimum(floor[rows, None], floor)).clamp_min(0)
+            weight = (cosine - chance - torch.minimum(floor[rows, None], floor)).clamp_min(0)
         else:
             shared = together.index_select(0, rows).to_dense().clamp_min(0)
             weight = npmi_weight * shared + (1 - npmi_weight) * (cosine - cosine_floor).clamp_min(0)
@@ -93,9 +95,9 @@ def _strongest_ties(
 
 
 def _cosines(unit: Tensor, rows: Tensor) -> Tensor:
-    """Cosines (b, T) of the given rows of unit (T, d) with all, 0 with themselves."""
+    """Cosines (b, T) of the given rows of unit (T, d) with all, -1 with themselves."""
     cosine = unit[rows] @ unit.T
-    cosine[torch.arange(len(rows)), rows] = 0
+    cosine[torch.arange(len(rows)), rows] = -1
     return cosine
 
 
@@ -174,3 +176,15 @@ def adjacency(edge_index: Tensor, edge_weight: Tensor, count: int) -> Tensor:
     out = torch.zeros(count, count, dtype=edge_weight.dtype)
     out[edge_index[0], edge_index[1]] = edge_weight
     return out
+
+
+def diffusion(weight: Tensor, *, time: float = 2.0, rank: int = 256) -> Tensor:
+    """Nearness of topics in a graph A (T, T), dense or sparse, as R (T, k): topic s is near t as far as (R R')_st goes.
+
+    R R' is the diffusion kernel exp(-time L) of the normalised Laplacian L (Kondor and Lafferty, 2002), its diagonal 1
+    on average; of a sparse graph, its part in the `rank` leading eigenvectors.
+    """
+    count = len(weight)
+    values, vectors = leading_eigenvectors(weight, count if weight.layout is torch.strided else min(rank, count - 2))
+    root = vectors * torch.exp(-time * (1 - values) / 2)
+    return root * (count / root.square().sum()).sqrt()

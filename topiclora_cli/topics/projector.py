@@ -2,8 +2,8 @@
 
 Three sorts of text teach it which topics apply: prompts whose topics are known, the names of the taxonomy's tasks, and
 the topics' own descriptions. The graph takes part, too: topics that stand close in it share what they learn, so that a
-topic no prompt was tagged with is still found by way of its neighbours. On BIG-bench this is worth little for topics
-with tagged prompts and nearly everything for topics without.
+topic no prompt was tagged with is still found by way of its neighbours. On BIG-bench that lifts the AUC of such topics
+from 0.64 to 0.79, where a rewired graph leaves it at 0.64; topics with tagged prompts gain little.
 
 The scores compare text with topics directly rather than through the topic vectors z: those gather in about E
 directions, which is what assigns topics to experts, and too coarse to tell the topics of one expert apart.
@@ -22,7 +22,7 @@ from topiclora_cli.topics.taxonomy import Taxonomy
 # encoder is 0.96 and 0.42 at 0.1, 0.93 and 0.48 at 1.5, 0.80 and 0.51 at 10.
 RIDGE = 1.5
 TEXT_WEIGHT = 0.3  # of all task names together, and of all descriptions, where tagged prompts weigh 1
-KERNEL_SHARE = 0.4  # of what topics learn, the part they share with their neighbours
+KERNEL_SHARE = 0.8  # of what topics learn, the part they share with their neighbours
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,13 @@ def gather_lessons(
 
 
 def fit_projector(
-    lessons: Lessons, *, ridge: float = RIDGE, topic_vectors: Tensor | None = None, share: float = KERNEL_SHARE
+    lessons: Lessons, *, ridge: float = RIDGE, nearness: Tensor | None = None, share: float = KERNEL_SHARE
 ) -> Projector:
     """Weighted ridge regression from texts to the topics that apply, sharing among neighbours.
 
-    Minimises sum_i w_i |x_i W + b - y_i|^2 + ridge tr(W K^-1 W'), K = (1 - share) I + share z z' with topic_vectors z
-    (T, d) of unit rows: multi-task regression with a kernel over tasks (Bonilla et al., 2007). Without them K = I.
-    Closed form by the eigenvectors of X'X and of z z', in double precision.
+    Minimises sum_i w_i |x_i W + b - y_i|^2 + ridge tr(W K^-1 W'), K = (1 - share) I + share R R' with nearness R (T, k)
+    of `diffusion`: multi-task regression with a kernel over tasks (Bonilla et al., 2007). Unset, K = I.
+    Closed form by the eigenvectors of X'X and of R R', in double precision.
     """
     x, weight = lessons.x.double(), lessons.weight.double()
     targets = lessons.targets.T  # (T, n)
@@ -133,12 +133,12 @@ def fit_projector(
         vectors = rows.T @ vectors / values.T.sqrt()  # (f, k)
     seen = weight[:, None] * (x @ vectors)  # (n, k)
     wanted = (targets @ seen).T - seen.sum(0)[:, None] * bias  # (k, T)
-    if topic_vectors is None:
+    if nearness is None:
         return Projector(lessons.mean, lessons.scale, (vectors @ (wanted / (values + ridge))).float(), bias.float())
-    basis, lengths, _ = torch.linalg.svd(topic_vectors.double(), full_matrices=False)  # (T, d), (d,)
+    basis, lengths, _ = torch.linalg.svd(nearness.double(), full_matrices=False)  # (T, d), (d,)
     alone = 1 - share
     together = alone + share * lengths.square()  # (d,)
-    shrunk = alone / (values * alone + ridge)  # (k, 1): directions of topics outside z
+    shrunk = alone / (values * alone + ridge)  # (k, 1): what no neighbour shares
     more = together / (values * together + ridge) - shrunk  # (k, d)
     solved = wanted * shrunk + ((wanted @ basis) * more) @ basis.T
     return Projector(lessons.mean, lessons.scale, (vectors @ solved).float(), bias.float())

@@ -9,6 +9,8 @@ import warnings
 from typing import Any
 
 import torch
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import eigsh
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -48,6 +50,31 @@ def links_among(matrix: Tensor, topics: Tensor) -> Tensor:
     linked = torch.zeros(len(topics), len(topics), dtype=torch.bool)
     linked[row[inside], column[inside]] = True
     return linked
+
+
+def degrees(weight: Tensor) -> Tensor:
+    """Sum of every row (T,) of a graph (T, T), dense or sparse."""
+    return weight.sum(1) if weight.layout is torch.strided else weight @ torch.ones(len(weight), dtype=weight.dtype)
+
+
+def leading_eigenvectors(weight: Tensor, count: int, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalues (count,), falling, and eigenvectors (T, count) of D^-1/2 A D^-1/2, A (T, T) symmetric.
+
+    One minus this matrix is the normalised Laplacian. Of a sparse A by Lanczos' method (ARPACK) from `start` (T,),
+    unset from a vector of ones.
+    """
+    # A topic without ties has degree 0; the floor gives it a row of its own rather than one of NaNs.
+    scale = degrees(weight).double().clamp_min(1e-12).rsqrt()
+    if weight.layout is torch.strided:
+        values, vectors = torch.linalg.eigh(scale[:, None] * weight.double() * scale[None, :])
+        return values.flip(0)[:count], vectors.flip(1)[:, :count]
+    matrix = csr_array((weight.values().double(), weight.col_indices(), weight.crow_indices()), shape=weight.shape)
+    scaled = matrix.multiply(scale[:, None].numpy()).multiply(scale[None].numpy()).tocsr()
+    first = torch.ones(len(weight), dtype=torch.float64) if start is None else start
+    # Communities have nearly equal eigenvalues: a wide basis parts them, and clusters need no more digits.
+    basis = min(len(weight), max(128, 4 * count if count < 64 else 2 * count))
+    values, vectors = eigsh(scaled, k=count, which="LA", v0=first.numpy(), ncv=basis, tol=1e-4)
+    return torch.from_numpy(values).flip(0), torch.from_numpy(vectors).flip(1)
 
 
 def _csr(starts: Tensor, column: Tensor, values: Tensor, count: int) -> Tensor:

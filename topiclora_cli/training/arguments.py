@@ -39,13 +39,13 @@ def count_examples(recipe: Recipe, encoded: Sequence[Encoded] | ExampleStream) -
     """How many examples there are; of a stream, which has no end, how many will be taken."""
     if not isinstance(encoded, ExampleStream):
         return len(encoded)
-    return (recipe.train.max_steps or 0) * _per_step(recipe)
+    return (recipe.train.max_steps or 0) * per_step(recipe)
 
 
 def count_steps(recipe: Recipe, examples: int) -> int:
     """Optimizer steps of a training run over `examples`."""
     train = recipe.train
-    return train.max_steps or max(1, round(train.epochs * examples / _per_step(recipe)))
+    return train.max_steps or max(1, round(train.epochs * examples / per_step(recipe)))
 
 
 def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: bool) -> TrainingArguments:
@@ -96,5 +96,6 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: b
     )
 
 
-def _per_step(recipe: Recipe) -> int:
+def per_step(recipe: Recipe) -> int:
+    """Examples of one optimizer step, over all processes."""
     return recipe.train.batch_size * recipe.train.gradient_accumulation * process_count()
