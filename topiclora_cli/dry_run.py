@@ -26,9 +26,9 @@ from topiclora_cli.examples import encode, training_data
 from topiclora_cli.inputs import open_base
 from topiclora_cli.models import (
     PACKAGE_PREFIX,
-    accepts_logits_to_keep,
     load_skeleton,
     load_tokenizer,
+    selects_logits,
     store_weights_in_bfloat16,
 )
 from topiclora_cli.processes import process_count
@@ -242,8 +242,9 @@ def _data(recipe: Recipe, skeleton: PreTrainedModel, *, download: bool) -> tuple
         read, examples = examples, (recipe.train.max_steps or 0) * per_step(recipe)
         tokens = round(tokens / read * examples)
     longest = labelled = max(len(example.input_ids) for example in encoded)
-    if accepts_logits_to_keep(skeleton) and not recipe.data.train_on_prompt:
-        labelled = 1 + max(len(example.input_ids) - example.prompt_length for example in encoded)
+    if selects_logits(skeleton):
+        first = [1 if recipe.data.train_on_prompt else example.prompt_length for example in encoded]
+        labelled = max(len(example.input_ids) - start for example, start in zip(encoded, first, strict=True))
     return DataNeeds(examples, tokens, longest, labelled), encoded
 
 

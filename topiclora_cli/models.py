@@ -137,9 +137,13 @@ def store_weights_in_bfloat16(model: PreTrainedModel) -> None:
                 weight.data = weight.data.to(torch.bfloat16)
 
 
-def accepts_logits_to_keep(model: PreTrainedModel) -> bool:
-    """Whether the model can leave out logits at positions that need none."""
-    return "logits_to_keep" in inspect.signature(model.forward).parameters
+def selects_logits(model: PreTrainedModel) -> bool:
+    """Whether the model makes logits only where a mask says, and its loss takes labels for these alone."""
+    forward = inspect.unwrap(type(model).forward)
+    if "kwargs" not in inspect.signature(forward).parameters:
+        return False
+    # Models with code of their own may take a number of last positions alone, and no signature tells.
+    return {"slice_logits_to_keep", "loss_function"} <= set(forward.__code__.co_names)
 
 
 def use_bfloat16(precision: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tests.bench import suites
+from tests.bench import lengths, suites
 from tests.bench.options import add_model_options, as_arguments, chosen_shape
 from tests.bench.peer_process import PeerProcess
 from tests.bench.report import Suite
@@ -29,6 +29,7 @@ SUITES = {
     "growth": suites.growth,
     "generate": suites.generation,
     "moe": suites.mixture_of_experts,
+    "lengths": lengths.lengths,
 }
 WIDTH = 120  # of a table that goes into a file
 

@@ -17,7 +17,7 @@ def saved_bytes(forward: Callable[[], object], weights: Iterable[Tensor]) -> int
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage  # kept alive, so that no address can stand for two storages
-        return tensor
+        return tensor.detach()  # with its history, an operation that saves its own output would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         forward()

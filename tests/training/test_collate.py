@@ -17,13 +17,18 @@ def test_shapes_and_masks():
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]]
     assert batch["prompt_mask"].tolist() == [[1, 1, 1, 0, 0], [0, 0, 1, 1, 0]]
-    assert batch["labels"].tolist() == [[-100, 14, 1], [-100, -100, 1]]
+    assert batch["labels"].tolist() == [[-100, -100, -100, 14, 1], [-100, -100, -100, -100, 1]]
     assert batch["prior"].tolist() == torch.tensor([[0.9, 0.1], [0.2, 0.8]]).tolist()
 
 
-@pytest.mark.parametrize("trim", [True, False])
-def test_labels_on_the_prompt_leave_out_its_first_token_and_change_nothing_else(trim):
-    batch = Collator(pad_token_id=2, trim_labels=trim, train_on_prompt=True)(ROWS)
+def test_logits_are_selected_where_a_labelled_token_comes_next():
+    batch = Collator(pad_token_id=2, select_logits=True)(ROWS)
+    assert batch["logits_to_keep"].tolist() == [[False, False, True, True, False], [False, False, False, True, False]]
+    assert batch["shift_labels"].tolist() == [14, 1, 1]
+
+
+def test_labels_on_the_prompt_leave_out_its_first_token_and_change_nothing_else():
+    batch = Collator(pad_token_id=2, train_on_prompt=True)(ROWS)
     assert batch["labels"].tolist() == [[-100, 12, 13, 14, 1], [-100, -100, -100, 22, 1]]
     plain = Collator(pad_token_id=2)(ROWS)
     for name in set(batch) - {"labels"}:
@@ -45,20 +50,3 @@ def test_rows_without_prior_make_a_plain_batch():
     batch = Collator(pad_token_id=2)(rows)
     assert "prior" not in batch
     assert batch["prompt_mask"].tolist() == [[1, 1, 1, 0, 0], [0, 0, 1, 1, 0]]
-
-
-def test_trimmed_labels_give_the_full_loss_and_gradient(tiny_model):
-    losses, gradients = [], []
-    tiny_model.requires_grad_(True)
-    for trim in (True, False):
-        batch = Collator(pad_token_id=2, trim_labels=trim)(ROWS)
-        inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "position_ids", "labels")}
-        if trim:
-            inputs["logits_to_keep"] = batch["labels"].shape[1]
-        tiny_model.zero_grad()
-        loss = tiny_model(**inputs).loss
-        loss.backward()
-        losses.append(loss.item())
-        gradients.append(tiny_model.model.layers[0].mlp.up_proj.weight.grad.clone())
-    assert abs(losses[0] - losses[1]) < 1e-6
-    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)

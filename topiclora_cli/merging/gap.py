@@ -30,9 +30,8 @@ def answer_log_probabilities(
     result = []
     for batch in batches:
         inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "position_ids")}
-        kept = batch["labels"].shape[1]
         with autocast(bfloat16, batch["labels"].device):
-            logits = model(**inputs).logits[:, -kept:]
+            logits = model(**inputs).logits
         labelled = batch["labels"][:, 1:] != -100
         result.append(logits[:, :-1][labelled].float().log_softmax(-1))
     return result

@@ -25,8 +25,9 @@ class TrainSection(Section):
 
     batch_size: examples per process and micro-batch. With held-out examples there is a validation, and a checkpoint,
     every `eval_steps` (unset, `save_steps`); the best by `metric_for_best` is kept, and with `load_best` it is what the
-    run ends with. optimizer: in 8 bits or paged, it needs bitsandbytes. liger: fused kernels of liger-kernel, for GPUs.
-    fsdp, fsdp_config: shard the model over GPUs.
+    run ends with. packing: lay a batch out in fewer rows, several examples in each, which do not see one another.
+    optimizer: in 8 bits or paged, it needs bitsandbytes. liger: fused kernels of liger-kernel, for GPUs. fsdp,
+    fsdp_config: shard the model over GPUs.
     """
 
     epochs: float = Field(default=1.0, gt=0)
@@ -42,6 +43,7 @@ class TrainSection(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
     group_by_length: bool = True
+    packing: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
     logging_steps: int = Field(default=1, ge=1)

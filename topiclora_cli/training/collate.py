@@ -1,7 +1,7 @@
-"""Batches for the dual loss: left-padded, so that all labels sit in the last few columns.
+"""Batches for the dual loss: left-padded rows of one example each, or packed rows of several.
 
-With the completions flush right, `logits_to_keep` lets the model skip the vocabulary matrix at every prompt position;
-on short answers that matrix is a good part of a step. The loss is exactly the one over full logits.
+Logits are wanted only where a labelled token is predicted. Told where that is, the model skips the vocabulary matrix
+everywhere else; on short answers that matrix is a good part of a step. The loss is exactly the one over full logits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from topiclora_cli.training.packing import pack
 
 IGNORE = -100
 
@@ -18,45 +21,56 @@ IGNORE = -100
 class Collator:
     """Turns dataset rows (input_ids, prompt_length and, with a topic graph, prior, confidence) into tensors.
 
-    labels (B, K): token ids of the completions, -100 elsewhere, where K is the longest completion plus the prompt
-    token that predicts its first; or (B, S) unless `trim_labels`. With `train_on_prompt` those of the prompt, too, but
-    for its first token, so that nothing is left to trim. prompt_mask (B, S) is 1 on prompt tokens.
+    In rows (R, W): input_ids, position_ids from 0 for each example, labels, and, unless packed, attention_mask. labels:
+    token ids of the completions, with `train_on_prompt` of the prompts, too, -100 elsewhere and at an example's first
+    token, which nothing predicts. With `select_logits` also logits_to_keep (R, W), true where a labelled token comes
+    next, and shift_labels (n,), those tokens. By example (B, S): prompt_mask, 1 on prompt tokens, and, if packed,
+    places (Batch says which). Unpacked, R is B and W is S.
     """
 
     pad_token_id: int
-    trim_labels: bool = True
+    select_logits: bool = False
     train_on_prompt: bool = False
+    packed: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        width = max(len(row["input_ids"]) for row in rows)
-        shape = (len(rows), width)
-        input_ids = torch.full(shape, self.pad_token_id)
-        attention_mask = torch.zeros(shape, dtype=torch.long)
-        prompt_mask = torch.zeros(shape)
-        labels = torch.full(shape, IGNORE)
-        for i, row in enumerate(rows):
-            ids = torch.tensor(row["input_ids"])
-            start = width - len(ids)
-            input_ids[i, start:] = ids
-            attention_mask[i, start:] = 1
-            prompt_mask[i, start : start + row["prompt_length"]] = 1
-            labels[i, start + self._unlabelled(row) :] = ids[self._unlabelled(row) :]
-        if self.trim_labels:
-            kept = max(len(row["input_ids"]) - self._unlabelled(row) for row in rows) + 1
-            labels = labels[:, -kept:]
-        batch = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            # Models with absolute positions must count from the first real token.
-            "position_ids": (attention_mask.cumsum(-1) - 1).clamp_min(0),
-            "labels": labels,
-            "prompt_mask": prompt_mask,
-        }
+        lengths = [len(row["input_ids"]) for row in rows]
+        longest = max(lengths)
+        layout = pack(lengths) if self.packed else [[index] for index in range(len(rows))]
+        width = max(sum(lengths[index] for index in members) for members in layout)
+        input_ids = torch.full((len(layout), width), self.pad_token_id)
+        labels = torch.full_like(input_ids, IGNORE)
+        # A pad counts as an example of its own, of one token.
+        position_ids = torch.zeros_like(input_ids)
+        prompt_mask = torch.zeros(len(rows), longest)
+        places = torch.full((len(rows), longest), -1)
+        for row, members in enumerate(layout):
+            start = width - sum(lengths[index] for index in members)
+            for index in members:
+                ids, length = torch.tensor(rows[index]["input_ids"]), lengths[index]
+                prompt = rows[index]["prompt_length"]
+                first = 1 if self.train_on_prompt else max(1, prompt)
+                input_ids[row, start : start + length] = ids
+                labels[row, start + first : start + length] = ids[first:]
+                position_ids[row, start : start + length] = torch.arange(length)
+                prompt_mask[index, longest - length :][:prompt] = 1
+                places[index, longest - length :] = row * width + start + torch.arange(length)
+                start += length
+        batch = {"input_ids": input_ids, "position_ids": position_ids, "labels": labels, "prompt_mask": prompt_mask}
+        if self.packed:
+            batch["places"] = places
+        else:
+            batch["attention_mask"] = (places >= 0).long()
+        if self.select_logits:
+            batch["logits_to_keep"], batch["shift_labels"] = next_labels(labels)
         if "prior" in rows[0]:
             batch["prior"] = torch.tensor([row["prior"] for row in rows])
             batch["confidence"] = torch.tensor([row["confidence"] for row in rows])
         return batch
 
-    def _unlabelled(self, row: Mapping[str, Any]) -> int:
-        # What would predict a prompt's first token is a pad in the shorter rows, and nothing at all in the longest.
-        return 1 if self.train_on_prompt else row["prompt_length"]
+
+def next_labels(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Where in labels (R, W) a labelled token comes next, and these tokens (n,), row after row."""
+    following = F.pad(labels[:, 1:], (0, 1), value=IGNORE)
+    wanted = following != IGNORE
+    return wanted, following[wanted]

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from topiclora_cli.adapters.counting import count_parameters
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import replacing
-from topiclora_cli.models import BaseModel, accepts_logits_to_keep
+from topiclora_cli.models import BaseModel, selects_logits
 from topiclora_cli.processes import in_first, process_count, wait_for_all
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
@@ -40,6 +40,7 @@ from topiclora_cli.training.columns import Priors, make_dataset
 from topiclora_cli.training.data import Encoded
 from topiclora_cli.training.data.stream import ExampleStream
 from topiclora_cli.training.guard import explain_full_memory
+from topiclora_cli.training.packing import refuse_packing
 from topiclora_cli.training.trainer import DualLossTrainer
 
 
@@ -92,6 +93,8 @@ def train_adapter(
     examples = count_examples(recipe, encoded)
     steps = count_steps(recipe, examples)
     model = attach_adapter(base, recipe, total_steps=steps, progress=progress, **extra)
+    if recipe.train.packing:
+        refuse_packing(recipe, model)
     total, activated = count_parameters(model)
     settings = decisive_settings(recipe, process_count())
     checkpoint = _find_checkpoint(folder / "checkpoints", settings, progress) if resume else None
@@ -184,8 +187,10 @@ def _make_trainer(
         eval_dataset=held_out,
         data_collator=Collator(
             base.tokenizer.pad_token_id,
-            trim_labels=accepts_logits_to_keep(base.model),
+            # Liger has a forward call of its own, which never holds all logits.
+            select_logits=selects_logits(base.model) and not recipe.train.liger,
             train_on_prompt=recipe.data.train_on_prompt,
+            packed=recipe.train.packing,
         ),
         loss_section=recipe.loss,
         router_learning_rate=recipe.train.router_learning_rate,

@@ -16,6 +16,7 @@ from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import RoutingRecord, record_routing
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.callbacks import CheckGradients
 from topiclora_cli.training.guard import not_finite
 from topiclora_cli.training.meter import Meter, before_clipping, gradient_norms
@@ -52,7 +53,7 @@ class DualLossTrainer(Trainer):
         self.group_by_length = group_by_length
         self._meter = Meter()
         self._decode = decode
-        self._micro_batches: list[tuple[Tensor, Tensor]] = []  # first example and loss of each, within one step
+        self._micro_batches: list[tuple[Tensor, Tensor]] = []  # first row and loss of each, within one step
         self._norms: dict[str, Tensor] = {}
         self.add_callback(CheckGradients(self._check_gradients))
         if self.is_fsdp_enabled:
@@ -71,34 +72,30 @@ class DualLossTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        inputs = dict(inputs)
-        prior, confidence = inputs.pop("prior", None), inputs.pop("confidence", None)
-        prompt_mask = inputs.pop("prompt_mask")
-        if inputs["labels"].shape[1] < inputs["input_ids"].shape[1]:
-            inputs["logits_to_keep"] = inputs["labels"].shape[1]
+        batch = Batch.of(inputs)
         if self.loss_section.base_balance_weight > 0:
-            inputs["output_router_logits"] = True
+            batch.inputs["output_router_logits"] = True
         with (
             record_routing(inputs=self.loss_section.contrast_weight > 0) as record,
-            prompt_tokens(prompt_mask),
+            prompt_tokens(batch.prompt_mask),
             self._base_balance_apart(),
         ):
             loss, outputs = super().compute_loss(
-                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+                model, batch.inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
         language_modelling = loss.detach()
         if record.logits:
             refuse_hidden_gradients(model, record)
-            record.arrange(prompt_mask.shape)
+            batch.arrange(record)
         step = Step(
             record=record,
             model=self._trained,
             section=self.loss_section,
             progress=self.state.global_step / max(1, self.state.max_steps),
-            token_mask=inputs["attention_mask"],
-            prompt_mask=prompt_mask,
-            prior=prior,
-            confidence=confidence,
+            token_mask=batch.token_mask,
+            prompt_mask=batch.prompt_mask,
+            prior=batch.prior,
+            confidence=batch.confidence,
             base_balance=outputs["aux_loss"] if self.loss_section.base_balance_weight > 0 else None,
         )
         # The model's loss is already a share of the accumulated batch; this one is a micro-batch mean.
@@ -106,7 +103,7 @@ class DualLossTrainer(Trainer):
         loss = loss + self._auxiliary_loss(step) / scale
         if model.training:
             self._meter.add(loss_lm=language_modelling)
-            self._meter.add_batch(record, inputs["attention_mask"])
+            self._meter.add_batch(record, batch.token_mask)
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -120,7 +117,7 @@ class DualLossTrainer(Trainer):
         return metrics
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """One micro-batch forward and backward; its first example is kept until the step has proved sound."""
+        """One micro-batch forward and backward; its first row is kept until the step has proved sound."""
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._micro_batches.append((inputs["input_ids"][0], loss))
         return loss

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import record_routing
 from topiclora_cli.recipe.schema import LossSection
-from topiclora_cli.training.collate import IGNORE
+from topiclora_cli.training.batch import Batch
+from topiclora_cli.training.collate import next_labels
 from topiclora_cli.training.losses import pooled_probabilities, prior_distance
 from topiclora_cli.training.step import aligned_layers
 
@@ -29,7 +30,7 @@ def validation_losses(
     with_prior = False
     for batch in batches:
         with_prior = with_prior or "prior" in batch
-        measured = _per_example(model, dict(batch), section)
+        measured = _per_example(model, batch, section)
         # Processes get equal shares, the last filled up with examples from the front; gathering drops those again.
         gathered = accelerator.gather_for_metrics(measured)
         for name, values in gathered.items():
@@ -40,25 +41,25 @@ def validation_losses(
     return losses
 
 
-def _per_example(model: nn.Module, batch: dict[str, Any], section: LossSection) -> dict[str, Tensor]:
-    labels, mask = batch.pop("labels"), batch.pop("prompt_mask")
-    prior, confidence = batch.pop("prior", None), batch.pop("confidence", None)
-    if labels.shape[1] < batch["input_ids"].shape[1]:
-        batch["logits_to_keep"] = labels.shape[1]
-    with record_routing() as record, prompt_tokens(mask):
-        logits = model(**batch).logits
-    targets = labels[:, 1:]
-    losses = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORE, reduction="none")
-    kl = losses.new_zeros(len(labels))
-    if prior is not None and record.logits:
-        record.arrange(mask.shape)
+def _per_example(model: nn.Module, collated: dict[str, Any], section: LossSection) -> dict[str, Tensor]:
+    batch = Batch.of(collated)
+    wanted, targets = next_labels(batch.inputs["labels"])
+    inputs = {name: value for name, value in batch.inputs.items() if name not in ("labels", "shift_labels")}
+    with record_routing() as record, prompt_tokens(batch.prompt_mask):
+        logits = model(**inputs).logits
+    chosen = logits if "logits_to_keep" in inputs else logits[wanted]
+    losses = torch.zeros(wanted.shape, device=wanted.device)
+    losses[wanted] = F.cross_entropy(chosen.float(), targets, reduction="none")
+    kl = losses.new_zeros(len(batch.token_mask))
+    if batch.prior is not None and batch.confidence is not None and record.logits:
+        batch.arrange(record)
         layers = aligned_layers(list(record.logits), section.kl_layers)
-        pooled = torch.stack([pooled_probabilities(record.logits[name], mask=mask) for name in layers])
-        kl = prior_distance(pooled, prior=prior, temperature=section.temperature, direction=section.kl_direction)
-        kl = kl * confidence if section.confidence_weighted else kl
+        pooled = torch.stack([pooled_probabilities(record.logits[name], mask=batch.prompt_mask) for name in layers])
+        kl = prior_distance(pooled, prior=batch.prior, temperature=section.temperature, direction=section.kl_direction)
+        kl = kl * batch.confidence if section.confidence_weighted else kl
     return {
-        "loss": losses.sum(1),
-        "tokens": (targets != IGNORE).sum(1),
+        "loss": (batch.by_example(losses) * batch.token_mask).sum(1),
+        "tokens": (batch.by_example(wanted) * batch.token_mask).sum(1),
         "kl": kl,
         "examples": torch.ones_like(kl),
     }

@@ -1,0 +1,49 @@
+"""A collated batch, taken apart into what the model reads and what the losses look at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from topiclora_cli.adapters.record import RoutingRecord
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs: the arguments of the model's forward call, in rows (R, W) of one example or, packed, of several.
+
+    token_mask, prompt_mask (B, S): an example's tokens, and those of its prompt; prior (B, E) and confidence (B,), or
+    None where there is no topic graph. places (B, S): where in the flattened rows each of these tokens is, -1 for
+    padding; None where rows are examples.
+    """
+
+    inputs: dict[str, Any]
+    token_mask: Tensor
+    prompt_mask: Tensor
+    places: Tensor | None
+    prior: Tensor | None
+    confidence: Tensor | None
+
+    @classmethod
+    def of(cls, collated: Mapping[str, Tensor]) -> "Batch":
+        inputs: dict[str, Any] = dict(collated)
+        prior, confidence, places = (inputs.pop(name, None) for name in ("prior", "confidence", "places"))
+        prompt_mask = inputs.pop("prompt_mask")
+        if places is not None:
+            inputs["use_cache"] = False  # with a cache, transformers would not look for packed examples
+        token_mask = inputs["attention_mask"] if places is None else (places >= 0).long()
+        return cls(inputs, token_mask, prompt_mask, places, prior, confidence)
+
+    def by_example(self, values: Tensor) -> Tensor:
+        """Values (R, W, ...) of the rows' tokens as those of the examples' (B, S, ...), anything where is padding."""
+        return values if self.places is None else values.flatten(0, 1)[self.places.clamp_min(0)]
+
+    def arrange(self, record: RoutingRecord) -> None:
+        """Give what was recorded the examples' shape (B, S, ...)."""
+        rows = self.inputs["input_ids"].shape
+        record.arrange(rows)
+        for tensors in (record.logits, record.gates, record.inputs):
+            for name, tensor in tensors.items():
+                if tensor.shape[:2] == rows:
+                    tensors[name] = self.by_example(tensor)
