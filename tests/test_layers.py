@@ -20,9 +20,9 @@ LAYERS = [
     {"examples"},
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},
-    {"upcycle", "stored"},
+    {"upcycle", "stored", "distributions"},
     {"recipe", "rundir", "progress", "processes"},
-    {"files", "formats", "estimate"},
+    {"files", "formats", "figures", "estimate"},
     {"errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

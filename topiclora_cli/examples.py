@@ -11,7 +11,7 @@ from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
 from topiclora_cli.tasks import FAMILIES
 from topiclora_cli.topics.prior import PriorBatch
-from topiclora_cli.topics.taxonomy import load_taxonomy
+from topiclora_cli.topics.taxonomy import Taxonomy, load_taxonomy
 from topiclora_cli.training.data import Data, Encoded, Row, encode_rows, load_data, load_rows
 from topiclora_cli.training.data.clean import Contamination
 from topiclora_cli.training.data.reading import Reader
@@ -51,6 +51,12 @@ def encode(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Ro
     return encode_rows(rows, tokenizer, max_length=data.max_length, chat_template=data.chat_template)
 
 
+def named_taxonomy(recipe: Recipe) -> Taxonomy:
+    """The taxonomy that the recipe names, of a package or a file; an induced one has no name."""
+    graph = recipe.graph
+    return load_taxonomy(graph.taxonomy, min_tasks=graph.min_tasks, exclude_tasks=graph.exclude_tasks)
+
+
 def refuse_unknown_topics(rows: Sequence[Row], known: Sequence[str]) -> None:
     """Raises TopicLoraError where an example carries a topic that is not among the `known`."""
     if unknown := {tag for row in rows for tag in row.topics} - set(known):
@@ -66,8 +72,7 @@ def _known_topics(recipe: Recipe) -> set[str] | None:
     graph = recipe.graph
     if graph.taxonomy == "induced" or all(source.unknown_topics == "error" for source in recipe.data.all_sources):
         return None
-    taxonomy = load_taxonomy(graph.taxonomy, min_tasks=graph.min_tasks, exclude_tasks=graph.exclude_tasks)
-    return set(taxonomy.names)
+    return set(named_taxonomy(recipe).names)
 
 
 def _overlap(recipe: Recipe) -> Contamination | None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.examples import training_data
+from topiclora_cli.examples import named_taxonomy, training_data
 from topiclora_cli.files import read_json, write_json, write_text
 from topiclora_cli.inputs import GRAPH, induced, open_encoder, tagged_prompts
 from topiclora_cli.progress import Progress
@@ -17,7 +17,7 @@ from topiclora_cli.rundir import RECIPE, RunDir
 from topiclora_cli.topics.attribution import attribution_report
 from topiclora_cli.topics.choose import Choice, choose_experts, folds, numbers_to_try
 from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
-from topiclora_cli.topics.evidence import gather_evidence
+from topiclora_cli.topics.evidence import Evidence, gather_evidence
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import build_graph as tie_topics
 from topiclora_cli.topics.graphml import write_graphml
@@ -26,7 +26,7 @@ from topiclora_cli.topics.plot import plot_graph
 from topiclora_cli.topics.projector import Lessons, gather_lessons
 from topiclora_cli.topics.report import graph_report
 from topiclora_cli.topics.store import TopicGraph
-from topiclora_cli.topics.taxonomy import Taxonomy, load_taxonomy
+from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.topics.validate import link_report
 
 
@@ -52,7 +52,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         encoder = open_encoder(recipe)
         taxonomy, prompts = induced(recipe, encoder, rows)
     else:
-        taxonomy, prompts = _taxonomy(recipe), None
+        taxonomy, prompts = named_taxonomy(recipe), None
     experts, choice = recipe.adapter.num_experts, None
     if experts == "auto":
         numbers = numbers_to_try(len(taxonomy.names), least=max(2, recipe.adapter.top_k or 2))
@@ -66,6 +66,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
         features = encoder.encode(taxonomy.texts)
         lessons = gather_lessons(taxonomy, features, encoder.encode(taxonomy.task_texts), prompts)
+        evidence = gather_evidence(lessons)
         if experts == "auto":
             choice = _choose(recipe, taxonomy, features, numbers, progress)
             experts = choice.experts
@@ -78,6 +79,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
                 features,
                 encoder_id=encoder.id,
                 lessons=lessons,
+                evidence=evidence,
                 num_experts=experts,
                 gnn=section.gnn,
                 layers=section.layers,
@@ -92,7 +94,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
             )
         folder = run.path / GRAPH
         graph.save(folder)
-        report = _measure(recipe, graph, taxonomy, features, lessons, choice, progress)
+        report = _measure(recipe, graph, taxonomy, features, lessons, evidence, choice, progress)
         write_json(folder / "report.json", report)
         write_page(graph, report, folder / "report.html", title=recipe.name)
         plot_graph(graph, folder / "graph.png")
@@ -114,11 +116,6 @@ def open_graph(run: RunDir) -> GraphResult:
     folder = run.require(GRAPH, made_by="build-graph")
     report = read_json(folder / "report.json", hint="Run build-graph again.")
     return GraphResult(folder, TopicGraph.load(folder), report)
-
-
-def _taxonomy(recipe: Recipe) -> Taxonomy:
-    section = recipe.graph
-    return load_taxonomy(section.taxonomy, min_tasks=section.min_tasks, exclude_tasks=section.exclude_tasks)
 
 
 def _choose(recipe: Recipe, taxonomy: Taxonomy, features: Tensor, numbers: Sequence[int], progress: Progress) -> Choice:
@@ -149,6 +146,7 @@ def _measure(
     taxonomy: Taxonomy,
     features: Tensor,
     lessons: Lessons,
+    evidence: Evidence | None,
     choice: Choice | None,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -156,7 +154,6 @@ def _measure(
     links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
     comparison = attribution = None
     if seeds := seeds_to_compare(section.compare_seeds, graph.num_topics):
-        evidence = gather_evidence(lessons)
         with progress.track("compare", fits_to_compare(graph, seeds)) as advance:
             comparison = compare(
                 graph, taxonomy, features, evidence=evidence, seeds=seeds, on_fit=lambda n: advance(n, "")

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from topiclora_cli.figures import new_figure, save_png
+
 
 def plot_gates(
     layers: Mapping[str, Sequence[float]], path: str | Path, *, above: Mapping[str, Sequence[float]], title: str
@@ -12,14 +14,9 @@ def plot_gates(
 
     Rows may differ in E; where a row has no such expert, its place stays grey.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     experts = max(len(row) for row in (*above.values(), *layers.values()))
     heights = [len(above), len(layers)]
-    size = (max(5.0, 0.55 * experts + 2.5), 0.3 * sum(heights) + 2)
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)  # not pyplot: nothing of the caller's plotting state is touched
+    figure = new_figure(max(5.0, 0.55 * experts + 2.5), 0.3 * sum(heights) + 2)
     top, bottom = figure.subplots(2, 1, height_ratios=heights)
     # One scale for both, else a faint prior would look like a strong one.
     largest = max(value for row in (*above.values(), *layers.values()) for value in row)
@@ -37,7 +34,4 @@ def plot_gates(
     bottom.set_ylabel("layer")
     top.set_title(title, fontsize=10)
     figure.colorbar(image, ax=[top, bottom], shrink=0.9, label="share of the gates")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, format="png")
-    return path
+    return save_png(figure, path)

@@ -8,6 +8,8 @@ from statistics import mode
 import torch
 from torch import Tensor
 
+from topiclora_cli.distributions import entropy, mutual_information
+
 
 @dataclass(frozen=True)
 class RoutingReport:
@@ -44,8 +46,8 @@ def routing_report(gates: Mapping[str, Tensor], topics: Sequence[Sequence[str]])
     return RoutingReport(
         by_topic={name: [round(v, 4) for v in row.tolist()] for name, row in zip(names, rows, strict=True)},
         effective_experts=float(1 / load.square().sum()),
-        entropy=float(_entropy(mean).mean() / math.log(mean.shape[-1])),
-        mutual_information=_mutual_information(mass),
+        entropy=float(entropy(mean).mean() / math.log(mean.shape[-1])),
+        mutual_information=mutual_information(mass),
         largest_load=float(load.max()),
     )
 
@@ -61,14 +63,3 @@ def mean_routing(gates: Mapping[str, Tensor]) -> Tensor | None:
     usual = mode(layer.shape[-1] for layer in routed)
     mean = torch.stack([layer for layer in routed if layer.shape[-1] == usual]).mean(0)
     return mean / mean.sum(-1, keepdim=True).clamp_min(1e-12)
-
-
-def _mutual_information(mass: Tensor) -> float:
-    if mass.numel() == 0 or float(mass.sum()) == 0:
-        return 0.0
-    joint = mass / mass.sum()
-    return float(_entropy(joint.sum(0)) + _entropy(joint.sum(1)) - _entropy(joint.flatten()))
-
-
-def _entropy(probabilities: Tensor) -> Tensor:
-    return -(probabilities * probabilities.clamp_min(1e-12).log()).sum(-1)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from topiclora_cli.distributions import mutual_information
 from topiclora_cli.topics.projector import Lessons, fit_projector, scores
 
 FOLDS = 5
@@ -60,8 +61,8 @@ def gather_evidence(lessons: Lessons) -> Evidence | None:
 def guesses(lessons: Lessons, *, nearness: Tensor | None = None) -> Tensor:
     """Scores (n, T) of the n tagged prompts, each by a projector that was fitted without its fold of FOLDS."""
     out = torch.zeros(lessons.prompts, lessons.num_topics)
-    fold = torch.arange(lessons.prompts) % FOLDS
-    for rows in (torch.nonzero(fold == number)[:, 0] for number in range(min(FOLDS, lessons.prompts))):
+    for number in range(min(FOLDS, lessons.prompts)):
+        rows = torch.arange(number, lessons.prompts, FOLDS)
         projector = fit_projector(lessons.without(rows), nearness=nearness)
         out[rows] = scores(projector, lessons.x[rows])
     return out
@@ -90,7 +91,4 @@ def information(experts: Sequence[int] | Tensor, kind: Tensor, num_experts: int)
     """
     table = torch.zeros(int(kind.max()) + 1, num_experts, dtype=torch.float64)
     table.index_put_((kind, torch.as_tensor(experts)), torch.ones(len(kind), dtype=torch.float64), accumulate=True)
-    table = table / table.sum(1, keepdim=True) / len(table)
-    independent = table.sum(1, keepdim=True) * table.sum(0, keepdim=True)
-    terms = torch.where(table > 0, table * (table / independent.clamp_min(1e-300)).clamp_min(1e-300).log(), 0.0)
-    return float(terms.sum()) / math.log(num_experts)
+    return mutual_information(table / table.sum(1, keepdim=True)) / math.log(num_experts)

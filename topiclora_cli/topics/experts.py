@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from topiclora_cli.distributions import entropy
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics.sparse import DENSE, degrees, links_among, product, pull
 
@@ -110,12 +111,8 @@ def consistency_loss(*, assignment: Tensor, topics: Tensor, share: Tensor) -> Te
     """
     prior = topics @ assignment  # (G, E)
     most = math.log(assignment.shape[1])
-    unsure = (share * _entropy(prior)).sum() / most
-    return unsure + 2 * (1 - _entropy(share @ prior) / most)
-
-
-def _entropy(p: Tensor) -> Tensor:
-    return -(p * p.clamp_min(1e-12).log()).sum(-1)
+    unsure = (share * entropy(prior)).sum() / most
+    return unsure + 2 * (1 - entropy(share @ prior) / most)
 
 
 def affinity(*, assignment: Tensor, weight: Tensor) -> Tensor:
@@ -195,10 +192,10 @@ def assignment_report(assignment: Tensor, weight: Tensor) -> AssignmentReport:
     experts = assignment.shape[1]
     owner = assignment.argmax(1)
     hard = F.one_hot(owner, experts).to(weight.dtype)
-    entropy = _entropy(assignment).mean() / math.log(experts)
+    unsure = entropy(assignment).mean() / math.log(experts)
     return AssignmentReport(
         tuple(hard.sum(0).int().tolist()),
-        float(entropy),
+        float(unsure),
         -float(modularity_loss(assignment=hard, weight=weight)),
         tuple((degrees(weight) == 0).nonzero().flatten().tolist()),
     )

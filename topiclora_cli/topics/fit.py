@@ -17,7 +17,7 @@ from torch_geometric.data import Data
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics import controls, experts
 from topiclora_cli.topics.encoder import Encoder
-from topiclora_cli.topics.evidence import gather_evidence
+from topiclora_cli.topics.evidence import Evidence, gather_evidence
 from topiclora_cli.topics.gnn import GnnKind
 from topiclora_cli.topics.graph import adjacency, build_graph, diffusion, rewire
 from topiclora_cli.topics.learn import DMON_WEIGHTS, LEARNING_RATE, LOSS_WEIGHTS, TEMPERATURE, learn
@@ -50,6 +50,7 @@ def fit_topic_graph(
     seed: int = 0,
     encoder_id: str = "features",
     lessons: Lessons | None = None,
+    evidence: Evidence | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> TopicGraph:
     """Learn the topic graph of a taxonomy; the same seed gives the same graph on one machine.
@@ -58,8 +59,8 @@ def fit_topic_graph(
     random_graph (edges rewired), shuffled (S's rows permuted), uniform (S even), groups, kmeans and spectral (S not
     learnt), dmon (the losses of DMoN, arXiv 2006.16904, alone). `loss_weights` overrides entries of LOSS_WEIGHTS, or
     DMON_WEIGHTS. `lessons`, from `gather_lessons`, teach the projector and say what the experts will be asked; unset,
-    they are the taxonomy's own texts. `on_step(step, losses)` is called after every step. Raises TopicLoraError for bad
-    settings and for more experts than topics.
+    they are the taxonomy's own texts. `evidence` is what they say, gathered from them unless given. `on_step(step,
+    losses)` is called after every step. Raises TopicLoraError for bad settings and for more experts than topics.
     """
     weights = {**(DMON_WEIGHTS if control == "dmon" else LOSS_WEIGHTS), **(loss_weights or {})}
     _check(len(taxonomy.topics), num_experts, control, steps, assignment_temperature, weights)
@@ -70,7 +71,7 @@ def fit_topic_graph(
     if lessons is None:
         names = None if isinstance(encoder, Tensor) else encoder.encode(taxonomy.task_texts)
         lessons = gather_lessons(taxonomy, features, names)
-    evidence = gather_evidence(lessons)
+    evidence = evidence or gather_evidence(lessons)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         z, vectors, assignment = learn(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from topiclora_cli.figures import new_figure, save_png
 from topiclora_cli.topics.layout import MOST_DRAWN, by_expert, colours, topic_positions
 from topiclora_cli.topics.store import TopicGraph
 
@@ -21,22 +22,15 @@ def plot_graph(graph: TopicGraph, path: str | Path) -> Path:
 
     Of more than MOST_DRAWN topics, the ties between experts take the place of the graph, and topics lose their names.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     named = graph.num_topics <= MOST_DRAWN
     height = max(7.0, 0.19 * graph.num_topics + 1) if named else 10.0
-    figure = Figure(figsize=(2.1 * height + 2, height), layout="constrained")
-    FigureCanvasAgg(figure)  # not pyplot: nothing of the caller's plotting state is touched
+    figure = new_figure(2.1 * height + 2, height)
     shares = [2.6, 0.5 + 0.06 * graph.num_experts, 0.8]
     left, middle, right = figure.subplots(1, 3, width_ratios=shares)
     (_network if named else _experts)(left, graph)
     _assignment(middle, graph)
     _cosines(right, graph)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, format="png")
-    return path
+    return save_png(figure, path)
 
 
 def _network(axes: "Axes", graph: TopicGraph) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from topiclora_cli.distributions import entropy
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics.encoder import Encoder
 from topiclora_cli.topics.projector import membership, places
@@ -131,8 +132,7 @@ def tag_membership(graph: TopicGraph, tags: Sequence[Sequence[str]]) -> Tensor:
 
 def confidence(prior: Tensor) -> Tensor:
     """1 - H(pi) / ln E for each row of pi (n, E): 0 for an even prior, 1 for a certain one."""
-    entropy = -(prior * prior.clamp_min(1e-12).log()).sum(-1)
-    return (1 - entropy / math.log(prior.shape[-1])).clamp(0, 1)
+    return (1 - entropy(prior) / math.log(prior.shape[-1])).clamp(0, 1)
 
 
 def _to_experts(graph: TopicGraph, topics: Tensor, epsilon: float) -> Tensor:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from topiclora_cli.figures import new_figure, save_png
+
 _PANELS = {
     "loss": ("loss", "loss_lm", "eval_loss"),
     "KL": ("loss_kl", "eval_kl"),
@@ -14,13 +16,9 @@ _PANELS = {
 
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, *, title: str) -> Path:
     """Draw the rows of a metrics.jsonl by step as one PNG; what a run did not log has no panel."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = {label: [n for n in names if any(n in row for row in rows)] for label, names in _PANELS.items()}
     panels = {label: names for label, names in panels.items() if names}
-    figure = Figure(figsize=(7, 1 + 1.9 * len(panels)), layout="constrained")
-    FigureCanvasAgg(figure)  # not pyplot: nothing of the caller's plotting state is touched
+    figure = new_figure(7, 1 + 1.9 * len(panels))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (label, names) in zip(axes, panels.items(), strict=True):
         for name in names:
@@ -36,7 +34,4 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, *, title: s
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("step")
     axes[0].set_title(title, fontsize=10)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, format="png")
-    return path
+    return save_png(figure, path)
