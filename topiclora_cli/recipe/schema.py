@@ -54,10 +54,11 @@ class GraphSection(Section):
 
     taxonomy: `bigbench`, `mmlu`, a YAML, JSONL or CSV file, or `induced` from `tagged_prompts` of the training prompts,
     drawn at random. induced_topics: how many to find; unset, 32, or one for every 8 prompts where that is fewer.
-    tagged_prompts: training prompts that the query projector is fitted to, by their topics where they have any.
+    tagged_prompts: training prompts, drawn in turn from each kind of the same topics, that teach the query projector
+    and share out the experts, by their topics where they have any.
     hold_out: the share of edges that the report's link AUC hides from a second, throw-away fit; 0 leaves both out.
     compare_seeds: with how many seeds the report fits this graph beside every control; unset, 3, or 0 for more than 500
-    topics; 0 leaves the comparison out.
+    topics; 0 leaves the comparison, and how well topics are told from prompts, out.
     """
 
     taxonomy: str = "bigbench"
