@@ -74,6 +74,13 @@ def test_packed_tensors():
 
 
 @pytest.mark.parametrize("family", ["llama", "olmoe"])
+def test_packing_under_bfloat16(family, train):
+    settings = ["train.precision=bfloat16"]
+    apart, packed = (train(family, *SGD, *settings, f"train.packing={on}") for on in ("false", "true"))
+    assert [row["loss"] for row in packed] == pytest.approx([row["loss"] for row in apart], rel=0.02)
+
+
+@pytest.mark.parametrize("family", ["llama", "olmoe"])
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
 def test_losses_and_gradients_are_those_of_unpacked_examples(family, settings, train):
     apart, packed = (train(family, *SGD, *settings, f"train.packing={on}") for on in ("false", "true"))

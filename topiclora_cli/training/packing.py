@@ -10,7 +10,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from topiclora_cli.adapters.observe import autocast
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.models import use_bfloat16
 from topiclora_cli.recipe import Recipe
 
 # The width at which attention over a row, masked parts included, is taken to cost as much as all else in a layer. For a
@@ -52,7 +54,7 @@ def refuse_packing(recipe: Recipe, model: PeftModel) -> None:
             "train.packing is set, but this adapter's routing averages over the prompts of a whole row.",
             "Use granularity: token and a router other than hierarchical, or leave train.packing out.",
         )
-    if not keeps_apart(model):
+    if not keeps_apart(model, bfloat16=use_bfloat16(recipe.train.precision)):
         raise TopicLoraError(
             f"train.packing is set, but {type(model.get_base_model()).__name__} lets packed examples see one another.",
             "Leave train.packing out, or use eager or sdpa attention if the model can.",
@@ -60,8 +62,8 @@ def refuse_packing(recipe: Recipe, model: PeftModel) -> None:
 
 
 @torch.no_grad()
-def keeps_apart(model: PeftModel) -> bool:
-    """Whether packed examples get the logits that they have alone.
+def keeps_apart(model: PeftModel, *, bfloat16: bool = False) -> bool:
+    """Whether packed examples get the logits that they have alone, under bfloat16 autocast if that is how it trains.
 
     Two rows of two examples each are read packed, apart, and as one text a row, which shows how much a mixture would
     change; rounding may change no more than a tenth of that.
@@ -73,7 +75,8 @@ def keeps_apart(model: PeftModel) -> bool:
     positions = torch.arange(2 * _LENGTH, device=model.device)
 
     def logits(tokens: Tensor, position_ids: Tensor) -> Tensor:
-        read = model(input_ids=tokens, position_ids=position_ids.expand_as(tokens), use_cache=False)
+        with autocast(bfloat16, model.device):
+            read = model(input_ids=tokens, position_ids=position_ids.expand_as(tokens), use_cache=False)
         return read.logits.float().reshape(4 * _LENGTH, -1)
 
     alone = logits(apart, positions[:_LENGTH])

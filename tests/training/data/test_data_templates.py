@@ -1,9 +1,9 @@
-"""Templates over columns, and the two filters for multiple choice."""
+"""Templates over columns, and the filters for multiple choice."""
 
 import pytest
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.training.data.templates import condition, letter, options, template
+from topiclora_cli.training.data.templates import condition, letter, options, shuffled, template
 
 QUESTION = {"question": "Which is red?", "choices": ["sky", "blood"], "answer": 1, "label": "2", "key": "b"}
 
@@ -30,6 +30,20 @@ def test_what_is_no_place_is_refused(place):
 def test_too_many_options_are_refused():
     with pytest.raises(ValueError, match="no place"):
         options(range(27))
+
+
+def test_shuffled_choices_keep_their_answer_but_not_its_place():
+    completion = template("k", "{{ (choices | shuffled).index(choices[answer]) | letter }}")
+    rows = [{"choices": [f"right {number}", "left", "up", "down"], "answer": 0} for number in range(400)]
+    letters = [completion(row) for row in rows]
+    assert all(70 < letters.count(place) < 130 for place in "ABCD")
+    prompt = template("k", "{{ choices | shuffled | options }}")
+    assert all(f"{place}. right" in prompt(row) for place, row in zip(letters, rows, strict=True))
+    assert shuffled(("yes", "no")) == shuffled(["yes", "no"])
+
+
+def test_the_order_of_shuffled_choices_never_changes():
+    assert shuffled(["sky", "blood", "grass", "snow"]) == ["grass", "snow", "blood", "sky"]
 
 
 def test_conditions_hold_or_not():

@@ -1,10 +1,13 @@
-"""Small Jinja templates over a row's columns, with two filters for multiple choice.
+"""Small Jinja templates over a row's columns, with three filters for multiple choice.
 
 `{{ choices | options }}` writes "A. ..." and so on, one option a line, and `{{ answer | letter }}` the letter of a
-place in that list. Rows are data from anywhere, so templates run in Jinja's sandbox.
+place in that list. Some sets put the right choice always first: `{{ choices | shuffled | options }}` with
+`{{ (choices | shuffled).index(choices[answer]) | letter }}` leaves no letter to learn by heart. Rows are data from
+anywhere, so templates run in Jinja's sandbox.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from random import Random
 from string import ascii_uppercase
 from typing import Any
 
@@ -39,9 +42,16 @@ def letter(place: Any, start: int = 0) -> str:
     return ascii_uppercase[number]
 
 
+def shuffled(choices: Iterable[Any]) -> list[Any]:
+    """The choices in an order that depends on them alone: the same list ("yes", "no") is always in the same one."""
+    order = list(choices)
+    Random("\0".join(map(str, order))).shuffle(order)
+    return order
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-    environment.filters |= {"options": options, "letter": letter}
+    environment.filters |= {"options": options, "letter": letter, "shuffled": shuffled}
     return environment
 
 
