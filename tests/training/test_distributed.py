@@ -97,13 +97,14 @@ def test_two_processes_equal_one_that_accumulates(one, two):
     assert_equal_runs(two[0], one)
 
 
-def test_a_stream_with_held_out_examples_equals_one_process(recipe, tmp_path):
+@pytest.mark.parametrize("packing", ["false", "true"], ids=["apart", "packed"])
+def test_a_stream_with_held_out_examples_equals_one_process(packing, recipe, tmp_path):
     (tmp_path / "a.jsonl").write_text(
         "".join(json.dumps({"q": e.prompt, "a": e.answer}) + "\n" for e in mixture("train", 5, seed=0))
     )
     data = {"source": tmp_path / "a.jsonl", "prompt": "'{{ q }}'", "completion": "'{{ a }}'", "streaming": "true"}
     settings = {f"data.{key}": value for key, value in data.items()}
-    settings |= {"data.validation": 0.2, "train.eval_steps": 6, "graph.encoder": "lm"}
+    settings |= {"data.validation": 0.2, "train.eval_steps": 6, "graph.encoder": "lm", "train.packing": packing}
     code, text = finish(torchrun(*arguments(recipe, tmp_path / "two", **settings)))
     assert code == 0, text
     command = arguments(recipe, tmp_path / "one", **settings, **{"train.gradient_accumulation": 2})
