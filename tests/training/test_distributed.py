@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -45,9 +46,9 @@ def arguments(recipe, out, **settings):
     return ["train", "--recipe", str(recipe), "--out", str(out), *(f"--set={k}={v}" for k, v in changed.items())]
 
 
-def torchrun(*command, program=("-m", "topiclora_cli")):
-    """Two processes; --standalone picks a free port."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+def torchrun(*command, program=("-m", "topiclora_cli"), layout=("--standalone", "--nproc-per-node", "2")):
+    """Two processes unless `layout` says otherwise; --standalone picks a free port."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", *layout]
     return subprocess.Popen(
         [*launcher, *program, *command],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -95,6 +96,17 @@ def assert_equal_runs(run, reference):
 
 def test_two_processes_equal_one_that_accumulates(one, two):
     assert_equal_runs(two[0], one)
+
+
+def test_two_nodes_equal_one_process(recipe, one, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    cluster = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", meeting]
+    nodes = [torchrun(*arguments(recipe, tmp_path / "run"), layout=cluster) for _ in range(2)]
+    for code, text in map(finish, nodes):
+        assert code == 0, text
+    assert_equal_runs(tmp_path / "run", one)
 
 
 @pytest.mark.parametrize("packing", ["false", "true"], ids=["apart", "packed"])

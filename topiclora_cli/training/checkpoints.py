@@ -21,6 +21,7 @@ _INDIFFERENT: dict[str, Any] = {
         "load_best",
         "report_to",
         "gradient_checkpointing",
+        "packing",
         "torch_compile",
     },
     "graph": {"hold_out", "compare_seeds"},
