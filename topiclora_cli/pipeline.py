@@ -45,7 +45,7 @@ from topiclora_cli.training.data.load import FIRST
 from topiclora_cli.training.data.report import show, source_reports
 from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.optional import require_libraries
-from topiclora_cli.training.priors import cached_priors
+from topiclora_cli.training.priors import cached_priors, refuse_even_priors
 
 PRIORS = "graph/priors"
 
@@ -87,6 +87,8 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         priors, validation_priors = _priors(
             recipe, graph, base, [[] if streaming else encoded, held_out], run.path / PRIORS, progress
         )
+        if priors is not None:
+            refuse_even_priors(priors[1], recipe.loss)
         extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
         extra = extra if recipe.adapter.router == "topic" else {}
     if streaming:

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
+from topiclora_cli.rundir import read_metrics
+
 ROWS = [{"q": f"Sort these words {i}", "a": "yes", "kind": ["arithmetic"], "n": i} for i in range(24)]
 TALKS = [
     {"talk": [{"role": "user", "content": f"Sort {i}"}, {"role": "assistant", "content": "no"}]} for i in range(12)
@@ -127,3 +129,12 @@ def test_mistakes_are_one_line_and_exit_2(data, message, hint, recipe, run_cli, 
     assert hint in line
     assert "Traceback" not in text
     assert not Path("r/adapter").exists()
+
+
+def test_even_priors_that_would_leave_the_kl_no_weight_are_refused(tiny_recipe, run_cli, tmp_path):
+    even = ["train", "--recipe", tiny_recipe, "--set", "graph.control=uniform"]
+    code, text = run_cli(*even, "--out", tmp_path / "refused")
+    assert (code, "leaves the KL no weight" in text) == (2, True), text
+    code, text = run_cli(*even, "--out", tmp_path / "run", "--set", "loss.confidence_weighted=false")
+    assert code == 0, text
+    assert all(row["loss_kl"] > 0 for row in read_metrics(tmp_path / "run" / "metrics.jsonl"))

@@ -10,13 +10,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.progress import Progress
+from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.stored import stored_tensors
 from topiclora_cli.topics.encoder import Encoder
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 
 CHUNK = 256  # prompts between two moves of the bar
+_EVEN = 1e-3  # a confidence below which a prior says nothing
 
 
 def cached_priors(
@@ -26,6 +29,15 @@ def cached_priors(
     digest = hashlib.sha256("\0".join([graph.sha256, encoder.id, *prompts]).encode()).hexdigest()[:16]
     stored = stored_tensors(folder / f"prior-{digest}.safetensors", lambda: _priors(graph, encoder, prompts, progress))
     return stored["prior"], stored["confidence"]
+
+
+def refuse_even_priors(confidence: Tensor, section: LossSection) -> None:
+    """Raises TopicLoraError where the KL is weighted by priors' confidence (n,) and none has any."""
+    if section.kl_weight > 0 and section.confidence_weighted and confidence.max() < _EVEN:
+        raise TopicLoraError(
+            "The prior of every training prompt is even, so loss.confidence_weighted leaves the KL no weight.",
+            "Set loss.confidence_weighted=false to pull routing towards even use, or loss.kl_weight=0.",
+        )
 
 
 def _priors(graph: TopicGraph, encoder: Encoder, prompts: Sequence[str], progress: Progress) -> dict[str, Tensor]:
