@@ -13,7 +13,7 @@ JUDGED_FROM, STILL_ABOVE = 0.3, 0.9
 # The KL may waver by a tenth as its weight sinks; beyond that the routers move away from the prior.
 RISEN_BY = 1.1
 # Nats below which routers agree with the prior as well as anybody could ask, and falling is not to be expected.
-AGREED = 0.02
+AGREED = 0.05
 # 1.2 effective experts are one with 91 % of the load, and all others together have the rest.
 COLLAPSED = 1.2
 # Some of hundreds of experts are always idle; one in every router is a part of the adapter that was paid for in vain.
