@@ -14,6 +14,15 @@ def kl(p, q):
     return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse", "js"])
+def test_a_smoothed_prior_is_the_mean_with_an_even_one(direction):
+    pooled, prior = torch.tensor([[[0.5, 0.3, 0.2]]]), torch.tensor([[0.9, 0.1, 0.0]])
+    smoothed = prior_kl(pooled, prior=prior, smoothing=0.4, direction=direction)
+    by_hand = torch.tensor([[0.6 * p + 0.4 / 3 for p in (0.9, 0.1, 0.0)]])
+    torch.testing.assert_close(smoothed, prior_kl(pooled, prior=by_hand, direction=direction))
+    assert prior_kl(torch.full((1, 1, 3), 1 / 3), prior=prior, smoothing=1.0, direction=direction).abs() < 1e-6
+
+
 def test_pooling_ignores_masked_tokens():
     logits = torch.randn(2, 3, 4)
     mask = torch.tensor([[1.0, 1, 0], [0, 0, 1]])

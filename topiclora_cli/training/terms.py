@@ -93,6 +93,7 @@ def _kl(step: Step) -> Tensor | None:
         prior=step.prior,
         weight=step.confidence if step.section.confidence_weighted else None,
         temperature=step.section.temperature,
+        smoothing=step.section.prior_smoothing,
         direction=step.section.kl_direction,
     )
 

@@ -55,7 +55,13 @@ def _per_example(model: nn.Module, collated: dict[str, Any], section: LossSectio
         batch.arrange(record)
         layers = aligned_layers(list(record.logits), section.kl_layers)
         pooled = torch.stack([pooled_probabilities(record.logits[name], mask=batch.prompt_mask) for name in layers])
-        kl = prior_distance(pooled, prior=batch.prior, temperature=section.temperature, direction=section.kl_direction)
+        kl = prior_distance(
+            pooled,
+            prior=batch.prior,
+            temperature=section.temperature,
+            smoothing=section.prior_smoothing,
+            direction=section.kl_direction,
+        )
         kl = kl * batch.confidence if section.confidence_weighted else kl
     return {
         "loss": (batch.by_example(losses) * batch.token_mask).sum(1),

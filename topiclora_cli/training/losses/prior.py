@@ -21,21 +21,31 @@ def prior_kl(
     prior: Tensor,
     weight: Tensor | None = None,
     temperature: float = 1.0,
+    smoothing: float = 0.0,
     direction: str = "forward",
 ) -> Tensor:
     """Divergence between the topic prior and the pooled routing, a scalar in nats.
 
     pooled (L, B, E); prior (B, E); weight (B,), the prior's confidence. `forward` is KL(prior || routing), `reverse`
     KL(routing || prior), `js` the mean of both to their midpoint, at most ln 2. Both sides are softened by
-    `temperature`, whose square keeps the gradient's size (Hinton et al., 2015). Source: reconstruction of TopicLoRA's
-    second loss.
+    `temperature`, whose square keeps the gradient's size (Hinton et al., 2015). `smoothing` is the share of the prior
+    that is spread evenly over the experts (label smoothing, Szegedy et al., 2016). Source: reconstruction of
+    TopicLoRA's second loss.
     """
-    per_example = prior_distance(pooled, prior=prior, temperature=temperature, direction=direction)
+    per_example = prior_distance(pooled, prior=prior, temperature=temperature, smoothing=smoothing, direction=direction)
     return (per_example if weight is None else per_example * weight).mean()
 
 
-def prior_distance(pooled: Tensor, *, prior: Tensor, temperature: float = 1.0, direction: str = "forward") -> Tensor:
+def prior_distance(
+    pooled: Tensor,
+    *,
+    prior: Tensor,
+    temperature: float = 1.0,
+    smoothing: float = 0.0,
+    direction: str = "forward",
+) -> Tensor:
     """What `prior_kl` is the mean of: the divergence of each example (B,), a mean over layers, in nats."""
+    prior = (1 - smoothing) * prior + smoothing / prior.shape[-1]
     log_routing = _soften(pooled, temperature)
     log_prior = _soften(prior, temperature).expand_as(log_routing)
     if direction == "forward":
