@@ -16,5 +16,5 @@ class Progress(Protocol):
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a small table."""
 
-    def track(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """Show a bar for the block and yield the function that moves it."""
+    def track(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
+        """Show a bar for the block and yield the function that moves it; `done` of the total were done before."""

@@ -62,18 +62,19 @@ class TerminalProgress:
         self.to.print(table)
 
     @contextmanager
-    def track(self, label: str, total: int) -> Iterator[Advance]:
+    def track(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
         if self.to.is_terminal:
             with _bar(self.to) as bar:
-                task = bar.add_task(label, total=total, note="")
+                task = bar.add_task(label, total=total, completed=done, note="")
                 yield lambda steps, note: bar.update(task, advance=steps, note=note)
         else:
-            yield _PlainBar(label, total, self.to).advance
+            yield _PlainBar(label, total, done, self.to).advance
 
 
 class _PlainBar:
-    def __init__(self, label: str, total: int, to: Console) -> None:
-        self.label, self.total, self.to, self.done = label, total, to, 0
+    def __init__(self, label: str, total: int, done: int, to: Console) -> None:
+        self.label, self.total, self.to = label, total, to
+        self.before = self.done = done
         self.started = self.printed = time.monotonic()
 
     def advance(self, steps: int, note: str) -> None:
@@ -82,7 +83,7 @@ class _PlainBar:
         if now - self.printed < PLAIN_INTERVAL and self.done < self.total:
             return
         self.printed = now
-        rate = self.done / max(1e-9, now - self.started)
+        rate = (self.done - self.before) / max(1e-9, now - self.started)
         left = (self.total - self.done) / max(1e-9, rate)
         line = f"{self.label} {self.done}/{self.total}  {rate:.2f}/s  {left:.0f} s left  {note}".rstrip()
         self.to.print(line, soft_wrap=True, markup=False)

@@ -160,9 +160,6 @@ class MoveBar(TrainerCallback):
         self.advance = advance
         self.note = ""
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.advance(state.global_step, "")
-
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.advance(1, self.note)
 

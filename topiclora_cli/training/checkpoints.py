@@ -75,13 +75,18 @@ def is_sound(checkpoint: Path) -> bool:
 
 def latest_sound(folder: Path) -> tuple[Path | None, list[Path]]:
     """The newest trustworthy checkpoint under `folder`, and the newer ones that were passed over."""
-    found = [p for p in folder.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     passed_over: list[Path] = []
-    for path in sorted(found, key=lambda p: int(p.name.removeprefix("checkpoint-")), reverse=True):
+    for path in sorted(found, key=step_of, reverse=True):
         if is_sound(path):
             return path, passed_over
         passed_over.append(path)
     return None, passed_over
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def _flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -34,7 +34,7 @@ from topiclora_cli.training.callbacks import (
     SetEpoch,
     ShareBuffers,
 )
-from topiclora_cli.training.checkpoints import decisive_settings, latest_sound, refuse_other_settings
+from topiclora_cli.training.checkpoints import decisive_settings, latest_sound, refuse_other_settings, step_of
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.columns import Priors, make_dataset
 from topiclora_cli.training.data import Encoded
@@ -100,7 +100,8 @@ def train_adapter(
     checkpoint = _find_checkpoint(folder / "checkpoints", settings, progress) if resume else None
     arguments = training_arguments(recipe, folder / "checkpoints", steps, validates=bool(validation))
     transformers_logging.set_verbosity_error()
-    with GracefulStop() as stop, progress.track("train", arguments.max_steps) as advance:
+    done = step_of(checkpoint) if checkpoint else 0
+    with GracefulStop() as stop, progress.track("train", arguments.max_steps, done) as advance:
         if isinstance(encoded, ExampleStream):
             encoded.base_alone = partial(without_adapter, model)
         train_set = encoded if isinstance(encoded, ExampleStream) else make_dataset(encoded, priors)
