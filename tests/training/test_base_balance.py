@@ -30,7 +30,7 @@ DEEPSEEK = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense
 PROGRESS = SimpleNamespace(
     say=lambda text: None,
     table=lambda title, columns, rows: None,
-    track=lambda label, total: nullcontext(lambda steps, note: None),
+    track=lambda *_: nullcontext(lambda steps, note: None),
 )
 PERFT = ["adapter.method=perft-r", "adapter.target_modules=experts", "train.learning_rate=1e-4"]
 every_family = pytest.mark.parametrize("family", SPARSE)

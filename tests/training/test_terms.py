@@ -33,7 +33,7 @@ NO_KL = {"kl_weight": 0.0}
 PROGRESS = SimpleNamespace(
     say=lambda text: None,
     table=lambda title, columns, rows: None,
-    track=lambda label, total: nullcontext(lambda steps, note: None),
+    track=lambda *_: nullcontext(lambda steps, note: None),
 )
 
 
