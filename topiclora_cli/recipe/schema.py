@@ -90,15 +90,14 @@ class GraphSection(Section):
 class LossSection(Section):
     """Stage 3's auxiliary terms beside the language-modelling loss; a term of weight 0 is not computed.
 
-    kl: topic prior against routing, over `kl_layers`; the prior gives up the share `prior_smoothing` to all experts
-    evenly: one that is certain of an expert would leave the others of the top k idle. balance: Switch Transformer's,
-    also AdaMoLE's. local_balance: LoRAMoE's, between the halves of the experts. z: ST-MoE's on large logits. gjs:
-    HMoRA's generalised Jensen-Shannon divergence. poisson, normal: GMoE's profiles of one token's routing and of use
-    over the batch. sparsity: LD-MoLE's, towards `sparsity_target` active experts. contrast: MoELoRA's between experts'
-    outputs on `contrast_tokens` tokens of each batch, over `kl_layers`. anchor: trained topic keys to their start.
-    orthogonal: SAMoRA's on A and B. centre: SAMoRA's between the keys of a cosine router and the experts, with shared
-    A. base_balance: transformers' for a sparse base model's own routers, top_k where they are even; they are frozen, so
-    it moves the adapters before them.
+    kl: topic prior against routing, over `kl_layers`; `prior_smoothing` is the share of the prior that is spread evenly
+    over the experts. balance: Switch Transformer's, also AdaMoLE's. local_balance: LoRAMoE's, between the halves of the
+    experts. z: ST-MoE's on large logits. gjs: HMoRA's generalised Jensen-Shannon divergence. poisson, normal: GMoE's
+    profiles of one token's routing and of use over the batch. sparsity: LD-MoLE's, towards `sparsity_target` active
+    experts. contrast: MoELoRA's between experts' outputs on `contrast_tokens` tokens of each batch, over `kl_layers`.
+    anchor: trained topic keys to their start. orthogonal: SAMoRA's on A and B. centre: SAMoRA's between the keys of a
+    cosine router and the experts, with shared A. base_balance: transformers' for a sparse base model's own routers,
+    top_k where they are even; they are frozen, so it moves the adapters before them.
     """
 
     kl_weight: float = Field(default=0.1, ge=0)
