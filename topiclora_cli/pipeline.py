@@ -20,6 +20,7 @@ from topiclora_cli.inputs import (
     ADAPTER,
     GRAPH,
     TRAINED_GRAPH,
+    adapter_folder,
     calibration_rows,
     gates_topic,
     graph_folder,
@@ -148,7 +149,7 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
         chat_template=section.chat_template,
     )
     manager = make_task_manager(request)
-    run.require(ADAPTER, made_by="train")
+    adapter_folder(recipe, run)  # before hours go into the base alone
     graph = graph_folder(run, progress)
     with run.running("eval") as record:
         base_results = None

@@ -174,7 +174,7 @@ def test_mistakes_on_a_run_are_one_line_and_exit_2(arguments, message, run, run_
     ("damage", "arguments", "message"),
     [
         ("adapter/adapter_model.safetensors", ["eval"], "cannot be read"),
-        ("adapter/adapter_config.json", ["merge"], "cannot be read"),
+        ("adapter/adapter_config.json", ["merge"], "not valid JSON"),
         ("graph/graph.safetensors", ["train", "--resume"], "damaged"),
         ("graph/graph.json", ["train", "--resume"], "cannot be read"),
         ("run.json", ["eval"], "not valid JSON"),
