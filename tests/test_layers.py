@@ -22,7 +22,7 @@ LAYERS = [
     {"topics", "adapters", "models", "tasks"},
     {"upcycle", "stored", "distributions"},
     {"recipe", "rundir", "naming", "progress", "processes"},
-    {"files", "formats", "figures", "estimate"},
+    {"files", "formats", "figures", "estimate", "tested"},
     {"errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -33,7 +33,7 @@ ONLY_IN = {
     "rich": {"cli"},
 }
 ADAPTERS_MAY_IMPORT = {"adapters", "errors"}
-NO_TORCH = {"recipe", "rundir", "naming", "progress", "files", "formats", "errors", "tasks", "estimate"}
+NO_TORCH = {"recipe", "rundir", "naming", "naming", "progress", "files", "formats", "errors", "tasks", "estimate", "tested"}
 
 
 def modules():
