@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, PeftType
@@ -15,7 +16,7 @@ from torch import Tensor
 import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.examples import encode, held_out_rows, refuse_unknown_topics, training_data
-from topiclora_cli.files import read_json
+from topiclora_cli.files import read_json, sha256_file
 from topiclora_cli.models import BaseModel, base_source, cache_dir, load_base, store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
@@ -89,6 +90,14 @@ def _same_base(one: str, other: str) -> bool:
     if first.is_dir() and second.is_dir():
         return first.samefile(second)
     return first.name == second.name
+
+
+def asked_for(recipe: Recipe, run: RunDir, *sections: str) -> dict[str, Any]:
+    """What makes two outcomes of a run comparable, as plain JSON: these sections of the recipe, the model as it
+    computes, and the adapter's files."""
+    values = recipe.model_dump(mode="json", include={"model", "seed", *sections})
+    adapter = {file.name: sha256_file(file) for file in sorted((run.path / ADAPTER).glob("adapter_*"))}
+    return {**values, "precision": recipe.train.precision, "adapter": adapter}
 
 
 def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
