@@ -33,7 +33,7 @@ ONLY_IN = {
     "rich": {"cli"},
 }
 ADAPTERS_MAY_IMPORT = {"adapters", "errors"}
-NO_TORCH = {"recipe", "rundir", "naming", "naming", "progress", "files", "formats", "errors", "tasks", "estimate", "tested"}
+NO_TORCH = {"recipe", "rundir", "naming", "progress", "files", "formats", "errors", "tasks", "estimate", "tested"}
 
 
 def modules():
