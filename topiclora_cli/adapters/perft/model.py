@@ -124,7 +124,9 @@ def _on_block(config: PerftConfig, block: MoeBlock, model_config: Any) -> PerftC
 def _make_router(config: PerftConfig, width: int) -> Router | None:
     if not config.routes:
         return None
-    settings = RouterSettings(width, config.num_adapters, temperature=config.router_temperature)
+    settings = RouterSettings(
+        width, config.num_adapters, temperature=config.router_temperature, init=config.router_init
+    )
     if config.router == "linear":
         return LinearRouter(settings)
     keys = keys_from_anchors(torch.tensor(config.anchors)) if config.anchors else simplex(config.num_adapters)
