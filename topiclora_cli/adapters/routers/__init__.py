@@ -4,7 +4,14 @@ from topiclora_cli.adapters.routers.adaptive import SparsegenRouter, ThresholdRo
 from topiclora_cli.adapters.routers.base import VERSION, Decision, Pool, Router, RouterSettings, no_pooling
 from topiclora_cli.adapters.routers.graph import GraphRouter
 from topiclora_cli.adapters.routers.hierarchical import HierarchicalRouter
-from topiclora_cli.adapters.routers.simple import CosineRouter, LinearRouter, StaticRouter, TopicRouter, UniformRouter
+from topiclora_cli.adapters.routers.simple import (
+    CosineRouter,
+    LinearRouter,
+    StaticRouter,
+    TopicRouter,
+    UniformRouter,
+    known_keys,
+)
 
 INITS = ("kaiming", "normal")
 ROUTERS: dict[str, type[Router]] = {
@@ -36,5 +43,6 @@ __all__ = [
     "ThresholdRouter",
     "TopicRouter",
     "UniformRouter",
+    "known_keys",
     "no_pooling",
 ]
