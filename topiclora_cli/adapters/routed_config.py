@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from peft import PeftConfig
 
 from topiclora_cli.adapters.card import Card, write_card
+from topiclora_cli.adapters.old_files import FORMAT
 from topiclora_cli.adapters.peft_type import extend_peft_type
 from topiclora_cli.errors import TopicLoraError, nearest
 
@@ -36,6 +37,7 @@ class RoutedConfig(PeftConfig):
         default=None, metadata={"help": "Expert vectors (E, d) to start the keys from; not saved, the keys are."}
     )
     graph_sha256: str | None = field(default=None, metadata={"help": "Hash of the topic graph the anchors came from."})
+    format_version: int = field(default=FORMAT, metadata={"help": "Of the adapter's files; not to be set."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,6 +46,11 @@ class RoutedConfig(PeftConfig):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]
         if isinstance(self.exclude_modules, list):
             self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
+        if self.format_version > FORMAT:
+            raise TopicLoraError(
+                f"The adapter's files are of format {self.format_version}, this version reads up to {FORMAT}.",
+                "Upgrade topiclora.",
+            )
         for key, known in self.choices.items():
             if getattr(self, key) not in known:
                 hint = nearest(str(getattr(self, key)), known)

@@ -117,6 +117,11 @@ class TopicRouter(Router):
         else:
             self.register_buffer("keys", keys.clone())
 
+    @property
+    def first_keys(self) -> Tensor:
+        """The keys that it started from."""
+        return self.anchor if isinstance(self.keys, nn.Parameter) else self.keys
+
     def projection(self) -> Tensor:
         # Keys meet the weight, not the tokens: (E, d_k) @ (d_k, d_in) is small and saves a tensor per token.
         return (self.keys @ self.weight) * self.scale
@@ -267,6 +272,12 @@ ROUTERS: dict[str, type[Router]] = {
     "uniform": UniformRouter,
     "static": StaticRouter,
 }
+
+
+def known_keys(routers: nn.ModuleDict, adapter_name: str) -> Tensor | None:
+    """The keys that an adapter's topic router started from, None where it has none."""
+    router = dict(routers.items()).get(adapter_name)
+    return router.first_keys if isinstance(router, TopicRouter) else None
 
 
 def no_pooling(scores: Tensor) -> Tensor:
