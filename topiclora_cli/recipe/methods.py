@@ -1,8 +1,8 @@
 """The methods by name: what each adds to a recipe that does not say otherwise.
 
 A method is a router, a sharing rule and a loss on one mixture layer, with the reference's hyperparameters; PERFT has a
-layer of its own, and a few methods are peft's. What a recipe sets itself always wins. Where a reference leaves a number
-open, or its number makes sense in its own code only, the comment says so.
+layer of its own, and a few methods are peft's. What a recipe sets itself always wins. references.py says of each method
+what it follows, and where ours is not the reference's.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,11 @@ _TRAIN_2E4 = {"learning_rate": 2e-4}
 
 @dataclass(frozen=True)
 class Method:
-    """A preset: its source, the layer that carries it, and its recipe values by section.
+    """A preset: the layer that carries it, and its recipe values by section; references.py says where it comes from.
 
     layer: our `mixture` of LoRA on linear layers, our `perft` beside a sparse base's experts, or peft's own by name.
     """
 
-    source: str
     layer: str = "mixture"
     adapter: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
@@ -35,20 +34,17 @@ class Method:
 
 _PLAIN = {"r": 8, "lora_alpha": 16.0}
 _LINEAR = {"router": "linear"}
-_PERFT_BASELINE = "Liu et al. 2025, arXiv 2508.02587 (baseline)"
-# PERFT's rate for OLMoE; for Mixtral it has 2e-5. Its large initial weights want small rates.
+# PERFT's large initial weights want small rates.
 _TRAIN_1E5 = {"learning_rate": 1e-5}
 
 
 def _perft(variant: str, **adapter: Any) -> Method:
     """A variant of PERFT."""
-    topical = adapter.get("router") == "topic"
-    loss: dict[str, float] = {"kl_weight": 0.1} if topical else {}
+    loss: dict[str, float] = {"kl_weight": 0.1} if adapter.get("router") == "topic" else {}
     if variant == "routed":
         # 0.01 in transformers' terms, whose balance of an even router is top_k where ours is 1.
         loss["balance_weight"] = 0.02
     return Method(
-        "Liu et al. 2025, arXiv 2508.02587" + (", under TopicLoRA's router and prior" if topical else ""),
         "perft",
         {
             **_LINEAR,
@@ -65,30 +61,19 @@ def _perft(variant: str, **adapter: Any) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "lora": Method("Hu et al. 2021, arXiv 2106.09685", "lora", _PLAIN),
-    "rslora": Method("Kalajdzievski 2023, arXiv 2312.03732", "lora", {**_PLAIN, "use_rslora": True}),
-    "dora": Method("Liu et al. 2024, arXiv 2402.09353", "lora", {**_PLAIN, "use_dora": True}),
-    "adalora": Method("Zhang et al. 2023, arXiv 2303.10512", "adalora", _PLAIN),
-    "lora+": Method(
-        "Hayou et al. 2024, arXiv 2402.12354", "lora", _PLAIN, train={**_TRAIN_2E4, "loraplus_lr_ratio": 16.0}
-    ),
-    "xlora": Method("Buehler & Buehler 2024, arXiv 2402.07148 (needs adapter.init_from)", "xlora"),
+    "lora": Method("lora", _PLAIN),
+    "rslora": Method("lora", {**_PLAIN, "use_rslora": True}),
+    "dora": Method("lora", {**_PLAIN, "use_dora": True}),
+    "adalora": Method("adalora", _PLAIN),
+    "lora+": Method("lora", _PLAIN, train={**_TRAIN_2E4, "loraplus_lr_ratio": 16.0}),
+    "xlora": Method("xlora"),
     "lora-qv": Method(
-        _PERFT_BASELINE,
-        "lora",
-        {**_PLAIN, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]},
-        train=_TRAIN_1E5,
+        "lora", {**_PLAIN, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}, train=_TRAIN_1E5
     ),
-    # peft has no dropout on bare parameters, which routers and fused experts are; the paper has 0.05 there, too.
-    "lora-router": Method(_PERFT_BASELINE, "lora", {**_PLAIN, "target_modules": "router"}, train=_TRAIN_1E5),
-    "lora-experts": Method(_PERFT_BASELINE, "lora", {**_PLAIN, "target_modules": "experts"}, train=_TRAIN_1E5),
-    "molora": Method(
-        # Ten to fifteen experts of rank 4 on T5 there; here the size that the later mixtures share.
-        "Zadouri et al. 2023, arXiv 2309.05444",
-        adapter={**_LINEAR, "num_experts": 8, "r": 8, "lora_alpha": 16.0},
-    ),
+    "lora-router": Method("lora", {**_PLAIN, "target_modules": "router"}, train=_TRAIN_1E5),
+    "lora-experts": Method("lora", {**_PLAIN, "target_modules": "experts"}, train=_TRAIN_1E5),
+    "molora": Method(adapter={**_LINEAR, "num_experts": 8, "r": 8, "lora_alpha": 16.0}),
     "mola": Method(
-        "Gao et al. 2024, arXiv 2402.08562, code GCYZSL/MoLA",
         adapter={
             **_LINEAR,
             "experts_by_depth": [2, 4, 6, 8],
@@ -100,7 +85,6 @@ METHODS: dict[str, Method] = {
         train={"learning_rate": 3e-4},
     ),
     "hydralora": Method(
-        "Tian et al. 2024, arXiv 2404.19245, code Clin0212/HydraLoRA",
         adapter={
             **_LINEAR,
             "shared_a": True,
@@ -111,14 +95,10 @@ METHODS: dict[str, Method] = {
         },
     ),
     "loramoe": Method(
-        # The code leaves the weight and delta of the balance at 0, to be set by the user.
-        "Dou et al. 2023, arXiv 2312.09979, code Ablustrund/LoRAMoE",
         adapter={**_LINEAR, "num_experts": 8, "r": 4, "lora_alpha": 32.0, "target_modules": "feed-forward"},
         loss={"local_balance_weight": 0.1, "local_balance_delta": 0.1},
     ),
     "adamole": Method(
-        # The code divides a total rank of 32 among the experts.
-        "Liu & Luo 2024, arXiv 2405.00361, code zefang-liu/AdaMoLE",
         adapter={
             "router": "threshold",
             "num_experts": 8,
@@ -131,7 +111,6 @@ METHODS: dict[str, Method] = {
         train={"learning_rate": 1e-4},
     ),
     "mixlora": Method(
-        "Li et al. 2024, arXiv 2404.15159, code TUDB-Labs/MixLoRA",
         adapter={
             **_LINEAR,
             "router_scope": "block",
@@ -146,7 +125,6 @@ METHODS: dict[str, Method] = {
         loss={"balance_weight": 1e-2},
     ),
     "hmora": Method(
-        "Liao et al. 2025 (ICLR), code LiaoMengqi/HMoRA",
         adapter={
             "router": "hierarchical",
             "router_scope": "group",
@@ -161,8 +139,6 @@ METHODS: dict[str, Method] = {
         train={"learning_rate": 5e-5},
     ),
     "gmoe": Method(
-        # The paper sweeps E 4-16, r 1-16 and k 1-5; the sizes here are the other mixtures'.
-        "Bai et al. 2024, arXiv 2412.16216",
         adapter={
             "router": "graph",
             "router_scope": "block",
@@ -176,7 +152,6 @@ METHODS: dict[str, Method] = {
         loss={"poisson_weight": 5e-3, "normal_weight": 8.0},
     ),
     "samora": Method(
-        "arXiv 2604.19048, code boyan-code/SAMoRA (without its task gate and singular-value start)",
         adapter={
             "router": "cosine",
             "router_temperature": 0.8,
@@ -189,8 +164,6 @@ METHODS: dict[str, Method] = {
         loss={"orthogonal_weight": 1e-3, "centre_weight": 1e-2},
     ),
     "ldmole": Method(
-        # The network behind lambda is one of 256-512 units for all layers there, a small one in each router here.
-        "Zhuang et al. 2025, arXiv 2509.25684, code eshentw/LD-MoLE",
         adapter={
             "router": "sparsegen",
             "router_width": 32,
@@ -208,7 +181,6 @@ METHODS: dict[str, Method] = {
     "perft-s": _perft("shared", num_experts=1),
     "topic-perft": _perft("routed", num_experts=8, top_k=2, router="topic"),
     "topiclora": Method(
-        "reconstruction of AAAI 2026, of which only the abstract is public",
         adapter={"router": "topic", "num_experts": 8, "top_k": 2, "r": 8, "lora_alpha": 16.0},
         loss={"kl_weight": 0.1},
     ),

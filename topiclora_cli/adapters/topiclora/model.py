@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from topiclora_cli.adapters.keys import keys_from_anchors, simplex
 from topiclora_cli.adapters.moe_blocks import exclude_base_routers
 from topiclora_cli.adapters.prompt import PromptMean, PromptWatch, default_prompt
-from topiclora_cli.adapters.routers import ROUTERS, Router, RouterSettings, TopicRouter
+from topiclora_cli.adapters.routers import ROUTERS, VERSION, Router, RouterSettings, TopicRouter, known_keys
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import NO_MERGE, TopicLoraLayer, TopicLoraLinear
 from topiclora_cli.adapters.topiclora.routing import RoutingGroup
@@ -48,7 +48,7 @@ class TopicLoraModel(RoutedTuner):
         if config.pools_prompt:
             watch = PromptWatch()
             self.__dict__.setdefault("_watching", {})[adapter_name] = watch.attach(model)
-        _connect(model, adapter_name, config, layers, watch)
+        _connect(model, adapter_name, config, layers, watch, self.twin_of(adapter_name))
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter, and stop watching the model for it."""
@@ -103,7 +103,12 @@ class TopicLoraModel(RoutedTuner):
 
 
 def _connect(
-    model: nn.Module, adapter_name: str, config: TopicLoraConfig, num_layers: int, watch: PromptWatch | None
+    model: nn.Module,
+    adapter_name: str,
+    config: TopicLoraConfig,
+    num_layers: int,
+    watch: PromptWatch | None,
+    twin: str | None,
 ) -> None:
     adapted: dict[str, TopicLoraLayer] = {
         layer.name: layer
@@ -123,6 +128,8 @@ def _connect(
     for members in groups.values():
         group = RoutingGroup(len(members))
         owner = members[0]
+        if config.anchors is None and twin is not None:
+            keys = known_keys(owner.topiclora_router, twin)
         router = _make_router(owner, adapter_name, num_layers, keys)
         owner.join(adapter_name, group, router, None if watch is None else PromptMean(watch))
         for member in members[1:]:
@@ -133,7 +140,7 @@ def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys
     config = layer.topiclora_config[adapter_name]
     kind = ROUTERS[config.router]
     settings = RouterSettings(
-        in_features=layer.topiclora_A[adapter_name].shape[:-1].numel() if kind.reads_rank_space else layer.in_features,
+        in_features=layer.factors(adapter_name)[0].shape[:-1].numel() if kind.reads_rank_space else layer.in_features,
         num_experts=config.num_experts,
         top_k=config.top_k,
         top_p=config.top_p,
@@ -141,6 +148,9 @@ def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys
         per_prompt=config.granularity == "prompt",
         width=config.router_width,
         depth=(layer_index(layer.name) or 0) / max(1, num_layers - 1),
+        init=config.router_init,
+        dropout=config.router_dropout,
+        version=config.router_version or VERSION,
     )
     if kind is TopicRouter:
         return TopicRouter(
