@@ -53,7 +53,7 @@ def kinds(model):
 
 @each_setting
 def test_training_lowers_the_loss_and_moves_the_adapter_alone(settings, family_model, adapted):
-    assert_training_moves_the_adapter_alone(adapted(family_model("llama"), **settings), below=0.95)
+    assert_training_moves_the_adapter_alone(adapted(family_model("llama"), **settings), below=0.96)
 
 
 @each_setting

@@ -25,6 +25,7 @@ from topiclora_cli.adapters.routers import (
     TopicRouter,
     no_pooling,
 )
+from topiclora_cli.adapters.routers.graph import random_expert_graph
 from topiclora_cli.errors import TopicLoraError
 
 E, R, D = 8, 8, 64
@@ -293,6 +294,14 @@ def test_gmoe_convolves_twice_over_the_experts_and_the_token():
             torch.testing.assert_close(decision.logits[row], logits, atol=1e-5, rtol=1e-5)
             kept = logits.topk(2)
             torch.testing.assert_close(decision.gates[row, kept.indices], kept.values.softmax(-1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("experts", [2, 3, 4, 8, 16, 64])
+def test_gmoes_random_graph_tells_every_two_experts_apart(experts):
+    adjacency = random_expert_graph(experts, density=0.1)
+    assert len((adjacency[:-1] > 0).unique(dim=0)) == experts
+    joined = ((adjacency[:-1, :-1] > 0).sum() - experts) / max(1, experts * (experts - 1))
+    assert joined <= 0.2
 
 
 # Adapters saved before the routers' form was noted.

@@ -1,5 +1,7 @@
 """GMoE's router: convolutions over a graph of the experts and the token."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,11 +37,21 @@ class GraphRouter(Router):
 
 
 def random_expert_graph(num_experts: int, *, density: float) -> Tensor:
-    """Normalised adjacency (E + 1, E + 1), the last node a token joined to all; the same graph for every E."""
-    generator = torch.Generator().manual_seed(0)
-    edges = torch.rand(num_experts, num_experts, generator=generator).triu(1)
-    adjacency = torch.ones(num_experts + 1, num_experts + 1)
-    adjacency[:-1, :-1] = ((edges > 0) & (edges < density)).float()
-    adjacency = ((adjacency + adjacency.T + torch.eye(num_experts + 1)) > 0).float()
+    """Normalised adjacency (E + 1, E + 1), the last node a token joined to all; the same graph for every E.
+
+    The first draw in which no two experts have the same neighbours: convolutions could not tell such two apart.
+    """
+    adjacency = next(filter(_tells_apart, (_drawn(num_experts, density, seed) for seed in itertools.count())))
     scale = adjacency.sum(-1).rsqrt()
     return scale[:, None] * adjacency * scale
+
+
+def _drawn(num_experts: int, density: float, seed: int) -> Tensor:
+    edges = torch.rand(num_experts, num_experts, generator=torch.Generator().manual_seed(seed), device="cpu").triu(1)
+    adjacency = torch.ones(num_experts + 1, num_experts + 1, device="cpu")
+    adjacency[:-1, :-1] = ((edges > 0) & (edges < density)).float()
+    return ((adjacency + adjacency.T + torch.eye(num_experts + 1, device="cpu")) > 0).float()
+
+
+def _tells_apart(adjacency: Tensor) -> bool:
+    return len(adjacency[:-1].unique(dim=0)) == len(adjacency) - 1
