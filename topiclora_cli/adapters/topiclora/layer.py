@@ -202,15 +202,13 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         return result + self._delta(name, hidden, routing, factors).to(result.dtype)  # type: ignore[no-any-return]
 
     def _fused(self, name: str, x: Tensor, factors: Factors) -> Tensor:
-        router = self.topiclora_router[name] if name in self.topiclora_router else None
-        # In 16 bits the router's product stands apart, in float32.
-        rides = router is not None and computes_precisely(x) and not router.drops and is_untouched(router)
+        rides = name in self.topiclora_router and _rides(self.topiclora_router[name], x)
         return fused_mixture(
             x,
             lambda projected: self._routing(name, x, projected).scaled,
             *factors,
             self.base_layer,  # type: ignore[arg-type]
-            router.projection() if rides else None,  # type: ignore[operator, union-attr]
+            self.topiclora_router[name].projection() if rides else None,  # type: ignore[operator]
         )
 
     def _drops(self, name: str) -> bool:
@@ -252,6 +250,11 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         dropped = self.topiclora_dropout[name](hidden).unflatten(-2, (-1, routing.k))
         delta = fan_in(dropped, experts, weights * routing.scaling, *factors)
         return result + delta.to(result.dtype)  # type: ignore[no-any-return]
+
+
+def _rides(router: nn.Module, x: Tensor) -> bool:
+    """Whether the router's product with x can be part of the experts': in 16 bits it stands apart, in float32."""
+    return computes_precisely(x) and not router.drops and is_untouched(router)
 
 
 def _features(base: Any, name: str) -> tuple[int, int]:
