@@ -18,7 +18,7 @@ from topiclora_cli.adapters.mixture import mixture_delta
 from topiclora_cli.adapters.perft.base_routing import BaseRouting
 from topiclora_cli.adapters.perft.config import PerftConfig
 from topiclora_cli.adapters.record import note_gates, note_logits
-from topiclora_cli.adapters.routers import Router, no_pooling
+from topiclora_cli.adapters.routers import Decision, Router, no_pooling
 from topiclora_cli.adapters.selection import keep_top_k
 from topiclora_cli.adapters.tuner import RoutedTunerLayer
 from topiclora_cli.adapters.weights import Factor, check_loaded
@@ -105,9 +105,9 @@ class PerftLayer(RoutedTunerLayer):
         base = self.base_routing.decision(x.shape[:-1]) if config.follows_base and self.base_routing else None
         if base is not None and not config.routes:
             return base
-        logits, probabilities = self.perft_router[adapter_name](x, no_pooling)
-        note_logits(self.name, logits)
-        weights, adapters = keep_top_k(probabilities, config.top_k, renormalize=config.renormalize == "on")
+        decision: Decision = self.perft_router[adapter_name](x, no_pooling)
+        note_logits(self.name, decision.logits)
+        weights, adapters = keep_top_k(decision.gates, config.top_k, renormalize=config.renormalize == "on")
         if base is not None:
             # The authors' code on OLMoE: slot by slot, the pretrained router's weights. DeepSeek's are unsorted.
             weights = base[0].topk(config.top_k, dim=-1).values.to(weights.dtype)

@@ -126,7 +126,9 @@ def _on_block(config: PerftConfig, block: MoeBlock, model_config: Any) -> PerftC
 def _make_router(config: PerftConfig, width: int, known: Tensor | None) -> Router | None:
     if not config.routes:
         return None
-    settings = RouterSettings(width, config.num_adapters, temperature=config.router_temperature)
+    settings = RouterSettings(
+        width, config.num_adapters, temperature=config.router_temperature, init=config.router_init
+    )
     if config.router == "linear":
         return LinearRouter(settings)
     keys = simplex(config.num_adapters) if known is None else known

@@ -4,15 +4,15 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture
 from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
+from topiclora_cli.adapters.precision import computes_precisely, precise_product
 from topiclora_cli.adapters.prompt import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
-from topiclora_cli.adapters.routers import Router, no_pooling, precise
+from topiclora_cli.adapters.routers import Decision, Router, no_pooling
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.routing import Routing, RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output
@@ -100,14 +100,16 @@ class TopicLoraLayer(RoutedTunerLayer):
         config = self.topiclora_config[adapter_name]
         router: Router = self.topiclora_router[adapter_name]  # type: ignore[assignment]
         pool = self.topiclora_prompt.get(adapter_name, no_pooling)
-        if projected is not None:
-            logits, gates = router.route(precise(projected), pool)
+        if projected is None:
+            source = router.drop(x)
+            if router.reads_rank_space:
+                source = precise_product(source, self.factors(adapter_name)[0].flatten(0, 1))
+            decision: Decision = router(source, pool)
         else:
-            source = F.linear(x, self.factors(adapter_name)[0].flatten(0, 1)) if router.reads_rank_space else x
-            logits, gates = router(source, pool)
+            decision = router.route(projected, pool)
         if config.num_experts > 1:
-            note_logits(self.name, logits)
-        routing = Routing(gates, config.top_k or config.num_experts, config.scaling)
+            note_logits(self.name, decision.logits, token=decision.token, task=decision.task)
+        routing = Routing(decision.gates, config.top_k or config.num_experts, config.scaling)
         group.put(routing)
         return routing
 
@@ -199,13 +201,14 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _fused(self, name: str, x: Tensor) -> Tensor:
         owns = name in self.topiclora_router
-        router = self.topiclora_router[name].projection() if owns else None  # type: ignore[operator]
+        # In 16 bits the router's product stands apart, in float32.
+        rides = owns and computes_precisely(x) and not self.topiclora_router[name].drops
         return fused_mixture(
             x,
             lambda projected: self._routing(name, x, projected).scaled,
             *self.factors(name),
             self.base_layer,  # type: ignore[arg-type]
-            router,
+            self.topiclora_router[name].projection() if rides else None,  # type: ignore[operator]
         )
 
     def _drops(self, name: str) -> bool:

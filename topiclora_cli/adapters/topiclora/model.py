@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from topiclora_cli.adapters.keys import keys_from_anchors, simplex
 from topiclora_cli.adapters.moe_blocks import exclude_base_routers
 from topiclora_cli.adapters.prompt import PromptMean, PromptWatch, default_prompt
-from topiclora_cli.adapters.routers import ROUTERS, Router, RouterSettings, TopicRouter, known_keys
+from topiclora_cli.adapters.routers import ROUTERS, VERSION, Router, RouterSettings, TopicRouter, known_keys
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import NO_MERGE, TopicLoraLayer, TopicLoraLinear
 from topiclora_cli.adapters.topiclora.routing import RoutingGroup
@@ -148,6 +148,9 @@ def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys
         per_prompt=config.granularity == "prompt",
         width=config.router_width,
         depth=(layer_index(layer.name) or 0) / max(1, num_layers - 1),
+        init=config.router_init,
+        dropout=config.router_dropout,
+        version=config.router_version or VERSION,
     )
     if kind is TopicRouter:
         return TopicRouter(
