@@ -121,9 +121,10 @@ class TopicLoraLayer(RoutedTunerLayer):
         return expert_outputs(x, *self.factors(adapter_name))
 
     def as_lora(self, adapter_name: str, gates: Tensor) -> tuple[Tensor, Tensor]:
-        """A (E*r, d_in) and B (d_out, E*r) of the plain LoRA that equals this adapter under fixed gates (E,).
+        """A (R, d_in) and B (d_out, R) of the plain LoRA that equals this adapter under fixed gates (E,).
 
-        Raises TopicLoraError where experts are mixed after a non-linearity: no LoRA equals that.
+        R is E*r, or r where the experts share A. Raises TopicLoraError where experts are mixed after a non-linearity:
+        no LoRA equals that.
         """
         config = self.topiclora_config[adapter_name]
         if self.mixing_role(adapter_name):
