@@ -98,9 +98,11 @@ def test_a_function_is_no_text():
             template("k", text)({"x": {"a": 1}})
 
 
-@pytest.mark.parametrize("text", ["{{ a }}", "{{ a ~ 'x' }}", "{{ a | trim }}", "{{ 2 + a }}", "{{ [1, a] | join(' ') }}",
-                                  "{{ a | int }}", "{{ [a] | options }}", "{{ a | letter }}", "{% for x in a %}{% endfor %}",
-                                  "{{ a.b }}", "{{ a[0] }}", "{{ list[1] }}", "{{ none }}"])  # fmt: skip
+ASKS = ["{{ a }}", "{{ a ~ 'x' }}", "{{ a | trim }}", "{{ 2 + a }}", "{{ [1, a] | join(' ') }}", "{{ a | int }}"]
+ASKS += ["{{ [a] | options }}", "{{ a | letter }}", "{% for x in a %}{% endfor %}", "{{ a.b }}", "{{ a[0] }}"]
+
+
+@pytest.mark.parametrize("text", [*ASKS, "{{ list[1] }}", "{{ none }}"])
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_what_is_missing_has_no_text(text, value):
     with pytest.raises(MissingValue):
