@@ -47,7 +47,7 @@ def _perft(variant: str, **adapter: Any) -> Method:
     return Method(
         "perft",
         {
-            **_LINEAR,
+            **(_LINEAR if variant == "routed" else {}),
             "variant": variant,
             "target_modules": "experts",
             "r": 16,
@@ -185,36 +185,3 @@ METHODS: dict[str, Method] = {
         loss={"kl_weight": 0.1},
     ),
 }
-
-
-def fill_in(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Recipe values with what the method adds where they say nothing; an unknown method adds nothing.
-
-    A rank given without an alpha keeps the method's ratio of the two.
-    """
-    result = dict(values)
-    given = values.get("adapter") or {}
-    method = METHODS.get(given.get("method", DEFAULT)) if isinstance(given, Mapping) else None
-    if method is None:
-        return result
-    for section in SECTIONS:
-        own = values.get(section)
-        if own is None or isinstance(own, Mapping):
-            result[section] = {**method.values(section), **(own or {})}
-    if "lora_alpha" not in given and isinstance(given.get("r"), int) and "r" in method.adapter:
-        result["adapter"]["lora_alpha"] = method.adapter["lora_alpha"] * given["r"] / method.adapter["r"]
-    return result
-
-
-def change_method(values: Mapping[str, Any], name: str, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Recipe values under another method: what the user chose stays, what came by itself goes.
-
-    before: the sections as the old method alone would make them. A method's losses are its own, so that section starts
-    afresh.
-    """
-    result = {key: value for key, value in values.items() if key != "loss"}
-    for section in ("adapter", "train"):
-        own = values.get(section) or {}
-        result[section] = {key: value for key, value in own.items() if before[section].get(key) != value}
-    result["adapter"]["method"] = name
-    return result
