@@ -28,7 +28,7 @@ def observe_gates(
         mask = batch["token_mask"].float()
         weights = mask / mask.sum(-1, keepdim=True).clamp_min(1)
         inputs = {key: value for key, value in batch.items() if key != "token_mask"}
-        with record_routing() as record, autocast(bfloat16, mask.device):
+        with record_routing(model) as record, autocast(bfloat16, mask.device):
             model(**inputs)
         record.arrange(mask.shape)
         for name, gates in record.gates.items():

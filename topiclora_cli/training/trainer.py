@@ -76,7 +76,7 @@ class DualLossTrainer(Trainer):
         if self.loss_section.base_balance_weight > 0:
             batch.inputs["output_router_logits"] = True
         with (
-            record_routing(inputs=self.loss_section.contrast_weight > 0) as record,
+            record_routing(model, inputs=self.loss_section.contrast_weight > 0) as record,
             prompt_tokens(batch.prompt_mask),
             self._base_balance_apart(),
         ):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture
 from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
-from topiclora_cli.adapters.prompt import PromptMean
+from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
 from topiclora_cli.adapters.routers import Router, no_pooling, precise
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
@@ -100,7 +100,7 @@ class TopicLoraLayer(RoutedTunerLayer):
             source = F.linear(x, self.topiclora_A[adapter_name].flatten(0, 1)) if router.reads_rank_space else x
             logits, gates = router(source, pool)
         if config.num_experts > 1:
-            note_logits(self.name, logits)
+            note_logits(self, logits)
         routing = Routing(gates, config.top_k or config.num_experts, config.scaling)
         group.put(routing)
         return routing
@@ -207,7 +207,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _routing(self, name: str, hidden: Tensor, projected: Tensor | None = None) -> Routing:
         routing = self.route(name, hidden, projected)
-        note_gates(self.name, routing.gates, hidden)
+        note_gates(self, routing.gates, hidden)
         return routing
 
     def _delta(self, name: str, hidden: Tensor, routing: Routing) -> Tensor:
@@ -236,7 +236,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         """Rows (..., S*k, d_in) of all chosen experts back to one per token."""
         routing = self.topiclora_group[name].take(self.name)
         weights, experts = routing.chosen
-        note_gates(self.name, routing.gates, x)
+        note_gates(self, routing.gates, x)
         slots = x.unflatten(-2, (-1, routing.k))  # (..., S, k, d_in)
         # The base's part is an average: with one expert whose gate is below one, the block must not shrink.
         share = (weights / weights.sum(-1, keepdim=True)).to(x.dtype)

@@ -11,7 +11,8 @@ from torch.utils.hooks import RemovableHandle
 
 from topiclora_cli.adapters.keys import keys_from_anchors, simplex
 from topiclora_cli.adapters.moe_blocks import exclude_base_routers
-from topiclora_cli.adapters.prompt import PromptMean, PromptWatch, default_prompt
+from topiclora_cli.adapters.prompt import PromptWatch, default_prompt, prompt_of_generate
+from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.routers import ROUTERS, Router, RouterSettings, TopicRouter
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import NO_MERGE, TopicLoraLayer, TopicLoraLinear
@@ -46,7 +47,7 @@ class TopicLoraModel(RoutedTuner):
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         watch = None
         if config.pools_prompt:
-            watch = PromptWatch()
+            watch = PromptWatch(adapter_name)
             self.__dict__.setdefault("_watching", {})[adapter_name] = watch.attach(model)
         _connect(model, adapter_name, config, layers, watch)
 
@@ -69,7 +70,7 @@ class TopicLoraModel(RoutedTuner):
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The base model's generate; what it is given is the prompt that routing by prompt averages over."""
         pools = any(self.peft_config[name].pools_prompt for name in self.active_adapters)  # type: ignore[attr-defined]
-        with default_prompt(kwargs.get("attention_mask") if pools else None):
+        with default_prompt(prompt_of_generate(self.model, args, kwargs) if pools else None):
             return self.model.generate(*args, **kwargs)
 
     @staticmethod
@@ -124,7 +125,7 @@ def _connect(
         group = RoutingGroup(len(members))
         owner = members[0]
         router = _make_router(owner, adapter_name, num_layers, keys)
-        owner.join(adapter_name, group, router, None if watch is None else PromptMean(watch))
+        owner.join(adapter_name, group, router, None if watch is None else PromptMean(watch, owner.name))
         for member in members[1:]:
             member.join(adapter_name, group, None)
 
