@@ -15,13 +15,13 @@ LAYERS = [
     {"cli"},
     {"report"},
     {"ablation", "route"},
-    {"pipeline", "stage_one", "catalogue", "dry_run"},
+    {"pipeline", "scoring", "stage_one", "catalogue", "dry_run"},
     {"inputs"},
     {"examples"},
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},
     {"upcycle", "stored", "distributions"},
-    {"recipe", "rundir", "progress", "processes"},
+    {"recipe", "rundir", "naming", "progress", "processes"},
     {"files", "formats", "figures", "estimate", "tested"},
     {"errors"},
 ]
@@ -33,7 +33,7 @@ ONLY_IN = {
     "rich": {"cli"},
 }
 ADAPTERS_MAY_IMPORT = {"adapters", "errors"}
-NO_TORCH = {"recipe", "rundir", "progress", "files", "formats", "errors", "tasks", "estimate", "tested"}
+NO_TORCH = {"recipe", "rundir", "naming", "progress", "files", "formats", "errors", "tasks", "estimate", "tested"}
 
 
 def modules():

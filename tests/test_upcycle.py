@@ -243,7 +243,7 @@ def test_a_recipe_trains_evaluates_and_exports_on_the_upcycled_base(tiny_recipe,
     [made] = cache()
     adapter = json.loads((tmp_path / "r/adapter/adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == str(tmp_path / "cache" / "models" / made)
-    assert isinstance(AutoModelForCausalLM.from_pretrained(tmp_path / "r/merged/dense"), MixtralForCausalLM)
+    assert isinstance(AutoModelForCausalLM.from_pretrained(tmp_path / "r/merged/mean/dense"), MixtralForCausalLM)
 
 
 def test_a_graph_is_tied_to_the_noise_of_its_encoder(tiny_recipe, cache):

@@ -1,21 +1,23 @@
 """What every stage starts from: the models, the text encoder, the topic graph, the examples, and batches."""
 
 import random
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel, PeftType
 from safetensors import SafetensorError
 from torch import Tensor
 
 import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.examples import encode, held_out_rows, refuse_unknown_topics, training_data
-from topiclora_cli.files import read_json
-from topiclora_cli.models import BaseModel, cache_dir, load_base, store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.files import read_json, sha256_file
+from topiclora_cli.models import BaseModel, base_source, cache_dir, load_base, store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
@@ -52,15 +54,50 @@ def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
 
 
 def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tuple[BaseModel, PeftModel]:
-    """The base, loaded unless given, with the run's adapter on it; raises TopicLoraError for a damaged adapter."""
-    folder = run.require(ADAPTER, made_by="train")
+    """The base, loaded unless given, with the run's adapter on it.
+
+    Raises TopicLoraError for a damaged adapter, and for one that was trained on another base.
+    """
+    folder = adapter_folder(recipe, run)
     base = base or open_base(recipe)
     try:
+        if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.XLORA:
+            base.model.config.use_cache = False  # it runs the model twice for each token, and peft refuses a cache
         model = PeftModel.from_pretrained(base.model, folder)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
     return base, model.eval()
+
+
+def adapter_folder(recipe: Recipe, run: RunDir) -> Path:
+    """The run's adapter; raises TopicLoraError where there is none, or where the recipe names another base than its."""
+    folder = run.require(ADAPTER, made_by="train")
+    config = read_json(folder / "adapter_config.json", hint="Train it again.")
+    trained_on = config.get("base_model_name_or_path")
+    here = base_source(recipe.model.name, recipe.model.upcycle, revision=recipe.model.revision)
+    if trained_on and not _same_base(trained_on, here):
+        raise TopicLoraError(
+            f"The adapter in {folder} was trained on {trained_on}, and the recipe's model.name is {here}.",
+            f"Add --set model.name={shlex.quote(trained_on)}. If that base has moved, say so in adapter_config.json.",
+        )
+    return folder
+
+
+def _same_base(one: str, other: str) -> bool:
+    """Whether two names may mean one model: a folder that is gone from here is known by its last name alone."""
+    first, second = Path(one), Path(other)
+    if first.is_dir() and second.is_dir():
+        return first.samefile(second)
+    return first.name == second.name
+
+
+def asked_for(recipe: Recipe, run: RunDir, *sections: str) -> dict[str, Any]:
+    """What makes two outcomes of a run comparable, as plain JSON: these sections of the recipe, the model as it
+    computes, and the adapter's files."""
+    values = recipe.model_dump(mode="json", include={"model", "seed", *sections})
+    adapter = {file.name: sha256_file(file) for file in sorted((run.path / ADAPTER).glob("adapter_*"))}
+    return {**values, "precision": recipe.train.precision, "adapter": adapter}
 
 
 def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:

@@ -69,7 +69,7 @@ def load_base(
     found, read or upcycled.
     """
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    source = resolve_source(name) if upcycle is None else _cached_upcycle(name, upcycle, options)
+    source = base_source(name, upcycle, **options)
     packed = _quantised(quantization) if quantization is not None else {}
     model, tokenizer = _read(name, source, dtype, options, **packed)
     if tokenizer.pad_token is None:
@@ -153,6 +153,11 @@ def use_bfloat16(precision: str) -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def base_source(name: str, upcycle: UpcycleSection | None = None, **options: Any) -> str:
+    """The path or hub id that `load_base` reads, upcycled first if asked; `options` go to from_pretrained."""
+    return resolve_source(name) if upcycle is None else _cached_upcycle(name, upcycle, options)
 
 
 def resolve_source(name: str) -> str:

@@ -6,20 +6,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.perft import NO_MERGE
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
-from topiclora_cli.evaluation.results import summary
-from topiclora_cli.evaluation.routing import RoutingReport, routing_report
 from topiclora_cli.examples import encode, training_data, training_stream
 from topiclora_cli.files import replacing, write_json
 from topiclora_cli.inputs import (
     ADAPTER,
     GRAPH,
     TRAINED_GRAPH,
+    asked_for,
     calibration_rows,
     gates_topic,
     graph_folder,
@@ -32,6 +28,7 @@ from topiclora_cli.inputs import (
 from topiclora_cli.merging.collapse import collapse_to_lora
 from topiclora_cli.merging.gap import Gap, answer_log_probabilities, measure_gap
 from topiclora_cli.models import BaseModel, use_bfloat16
+from topiclora_cli.naming import named_folder
 from topiclora_cli.processes import in_first, process_index
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe, with_experts
@@ -47,7 +44,7 @@ from topiclora_cli.training.fit import TrainResult, save_adapter, train_adapter
 from topiclora_cli.training.optional import require_libraries
 from topiclora_cli.training.priors import cached_priors, refuse_even_priors
 
-PRIORS = "graph/priors"
+PRIORS, GAP = "graph/priors", "gap.json"
 
 
 @dataclass(frozen=True)
@@ -135,55 +132,11 @@ def _recorded(run: RunDir, stage: str) -> AbstractContextManager[dict[str, Any]]
     return run.running(stage) if process_index() == 0 else nullcontext({})
 
 
-def evaluate(recipe: Recipe, run: RunDir, progress: Progress) -> dict[str, Any]:
-    """Base and tuned model on the same questions, through lm-eval; plus routing by topic on the held-out split."""
-    section = recipe.eval
-    request = EvalRequest(
-        tasks=section.tasks,
-        limit=section.limit,
-        num_fewshot=section.num_fewshot,
-        batch_size=section.batch_size,
-        include_path=section.include_path,
-        bfloat16=use_bfloat16(recipe.train.precision),
-        chat_template=section.chat_template,
-    )
-    manager = make_task_manager(request)
-    run.require(ADAPTER, made_by="train")
-    graph = graph_folder(run, progress)
-    with run.running("eval") as record:
-        base_results = None
-        folder = run.path / "eval"
-        if section.base:
-            progress.say("Evaluating the base model ...")
-            base = open_base(recipe)
-            base_results = run_harness(
-                base.model, base.tokenizer, request, label="base", output_path=folder, manager=manager
-            )
-        progress.say("Evaluating the tuned model ...")
-        base, model = load_tuned(recipe, run)
-        tuned = run_harness(model, base.tokenizer, request, label="tuned", output_path=folder, manager=manager)
-        result = summary(base_results, tuned)
-        result["routing"] = None
-        if report := observe_routing(recipe, base, model, graph):
-            result["routing"] = asdict(report)
-        write_json(folder / "summary.json", result)
-        record.update({k: v for k, v in result.items() if isinstance(v, float)})
-    return result
+def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None) -> MergeResult:
+    """Fix the gates, export a stock LoRA and a dense model, and measure how far the export is from the routed model.
 
-
-def observe_routing(
-    recipe: Recipe, base: BaseModel, model: PeftModel, graph: Path | None, *, limit: int = 128
-) -> RoutingReport | None:
-    """Routing by topic on held-out prompts with topics; None for a plain LoRA or data without topics."""
-    encoded = [e for e in held_out_examples(recipe, base, limit, graph) if e.row.topics]
-    gates = observe_gates(
-        model, make_batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
-    )
-    return routing_report(gates, [e.row.topics for e in encoded])
-
-
-def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
-    """Fix the gates, export a stock LoRA and a dense model, and measure how far the export is from the routed model."""
+    The export lies in `merged/NAME`, named after its gates unless told otherwise; no other one is touched.
+    """
     section = recipe.merge
     if recipe.adapter.layer == "perft":
         raise TopicLoraError(*NO_MERGE)
@@ -199,6 +152,8 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
     graph = graph_folder(run, progress)
     topic, rows = gates_topic(recipe), calibration_rows(recipe, graph)
     base, model = load_tuned(recipe, run)
+    request = asked_for(recipe, run, "merge", "data")
+    folder = named_folder(run.path / "merged", name, default=section.gates, request=request)
     with run.running("merge") as record:
         calibration = encode(recipe, base.tokenizer, rows)
         progress.say(f"Observing the routing of {len(calibration)} prompts ...")
@@ -211,7 +166,7 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
         routed = answer_log_probabilities(model, held_out, bfloat16=bfloat16)
         lora = collapse_to_lora(model, open_base(recipe, exact=True).model, gates)
         gap = measure_gap(routed, answer_log_probabilities(lora, held_out, bfloat16=bfloat16))
-        folders: dict[str, Path] = {format_: run.path / "merged" / format_ for format_ in section.formats}
+        folders: dict[str, Path] = {format_: folder / format_ for format_ in section.formats}
         if "lora" in folders:
             save_adapter(lora, folders["lora"])
         if "dense" in folders:
@@ -219,6 +174,6 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress) -> MergeResult:
                 lora.merge_and_unload().save_pretrained(temporary)
                 base.tokenizer.save_pretrained(temporary)
         result = MergeResult(section.gates, folders, gap, len(calibration), len(examples))
-        record.update(gates=section.gates, kl=gap.kl, agreement=gap.agreement)
-        write_json(run.path / "merged" / "gap.json", {"gates": section.gates, **asdict(gap)})
+        record.update(name=folder.name, gates=section.gates, kl=gap.kl, agreement=gap.agreement)
+        write_json(folder / GAP, {"gates": section.gates, **asdict(gap)})
     return result

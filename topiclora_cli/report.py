@@ -4,7 +4,10 @@ from typing import Any
 
 from topiclora_cli.files import read_json, write_text
 from topiclora_cli.formats import contender, number, percent, points, spread
+from topiclora_cli.naming import named_folders
+from topiclora_cli.pipeline import GAP
 from topiclora_cli.rundir import RunDir
+from topiclora_cli.scoring import SUMMARY
 
 
 def write_report(run: RunDir) -> None:
@@ -15,10 +18,9 @@ def write_report(run: RunDir) -> None:
         parts.append(_graph(read_json(run.path / "graph" / "report.json", hint="Run build-graph again.")))
     if run.is_done("train"):
         parts.append(_train(run.stage("train")))
-    if run.is_done("eval"):
-        parts.append(_eval(read_json(run.path / "eval" / "summary.json", hint="Run eval again.")))
-    if run.is_done("merge"):
-        parts.append(_merge(run.stage("merge")))
+    evaluations, exports = named_folders(run.path / "eval", SUMMARY), named_folders(run.path / "merged", GAP)
+    parts.extend(_eval(read_json(folder / SUMMARY, hint="Run eval again.")) for folder in evaluations)
+    parts.extend(_merge(folder.name, read_json(folder / GAP, hint="Run merge again.")) for folder in exports)
     if run.is_done("ablation"):
         parts.append(_ablation(read_json(run.path / "ablation" / "results.json", hint="Run ablate again.")))
     write_text(run.path / "report.md", "\n".join(parts))
@@ -83,7 +85,11 @@ def _train(record: dict[str, Any]) -> str:
 
 
 def _eval(result: dict[str, Any]) -> str:
-    lines = ["## Accuracy\n", "| task | n | base | tuned | difference |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        f"## Accuracy: {result['name']}\n",
+        "| task | n | base | tuned | difference |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for row in result["tasks"]:
         base = f"{percent(row['base'])} ± {percent(row['base_stderr'])}" if "base" in row else "-"
         delta = f"{points(row['delta'])} ± {percent(row['delta_stderr'])}" if "delta" in row else "-"
@@ -109,10 +115,10 @@ def _eval(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _merge(record: dict[str, Any]) -> str:
+def _merge(name: str, record: dict[str, Any]) -> str:
     return (
-        f"## Export with fixed gates ({record['gates']})\n\nKL(routed || export) {record['kl']:.4f} nats per answer "
-        f"token; same top token in {percent(record['agreement'])} %.\n"
+        f"## Export `{name}` with fixed gates ({record['gates']})\n\nKL(routed || export) {record['kl']:.4f} nats per "
+        f"answer token; same top token in {percent(record['agreement'])} %.\n"
     )
 
 

@@ -4,6 +4,8 @@
       recipe.yaml   the resolved recipe          graph/  adapter/  checkpoints/  eval/  merged/  ablation/
       run.json      the manifest                 metrics.jsonl  report.md
 
+Of evaluations and exports a run has any number, each under its name: eval/NAME, merged/NAME.
+
 A stage counts only once the manifest says "done"; anything else is redone or resumed.
 """
 

@@ -76,7 +76,9 @@ def saved(family_model, adapted, shaken, tmp_path):
 
 @every_door
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("part", ["topiclora_A", "topiclora_B", "topiclora_router.weight", "topiclora_router.anchor"])
+@pytest.mark.parametrize(
+    "part", ["topiclora_A.weight", "topiclora_B.weight", "topiclora_router.weight", "topiclora_router.anchor"]
+)
 def test_damaged_weights(door, part, value, saved):
     folder, base = saved
     damage(folder, part, value)

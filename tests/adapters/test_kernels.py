@@ -56,7 +56,7 @@ def randomised(module, dtype):
 
 def expert(mixture, index, x):
     """s B_e A_e x."""
-    lora_a, lora_b = mixture.topiclora_A["default"], mixture.topiclora_B["default"]
+    lora_a, lora_b = mixture.topiclora_A["default"].weight, mixture.topiclora_B["default"].weight
     return mixture.topiclora_config["default"].scaling * (x @ lora_a[index % len(lora_a)].T @ lora_b[index])
 
 
@@ -98,7 +98,7 @@ def test_equals_a_loop_over_experts(kernel, top_k, shared_a, bias, shape, dtype,
     x = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     naive = outcome(lambda x: loop(mixture, x), mixture, x)
     mixture = mixture.to(dtype)
-    assert can_fuse(x.to(dtype), mixture.topiclora_A["default"], mixture.base_layer)
+    assert can_fuse(x.to(dtype), mixture.topiclora_A["default"].weight, mixture.base_layer)
     assert_near(outcome(mixture, mixture, x.to(dtype)), naive, tolerance)
 
 
@@ -144,7 +144,7 @@ def test_wide_mixtures_take_the_sparse_way_by_themselves():
     wide = {"num_experts": 64, "top_k": 2, "size": 16}
     x = torch.randn(40, 16, generator=torch.Generator().manual_seed(3))
     mixture = layer("auto", **wide, dtype=torch.float32)
-    assert prefers_sparse(x, mixture.topiclora_B["default"], 2)
+    assert prefers_sparse(x, mixture.topiclora_B["default"].weight, 2)
     expected = layer("plain", **wide)(x.double())
     torch.testing.assert_close(mixture(x).double(), expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(layer("auto", **wide)(x.double()), expected, atol=1e-10, rtol=0)

@@ -65,8 +65,8 @@ def test_packed_weights(settings, packed_model, adapted, shaken, tmp_path):
     assert len(layers) == 14
     for layer in layers:
         assert not layer.weight.is_floating_point()
-        assert not can_fuse(torch.zeros(1), layer.topiclora_A["default"], layer.base_layer)
-        assert layer.topiclora_A["default"].dtype == torch.float32
+        assert not can_fuse(torch.zeros(1), layer.topiclora_A["default"].weight, layer.base_layer)
+        assert layer.topiclora_A["default"].weight.dtype == torch.float32
     torch.testing.assert_close(logits(model), before, atol=1e-5, rtol=1e-5)
 
     shaken(model).train()(input_ids=TOKENS, labels=TOKENS).loss.backward()

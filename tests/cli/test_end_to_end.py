@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM
 import topiclora_cli.adapters  # noqa: F401 -- registers the method
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli.app import main
+from topiclora_cli.report import write_report
+from topiclora_cli.rundir import RunDir
 from topiclora_cli.topics.store import TopicGraph
 
 
@@ -47,15 +49,15 @@ def test_quickstart_leaves_every_artefact(finished):
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
         "adapter/topic_graph/graph.json",
-        "eval/summary.json",
-        "merged/lora/adapter_model.safetensors",
-        "merged/dense/model.safetensors",
+        "eval/topiclora_syllogisms,topiclora_word_sorting/summary.json",
+        "merged/mean/lora/adapter_model.safetensors",
+        "merged/mean/dense/model.safetensors",
         "ablation/report.md",
         "ablation/kl_off-s0/adapter/adapter_config.json",
     ):
         assert (finished / name).is_file(), name
-    assert list(finished.glob("eval/base/results_*.json"))
-    assert list(finished.glob("eval/tuned/samples_topiclora_syllogisms_*.jsonl"))
+    assert list(finished.glob("eval/*/base/results_*.json"))
+    assert list(finished.glob("eval/*/tuned/samples_topiclora_syllogisms_*.jsonl"))
     manifest = json.loads((finished / "run.json").read_text())
     assert {name: stage["state"] for name, stage in manifest["stages"].items()} == dict.fromkeys(
         ("graph", "train", "eval", "merge", "ablation"), "done"
@@ -77,8 +79,8 @@ def test_every_step_is_logged_with_each_loss(finished):
 def test_exports_are_one_model(finished, tiny_model_dir):
     tokens = torch.randint(3, 60, (2, 9), generator=torch.Generator().manual_seed(0))
     base = AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
-    lora = PeftModel.from_pretrained(base, finished / "merged" / "lora").eval()
-    dense = AutoModelForCausalLM.from_pretrained(finished / "merged" / "dense").eval()
+    lora = PeftModel.from_pretrained(base, finished / "merged" / "mean" / "lora").eval()
+    dense = AutoModelForCausalLM.from_pretrained(finished / "merged" / "mean" / "dense").eval()
     with torch.no_grad():
         torch.testing.assert_close(lora(tokens).logits, dense(tokens).logits, atol=1e-5, rtol=1e-4)
 
@@ -121,7 +123,10 @@ def test_eval_takes_tasks_of_ones_own(run, run_cli, tmp_path):
 def test_merge_by_topic(run, run_cli):
     code, text = run_cli("merge", "--run", run, "--gates", "topic:arithmetic")
     assert code == 0, text
-    assert json.loads((run / "merged" / "gap.json").read_text())["gates"] == "topic:arithmetic"
+    gates = {path.parent.name: json.loads(path.read_text())["gates"] for path in run.glob("merged/*/gap.json")}
+    assert gates == {"mean": "mean", "topic-arithmetic": "topic:arithmetic"}
+    report = write_report(RunDir(run)) or (run / "report.md").read_text()
+    assert report.index("Export `mean`") < report.index("Export `topic-arithmetic`")
 
 
 def test_eval_and_merge_say_that_the_graph_was_built_anew(run, run_cli):
@@ -174,7 +179,7 @@ def test_mistakes_on_a_run_are_one_line_and_exit_2(arguments, message, run, run_
     ("damage", "arguments", "message"),
     [
         ("adapter/adapter_model.safetensors", ["eval"], "cannot be read"),
-        ("adapter/adapter_config.json", ["merge"], "cannot be read"),
+        ("adapter/adapter_config.json", ["merge"], "not valid JSON"),
         ("graph/graph.safetensors", ["train", "--resume"], "damaged"),
         ("graph/graph.json", ["train", "--resume"], "cannot be read"),
         ("run.json", ["eval"], "not valid JSON"),
@@ -199,13 +204,13 @@ def test_topics_induced_from_the_training_data(tiny_recipe, run_cli):
 
     code, text = run_cli("eval", "--run", "a", "--set", "eval.base=false")
     assert code == 0, text
-    routing = json.loads(Path("a/eval/summary.json").read_text())["routing"]
+    routing = json.loads(next(Path("a/eval").glob("*/summary.json")).read_text())["routing"]
     assert set(routing["by_topic"]) <= set(graphs[0].topics)
     assert len(routing["by_topic"]) > 1
     name = max(graphs[0].topics, key=lambda topic: "," in topic)
     code, text = run_cli("merge", "--run", "a", "--gates", f"topic:{name}", "--set", "merge.formats=[lora]")
     assert code == 0, text
-    assert json.loads(Path("a/merged/gap.json").read_text())["gates"] == f"topic:{name}"
+    assert json.loads(next(Path("a/merged").glob("*/gap.json")).read_text())["gates"] == f"topic:{name}"
     code, text = run_cli("merge", "--run", "a", "--gates", "topic:arithmetic")
     assert (code, "No training example carries the topic 'arithmetic'" in text) == (2, True), text
 
@@ -274,7 +279,6 @@ def test_no_space_left(tiny_recipe, run_cli, monkeypatch):
 
 
 def test_locked_run(run, run_cli):
-    from topiclora_cli.rundir import RunDir
 
     with RunDir(run).lock():
         code, text = run_cli("eval", "--run", run)

@@ -106,6 +106,6 @@ def test_a_quantised_base_trains_and_exports_the_full_one(bits, train, run_cli, 
     assert all(tensor.any() for name, tensor in weights.items() if "topiclora_B" in name)
     code, text = run_cli("merge", "--run", "run")
     assert code == 0, text
-    assert json.loads((tmp_path / "run" / "merged" / "gap.json").read_text())["kl"] < 0.5
-    config = json.loads((tmp_path / "run/merged/dense/config.json").read_text())
+    assert json.loads((tmp_path / "run" / "merged" / "mean" / "gap.json").read_text())["kl"] < 0.5
+    config = json.loads((tmp_path / "run/merged/mean/dense/config.json").read_text())
     assert "quantization_config" not in config

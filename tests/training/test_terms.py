@@ -197,10 +197,10 @@ def test_a_term_that_nothing_in_the_model_has_is_refused(key, adapter, reason, t
     [
         ("layers.0.q_proj.topiclora_router.default.proj.weight", "router"),
         ("layers.0.mlp.perft_router.default.weight", "router"),
-        ("layers.0.mlp.perft_B.default", "b"),
-        ("layers.0.q_proj.topiclora_B.default", "b"),
+        ("layers.0.mlp.perft_B.default.weight", "b"),
+        ("layers.0.q_proj.topiclora_B.default.weight", "b"),
         ("layers.0.q_proj.lora_B.default.weight", "b"),
-        ("layers.0.mlp.perft_A.default", "a"),
+        ("layers.0.mlp.perft_A.default.weight", "a"),
     ],
 )
 def test_parameters_are_told_apart_by_name(name, kind):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topiclora_cli import pipeline, stage_one
+from topiclora_cli import pipeline, scoring, stage_one
 from topiclora_cli.ablation.grid import FULL, Cell, make_grid
 from topiclora_cli.ablation.report import write_report
 from topiclora_cli.errors import TopicLoraError
@@ -59,11 +59,12 @@ def _run_cell(cell: Cell, folder: Path, progress: Progress) -> dict[str, Any]:
     if not run.is_done("train"):
         pipeline.train(cell.recipe, run, progress, resume=bool(run.stage("train")))
     if not run.is_done("eval"):
-        pipeline.evaluate(cell.recipe, run, progress)
+        scoring.evaluate(cell.recipe, run, progress)
         # A cell is kept for its numbers; its optimizer states would fill the disk.
         shutil.rmtree(path / "checkpoints", ignore_errors=True)
     final = {k: v for k, v in run.stage("train")["final"].items() if k.startswith("loss")}
-    return {**read_json(path / "eval" / "summary.json", hint="Delete the cell's folder."), **final}
+    scores = path / "eval" / run.stage("eval")["name"] / scoring.SUMMARY
+    return {**read_json(scores, hint="Delete the cell's folder."), **final}
 
 
 def _existing(path: Path, wanted: str) -> RunDir | None:

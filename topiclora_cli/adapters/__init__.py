@@ -5,6 +5,7 @@ model = AutoModelForCausalLM.from_pretrained("runs/.../adapter")
 """
 
 from topiclora_cli.adapters.card import push_to_hub
+from topiclora_cli.adapters.old_files import have_transformers_rename
 from topiclora_cli.adapters.peft_type import register
 from topiclora_cli.adapters.perft import PerftConfig, PerftModel
 from topiclora_cli.adapters.prompt import prompt_tokens
@@ -13,6 +14,7 @@ from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraModel
 
 register("topiclora", TopicLoraConfig, TopicLoraModel)
 register("perft", PerftConfig, PerftModel)
+have_transformers_rename()
 
 __all__ = [
     "PerftConfig",

@@ -2,13 +2,12 @@
 
 Plain autograd runs the adapter beside the base layer: it scales and adds a full-width delta forward, and sums
 full-width gradients of base, experts and router backward. Here the delta is accumulated straight into the base layer's
-output (`addmm_`), the input's gradient likewise, the router's projection rides along with A, the scaling with the
-gates, and only x, A x and the gates are kept: the gated product and the sorted rows are cheap and made again. Same
-function, fewer passes over memory.
+output (`addmm_`), the input's gradient likewise, the router's projection rides along with A (in float32), the scaling
+with the gates, and only x, A x and the gates are kept: the gated product and the sorted rows are cheap and made again.
+Same function, fewer passes over memory.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from topiclora_cli.adapters.dispatch import Dispatch
+from topiclora_cli.adapters.precision import no_autocast
 
-_NOTHING = nullcontext()
 Gate = Callable[[Tensor | None], Tensor]  # the router's projection of x (..., n), if asked for, to gates (..., E)
 
 
@@ -134,15 +133,15 @@ def fused_mixture(
 ) -> Tensor:
     """W x + b + sum_e g_e B_e A_e x, shape (..., d_out), in autocast's precision where that is on.
 
-    x (..., d_in); lora_a (E or 1, r, d_in); lora_b (E, r, d_out); router (n, d_in), or None; gate makes the gates
-    (..., E), multiplied by the LoRA scaling, from x's product with the router. The base's weight and bias get no
-    gradient. Cannot be differentiated twice.
+    x (..., d_in); lora_a (E or 1, r, d_in); lora_b (E, r, d_out); router (n, d_in), or None, as it must be where rows
+    are computed in 16 bits, too coarse for a choice; gate makes the gates (..., E), multiplied by the LoRA scaling,
+    from x's product with the router. The base's weight and bias get no gradient. Cannot be differentiated twice.
     """
     # Reshaping stands outside the functions: a view made inside could not be changed in place by the model around it.
-    rows, flat_a, flat_b, weight, bias, router = _cast(
-        x.reshape(-1, x.shape[-1]), lora_a.flatten(0, 1), lora_b.flatten(0, 1), base.weight, base.bias, router
+    rows, flat_a, flat_b, weight, bias = _cast(
+        x.reshape(-1, x.shape[-1]), lora_a.flatten(0, 1), lora_b.flatten(0, 1), base.weight, base.bias
     )
-    router = None if router is None else router.to(rows.dtype)  # it stays in float32 beside adapters in less
+    router = None if router is None else router.to(rows.dtype)  # it stays in float32 beside adapters in float64
     if not torch.is_grad_enabled():
         # Nothing to save: at one token a time, an autograd function's own cost would show.
         gates = gate(None if router is None else F.linear(rows, router).view(*x.shape[:-1], len(router)))
@@ -150,13 +149,13 @@ def fused_mixture(
         out = _accumulated(rows, hidden, gates.reshape(-1, gates.shape[-1]), flat_b, weight, bias)
     elif router is None:
         gates = gate(None)
-        with _no_autocast(x):
+        with no_autocast(x):
             out = _FusedMixture.apply(rows, gates.reshape(-1, gates.shape[-1]), flat_a, flat_b, weight, bias)
     else:
-        with _no_autocast(x):
+        with no_autocast(x):
             hidden, projected, alias = _Project.apply(rows, flat_a, router)
         gates = gate(projected.view(*x.shape[:-1], len(router)))
-        with _no_autocast(x):
+        with no_autocast(x):
             alias = alias if rows.requires_grad else rows
             out = _Accumulate.apply(alias, hidden, gates.reshape(-1, gates.shape[-1]), flat_b, weight, bias)
     return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
@@ -165,7 +164,7 @@ def fused_mixture(
 def fused_sorted_mixture(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor, base: nn.Linear) -> Tensor:
     """`fused_mixture` over the (token, expert) pairs of a plan, whose weights carry the LoRA scaling."""
     rows, lora_a, lora_b, weight, bias = _cast(x.reshape(-1, x.shape[-1]), lora_a, lora_b, base.weight, base.bias)
-    with _no_autocast(x):
+    with no_autocast(x):
         out = _SortedMixture.apply(rows, plan.weight, lora_a, lora_b, weight, bias, plan)
     return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
@@ -191,10 +190,6 @@ def _cast(rows: Tensor, *others: Any) -> list[Any]:
         return [rows, *others]
     dtype = torch.get_autocast_dtype(device)
     return [None if tensor is None else tensor.to(dtype) for tensor in (rows, *others)]
-
-
-def _no_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    return torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled(x.device.type) else _NOTHING
 
 
 def _accumulated(

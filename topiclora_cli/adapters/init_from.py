@@ -98,7 +98,7 @@ def load_experts(model: PeftModel | nn.Module, sources: LoraSources, adapter_nam
                 raise TopicLoraError(f"{folder} adapts {module}, which is no mixture layer here.", _SETTINGS)
             _check_fit(f"{folder}: {module}", layers[module], adapter_name, factors, len(sources.experts))
     for name, layer in layers.items():
-        lora_a, lora_b = layer.topiclora_A[adapter_name], layer.topiclora_B[adapter_name]
+        lora_a, lora_b = layer.factors(adapter_name)
         scaling = layer.topiclora_config[adapter_name].scaling
         # Spare ranks keep the A they were initialised with: were both factors zero, neither would get a gradient.
         lora_b.zero_()
@@ -110,7 +110,7 @@ def load_experts(model: PeftModel | nn.Module, sources: LoraSources, adapter_nam
 
 
 def _check_fit(where: str, layer: TopicLoraLayer, adapter_name: str, factors: Factors, experts: int) -> None:
-    lora_a, lora_b = layer.topiclora_A[adapter_name], layer.topiclora_B[adapter_name]
+    lora_a, lora_b = layer.factors(adapter_name)
     if len(lora_a) != experts or len(lora_b) != experts:
         shared = " that share one A" if len(lora_a) < len(lora_b) else ""
         raise TopicLoraError(f"{where} has {len(lora_b)} experts{shared} here, for {experts} adapters.", _SETTINGS)

@@ -98,7 +98,7 @@ class PromptWatch:
 
     def attach(self, model: nn.Module) -> list[RemovableHandle]:
         """Watch the forward calls of the model's decoder, whoever calls it; remove what is returned to stop."""
-        decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+        decoder: nn.Module = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
         self._parameters = tuple(inspect.signature(type(decoder).forward).parameters)[1:]
         return [
             decoder.register_forward_pre_hook(self._before, with_kwargs=True),

@@ -30,33 +30,36 @@ class PromptMean:
             )
         call = self.watch.call
         self.watch.check(call)
-        if call.seen:
-            kept = self._kept(call, len(scores))
-            if call.mask is None:
-                total, count = (sums[:, : call.seen][:, -1:] for sums in kept)
-                return (total / count.clamp_min(1)).expand_as(scores)
+        if call.seen and call.mask is None:
+            total, count = (_repeated(sums[:, : call.seen][:, -1:], scores) for sums in self._kept(call, scores))
+            return (total / count.clamp_min(1)).expand_as(scores)
         weights = _weights(call.mask, scores)
         total, count = (scores * weights).cumsum(1), weights.cumsum(1)
-        parts = [(total.detach(), count)]
-        if call.seen:
-            before = tuple(_until(sums, call.seen) for sums in kept)
-            _check_earlier(call, before[1])
-            total, count = total + before[0][:, -1:], count + before[1][:, -1:]
-            parts = [before, (total.detach(), count)]
+        if not call.seen:
+            kept = total.detach(), count
+        else:
+            totals, counts = (_until(_repeated(sums, scores), call.seen) for sums in self._kept(call, scores))
+            _check_earlier(call, counts)
+            total, count = total + totals[:, -1:], count + counts[:, -1:]
+            kept = torch.cat([totals, total.detach()], 1), torch.cat([counts, count], 1)
         if call.kept is not None:
-            totals, counts = zip(*parts, strict=True)
-            call.kept[self.name] = torch.cat(totals, 1), torch.cat(counts, 1)
+            call.kept[self.name] = kept
         return total / count.clamp_min(1)
 
-    def _kept(self, call: PromptCall, rows: int) -> tuple[Tensor, ...]:
+    def _kept(self, call: PromptCall, scores: Tensor) -> tuple[Tensor, Tensor]:
         kept = (call.kept or {}).get(self.name)
-        if kept is None or rows % len(kept[0]):
+        if kept is None or len(scores) % len(kept[0]):
             raise TopicLoraError(
                 "Routing by prompt goes on from a cache, but did not see its prompt.",
                 "Fill the cache, one that counts its tokens, with the same adapter and batch.",
             )
-        # Whoever repeats a cache puts the copies of a row side by side.
-        return tuple(sums.repeat_interleave(rows // len(sums), 0) for sums in kept)
+        return kept
+
+
+def _repeated(sums: Tensor, scores: Tensor) -> Tensor:
+    """One row for each of the scores': whoever repeats a cache puts the copies of a row side by side."""
+    times = len(scores) // len(sums)
+    return sums if times == 1 else sums.repeat_interleave(times, 0)
 
 
 def _until(sums: Tensor, length: int) -> Tensor:
@@ -87,5 +90,4 @@ def _weights(mask: Tensor | None, scores: Tensor) -> Tensor:
     rows, columns = mask.shape
     if batch % rows:
         raise TopicLoraError(f"The prompt mask has {rows} rows, the batch {batch}.", "Pass one row per example.")
-    mask = mask.to(scores).repeat_interleave(batch // rows, 0)  # beams of an example stand side by side
-    return F.pad(mask, (0, length - columns)).unsqueeze(-1)
+    return _repeated(F.pad(mask.to(scores), (0, length - columns)), scores).unsqueeze(-1)

@@ -18,17 +18,21 @@ class RoutingRecord:
 
     logits (B, S, E): one entry per router, under the name of the first layer that it serves; their softmax is the
     router's dense probability. gates (B, S, E): one entry per adapted layer. inputs (B, S, d_in): what each adapted
-    layer read, kept only on request.
+    layer read, kept only on request. token_logits and task_logits (B, S, E): the two parts of a hierarchical router
+    before it mixes them, where the layer has them; the task's at a position is of the prompt so far, and of the whole
+    prompt at any position behind it, the last one included.
     """
 
     keep_inputs: bool = False
     logits: dict[str, Tensor] = field(default_factory=dict)
+    token_logits: dict[str, Tensor] = field(default_factory=dict)
+    task_logits: dict[str, Tensor] = field(default_factory=dict)
     gates: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
 
     def arrange(self, shape: torch.Size) -> None:
-        """Give logits and gates the batch's shape (B, S, E): some layers read their tokens in one row after another."""
-        for tensors in (self.logits, self.gates):
+        """Give all but the inputs the batch's shape (B, S, E): some layers read one row of tokens after another."""
+        for tensors in (self.logits, self.gates, self.token_logits, self.task_logits):
             for name, tensor in tensors.items():
                 if tensor.shape[:-1] != shape:
                     tensors[name] = tensor.reshape(*shape, -1)
@@ -59,11 +63,16 @@ def record_routing(model: nn.Module, *, inputs: bool = False) -> Iterator[Routin
         _records.set(outer)
 
 
-def note_logits(layer: RoutedTunerLayer, logits: Tensor) -> None:
+def note_logits(
+    layer: RoutedTunerLayer, logits: Tensor, *, token: Tensor | None = None, task: Tensor | None = None
+) -> None:
     """Called by routers' owners; costs nothing while nobody records."""
     for record, layers in _records.get() or ():
         if layer in layers:
             record.logits[layer.name] = logits
+            for part, noted in ((token, record.token_logits), (task, record.task_logits)):
+                if part is not None:
+                    noted[layer.name] = part
 
 
 def note_gates(layer: RoutedTunerLayer, gates: Tensor, x: Tensor) -> None:

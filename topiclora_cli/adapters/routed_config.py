@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 from peft import PeftConfig
 
 from topiclora_cli.adapters.card import Card, write_card
+from topiclora_cli.adapters.old_files import FORMAT
 from topiclora_cli.adapters.peft_type import extend_peft_type
+from topiclora_cli.adapters.routers import INITS
 from topiclora_cli.errors import TopicLoraError, nearest
 
 
@@ -30,12 +32,19 @@ class RoutedConfig(PeftConfig):
     layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Layer indices to adapt."})
     layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of layers."})
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules trained and saved whole."})
+    expert_dropout: str = field(
+        default="shared", metadata={"help": "'shared': one dropout mask for all experts; 'own': one for each."}
+    )
+    router_init: str = field(
+        default="kaiming", metadata={"help": "Start of the router: 'kaiming' (uniform, by the width), or N(0, 0.02^2)."}
+    )
     router_temperature: float = field(default=1.0, metadata={"help": "Divides the router's logits."})
     train_keys: bool = field(default=False, metadata={"help": "Let the topic router's keys move from their anchors."})
     anchors: list[list[float]] | None = field(
         default=None, metadata={"help": "Expert vectors (E, d) to start the keys from; not saved, the keys are."}
     )
     graph_sha256: str | None = field(default=None, metadata={"help": "Hash of the topic graph the anchors came from."})
+    format_version: int = field(default=FORMAT, metadata={"help": "Of the adapter's files; not to be set."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +53,12 @@ class RoutedConfig(PeftConfig):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]
         if isinstance(self.exclude_modules, list):
             self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
-        for key, known in self.choices.items():
+        if self.format_version > FORMAT:
+            raise TopicLoraError(
+                f"The adapter's files are of format {self.format_version}, this version reads up to {FORMAT}.",
+                "Upgrade topiclora.",
+            )
+        for key, known in {"expert_dropout": ("shared", "own"), "router_init": INITS, **self.choices}.items():
             if getattr(self, key) not in known:
                 hint = nearest(str(getattr(self, key)), known)
                 raise TopicLoraError(f"{key} {getattr(self, key)!r} is unknown.", hint)

@@ -1,6 +1,6 @@
 """What our tuners and their layers have in common: one adapter for a whole batch, and no merging."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.dispatch import can_dispatch
+from topiclora_cli.adapters.old_files import renamed
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -56,6 +57,17 @@ class RoutedTuner(BaseTuner):
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Always refuses, saying why."""
         self._check_merge_allowed()
+
+    def twin_of(self, adapter_name: str) -> str | None:
+        """Another adapter here with an equal configuration: without anchors, which no file keeps, it knows the keys."""
+        configs = self.peft_config
+        return next((name for name in configs if name != adapter_name and configs[name] == configs[adapter_name]), None)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, renamed(state_dict))  # type: ignore[no-any-return]
 
     @staticmethod
     def refuse_adapted(target: nn.Module, name: str) -> None:

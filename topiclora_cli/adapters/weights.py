@@ -3,11 +3,11 @@
 peft loads an adapter with `load_state_dict`, transformers by setting attributes, so both doors need a guard.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.old_files import rename_within
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -17,11 +17,13 @@ def check_finite(name: str, tensor: Tensor) -> None:
         raise TopicLoraError(f"{name} holds NaN or infinity.", "The adapter is damaged; train again.")
 
 
-def check_loaded(name: str, module: nn.Module, prefix: str, state_dict: Mapping[str, Tensor]) -> None:
+def check_loaded(name: str, module: nn.Module, prefix: str, state_dict: dict[str, Tensor]) -> None:
     """Raises TopicLoraError if what is about to be loaded into a layer's own tensors is damaged or of another size.
 
-    name: the layer in the model; prefix: how the layer's keys start in `state_dict`.
+    name: the layer in the model; prefix: how the layer's keys start in `state_dict`, in which those of the first
+    format are renamed.
     """
+    rename_within(state_dict, prefix)
     for key, tensor in (*module.named_parameters(), *module.named_buffers()):
         loaded = state_dict.get(prefix + key)
         if loaded is None or key.startswith("base_layer."):
@@ -48,9 +50,19 @@ class CheckedModule(nn.Module):
         super().__setattr__(name, value)
 
 
-class CheckedParameters(CheckedModule, nn.ParameterDict):
-    """Parameters by adapter name."""
+class Factor(CheckedModule):
+    """A or B of all experts of one adapter: a leaf module whose only parameter is called weight.
 
-    def __init__(self, label: str) -> None:
+    Other libraries look for such leaves: TRL copies what is named `.default.`, FSDP wraps leaves that train.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, label: str, weight: Tensor) -> None:
         super().__init__()
         self.label = label
+        self.weight = nn.Parameter(weight)
+
+    def extra_repr(self) -> str:
+        """The weight's shape."""
+        return "x".join(map(str, self.weight.shape))

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console
-from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
+from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, assignment, start_or_open
 from topiclora_cli.cli.tables import graph_tables
 
 
@@ -20,7 +20,9 @@ def build_graph(
     ] = None,
 ) -> None:
     """Build the topic graph: embed topics, train the GNN, place the experts, assign topics to them."""
-    changes = [*(overrides or []), *([f"adapter.num_experts={experts}"] if experts is not None else [])]
+    changes = list(overrides or [])
+    if experts is not None:
+        changes.append(assignment("adapter.num_experts", int(experts) if experts.isdecimal() else experts))
     settings, directory = start_or_open(None if run else recipe, changes, run, out)
     from topiclora_cli import stage_one
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console
-from topiclora_cli.cli.options import RunOption, SetOption, open_run
+from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, listed, open_run
 from topiclora_cli.cli.tables import eval_table
 
 
@@ -25,23 +25,27 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
     base: Annotated[bool | None, typer.Option("--base/--no-base", help="Measure the base model too.")] = None,
+    name: NameOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Evaluate a run's adapter and its base model on the same questions."""
     given = {
-        "tasks": None if tasks is None else "[" + tasks + "]",
+        "tasks": None if tasks is None else listed(tasks),
         "limit": limit,
         "include_path": include_path,
         "num_fewshot": num_fewshot,
         "batch_size": batch_size,
         "base": base,
     }
-    changes = [*(overrides or []), *(f"eval.{key}={value}" for key, value in given.items() if value is not None)]
+    changes = [
+        *(overrides or []),
+        *(assignment(f"eval.{key}", value) for key, value in given.items() if value is not None),
+    ]
     settings, directory = open_run(run, changes)
     directory.require("adapter", made_by="train")
-    from topiclora_cli import pipeline
+    from topiclora_cli import scoring
 
     with directory.lock():
-        result = pipeline.evaluate(settings, directory, TerminalProgress())
+        result = scoring.evaluate(settings, directory, TerminalProgress(), name=name)
     console.print(eval_table(result))
-    console.print(f"Results: {directory.path / 'eval'}", soft_wrap=True)
+    console.print(f"Results: {directory.path / 'eval' / result['name']}", soft_wrap=True)

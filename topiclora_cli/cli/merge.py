@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console
-from topiclora_cli.cli.options import RunOption, SetOption, open_run
+from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, open_run
 from topiclora_cli.cli.tables import merge_table
 
 
@@ -14,14 +14,15 @@ def merge(
     gates: Annotated[
         str | None, typer.Option("--gates", help="'mean' routing of the calibration prompts, or 'topic:NAME'.")
     ] = None,
+    name: NameOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Export a run's adapter with fixed gates, for tools that know only plain LoRA or dense weights."""
-    changes = [*(overrides or []), *([f"merge.gates={gates}"] if gates is not None else [])]
+    changes = [*(overrides or []), *([assignment("merge.gates", gates)] if gates is not None else [])]
     settings, directory = open_run(run, changes)
     directory.require("adapter", made_by="train")
     from topiclora_cli import pipeline
 
     with directory.lock():
-        result = pipeline.merge(settings, directory, TerminalProgress())
+        result = pipeline.merge(settings, directory, TerminalProgress(), name=name)
     console.print(merge_table(result))

@@ -1,7 +1,8 @@
 """Options that several commands share, and what they mean together: which recipe, which run."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +19,20 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
 ]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Work in this run (default: the latest under runs/).")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Folder of the outcome (default: named by what was asked for).")
+]
 OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the new run (default: runs/NAME-TIME).")]
+
+
+def assignment(key: str, value: Any) -> str:
+    """An option of its own as an override: the value comes through as it was typed, whatever YAML would make of it."""
+    return f"{key}={json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)}"
+
+
+def listed(text: str) -> list[str]:
+    """The items of a comma-separated option."""
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def start_run(recipe_name: str, overrides: list[str] | None, out: Path | None) -> tuple[Recipe, RunDir]:

@@ -30,7 +30,7 @@ def quickstart(
     """
     settings, directory = start_or_open(None if run else recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
-    from topiclora_cli import pipeline, stage_one
+    from topiclora_cli import pipeline, scoring, stage_one
     from topiclora_cli.ablation.runner import run_grid
     from topiclora_cli.report import write_report
     from topiclora_cli.training.fit import Interrupted
@@ -51,7 +51,7 @@ def quickstart(
             if not directory.is_done("train"):
                 pipeline.train(settings, directory, progress, resume=bool(directory.stage("train")))
             console.print(stages["eval"])
-            scores = pipeline.evaluate(settings, directory, progress)
+            scores = scoring.evaluate(settings, directory, progress)
             if settings.adapter.exports:
                 console.print(stages["merge"])
                 export = pipeline.merge(settings, directory, progress)
@@ -101,10 +101,10 @@ def _where(settings: Recipe, run: str) -> str:
         f"  {run}/report.md         everything above, and more",
         f"  {run}/graph/report.html topics, experts, their assignment and how it compares" if topical else "",
         f"  {run}/adapter/          the adapter, in peft's format",
-        f"  {run}/merged/lora/      a stock LoRA for any LoRA server; merged/dense/ is the whole model"
+        f"  {run}/merged/*/lora/    a stock LoRA for any LoRA server; dense/ beside it is the whole model"
         if exports
         else "",
-        f"  {run}/eval/             lm-eval's own results and samples",
+        f"  {run}/eval/             every evaluation, with lm-eval's own results and samples",
         f"  {run}/metrics.jsonl     losses and routing of every step",
     ]
     commands = [

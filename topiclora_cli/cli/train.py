@@ -7,7 +7,16 @@ import typer
 from rich.console import Console
 
 from topiclora_cli.cli.console import TerminalProgress, console, fail_interrupted
-from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, open_run, start_or_open
+from topiclora_cli.cli.options import (
+    OutOption,
+    RecipeOption,
+    RunOption,
+    SetOption,
+    assignment,
+    listed,
+    open_run,
+    start_or_open,
+)
 from topiclora_cli.cli.tables import needs_table, train_table
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.processes import in_first, leave, process_count
@@ -41,9 +50,9 @@ def train(
     """
     overrides = list(overrides or [])
     if init_from is not None:
-        overrides.append(f"adapter.init_from=[{init_from}]")
+        overrides.append(assignment("adapter.init_from", listed(init_from)))
     if budget is not None:
-        overrides.append(f"adapter.budget={budget}")
+        overrides.append(assignment("adapter.budget", budget))
     if dry_run or measure:
         if resume or not dry_run:
             told = "--dry-run has nothing to resume." if resume else "--measure belongs to --dry-run."

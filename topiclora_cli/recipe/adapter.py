@@ -11,7 +11,7 @@ from topiclora_cli.recipe.section import Section
 _PERFT_ONLY = ("variant", "adapter_type", "renormalize", "router_weight_source")
 _NOT_PERFT = (
     *("top_p", "experts_by_depth", "ranks_by_depth", "use_rslora", "use_dora", "plain_modules", "router_scope"),
-    *("granularity", "router_width", "shared_a", "mixing", "train_experts"),
+    *("granularity", "router_width", "router_dropout", "shared_a", "mixing", "train_experts"),
 )
 
 
@@ -34,6 +34,7 @@ class AdapterSection(Section):
     ranks_by_depth: list[int] | None = None
     lora_alpha: float = Field(default=16.0, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    expert_dropout: Literal["shared", "own"] = "shared"
     use_rslora: bool = False
     use_dora: bool = False
     target_modules: str | list[str] = "all-linear"
@@ -47,6 +48,8 @@ class AdapterSection(Section):
     router_scope: Literal["linear", "group", "block", "layer"] = "linear"
     granularity: Literal["token", "prompt"] = "token"
     router_temperature: float = Field(default=1.0, gt=0)
+    router_init: Literal["kaiming", "normal"] = "kaiming"
+    router_dropout: float = Field(default=0.0, ge=0, lt=1)
     router_width: int = Field(default=256, ge=1)
     train_keys: bool = False
     shared_a: bool = False

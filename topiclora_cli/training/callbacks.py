@@ -173,12 +173,3 @@ class MoveBar(TrainerCallback):
     ) -> None:
         shown = {"loss_lm": "lm", "loss_kl": "kl"}
         self.note = "  ".join(f"{label} {logs[key]:.3f}" for key, label in shown.items() if logs and key in logs)
-
-
-class AllocateRanks(TrainerCallback):
-    """AdaLoRA's pruning of singular values, which peft leaves to the training loop: each step, gradients at hand."""
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
-    ) -> None:
-        model.base_model.update_and_allocate(state.global_step + 1)

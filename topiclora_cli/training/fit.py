@@ -7,17 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from peft import PeftModel
-from peft.tuners.xlora import XLoraModel
-from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from topiclora_cli.adapters.counting import count_parameters
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.files import replacing
 from topiclora_cli.models import BaseModel, selects_logits
 from topiclora_cli.processes import in_first, process_count, wait_for_all
 from topiclora_cli.progress import Progress
@@ -26,7 +22,6 @@ from topiclora_cli.rundir import METRICS, read_metrics
 from topiclora_cli.training.arguments import check_settings, count_examples, count_steps, training_arguments
 from topiclora_cli.training.attach import attach_adapter, without_adapter
 from topiclora_cli.training.callbacks import (
-    AllocateRanks,
     GracefulStop,
     MetricsLog,
     MoveBar,
@@ -41,6 +36,8 @@ from topiclora_cli.training.data import Encoded
 from topiclora_cli.training.data.stream import ExampleStream
 from topiclora_cli.training.guard import explain_full_memory
 from topiclora_cli.training.packing import refuse_packing
+from topiclora_cli.training.ranks import AllocateRanks
+from topiclora_cli.training.saving import left_out, save_adapter
 from topiclora_cli.training.trainer import DualLossTrainer
 
 
@@ -112,15 +109,20 @@ def train_adapter(
                 f"train.fsdp is set, but accelerate shards over GPUs only, not over {arguments.device.type}s.",
                 "Leave train.fsdp out: processes then hold the whole model each.",
             )
+        if trainer.is_fsdp_enabled and (others := left_out(model)):
+            raise TopicLoraError(
+                f"Checkpoints under train.fsdp would lack {next(iter(others))}, which {recipe.adapter.method} trains.",
+                "Leave train.fsdp out.",
+            )
         stop.accelerator = trainer.accelerator
         log = MetricsLog(folder / METRICS, progress.say)
         trainer.remove_callback(PrinterCallback)
+        if recipe.adapter.method == "adalora":
+            trainer.add_callback(AllocateRanks(model, checkpoint))
         for callback in (log, SealCheckpoints(settings), SetEpoch(), stop, MoveBar(advance)):
             trainer.add_callback(callback)
         if trainer.is_fsdp_enabled:
             trainer.add_callback(ShareBuffers())
-        if recipe.adapter.method == "adalora":
-            trainer.add_callback(AllocateRanks())
         with explain_full_memory(recipe.train):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped and trainer.state.global_step < arguments.max_steps:
@@ -156,21 +158,6 @@ def _find_checkpoint(folder: Path, settings: dict[str, Any], progress: Progress)
 def _best(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, float] | None:
     validations = [row for row in rows if metric in row]
     return min(validations, key=lambda row: row[metric]) if validations else None
-
-
-def save_adapter(model: PeftModel, path: Path, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Write a peft adapter folder in one step; `state` holds the weights of a model that is sharded over processes."""
-    with replacing(path) as temporary:
-        model.save_pretrained(str(temporary), state_dict=state)
-        if isinstance(model.base_model, XLoraModel):
-            _add_xlora_classifier(model, temporary / "adapter_model.safetensors")
-
-
-def _add_xlora_classifier(model: PeftModel, path: Path) -> None:
-    # peft 0.21 leaves X-LoRA's classifier, which is what it trains, out of the file; reading it back does work.
-    prefix = "base_model.internal_xlora_classifier."
-    classifier = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefix)}
-    save_file({**load_file(path), **classifier}, path, metadata={"format": "pt"})
 
 
 def _make_trainer(

@@ -113,7 +113,7 @@ def _contrast(step: Step) -> Tensor | None:
         if name not in layers or inputs[name].shape[:2] != step.token_mask.shape:
             continue
         adapter, layer = layers[name]
-        rows = inputs[name].flatten(0, 1)[tokens].to(layer.topiclora_A[adapter].dtype)
+        rows = inputs[name].flatten(0, 1)[tokens].to(layer.factors(adapter)[0].dtype)
         selected = step.record.gates[name].flatten(0, 1)[tokens] > 0
         outputs = layer.expert_outputs(adapter, rows)
         values.append(expert_contrast(outputs, selected=selected, temperature=section.contrast_temperature))
@@ -128,13 +128,13 @@ def _anchor(step: Step) -> Tensor | None:
 
 
 def _orthogonal(step: Step) -> Tensor | None:
-    values = [orthogonality(layer.topiclora_A[name], layer.topiclora_B[name]) for name, layer in step.adapted()]
+    values = [orthogonality(*layer.factors(name)) for name, layer in step.adapted()]
     return mean(values) if values else None
 
 
 def _centre(step: Step) -> Tensor | None:
     values = [
-        centre_alignment(router.keys, layer.topiclora_B[name])
+        centre_alignment(router.keys, layer.factors(name)[1])
         for name, layer in step.adapted()
         for owner, router in layer.topiclora_router.items()
         if owner == name and isinstance(router, CosineRouter)

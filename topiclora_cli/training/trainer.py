@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import RoutingRecord, record_routing
@@ -21,6 +23,7 @@ from topiclora_cli.training.callbacks import CheckGradients
 from topiclora_cli.training.guard import not_finite
 from topiclora_cli.training.meter import Meter, before_clipping, gradient_norms
 from topiclora_cli.training.sampler import LengthBlockSampler
+from topiclora_cli.training.saving import read_adapter, write_adapter
 from topiclora_cli.training.step import Step
 from topiclora_cli.training.terms import BASE_COEFFICIENT, loss_terms, refuse_idle_terms, refuse_sharded_terms
 from topiclora_cli.training.validation import validation_losses
@@ -56,6 +59,12 @@ class DualLossTrainer(Trainer):
         self._micro_batches: list[tuple[Tensor, Tensor]] = []  # first row and loss of each, within one step
         self._norms: dict[str, Tensor] = {}
         self.add_callback(CheckGradients(self._check_gradients))
+        if self.args.n_gpu > 1:  # transformers would wrap the model in DataParallel
+            raise TopicLoraError(
+                f"One process sees {self.args.n_gpu} GPUs; it would train replicas whose routing no loss can see.",
+                f"Start one process per GPU: torchrun --nproc-per-node {self.args.n_gpu} -m topiclora_cli train "
+                "--recipe ..., or show one GPU alone: CUDA_VISIBLE_DEVICES=0.",
+            )
         if self.is_fsdp_enabled:
             refuse_sharded_terms(loss_section)
         refuse_idle_terms(loss_section, self._trained, self._trained.get_base_model())
@@ -198,6 +207,24 @@ class DualLossTrainer(Trainer):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self._trained)
             self.optimizer = optimizer_class([group for group in groups.values() if group["params"]], **options)
         return super().create_optimizer(model)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir or ".")
+            write_adapter(self._trained, folder, state_dict)
+            torch.save(self.args, folder / TRAINING_ARGS_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            read_adapter(self._trained, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_best_model()
+        elif self.state.best_model_checkpoint is not None:
+            read_adapter(self._trained, Path(self.state.best_model_checkpoint))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:

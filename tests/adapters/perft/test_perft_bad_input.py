@@ -98,7 +98,7 @@ def saved(moe_model, beside, tmp_path):
 
 @every_door
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("part", ["perft_A", "perft_B", "perft_router.weight", "perft_router.keys"])
+@pytest.mark.parametrize("part", ["perft_A.weight", "perft_B.weight", "perft_router.weight", "perft_router.keys"])
 def test_damaged_weights(door, part, value, saved, moe_model):
     damage(saved, part, value)
     with pytest.raises(TopicLoraError, match=r"layers\.0\.mlp.*NaN or infinity") as error:
@@ -120,7 +120,9 @@ def test_weights_of_other_shapes(door, changes, saved, moe_model):
 @pytest.mark.parametrize("door", [by_peft, by_peft_empty_first])
 def test_a_base_with_other_experts(door, moe_model, beside, tmp_path):
     shaken(beside(moe_model(), variant="embedded")).save_pretrained(tmp_path)
-    with pytest.raises(TopicLoraError, match=r"perft_A.default is \(6, 2, 32\) in the adapter but \(8, 2, 32\) here"):
+    with pytest.raises(
+        TopicLoraError, match=r"perft_A.default.weight is \(6, 2, 32\) in the adapter but \(8, 2, 32\) here"
+    ):
         door(tmp_path, lambda: moe_model(num_experts=8))
 
 
@@ -139,8 +141,8 @@ def test_settings_of_a_saved_adapter_that_this_version_does_not_know(door, key, 
         ({"variant": "dense", "router": "linear"}, "perft_router.anchor is in the adapter's file or"),
         ({"router": "linear"}, "perft_router.anchor is .* not in both"),
         ({"train_keys": False}, "perft_router.anchor is .* not in both"),
-        ({"variant": "embedded", "router": "linear"}, "perft_A.default is"),
-        ({"variant": "shared", "router": "linear"}, "perft_A.default is"),
+        ({"variant": "embedded", "router": "linear"}, "perft_A.default.weight is"),
+        ({"variant": "shared", "router": "linear"}, "perft_A.default.weight is"),
     ],
 )
 def test_the_configuration_of_another_variant(door, settings, message, saved, moe_model):

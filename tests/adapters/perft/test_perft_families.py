@@ -36,9 +36,9 @@ def blocks(model):
 def adapter(block, number, h):
     """Delta_j(h) = W_up act(W_down h), scaled if linear."""
     config = block.perft_config["default"]
-    hidden = block.perft_A["default"][number] @ h
+    hidden = block.perft_A["default"].weight[number] @ h
     hidden = hidden * config.lora_alpha / config.r if config.adapter_type == "lora" else F.silu(hidden)
-    return block.perft_B["default"][number].T @ hidden
+    return block.perft_B["default"].weight[number].T @ hidden
 
 
 def weighted(block, h, base_weights, base_indices):
@@ -140,7 +140,7 @@ def test_the_base_routers_report_as_before(family, variant, moe_model, beside):
     model, base = beside(moe_model(family), variant=variant), moe_model(family)
     with torch.no_grad():
         for block in blocks(model).values():
-            block.perft_B["default"].zero_()
+            block.perft_B["default"].weight.zero_()
         outputs = [m(input_ids=TOKENS, labels=TOKENS, output_router_logits=True) for m in (base, model)]
     if family in NO_AUX_LOSS:
         return

@@ -18,10 +18,10 @@ from topiclora_cli.adapters.mixture import mixture_delta
 from topiclora_cli.adapters.perft.base_routing import BaseRouting
 from topiclora_cli.adapters.perft.config import PerftConfig
 from topiclora_cli.adapters.record import note_gates, note_logits
-from topiclora_cli.adapters.routers import Router, no_pooling
+from topiclora_cli.adapters.routers import Decision, Router, no_pooling
 from topiclora_cli.adapters.selection import keep_top_k
 from topiclora_cli.adapters.tuner import RoutedTunerLayer
-from topiclora_cli.adapters.weights import CheckedParameters, check_loaded
+from topiclora_cli.adapters.weights import Factor, check_loaded
 from topiclora_cli.errors import TopicLoraError
 
 # Variances of Down and Up at the start in the authors' code: 2 / r, by the bottleneck and so large, and nearly zero.
@@ -35,8 +35,9 @@ NO_MERGE = (
 class PerftLayer(RoutedTunerLayer):
     """State of the adapters on one block.
 
-    Per adapter name: perft_A (M, r, d), the adapters' down projections; perft_B (M, r, d), their up projections
-    transposed; perft_router, of the routed variant; perft_config, this block's own.
+    Per adapter name: perft_A, whose weight (M, r, d) holds the adapters' down projections; perft_B, whose weight
+    (M, r, d) holds their up projections, transposed; perft_router, of the routed variant; perft_config, this block's
+    own.
     """
 
     adapter_layer_names = ("perft_A", "perft_B", "perft_router")
@@ -47,8 +48,8 @@ class PerftLayer(RoutedTunerLayer):
         self.base_layer = base_layer
         self.name = name
         self.in_features = self.out_features = width
-        self.perft_A = CheckedParameters(f"{name}: perft_A")
-        self.perft_B = CheckedParameters(f"{name}: perft_B")
+        self.perft_A = nn.ModuleDict()
+        self.perft_B = nn.ModuleDict()
         self.perft_router = nn.ModuleDict()
         self.perft_config: dict[str, PerftConfig] = {}
         self.perft_dropout = nn.ModuleDict()
@@ -60,9 +61,10 @@ class PerftLayer(RoutedTunerLayer):
         """Add an adapter, or replace the one of that name; config holds this block's own numbers."""
         base = next(self.get_base_layer().parameters())
         dtype = base.dtype if base.is_floating_point() else torch.float32
-        for weights, variance in ((self.perft_A, 2 / config.r), (self.perft_B, UP_VARIANCE)):
+        for key, variance in (("perft_A", 2 / config.r), ("perft_B", UP_VARIANCE)):
             empty = torch.empty(config.num_adapters, config.r, self.in_features, dtype=dtype, device=base.device)
-            weights[adapter_name] = nn.Parameter(nn.init.normal_(empty, std=variance**0.5))
+            factor = Factor(f"{self.name}: {key}.{adapter_name}", nn.init.normal_(empty, std=variance**0.5))
+            getattr(self, key)[adapter_name] = factor
         if adapter_name in self.perft_router:
             del self.perft_router[adapter_name]
         if router is not None:
@@ -89,6 +91,10 @@ class PerftLayer(RoutedTunerLayer):
         elif self.base_routing is None:
             self.base_routing = BaseRouting(self.get_base_layer().experts, self.name)  # type: ignore[arg-type]
 
+    def factors(self, adapter_name: str) -> tuple[nn.Parameter, nn.Parameter]:
+        """Down and Up, transposed, (M, r, d) each."""
+        return self.perft_A[adapter_name].weight, self.perft_B[adapter_name].weight  # type: ignore[return-value]
+
     def choose(self, adapter_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and indices of each token's adapters, (..., k) each, for inputs x (..., d).
 
@@ -99,9 +105,9 @@ class PerftLayer(RoutedTunerLayer):
         base = self.base_routing.decision(x.shape[:-1]) if config.follows_base and self.base_routing else None
         if base is not None and not config.routes:
             return base
-        logits, probabilities = self.perft_router[adapter_name](x, no_pooling)
-        note_logits(self, logits)
-        weights, adapters = keep_top_k(probabilities, config.top_k, renormalize=config.renormalize == "on")
+        decision: Decision = self.perft_router[adapter_name](x, no_pooling)
+        note_logits(self, decision.logits)
+        weights, adapters = keep_top_k(decision.gates, config.top_k, renormalize=config.renormalize == "on")
         if base is not None:
             # The authors' code on OLMoE: slot by slot, the pretrained router's weights. DeepSeek's are unsorted.
             weights = base[0].topk(config.top_k, dim=-1).values.to(weights.dtype)
@@ -112,8 +118,7 @@ class PerftLayer(RoutedTunerLayer):
         config = self.perft_config.get(adapter_name)
         if config is None or not (config.routes or config.follows_base):
             return 0
-        experts = (self.perft_A[adapter_name], self.perft_B[adapter_name])
-        trained = sum(weights.numel() for weights in experts if weights.requires_grad)
+        trained = sum(weights.numel() for weights in self.factors(adapter_name) if weights.requires_grad)
         return round((1 - config.top_k / config.num_adapters) * trained)
 
     def describe(self, adapter_name: str) -> tuple[int, int, str]:
@@ -171,7 +176,7 @@ class PerftBlock(nn.Module, PerftLayer):
             )
 
     def _delta(self, name: str, x: Tensor) -> Tensor:
-        config, down, up = self.perft_config[name], self.perft_A[name], self.perft_B[name]
+        config, (down, up) = self.perft_config[name], self.factors(name)
         x = self.adapter_input(x, down.dtype)
         activation = F.silu if config.adapter_type == "parallel" else None
         if not (config.routes or config.follows_base):

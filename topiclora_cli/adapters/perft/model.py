@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import check_target_module_exists
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
@@ -13,7 +13,7 @@ from topiclora_cli.adapters.keys import keys_from_anchors, simplex
 from topiclora_cli.adapters.moe_blocks import MoeBlock, require_moe_blocks
 from topiclora_cli.adapters.perft.config import PerftConfig
 from topiclora_cli.adapters.perft.layer import NO_MERGE, PerftBlock, PerftLayer
-from topiclora_cli.adapters.routers import LinearRouter, Router, RouterSettings, TopicRouter
+from topiclora_cli.adapters.routers import LinearRouter, Router, RouterSettings, TopicRouter, known_keys
 from topiclora_cli.adapters.topiclora.scope import layer_index
 from topiclora_cli.adapters.tuner import RoutedTuner
 from topiclora_cli.errors import TopicLoraError
@@ -75,7 +75,9 @@ class PerftModel(RoutedTuner):
         block: MoeBlock = self.__dict__["_blocks"][current_key]
         width = self.model.config.get_text_config().hidden_size
         config = _on_block(peft_config, block, self.model.config.get_text_config())
-        router = _make_router(config, width)
+        twin = self.twin_of(adapter_name)
+        known = known_keys(target.perft_router, twin) if twin and isinstance(target, PerftLayer) else None
+        router = _make_router(config, width, known)
         if isinstance(target, PerftLayer):
             target.update_layer(adapter_name, config, router)
             return
@@ -121,11 +123,15 @@ def _on_block(config: PerftConfig, block: MoeBlock, model_config: Any) -> PerftC
     return replace(config, renormalize="on" if as_base else "off")
 
 
-def _make_router(config: PerftConfig, width: int) -> Router | None:
+def _make_router(config: PerftConfig, width: int, known: Tensor | None) -> Router | None:
     if not config.routes:
         return None
-    settings = RouterSettings(width, config.num_adapters, temperature=config.router_temperature)
+    settings = RouterSettings(
+        width, config.num_adapters, temperature=config.router_temperature, init=config.router_init
+    )
     if config.router == "linear":
         return LinearRouter(settings)
-    keys = keys_from_anchors(torch.tensor(config.anchors)) if config.anchors else simplex(config.num_adapters)
+    keys = simplex(config.num_adapters) if known is None else known
+    if config.anchors is not None:
+        keys = keys_from_anchors(torch.tensor(config.anchors))
     return TopicRouter(settings, keys, train_keys=config.train_keys)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from topiclora_cli.adapters.card import Card
 from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.routed_config import RoutedConfig
-from topiclora_cli.adapters.routers import ROUTERS
+from topiclora_cli.adapters.routers import ROUTERS, VERSION
 from topiclora_cli.adapters.topiclora.scope import SCOPES
 from topiclora_cli.errors import TopicLoraError
 
@@ -59,6 +59,13 @@ class TopicLoraConfig(RoutedConfig):
     granularity: str = field(
         default="token", metadata={"help": "'token', or 'prompt': scores averaged over the prompt so far."}
     )
+    router_dropout: float = field(default=0.0, metadata={"help": "Dropout on what the router reads."})
+    router_version: int | None = field(
+        default=None,
+        metadata={
+            "help": "Form of the hierarchical and sparsegen routers; 1 for adapters that were saved without this key."
+        },
+    )
     router_width: int = field(default=256, metadata={"help": "Hidden units of the graph and sparsegen routers."})
     train_experts: bool = field(default=True, metadata={"help": "False trains the routers alone."})
     kernel: str = field(
@@ -66,6 +73,9 @@ class TopicLoraConfig(RoutedConfig):
     )
 
     def __post_init__(self) -> None:
+        if self.router_version is None:
+            # A file says its peft type, a caller does not.
+            self.router_version = VERSION if self.peft_type is None else 1
         super().__post_init__()
         self._check_combinations()
         self._check_sizes()
@@ -127,6 +137,12 @@ class TopicLoraConfig(RoutedConfig):
                 raise TopicLoraError(f"{key} ({min(values)}) must be at least 1.")
         if self.top_k is not None and not 1 <= self.top_k <= min(experts):
             raise TopicLoraError(f"top_k ({self.top_k}) must lie between 1 and the number of experts ({min(experts)}).")
+        if self.router_version not in range(1, VERSION + 1):
+            raise TopicLoraError(
+                f"router_version {self.router_version} is newer than this topiclora knows.", "Update topiclora."
+            )
+        if not 0 <= self.router_dropout < 1:
+            raise TopicLoraError(f"router_dropout ({self.router_dropout}) must lie between 0 and 1.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise TopicLoraError(f"top_p ({self.top_p}) must lie above 0 and at most at 1.")
         if self.anchors is not None:

@@ -4,20 +4,20 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture
 from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
+from topiclora_cli.adapters.precision import computes_precisely, precise_product
 from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
-from topiclora_cli.adapters.routers import Router, no_pooling, precise
+from topiclora_cli.adapters.routers import Decision, Router, no_pooling
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.routing import Routing, RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output
 from topiclora_cli.adapters.tuner import RoutedTunerLayer
-from topiclora_cli.adapters.weights import CheckedParameters, check_loaded
+from topiclora_cli.adapters.weights import Factor, check_loaded
 from topiclora_cli.errors import TopicLoraError
 
 NO_MERGE = (
@@ -29,8 +29,9 @@ NO_MERGE = (
 class TopicLoraLayer(RoutedTunerLayer):
     """State of the adapters on one base layer.
 
-    Per adapter name: topiclora_A (E, r, d_in), or (1, r, d_in) when shared; topiclora_B (E, r, d_out), zero at first;
-    topiclora_router, where this layer is the first of its group; topiclora_config, this layer's own.
+    Per adapter name: topiclora_A, whose weight is (E, r, d_in), or (1, r, d_in) when shared; topiclora_B, whose weight
+    is (E, r, d_out), zero at first; topiclora_router, where this layer is the first of its group; topiclora_config,
+    this layer's own.
     """
 
     adapter_layer_names = ("topiclora_A", "topiclora_B", "topiclora_router")
@@ -41,8 +42,8 @@ class TopicLoraLayer(RoutedTunerLayer):
         self.base_layer = base_layer
         self.name = name
         self.in_features, self.out_features = _features(self.get_base_layer(), name)
-        self.topiclora_A = CheckedParameters(f"{name}: topiclora_A")
-        self.topiclora_B = CheckedParameters(f"{name}: topiclora_B")
+        self.topiclora_A = nn.ModuleDict()
+        self.topiclora_B = nn.ModuleDict()
         self.topiclora_router = nn.ModuleDict()
         self.topiclora_config: dict[str, TopicLoraConfig] = {}
         self.topiclora_dropout = nn.ModuleDict()
@@ -58,8 +59,9 @@ class TopicLoraLayer(RoutedTunerLayer):
         lora_a = torch.empty(experts_of_a, config.r, self.in_features)
         for expert in lora_a:
             nn.init.kaiming_uniform_(expert, a=math.sqrt(5))
-        self.topiclora_A[adapter_name] = nn.Parameter(lora_a)
-        self.topiclora_B[adapter_name] = nn.Parameter(torch.zeros(config.num_experts, config.r, self.out_features))
+        lora_b = torch.zeros(config.num_experts, config.r, self.out_features)
+        self.topiclora_A[adapter_name] = Factor(f"{self.name}: topiclora_A.{adapter_name}", lora_a)
+        self.topiclora_B[adapter_name] = Factor(f"{self.name}: topiclora_B.{adapter_name}", lora_b)
         if adapter_name in self.topiclora_router:
             del self.topiclora_router[adapter_name]
         self.topiclora_config[adapter_name] = config
@@ -77,11 +79,15 @@ class TopicLoraLayer(RoutedTunerLayer):
         self.topiclora_group[adapter_name] = group
         if router is None:
             return
-        self.topiclora_router[adapter_name] = router.settle(self.name, self.topiclora_A[adapter_name].device)
+        self.topiclora_router[adapter_name] = router.settle(self.name, self.factors(adapter_name)[0].device)
         if prompt is not None:
             self.topiclora_prompt[adapter_name] = prompt
         trains = adapter_name in self.active_adapters and not self.topiclora_config[adapter_name].inference_mode
         router.requires_grad_(trains)
+
+    def factors(self, adapter_name: str) -> tuple[nn.Parameter, nn.Parameter]:
+        """A (E or 1, r, d_in) and B (E, r, d_out)."""
+        return self.topiclora_A[adapter_name].weight, self.topiclora_B[adapter_name].weight  # type: ignore[return-value]
 
     def route(self, adapter_name: str, x: Tensor, projected: Tensor | None = None) -> Routing:
         """The decision for inputs x (..., d_in): made here, or taken from the group's first member.
@@ -94,20 +100,22 @@ class TopicLoraLayer(RoutedTunerLayer):
         config = self.topiclora_config[adapter_name]
         router: Router = self.topiclora_router[adapter_name]  # type: ignore[assignment]
         pool = self.topiclora_prompt.get(adapter_name, no_pooling)
-        if projected is not None:
-            logits, gates = router.route(precise(projected), pool)
+        if projected is None:
+            source = router.drop(x)
+            if router.reads_rank_space:
+                source = precise_product(source, self.factors(adapter_name)[0].flatten(0, 1))
+            decision: Decision = router(source, pool)
         else:
-            source = F.linear(x, self.topiclora_A[adapter_name].flatten(0, 1)) if router.reads_rank_space else x
-            logits, gates = router(source, pool)
+            decision = router.route(projected, pool)
         if config.num_experts > 1:
-            note_logits(self, logits)
-        routing = Routing(gates, config.top_k or config.num_experts, config.scaling)
+            note_logits(self, decision.logits, token=decision.token, task=decision.task)
+        routing = Routing(decision.gates, config.top_k or config.num_experts, config.scaling)
         group.put(routing)
         return routing
 
     def expert_outputs(self, adapter_name: str, x: Tensor) -> Tensor:
         """Every expert's own output B_e A_e x, unscaled: x (N, d_in) -> (N, E, d_out)."""
-        return expert_outputs(x, self.topiclora_A[adapter_name], self.topiclora_B[adapter_name])
+        return expert_outputs(x, *self.factors(adapter_name))
 
     def as_lora(self, adapter_name: str, gates: Tensor) -> tuple[Tensor, Tensor]:
         """A (E*r, d_in) and B (d_out, E*r) of the plain LoRA that equals this adapter under fixed gates (E,).
@@ -120,16 +128,15 @@ class TopicLoraLayer(RoutedTunerLayer):
                 "Experts mixed after a non-linearity (mixing: ffn) equal no LoRA, even with fixed gates.",
                 "Serve the adapter itself, or train with mixing: linear.",
             )
-        return collapse(
-            gates * config.scaling, self.topiclora_A[adapter_name].detach(), self.topiclora_B[adapter_name].detach()
-        )
+        return collapse(gates * config.scaling, *(factor.detach() for factor in self.factors(adapter_name)))
 
     def idle_parameters(self, adapter_name: str) -> int:
         """Trainable parameters of the experts that one token leaves out; 0 where their number varies."""
         config = self.topiclora_config.get(adapter_name)
         if config is None or config.top_k is None:
             return 0
-        experts = [self.topiclora_B[adapter_name]] + ([] if config.shared_a else [self.topiclora_A[adapter_name]])
+        lora_a, lora_b = self.factors(adapter_name)
+        experts = [lora_b] if config.shared_a else [lora_a, lora_b]
         trainable = sum(p.numel() for p in experts if p.requires_grad)
         return round((1 - config.top_k / config.num_experts) * trainable)
 
@@ -162,7 +169,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         for name in active:
             if self.mixing_role(name):
                 raise TopicLoraError("mixing: ffn works with one active adapter.", "Activate one with set_adapter.")
-            hidden = self.adapter_input(x, self.topiclora_A[name].dtype)
+            hidden = self.adapter_input(x, self.factors(name)[0].dtype)
             routing = self._routing(name, hidden)
             result = result + self._delta(name, hidden, routing).to(result.dtype)
         return result
@@ -174,12 +181,13 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
     def _single(self, x: Tensor, name: str) -> Tensor:
         """The usual case, one active adapter: by the kernel that fits."""
         config, role = self.topiclora_config[name], self.mixing_role(name)
+        lora_a, lora_b = self.factors(name)
         sparse = config.kernel == "sparse" and not torch.compiler.is_compiling()
-        sparse = sparse or (config.kernel == "auto" and prefers_sparse(x, self.topiclora_B[name], config.top_k))
+        sparse = sparse or (config.kernel == "auto" and prefers_sparse(x, lora_b, config.top_k))
         fuses = role is None and not sparse and config.kernel != "plain" and not self._drops(name)
-        if fuses and can_fuse(x, self.topiclora_A[name], self.base_layer):
+        if fuses and can_fuse(x, lora_a, self.base_layer):
             return self._fused(name, x)
-        hidden = self.adapter_input(x, self.topiclora_A[name].dtype)
+        hidden = self.adapter_input(x, lora_a.dtype)
         if role == "in":
             return self._fan_in(name, x, hidden)
         routing = self._routing(name, hidden)
@@ -192,14 +200,14 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _fused(self, name: str, x: Tensor) -> Tensor:
         owns = name in self.topiclora_router
-        router = self.topiclora_router[name].projection() if owns else None  # type: ignore[operator]
+        # In 16 bits the router's product stands apart, in float32.
+        rides = owns and computes_precisely(x) and not self.topiclora_router[name].drops
         return fused_mixture(
             x,
             lambda projected: self._routing(name, x, projected).scaled,
-            self.topiclora_A[name],
-            self.topiclora_B[name],
+            *self.factors(name),
             self.base_layer,  # type: ignore[arg-type]
-            router,
+            self.topiclora_router[name].projection() if rides else None,  # type: ignore[operator]
         )
 
     def _drops(self, name: str) -> bool:
@@ -212,10 +220,10 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _delta(self, name: str, hidden: Tensor, routing: Routing) -> Tensor:
         hidden = self.topiclora_dropout[name](hidden)
-        return mixture_delta(hidden, routing.scaled, self.topiclora_A[name], self.topiclora_B[name])
+        return mixture_delta(hidden, routing.scaled, *self.factors(name))
 
     def _sparse(self, name: str, x: Tensor, hidden: Tensor, routing: Routing) -> Tensor:
-        lora_a, lora_b = self.topiclora_A[name], self.topiclora_B[name]
+        lora_a, lora_b = self.factors(name)
         self.require_sortable(hidden, lora_b)
         plan = routing.plan
         if not self._drops(name) and can_fuse(x, lora_a, self.base_layer):
@@ -226,9 +234,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _fan_out(self, name: str, x: Tensor, hidden: Tensor, routing: Routing) -> Tensor:
         """One row per token and chosen expert, (..., S*k, d_out): the block's interior is elementwise."""
-        delta = fan_out(
-            self.topiclora_dropout[name](hidden), routing.chosen[1], self.topiclora_A[name], self.topiclora_B[name]
-        )
+        delta = fan_out(self.topiclora_dropout[name](hidden), routing.chosen[1], *self.factors(name))
         result = self.base_layer(x).unsqueeze(-2)
         return (result + (delta * routing.scaling).to(result.dtype)).flatten(-3, -2)  # type: ignore[no-any-return]
 
@@ -242,7 +248,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         share = (weights / weights.sum(-1, keepdim=True)).to(x.dtype)
         result = self.base_layer((slots * share.unsqueeze(-1)).sum(-2))
         dropped = self.topiclora_dropout[name](hidden).unflatten(-2, (-1, routing.k))
-        delta = fan_in(dropped, experts, weights * routing.scaling, self.topiclora_A[name], self.topiclora_B[name])
+        delta = fan_in(dropped, experts, weights * routing.scaling, *self.factors(name))
         return result + delta.to(result.dtype)  # type: ignore[no-any-return]
 
 

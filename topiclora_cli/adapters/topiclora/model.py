@@ -1,6 +1,6 @@
 """Puts mixture layers into a model: the tuner that peft drives."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,12 +13,13 @@ from topiclora_cli.adapters.keys import keys_from_anchors, simplex
 from topiclora_cli.adapters.moe_blocks import exclude_base_routers
 from topiclora_cli.adapters.prompt import PromptWatch, default_prompt, prompt_of_generate
 from topiclora_cli.adapters.prompt_mean import PromptMean
-from topiclora_cli.adapters.routers import ROUTERS, Router, RouterSettings, TopicRouter
+from topiclora_cli.adapters.routers import ROUTERS, VERSION, Router, RouterSettings, TopicRouter, known_keys
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import NO_MERGE, TopicLoraLayer, TopicLoraLinear
 from topiclora_cli.adapters.topiclora.routing import RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import (
     count_layers,
+    in_cross_attention,
     in_feed_forward,
     layer_index,
     reading_order,
@@ -49,7 +50,7 @@ class TopicLoraModel(RoutedTuner):
         if config.pools_prompt:
             watch = PromptWatch(adapter_name)
             self.__dict__.setdefault("_watching", {})[adapter_name] = watch.attach(model)
-        _connect(model, adapter_name, config, layers, watch)
+        _connect(model, adapter_name, config, layers, watch, self.twin_of(adapter_name))
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter, and stop watching the model for it."""
@@ -104,7 +105,12 @@ class TopicLoraModel(RoutedTuner):
 
 
 def _connect(
-    model: nn.Module, adapter_name: str, config: TopicLoraConfig, num_layers: int, watch: PromptWatch | None
+    model: nn.Module,
+    adapter_name: str,
+    config: TopicLoraConfig,
+    num_layers: int,
+    watch: PromptWatch | None,
+    twin: str | None,
 ) -> None:
     adapted: dict[str, TopicLoraLayer] = {
         layer.name: layer
@@ -121,9 +127,12 @@ def _connect(
             scope = "block"
         groups.setdefault(scope_key(name, scope), []).append(layer)
     keys = _keys(config)
+    _check_one_sequence(groups.values(), adapter_name)
     for members in groups.values():
         group = RoutingGroup(len(members))
         owner = members[0]
+        if config.anchors is None and twin is not None:
+            keys = known_keys(owner.topiclora_router, twin)
         router = _make_router(owner, adapter_name, num_layers, keys)
         owner.join(adapter_name, group, router, None if watch is None else PromptMean(watch, owner.name))
         for member in members[1:]:
@@ -134,7 +143,7 @@ def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys
     config = layer.topiclora_config[adapter_name]
     kind = ROUTERS[config.router]
     settings = RouterSettings(
-        in_features=layer.topiclora_A[adapter_name].shape[:-1].numel() if kind.reads_rank_space else layer.in_features,
+        in_features=layer.factors(adapter_name)[0].shape[:-1].numel() if kind.reads_rank_space else layer.in_features,
         num_experts=config.num_experts,
         top_k=config.top_k,
         top_p=config.top_p,
@@ -142,6 +151,9 @@ def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys
         per_prompt=config.granularity == "prompt",
         width=config.router_width,
         depth=(layer_index(layer.name) or 0) / max(1, num_layers - 1),
+        init=config.router_init,
+        dropout=config.router_dropout,
+        version=config.router_version or VERSION,
     )
     if kind is TopicRouter:
         return TopicRouter(
@@ -172,6 +184,18 @@ def _check_feed_forward(model: nn.Module, adapted: Mapping[str, TopicLoraLayer],
             )
         if {roles[name] for name in linears} != {"in", "out"}:
             raise TopicLoraError(f"{block} has no output layer of a known name.", "Use mixing: linear for this model.")
+
+
+def _check_one_sequence(groups: Iterable[list[TopicLoraLayer]], adapter_name: str) -> None:
+    """What shares a decision must read the same tokens."""
+    for members in groups:
+        if len(members) > 1 and (crossing := [layer for layer in members if in_cross_attention(layer.name)]):
+            scope = crossing[0].topiclora_config[adapter_name].router_scope
+            raise TopicLoraError(
+                f"router_scope: {scope} would have {crossing[-1].name}, which may read another sequence, "
+                f"take the decision of {members[0].name}.",
+                "Use router_scope: linear, or leave cross-attention out with exclude_modules.",
+            )
 
 
 def _linear(module: nn.Module) -> bool:

@@ -1,0 +1,79 @@
+"""The stage that measures: base and tuned model by lm-evaluation-harness, and what the routers do with topics."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from topiclora_cli.adapters.observe import observe_gates
+from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
+from topiclora_cli.evaluation.results import summary
+from topiclora_cli.evaluation.routing import RoutingReport, routing_report
+from topiclora_cli.files import write_json
+from topiclora_cli.inputs import (
+    adapter_folder,
+    asked_for,
+    graph_folder,
+    held_out_examples,
+    load_tuned,
+    make_batches,
+    open_base,
+)
+from topiclora_cli.models import BaseModel, use_bfloat16
+from topiclora_cli.naming import named_folder
+from topiclora_cli.progress import Progress
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.rundir import RunDir
+
+SUMMARY = "summary.json"
+
+
+def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None) -> dict[str, Any]:
+    """Base and tuned model on the same questions, through lm-eval; plus routing by topic on the held-out split.
+
+    The outcome lies in `eval/NAME`, named after the tasks unless told otherwise; no other one is touched.
+    """
+    section = recipe.eval
+    request = EvalRequest(
+        tasks=section.tasks,
+        limit=section.limit,
+        num_fewshot=section.num_fewshot,
+        batch_size=section.batch_size,
+        include_path=section.include_path,
+        bfloat16=use_bfloat16(recipe.train.precision),
+        chat_template=section.chat_template,
+    )
+    manager = make_task_manager(request)
+    adapter_folder(recipe, run)  # before hours go into the base alone
+    graph = graph_folder(run, progress)
+    asked = asked_for(recipe, run, "eval")
+    folder = named_folder(run.path / "eval", name, default=",".join(section.tasks), request=asked)
+    with run.running("eval") as record:
+        base_results = None
+        if section.base:
+            progress.say("Evaluating the base model ...")
+            base = open_base(recipe)
+            base_results = run_harness(
+                base.model, base.tokenizer, request, label="base", output_path=folder, manager=manager
+            )
+        progress.say("Evaluating the tuned model ...")
+        base, model = load_tuned(recipe, run)
+        tuned = run_harness(model, base.tokenizer, request, label="tuned", output_path=folder, manager=manager)
+        result = {"name": folder.name, **summary(base_results, tuned), "routing": None}
+        if report := observe_routing(recipe, base, model, graph):
+            result["routing"] = asdict(report)
+        write_json(folder / SUMMARY, result)
+        record.update({k: v for k, v in result.items() if isinstance(v, float)}, name=folder.name)
+    return result
+
+
+def observe_routing(
+    recipe: Recipe, base: BaseModel, model: PeftModel, graph: Path | None, *, limit: int = 128
+) -> RoutingReport | None:
+    """Routing by topic on held-out prompts with topics; None for a plain LoRA or data without topics."""
+    encoded = [e for e in held_out_examples(recipe, base, limit, graph) if e.row.topics]
+    gates = observe_gates(
+        model, make_batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
+    )
+    return routing_report(gates, [e.row.topics for e in encoded])
