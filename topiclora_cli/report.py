@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from topiclora_cli.export import GAP
 from topiclora_cli.files import read_json, write_text
 from topiclora_cli.formats import contender, number, percent, points, spread
 from topiclora_cli.naming import named_folders
-from topiclora_cli.pipeline import GAP
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.scoring import SUMMARY
 
@@ -104,7 +104,7 @@ def _eval(result: dict[str, Any]) -> str:
         lines.append(
             f"## Routing by topic\n\nEffective experts {routing['effective_experts']:.2f} of {experts}, mutual "
             f"information of topic and expert {routing['mutual_information']:.3f} nats, largest load "
-            f"{percent(routing['largest_load'])} %. Gates in percent.\n"
+            f"{percent(routing['largest_load'])} %. Gates in percent, of {routing.get('on', 'held-out examples')}.\n"
         )
         lines.append(
             "| topic | " + " | ".join(str(e) for e in range(experts)) + " |\n" + "| --- " * (experts + 1) + "|"
@@ -118,7 +118,8 @@ def _eval(result: dict[str, Any]) -> str:
 def _merge(name: str, record: dict[str, Any]) -> str:
     return (
         f"## Export `{name}` with fixed gates ({record['gates']})\n\nKL(routed || export) {record['kl']:.4f} nats per "
-        f"answer token; same top token in {percent(record['agreement'])} %.\n"
+        f"answer token; same top token in {percent(record['agreement'])} %; measured on "
+        f"{record.get('on', 'held-out examples')}.\n"
     )
 
 

@@ -15,7 +15,6 @@ from topiclora_cli.inputs import (
     adapter_folder,
     asked_for,
     graph_folder,
-    held_out_examples,
     load_tuned,
     make_batches,
     open_base,
@@ -25,6 +24,7 @@ from topiclora_cli.naming import named_folder
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
+from topiclora_cli.samples import examples_to_measure_on
 
 SUMMARY = "summary.json"
 
@@ -71,9 +71,11 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
 def observe_routing(
     recipe: Recipe, base: BaseModel, model: PeftModel, graph: Path | None, *, limit: int = 128
 ) -> RoutingReport | None:
-    """Routing by topic on held-out prompts with topics; None for a plain LoRA or data without topics."""
-    encoded = [e for e in held_out_examples(recipe, base, limit, graph) if e.row.topics]
+    """Routing by topic on prompts with topics, held out where the recipe holds any out; None for a plain LoRA or data
+    without topics."""
+    measured = examples_to_measure_on(recipe, base, limit, graph)
+    encoded = [e for e in measured.examples if e.row.topics]
     gates = observe_gates(
         model, make_batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
     )
-    return routing_report(gates, [e.row.topics for e in encoded])
+    return routing_report(gates, [e.row.topics for e in encoded], on=measured.kind)

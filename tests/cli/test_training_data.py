@@ -109,7 +109,7 @@ MISTAKES = {
     "no file": ({**FILE, "source": "none.jsonl"}, "Cannot read data.source 'none.jsonl'", ""),
     "corrupt parquet": ({**FILE, "source": "bad.parquet"}, "Cannot read data.source 'bad.parquet'", "parquet"),
     "empty file": ({**FILE, "source": "empty.jsonl"}, "data.source 'empty.jsonl' is an empty file", ""),
-    "blank file": ({**FILE, "source": "blank.jsonl"}, "Cannot read data.source 'blank.jsonl'", ""),
+    "blank file": ({**FILE, "source": "blank.jsonl"}, "data.source 'blank.jsonl' has no examples", ""),
     "weight": ({"sources": [{**FILE, "weight": 0}]}, "data.sources.0.weight", "greater than 0"),
     "endless": ({**FILE, "streaming": True}, "data.streaming has no end", "train.max_steps"),
     "definition": ({"name": "gms8k"}, "no source definition is called 'gms8k'", "Did you mean 'gsm8k'"),

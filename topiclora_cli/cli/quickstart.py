@@ -30,7 +30,7 @@ def quickstart(
     """
     settings, directory = start_or_open(None if run else recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
-    from topiclora_cli import pipeline, scoring, stage_one
+    from topiclora_cli import export, pipeline, scoring, stage_one
     from topiclora_cli.ablation.runner import run_grid
     from topiclora_cli.report import write_report
     from topiclora_cli.training.fit import Interrupted
@@ -54,7 +54,7 @@ def quickstart(
             scores = scoring.evaluate(settings, directory, progress)
             if settings.adapter.exports:
                 console.print(stages["merge"])
-                export = pipeline.merge(settings, directory, progress)
+                exported = export.merge(settings, directory, progress)
             if ablates:
                 console.print(stages["ablate"])
                 ablation = run_grid(_reduced(settings, ablation_steps), directory, progress, only=ABLATION_CELLS)
@@ -68,7 +68,7 @@ def quickstart(
     if scores["routing"]:
         console.print(routing_table(scores["routing"]))
     if settings.adapter.exports:
-        console.print(merge_table(export))
+        console.print(merge_table(exported))
     if ablates:
         console.print(ablation_table(ablation))
     console.print(_where(settings, str(directory.path)), soft_wrap=True)

@@ -12,7 +12,7 @@ from topiclora_cli.formats import contender, number, percent, points
 if TYPE_CHECKING:
     from topiclora_cli.ablation.runner import CellScore
     from topiclora_cli.dry_run import Needs
-    from topiclora_cli.pipeline import MergeResult
+    from topiclora_cli.export import MergeResult
     from topiclora_cli.route import GateView, PromptRoute, TopicView
     from topiclora_cli.stage_one import GraphResult
     from topiclora_cli.training.fit import TrainResult
@@ -146,7 +146,7 @@ def routing_table(routing: Mapping[str, Any]) -> Table:
     experts = len(next(iter(by_topic.values())))
     title = (
         f"Routing by topic, gates in % (effective experts {routing['effective_experts']:.1f} of {experts}, "
-        f"mutual information {routing['mutual_information']:.2f} nats)"
+        f"mutual information {routing['mutual_information']:.2f} nats; {routing.get('on', 'held-out examples')})"
     )
     table = Table("topic", *(str(e) for e in range(experts)), title=title, title_justify="left", box=None)
     for topic, gates in list(by_topic.items())[:MAX_TOPIC_ROWS]:
@@ -164,9 +164,8 @@ def merge_table(result: "MergeResult") -> Table:
         table.add_row(name, str(folder))
     table.add_row("KL(routed || export)", f"{result.gap.kl:.4f} nats per answer token")
     table.add_row("same top token", f"{100 * result.gap.agreement:.1f} % of {result.gap.tokens} answer tokens")
-    table.add_row(
-        "measured on", f"{result.held_out} held-out examples; gates from {result.calibration} training prompts"
-    )
+    table.add_row("measured on", Text(f"{result.measured} {result.on}"))
+    table.add_row("gates from", f"{result.calibration} training examples")
     return table
 
 

@@ -21,7 +21,7 @@ from topiclora_cli.adapters.record import note_gates, note_logits
 from topiclora_cli.adapters.routers import Decision, Router, no_pooling
 from topiclora_cli.adapters.selection import keep_top_k
 from topiclora_cli.adapters.tuner import RoutedTunerLayer
-from topiclora_cli.adapters.weights import Factor, check_loaded
+from topiclora_cli.adapters.weights import Factor, check_loaded, read
 from topiclora_cli.errors import TopicLoraError
 
 # Variances of Down and Up at the start in the authors' code: 2 / r, by the bottleneck and so large, and nearly zero.
@@ -91,9 +91,9 @@ class PerftLayer(RoutedTunerLayer):
         elif self.base_routing is None:
             self.base_routing = BaseRouting(self.get_base_layer().experts, self.name)  # type: ignore[arg-type]
 
-    def factors(self, adapter_name: str) -> tuple[nn.Parameter, nn.Parameter]:
-        """Down and Up, transposed, (M, r, d) each."""
-        return self.perft_A[adapter_name].weight, self.perft_B[adapter_name].weight  # type: ignore[return-value]
+    def factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
+        """Down and Up, transposed, (M, r, d) each, ready to multiply with."""
+        return read(self.perft_A[adapter_name]), read(self.perft_B[adapter_name])
 
     def choose(self, adapter_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and indices of each token's adapters, (..., k) each, for inputs x (..., d).
@@ -118,7 +118,8 @@ class PerftLayer(RoutedTunerLayer):
         config = self.perft_config.get(adapter_name)
         if config is None or not (config.routes or config.follows_base):
             return 0
-        trained = sum(weights.numel() for weights in self.factors(adapter_name) if weights.requires_grad)
+        experts = [*self.perft_A[adapter_name].parameters(), *self.perft_B[adapter_name].parameters()]
+        trained = sum(weights.numel() for weights in experts if weights.requires_grad)
         return round((1 - config.top_k / config.num_adapters) * trained)
 
     def describe(self, adapter_name: str) -> tuple[int, int, str]:
@@ -177,7 +178,7 @@ class PerftBlock(nn.Module, PerftLayer):
 
     def _delta(self, name: str, x: Tensor) -> Tensor:
         config, (down, up) = self.perft_config[name], self.factors(name)
-        x = self.adapter_input(x, down.dtype)
+        x = self.adapter_input(x, down)
         activation = F.silu if config.adapter_type == "parallel" else None
         if not (config.routes or config.follows_base):
             gates = x.new_full((*x.shape[:-1], len(down)), config.scaling)
