@@ -106,7 +106,7 @@ class PerftLayer(RoutedTunerLayer):
         if base is not None and not config.routes:
             return base
         decision: Decision = self.perft_router[adapter_name](x, no_pooling)
-        note_logits(self.name, decision.logits)
+        note_logits(self, decision.logits)
         weights, adapters = keep_top_k(decision.gates, config.top_k, renormalize=config.renormalize == "on")
         if base is not None:
             # The authors' code on OLMoE: slot by slot, the pretrained router's weights. DeepSeek's are unsorted.
@@ -186,7 +186,7 @@ class PerftBlock(nn.Module, PerftLayer):
         weights, adapters = self.choose(name, x)
         # Whether anybody records or not, since checkpointing must meet the same operations when it runs this again.
         gates = weights.new_zeros(*weights.shape[:-1], len(down)).scatter(-1, adapters, weights)
-        note_gates(self.name, gates, x)
+        note_gates(self, gates, x)
         x = self.perft_dropout[name](x)
         if not self._sorts(config, x, up):
             return mixture_delta(x, gates * config.scaling, down, up, activation)

@@ -10,7 +10,7 @@ from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, is_untouched
 from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
 from topiclora_cli.adapters.precision import computes_precisely, precise_product
-from topiclora_cli.adapters.prompt import PromptMean
+from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
 from topiclora_cli.adapters.routers import Decision, Router, no_pooling
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
@@ -111,7 +111,7 @@ class TopicLoraLayer(RoutedTunerLayer):
         else:
             decision = router.route(projected, pool)
         if config.num_experts > 1:
-            note_logits(self.name, decision.logits, token=decision.token, task=decision.task)
+            note_logits(self, decision.logits, token=decision.token, task=decision.task)
         routing = Routing(decision.gates, config.top_k or config.num_experts, config.scaling)
         group.put(routing)
         return routing
@@ -203,15 +203,13 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         return result + self._delta(name, hidden, routing, factors).to(result.dtype)  # type: ignore[no-any-return]
 
     def _fused(self, name: str, x: Tensor, factors: Factors) -> Tensor:
-        router = self.topiclora_router[name] if name in self.topiclora_router else None
-        # In 16 bits the router's product stands apart, in float32.
-        rides = router is not None and computes_precisely(x) and not router.drops and is_untouched(router)
+        rides = name in self.topiclora_router and _rides(self.topiclora_router[name], x)
         return fused_mixture(
             x,
             lambda projected: self._routing(name, x, projected).scaled,
             *factors,
             self.base_layer,  # type: ignore[arg-type]
-            router.projection() if rides else None,  # type: ignore[operator, union-attr]
+            self.topiclora_router[name].projection() if rides else None,  # type: ignore[operator]
         )
 
     def _drops(self, name: str) -> bool:
@@ -219,7 +217,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _routing(self, name: str, hidden: Tensor, projected: Tensor | None = None) -> Routing:
         routing = self.route(name, hidden, projected)
-        note_gates(self.name, routing.gates, hidden)
+        note_gates(self, routing.gates, hidden)
         return routing
 
     def _delta(self, name: str, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
@@ -245,7 +243,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         """Rows (..., S*k, d_in) of all chosen experts back to one per token."""
         routing = self.topiclora_group[name].take(self.name)
         weights, experts = routing.chosen
-        note_gates(self.name, routing.gates, x)
+        note_gates(self, routing.gates, x)
         slots = x.unflatten(-2, (-1, routing.k))  # (..., S, k, d_in)
         # The base's part is an average: with one expert whose gate is below one, the block must not shrink.
         share = (weights / weights.sum(-1, keepdim=True)).to(x.dtype)
@@ -253,6 +251,11 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         dropped = self.topiclora_dropout[name](hidden).unflatten(-2, (-1, routing.k))
         delta = fan_in(dropped, experts, weights * routing.scaling, *factors)
         return result + delta.to(result.dtype)  # type: ignore[no-any-return]
+
+
+def _rides(router: nn.Module, x: Tensor) -> bool:
+    """Whether the router's product with x can be part of the experts': in 16 bits it stands apart, in float32."""
+    return computes_precisely(x) and not router.drops and is_untouched(router)
 
 
 def _features(base: Any, name: str) -> tuple[int, int]:
