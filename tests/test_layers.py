@@ -15,7 +15,8 @@ LAYERS = [
     {"cli"},
     {"report"},
     {"ablation", "route"},
-    {"pipeline", "scoring", "stage_one", "catalogue", "dry_run"},
+    {"pipeline", "scoring", "export", "stage_one", "catalogue", "dry_run"},
+    {"samples"},
     {"inputs"},
     {"examples"},
     {"training", "evaluation", "merging"},
@@ -28,7 +29,7 @@ LAYERS = [
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 ONLY_IN = {
     "torch_geometric": {"topics"},
-    "lm_eval": {"evaluation/harness.py"},
+    "lm_eval": {f"evaluation/{name}.py" for name in ("harness", "loading", "running", "scorer")},
     "typer": {"cli"},
     "rich": {"cli"},
 }

@@ -9,7 +9,6 @@ from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.harness import EvalRequest, evaluation_questions
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
-from topiclora_cli.tasks import FAMILIES
 from topiclora_cli.topics.prior import PriorBatch
 from topiclora_cli.topics.taxonomy import Taxonomy, load_taxonomy
 from topiclora_cli.training.data import Data, Encoded, Row, encode_rows, load_data, load_rows
@@ -33,16 +32,16 @@ def training_stream(
     return ExampleStream(recipe.data, reader, tokenizer, priors)
 
 
-def held_out_rows(recipe: Recipe, limit: int) -> list[Row]:
-    """About `limit` examples to measure on: those of data.validation, else the families' validation split, else the
-    last of the training examples.
+def rows_to_measure_on(recipe: Recipe, enough: int) -> tuple[list[Row], bool]:
+    """Examples to measure on, and whether they were kept out of training: those of data.validation, else the families'
+    validation split, `enough` of each and at least that many in all, else the training examples themselves.
     """
     data = recipe.data
     if data.validation is None and data.source == EMBEDDED:
-        few = data.model_copy(update={"per_family": max(1, limit // len(FAMILIES))})
-        return load_rows(few, seed=recipe.seed, split="validation")[-limit:]
+        few = data.model_copy(update={"per_family": max(1, enough)})
+        return load_rows(few, seed=recipe.seed, split="validation"), True
     examples = training_data(recipe)
-    return examples.validation[:limit] or examples.train[-limit:]
+    return (examples.validation, True) if examples.validation else (examples.train, False)
 
 
 def encode(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[Encoded]:

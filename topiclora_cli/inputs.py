@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
-from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.examples import encode, held_out_rows, refuse_unknown_topics, training_data
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.examples import refuse_unknown_topics
 from topiclora_cli.files import read_json, sha256_file
 from topiclora_cli.models import BaseModel, base_source, cache_dir, load_base, store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.progress import Progress
@@ -130,13 +130,13 @@ def _encoder(recipe: Recipe, base: BaseModel | None) -> Encoder:
 
 def induced(recipe: Recipe, encoder: Encoder, rows: Sequence[Row]) -> tuple[Taxonomy, Prompts]:
     """A taxonomy found in some of the prompts, and those, each tagged with its topic."""
-    prompts = [row.prompt for row in _drawn(rows, recipe)]
+    prompts = [row.prompt for row in in_turns(rows, recipe)]
     embeddings = encoder.encode(prompts)
     taxonomy, tags = induce_taxonomy(prompts, embeddings, recipe.graph.induced_topics, seed=recipe.seed)
     return taxonomy, Prompts(embeddings, tags)
 
 
-def _drawn(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+def in_turns(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
     """At most graph.tagged_prompts of the rows at random, in turn from each kind: rows that carry the same topics.
 
     By size alone a few large tasks would leave two or three prompts to each of the others.
@@ -183,7 +183,7 @@ def tagged_prompts(recipe: Recipe, encoder: Encoder, taxonomy: Taxonomy, rows: S
     Raises TopicLoraError for a tag that is no topic of the taxonomy.
     """
     refuse_unknown_topics(rows, taxonomy.names)
-    texts = [(row.prompt, row.topics) for row in _drawn(rows, recipe)]
+    texts = [(row.prompt, row.topics) for row in in_turns(rows, recipe)]
     texts += [(example, (topic,)) for topic, examples in taxonomy.examples.items() for example in examples]
     if len(texts) < 2:
         return None
@@ -191,40 +191,8 @@ def tagged_prompts(recipe: Recipe, encoder: Encoder, taxonomy: Taxonomy, rows: S
     return Prompts(encoder.encode([text for text, _ in texts]), tags if any(tags) else None)
 
 
-def held_out_examples(recipe: Recipe, base: BaseModel, limit: int, graph: Path | None) -> list[Encoded]:
-    """About `limit` examples, with topics, to measure on."""
-    return encode(recipe, base.tokenizer, with_topics(recipe, held_out_rows(recipe, limit), graph))
-
-
-def calibration_rows(recipe: Recipe, graph: Path | None) -> list[Row]:
-    """The training examples over which an export's gates are averaged; of induced topics, among those drawn for them.
-
-    Raises TopicLoraError for a topic that no example carries.
-    """
-    rows = training_data(recipe).train
-    if topic := gates_topic(recipe):
-        if recipe.graph.taxonomy == "induced":
-            rows = with_topics(recipe, _drawn(rows, recipe), graph)
-        tagged = [row for row in rows if topic in row.topics]
-        if not tagged:
-            known = {name for row in rows for name in row.topics}
-            raise TopicLoraError(f"No training example carries the topic {topic!r}.", nearest(topic, known))
-        rows = tagged
-    return rows[: recipe.merge.calibration]
-
-
-def gates_topic(recipe: Recipe) -> str | None:
-    """The topic an export is for, None for mean gates; raises TopicLoraError for any other `merge.gates`."""
-    kind, _, topic = recipe.merge.gates.partition(":")
-    if kind == "topic" and topic:
-        return topic
-    if recipe.merge.gates != "mean":
-        raise TopicLoraError(f"merge.gates {recipe.merge.gates!r} is unknown.", "Use 'mean' or 'topic:NAME'.")
-    return None
-
-
 def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | None = None) -> list[dict[str, Tensor]]:
-    """Padded batches in the given order, labelled on the completions whatever the recipe trains on.
+    """Padded batches in the given order, each with a prompt_mask, labelled on the completions whatever is trained on.
 
     With `tokens` ("prompt" or "all") they carry a token_mask and no labels.
     """
@@ -233,9 +201,8 @@ def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | N
     for start in range(0, len(encoded), BATCH):
         rows = [{"input_ids": e.input_ids, "prompt_length": e.prompt_length} for e in encoded[start : start + BATCH]]
         batch = {key: value.to(base.model.device) for key, value in collate(rows).items()}
-        prompt_mask = batch.pop("prompt_mask")
         if tokens is not None:
             del batch["labels"]
-            batch["token_mask"] = prompt_mask if tokens == "prompt" else batch["attention_mask"]
+            batch["token_mask"] = batch["prompt_mask"] if tokens == "prompt" else batch["attention_mask"]
         batches.append(batch)
     return batches

@@ -7,32 +7,33 @@ from typing import Any
 from peft import PeftModel
 
 from topiclora_cli.adapters.observe import observe_gates
-from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
+from topiclora_cli.evaluation.harness import EvalRequest
+from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.results import summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
+from topiclora_cli.evaluation.running import run_harness
 from topiclora_cli.files import write_json
 from topiclora_cli.inputs import (
     adapter_folder,
     asked_for,
     graph_folder,
-    held_out_examples,
     load_tuned,
     make_batches,
     open_base,
 )
 from topiclora_cli.models import BaseModel, use_bfloat16
-from topiclora_cli.naming import named_folder
+from topiclora_cli.naming import SUMMARY, named_folder
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
-
-SUMMARY = "summary.json"
+from topiclora_cli.samples import examples_to_measure_on
 
 
 def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None) -> dict[str, Any]:
     """Base and tuned model on the same questions, through lm-eval; plus routing by topic on the held-out split.
 
-    The outcome lies in `eval/NAME`, named after the tasks unless told otherwise; no other one is touched.
+    The outcome lies in `eval/NAME`, named after the tasks unless told otherwise; no other one is touched. A task that
+    fails is named in `failed`, and the others are scored.
     """
     section = recipe.eval
     request = EvalRequest(
@@ -43,9 +44,11 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
         include_path=section.include_path,
         bfloat16=use_bfloat16(recipe.train.precision),
         chat_template=section.chat_template,
+        metrics=section.metrics,
+        unsafe_code=section.unsafe_code,
     )
-    manager = make_task_manager(request)
     adapter_folder(recipe, run)  # before hours go into the base alone
+    tasks = load_tasks(request)
     graph = graph_folder(run, progress)
     asked = asked_for(recipe, run, "eval")
     folder = named_folder(run.path / "eval", name, default=",".join(section.tasks), request=asked)
@@ -54,26 +57,30 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
         if section.base:
             progress.say("Evaluating the base model ...")
             base = open_base(recipe)
-            base_results = run_harness(
-                base.model, base.tokenizer, request, label="base", output_path=folder, manager=manager
-            )
+            base_results = run_harness(base.model, base.tokenizer, request, tasks, label="base", output_path=folder)
         progress.say("Evaluating the tuned model ...")
         base, model = load_tuned(recipe, run)
-        tuned = run_harness(model, base.tokenizer, request, label="tuned", output_path=folder, manager=manager)
+        tuned = run_harness(model, base.tokenizer, request, tasks, label="tuned", output_path=folder)
         result = {"name": folder.name, **summary(base_results, tuned), "routing": None}
         if report := observe_routing(recipe, base, model, graph):
             result["routing"] = asdict(report)
         write_json(folder / SUMMARY, result)
-        record.update({k: v for k, v in result.items() if isinstance(v, float)}, name=folder.name)
+        record.update({k: v for k, v in (result["mean"] or {}).items() if isinstance(v, float)}, name=folder.name)
+        for task, why in result["failed"].items():
+            progress.say(f"Warning: {task} could not be scored: {why}")
+        if result["failed"]:
+            record["failed"] = ", ".join(result["failed"])
     return result
 
 
 def observe_routing(
     recipe: Recipe, base: BaseModel, model: PeftModel, graph: Path | None, *, limit: int = 128
 ) -> RoutingReport | None:
-    """Routing by topic on held-out prompts with topics; None for a plain LoRA or data without topics."""
-    encoded = [e for e in held_out_examples(recipe, base, limit, graph) if e.row.topics]
+    """Routing by topic on prompts with topics, held out where the recipe holds any out; None for a plain LoRA or data
+    without topics."""
+    measured = examples_to_measure_on(recipe, base, limit, graph)
+    encoded = [e for e in measured.examples if e.row.topics]
     gates = observe_gates(
         model, make_batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
     )
-    return routing_report(gates, [e.row.topics for e in encoded])
+    return routing_report(gates, [e.row.topics for e in encoded], on=measured.kind)

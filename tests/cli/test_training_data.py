@@ -70,7 +70,7 @@ def test_conversations_train_through_the_chat_template(recipe, run_cli, tiny_mod
     assert "talks.jsonl" in text
     code, text = run_cli("eval", "--run", "r", "--set", "eval.chat_template=true")
     assert code == 0, text
-    (samples,) = Path("r/eval/tuned").glob("samples_topiclora_word_sorting_*.jsonl")
+    (samples,) = Path("r/eval").glob("*/tuned/samples_topiclora_word_sorting_*.jsonl")
     first = json.loads(samples.read_text().splitlines()[0])
     assert first["arguments"]["gen_args_0"]["arg_0"].startswith("user : ")
 
@@ -109,7 +109,7 @@ MISTAKES = {
     "no file": ({**FILE, "source": "none.jsonl"}, "Cannot read data.source 'none.jsonl'", ""),
     "corrupt parquet": ({**FILE, "source": "bad.parquet"}, "Cannot read data.source 'bad.parquet'", "parquet"),
     "empty file": ({**FILE, "source": "empty.jsonl"}, "data.source 'empty.jsonl' is an empty file", ""),
-    "blank file": ({**FILE, "source": "blank.jsonl"}, "Cannot read data.source 'blank.jsonl'", ""),
+    "blank file": ({**FILE, "source": "blank.jsonl"}, "data.source 'blank.jsonl' has no examples", ""),
     "weight": ({"sources": [{**FILE, "weight": 0}]}, "data.sources.0.weight", "greater than 0"),
     "endless": ({**FILE, "streaming": True}, "data.streaming has no end", "train.max_steps"),
     "definition": ({"name": "gms8k"}, "no source definition is called 'gms8k'", "Did you mean 'gsm8k'"),

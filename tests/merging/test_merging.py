@@ -1,15 +1,23 @@
 """Fixed gates: the export equals the mixture exactly, and the gap says how far it is from the routed model."""
 
+import subprocess
+import sys
+import weakref
+from types import SimpleNamespace
+
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
 from transformers import AutoModelForCausalLM
 
+from tests.adapters.helpers import logits
 from topiclora_cli.adapters import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer
 from topiclora_cli.adapters.topiclora.routing import Routing
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.merging.collapse import collapse_to_lora
+from topiclora_cli.merging import carry, gap
+from topiclora_cli.merging.collapse import collapse_to_lora, merge_into_base
 from topiclora_cli.merging.gap import measure_gap
 
 TOKENS = torch.tensor([[5, 9, 12, 7, 30], [4, 4, 21, 17, 6]])
@@ -18,7 +26,8 @@ NAMES = ["q_proj", "down_proj"]
 
 def routed_model(base, **settings):
     torch.manual_seed(0)
-    model = get_peft_model(base, TopicLoraConfig(r=2, num_experts=4, target_modules=NAMES, **settings))
+    settings = {"target_modules": NAMES, "task_type": "CAUSAL_LM", **settings}
+    model = get_peft_model(base, TopicLoraConfig(r=2, num_experts=4, **settings))
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data.normal_(std=0.3)
@@ -37,15 +46,9 @@ def routed_model(base, **settings):
 )
 def test_export_equals_the_mixture_when_its_gates_are_those(settings, tiny_model, tiny_model_dir, monkeypatch):
     model = routed_model(tiny_model, **settings)
-    gates = torch.tensor([0.4, 0.3, 0.2, 0.1])
-    layers = {m.name: m for m in model.modules() if hasattr(m, "topiclora_A")}
-
-    def fixed(layer, adapter, x, projected=None):
-        return Routing(gates.expand(*x.shape[:-1], 4), 4, layer.topiclora_config[adapter].scaling)
-
-    monkeypatch.setattr(TopicLoraLayer, "route", fixed)
+    gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
     other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    lora = collapse_to_lora(model, other, dict.fromkeys(layers, gates))
+    lora = collapse_to_lora(model, other, gates)
     with torch.no_grad():
         expected = model(TOKENS).logits
         torch.testing.assert_close(lora(TOKENS).logits, expected, atol=1e-5, rtol=1e-5)
@@ -71,11 +74,107 @@ def test_missing_gates_and_other_adapters_are_refused(tiny_model, tiny_model_dir
         collapse_to_lora(plain, other, {})
 
 
+class Fixed(nn.Module):
+    """A model whose next-token log-probabilities are given, whatever it reads."""
+
+    def __init__(self, log_probabilities):
+        super().__init__()
+        self.log_probabilities = log_probabilities
+
+    def forward(self, input_ids, **_):
+        rows = self.log_probabilities[input_ids[:, 0]]  # (B, V): a row's first token says which
+        return SimpleNamespace(logits=rows[:, None].expand(-1, input_ids.shape[1], -1).clone())
+
+
+def batch_of(*firsts):
+    ids = torch.tensor([[first, 0] for first in firsts])
+    labels = torch.tensor([[-100, 0]] * len(firsts))
+    return {"input_ids": ids, "attention_mask": ids, "position_ids": ids, "labels": labels}
+
+
 def test_gap_by_hand():
     p = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
     q = torch.tensor([[0.5, 0.5], [0.4, 0.6]]).log()
-    assert measure_gap([p], [p]).kl == pytest.approx(0, abs=1e-7)
-    gap = measure_gap([p[:1], p[1:]], [q[:1], q[1:]])
+    assert measure_gap(Fixed(p), Fixed(p), [batch_of(0, 1)]).kl == pytest.approx(0, abs=1e-7)
     expected = 0.9 * torch.tensor(0.9 / 0.4).log() + 0.1 * torch.tensor(0.1 / 0.6).log()
-    assert gap.kl == pytest.approx(expected.item() / 2, rel=1e-5)
-    assert (gap.agreement, gap.tokens) == (0.5, 2)
+    for batches in ([batch_of(0, 1)], [batch_of(0), batch_of(1)]):
+        gap = measure_gap(Fixed(p), Fixed(q), batches)
+        assert gap.kl == pytest.approx(expected.item() / 2, rel=1e-5)
+        assert (gap.agreement, gap.tokens) == (0.5, 2)
+
+
+def test_a_gap_holds_the_distributions_of_one_batch_alone(monkeypatch):
+    made, most = [], []
+    actual = gap._answer_log_probabilities
+
+    def counting(*arguments):
+        most.append(sum(reference() is not None for reference in made))
+        result = actual(*arguments)
+        made.append(weakref.ref(result))
+        return result
+
+    monkeypatch.setattr(gap, "_answer_log_probabilities", counting)
+    table = torch.randn(3, 5).log_softmax(-1)
+    assert measure_gap(Fixed(table), Fixed(table), [batch_of(0, 1, 2)] * 9).tokens == 27
+    assert len(made) == 18
+    assert max(most) == 1
+
+
+def under_fixed_gates(model, monkeypatch, gates):
+    """Has every mixture layer take these gates; returns them by layer."""
+
+    def fixed(layer, adapter, x, projected=None):
+        return Routing(gates.expand(*x.shape[:-1], len(gates)), len(gates), layer.topiclora_config[adapter].scaling)
+
+    monkeypatch.setattr(TopicLoraLayer, "route", fixed)
+    return {m.name: gates for m in model.modules() if isinstance(m, TopicLoraLayer)}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("settings", [{"modules_to_save": ["lm_head"]}, {"modules_to_save": ["norm"]},
+                                      {"target_modules": ["q_proj", "lm_head"]}], ids=str)  # fmt: skip
+def test_whole_modules_and_an_adapted_head_are_carried(settings, tied, family_model, tmp_path, monkeypatch):
+    model = routed_model(family_model("llama", tie_word_embeddings=tied), **settings)
+    gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
+    expected = logits(model)
+    lora = collapse_to_lora(model, family_model("llama", tie_word_embeddings=tied), gates)
+    torch.testing.assert_close(logits(lora), expected, atol=1e-5, rtol=0)
+    lora.save_pretrained(tmp_path / "lora")
+    again = PeftModel.from_pretrained(family_model("llama", tie_word_embeddings=tied), tmp_path / "lora")
+    torch.testing.assert_close(logits(again), expected, atol=1e-5, rtol=0)
+    merge_into_base(lora).save_pretrained(tmp_path / "dense")
+    dense = AutoModelForCausalLM.from_pretrained(tmp_path / "dense").eval()
+    torch.testing.assert_close(logits(dense), expected, atol=1e-5, rtol=0)
+    assert dense.config.tie_word_embeddings == (tied and settings.get("modules_to_save") == ["norm"])
+
+
+def test_what_no_lora_can_carry_is_refused(tiny_model, tiny_model_dir, monkeypatch):
+    model = routed_model(tiny_model)
+    gates = under_fixed_gates(model, monkeypatch, torch.full((4,), 0.25))
+    monkeypatch.setattr(carry, "get_peft_model_state_dict", lambda *_, **__: {"base_model.model.q_proj.bias": None})
+    with pytest.raises(TopicLoraError, match=r"cannot carry base_model\.model\.q_proj\.bias"):
+        collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates)
+
+
+def test_experts_that_share_a_export_at_their_own_rank(tiny_model, tiny_model_dir):
+    model = routed_model(tiny_model, shared_a=True, router="linear")
+    gates = {m.name: torch.full((4,), 0.25) for m in model.modules() if isinstance(m, TopicLoraLayer)}
+    lora = collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates)
+    assert lora.peft_config["default"].r == 2
+    assert not lora.peft_config["default"].rank_pattern
+
+
+def test_a_process_that_knows_peft_alone_gets_the_same_function(tiny_model, tiny_model_dir, tmp_path, monkeypatch):
+    model = routed_model(tiny_model, modules_to_save=["lm_head"])
+    gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
+    expected = logits(model, TOKENS)
+    collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates).save_pretrained(tmp_path)
+    code = (
+        "import sys, torch\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n"
+        f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({str(tiny_model_dir)!r}), "
+        f"{str(tmp_path)!r})\nassert not any(name.startswith('topiclora') for name in sys.modules)\n"
+        f"torch.save(model.eval()(torch.tensor({TOKENS.tolist()})).logits.detach(), {str(tmp_path / 'logits')!r})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(torch.load(tmp_path / "logits"), expected, atol=1e-5, rtol=0)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.module import _has_any_global_hook
 
 from topiclora_cli.adapters.dispatch import Dispatch
 from topiclora_cli.adapters.precision import no_autocast
@@ -171,16 +172,28 @@ def fused_sorted_mixture(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tens
 
 def can_fuse(x: Tensor, lora_a: Tensor, base: nn.Module) -> bool:
     """Whether `base` is a plain frozen linear layer, with nothing attached, in the precision of the adapter."""
-    if type(base) is not nn.Linear or torch.compiler.is_compiling():
+    if type(base) is not nn.Linear or torch.compiler.is_compiling() or not is_untouched(base):
         return False
-    if type(base.weight) not in (nn.Parameter, Tensor):  # a quantised or a distributed one
+    weight, bias = base.weight, base.bias
+    if type(weight) not in (nn.Parameter, Tensor):  # a quantised or a distributed one
         return False
-    if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
+    if weight.is_meta or lora_a.is_meta:  # what is offloaded or was never loaded
         return False
-    if base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks:
+    if weight.requires_grad or (bias is not None and bias.requires_grad):
         return False
-    same = base.weight.dtype == lora_a.dtype == x.dtype
-    return base.weight.is_floating_point() and (same or torch.is_autocast_enabled(x.device.type))
+    same = weight.dtype == lora_a.dtype == x.dtype
+    return weight.is_floating_point() and (same or torch.is_autocast_enabled(x.device.type))
+
+
+def is_untouched(module: nn.Module) -> bool:
+    """Whether calling the module runs its class's forward and nothing else: no hook, and no forward put over it.
+
+    accelerate's offloading, profilers and some quantisers work by these.
+    """
+    if "forward" in module.__dict__ or _has_any_global_hook():
+        return False
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return not hooks
 
 
 def _cast(rows: Tensor, *others: Any) -> list[Any]:

@@ -98,7 +98,7 @@ def load_experts(model: PeftModel | nn.Module, sources: LoraSources, adapter_nam
                 raise TopicLoraError(f"{folder} adapts {module}, which is no mixture layer here.", _SETTINGS)
             _check_fit(f"{folder}: {module}", layers[module], adapter_name, factors, len(sources.experts))
     for name, layer in layers.items():
-        lora_a, lora_b = layer.factors(adapter_name)
+        lora_a, lora_b = (next(part[adapter_name].parameters()) for part in (layer.topiclora_A, layer.topiclora_B))
         scaling = layer.topiclora_config[adapter_name].scaling
         # Spare ranks keep the A they were initialised with: were both factors zero, neither would get a gradient.
         lora_b.zero_()

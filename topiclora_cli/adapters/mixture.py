@@ -50,9 +50,10 @@ def fan_in(x: Tensor, experts: Tensor, weights: Tensor, lora_a: Tensor, lora_b: 
 def collapse(gates: Tensor, lora_a: Tensor, lora_b: Tensor) -> tuple[Tensor, Tensor]:
     """One ordinary LoRA that equals the mixture under fixed gates (E,), exactly.
 
-    Returns A (E*r, d_in) and B (d_out, E*r); the gates must carry the LoRA scaling.
+    Returns A (E*r, d_in) and B (d_out, E*r), or, where A is shared, A itself (r, d_in) and B (d_out, r), the sum of the
+    gated B_e; the gates must carry the LoRA scaling.
     """
-    experts = lora_b.shape[0]
-    stacked_a = lora_a.expand(experts, -1, -1).flatten(0, 1)
-    stacked_b = (lora_b * gates.to(lora_b.dtype)[:, None, None]).flatten(0, 1).T
-    return stacked_a.contiguous(), stacked_b.contiguous()
+    gated = lora_b * gates.to(lora_b.dtype)[:, None, None]  # (E, r, d_out)
+    if len(lora_a) == 1:
+        return lora_a[0].contiguous(), gated.sum(0).T.contiguous()
+    return lora_a.flatten(0, 1).contiguous(), gated.flatten(0, 1).T.contiguous()

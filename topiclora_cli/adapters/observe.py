@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.prompt import default_prompt
 from topiclora_cli.adapters.record import record_routing
 
 
@@ -20,15 +21,16 @@ def observe_gates(
 ) -> dict[str, Tensor]:
     """Mean gates of each example over its masked tokens: adapted linear -> (N, E) in float32.
 
-    A batch has input_ids, attention_mask and position_ids (B, S) and token_mask (B, S), which tokens count.
+    A batch has input_ids, attention_mask and position_ids (B, S) and token_mask (B, S), which tokens count; prompt_mask
+    (B, S), where it has one, says which tokens routing by prompt may look at.
     """
     collected: dict[str, list[Tensor]] = {}
     model.eval()
     for batch in batches:
         mask = batch["token_mask"].float()
         weights = mask / mask.sum(-1, keepdim=True).clamp_min(1)
-        inputs = {key: value for key, value in batch.items() if key != "token_mask"}
-        with record_routing() as record, autocast(bfloat16, mask.device):
+        inputs = {key: value for key, value in batch.items() if not key.endswith("_mask") or key == "attention_mask"}
+        with record_routing(model) as record, default_prompt(batch.get("prompt_mask")), autocast(bfloat16, mask.device):
             model(**inputs)
         record.arrange(mask.shape)
         for name, gates in record.gates.items():

@@ -19,9 +19,17 @@ class RoutedTunerLayer(BaseTunerLayer):
     name: str
     no_merge: tuple[str, str]
 
-    def adapter_input(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """x in the adapter's precision; under autocast as it is, since matmuls choose there and undo a cast."""
-        return x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, dtype)
+    def adapter_input(self, x: Tensor, lora_a: Tensor) -> Tensor:
+        """x in the adapter's precision; under autocast as it is, since matmuls choose there and undo a cast.
+
+        Raises TopicLoraError for an adapter without values.
+        """
+        if lora_a.is_meta and not x.is_meta:
+            raise TopicLoraError(
+                f"{self.name}: the adapter lies on the meta device, without values.",
+                "Load its file (PeftModel.from_pretrained), or train with a base that fits into memory.",
+            )
+        return x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, lora_a.dtype)
 
     def require_sortable(self, x: Tensor, lora_b: Tensor) -> None:
         """Raises TopicLoraError where the sorted kernel was asked for and cannot take these sizes."""

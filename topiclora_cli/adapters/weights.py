@@ -50,6 +50,13 @@ class CheckedModule(nn.Module):
         super().__setattr__(name, value)
 
 
+def read(factor: nn.Module) -> Tensor:
+    """A factor's weight; where it lies elsewhere or something is wrapped around it, what a call gives."""
+    if type(factor) is Factor and not (weight := factor.weight).is_meta:
+        return weight
+    return factor()  # type: ignore[no-any-return]
+
+
 class Factor(CheckedModule):
     """A or B of all experts of one adapter: a leaf module whose only parameter is called weight.
 
@@ -62,6 +69,10 @@ class Factor(CheckedModule):
         super().__init__()
         self.label = label
         self.weight = nn.Parameter(weight)
+
+    def forward(self) -> Tensor:
+        """The weight, to be kept: what puts it into place for a call (accelerate, FSDP) takes it away afterwards."""
+        return self.weight.clone()
 
     def extra_repr(self) -> str:
         """The weight's shape."""

@@ -21,8 +21,8 @@ def merge(
     changes = [*(overrides or []), *([assignment("merge.gates", gates)] if gates is not None else [])]
     settings, directory = open_run(run, changes)
     directory.require("adapter", made_by="train")
-    from topiclora_cli import pipeline
+    from topiclora_cli import export
 
     with directory.lock():
-        result = pipeline.merge(settings, directory, TerminalProgress(), name=name)
+        result = export.merge(settings, directory, TerminalProgress(), name=name)
     console.print(merge_table(result))

@@ -6,8 +6,9 @@ import typer
 from rich.rule import Rule
 
 from topiclora_cli.cli.console import TerminalProgress, console, fail_interrupted
+from topiclora_cli.cli.eval_table import eval_table
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
-from topiclora_cli.cli.tables import ablation_table, eval_table, graph_tables, merge_table, routing_table
+from topiclora_cli.cli.tables import ablation_table, graph_tables, merge_table, routing_table
 from topiclora_cli.recipe import Recipe, build_recipe, with_overrides
 
 # Enough to show the mechanism; the full grid is a command of its own.
@@ -30,7 +31,7 @@ def quickstart(
     """
     settings, directory = start_or_open(None if run else recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
-    from topiclora_cli import pipeline, scoring, stage_one
+    from topiclora_cli import export, pipeline, scoring, stage_one
     from topiclora_cli.ablation.runner import run_grid
     from topiclora_cli.report import write_report
     from topiclora_cli.training.fit import Interrupted
@@ -54,7 +55,7 @@ def quickstart(
             scores = scoring.evaluate(settings, directory, progress)
             if settings.adapter.exports:
                 console.print(stages["merge"])
-                export = pipeline.merge(settings, directory, progress)
+                exported = export.merge(settings, directory, progress)
             if ablates:
                 console.print(stages["ablate"])
                 ablation = run_grid(_reduced(settings, ablation_steps), directory, progress, only=ABLATION_CELLS)
@@ -68,7 +69,7 @@ def quickstart(
     if scores["routing"]:
         console.print(routing_table(scores["routing"]))
     if settings.adapter.exports:
-        console.print(merge_table(export))
+        console.print(merge_table(exported))
     if ablates:
         console.print(ablation_table(ablation))
     console.print(_where(settings, str(directory.path)), soft_wrap=True)

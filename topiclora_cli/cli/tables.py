@@ -1,18 +1,19 @@
 """Results as tables for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from topiclora_cli.estimate import GIB
-from topiclora_cli.formats import contender, number, percent, points
+from topiclora_cli.formats import contender, measure, metric_label, number, percent
 
 if TYPE_CHECKING:
     from topiclora_cli.ablation.runner import CellScore
     from topiclora_cli.dry_run import Needs
-    from topiclora_cli.pipeline import MergeResult
+    from topiclora_cli.export import MergeResult
     from topiclora_cli.route import GateView, PromptRoute, TopicView
     from topiclora_cli.stage_one import GraphResult
     from topiclora_cli.training.fit import TrainResult
@@ -121,32 +122,13 @@ def needs_table(needs: "Needs", name: str) -> Table:
     return table
 
 
-def eval_table(result: Mapping[str, Any]) -> Table:
-    """Accuracy per task with standard errors; base and difference where the base was measured."""
-    with_base = result["base_mean"] is not None
-    columns = ["task", "n", *(["base"] if with_base else []), "tuned", *(["difference"] if with_base else [])]
-    table = Table(*columns, title="Accuracy in %, ± standard error", title_justify="left", box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    rows = [*result["tasks"], {**_mean_row(result), "task": "mean", "count": ""}]
-    for row in rows:
-        cells = [row["task"], str(row["count"])]
-        if with_base:
-            cells.append(_score(row["base"], row["base_stderr"]))
-        cells.append(_score(row["tuned"], row["tuned_stderr"]))
-        if with_base:
-            cells.append(f"{100 * row['delta']:+.1f} ± {100 * row['delta_stderr']:.1f}")
-        table.add_row(*cells, style="bold" if row["task"] == "mean" else None)
-    return table
-
-
 def routing_table(routing: Mapping[str, Any]) -> Table:
     """Mean gate of every expert by topic, the largest of each row in bold."""
     by_topic = routing["by_topic"]
     experts = len(next(iter(by_topic.values())))
     title = (
         f"Routing by topic, gates in % (effective experts {routing['effective_experts']:.1f} of {experts}, "
-        f"mutual information {routing['mutual_information']:.2f} nats)"
+        f"mutual information {routing['mutual_information']:.2f} nats; {routing.get('on', 'held-out examples')})"
     )
     table = Table("topic", *(str(e) for e in range(experts)), title=title, title_justify="left", box=None)
     for topic, gates in list(by_topic.items())[:MAX_TOPIC_ROWS]:
@@ -164,24 +146,23 @@ def merge_table(result: "MergeResult") -> Table:
         table.add_row(name, str(folder))
     table.add_row("KL(routed || export)", f"{result.gap.kl:.4f} nats per answer token")
     table.add_row("same top token", f"{100 * result.gap.agreement:.1f} % of {result.gap.tokens} answer tokens")
-    table.add_row(
-        "measured on", f"{result.held_out} held-out examples; gates from {result.calibration} training prompts"
-    )
+    table.add_row("measured on", Text(f"{result.measured} {result.on}"))
+    table.add_row("gates from", f"{result.calibration} training examples")
     return table
 
 
 def ablation_table(scores: Sequence["CellScore"]) -> Table:
-    """Cells by mean accuracy and deviation over seeds."""
-    table = Table(
-        "cell", "seeds", "accuracy", "dev.", "vs full", "KL", "MI", title="Ablation", title_justify="left", box=None
-    )
+    """Cells by score and deviation over seeds."""
+    title = f"Ablation: {metric_label(scores[0].metric, asdict(scores[0]))}"
+    columns = ("cell", "seeds", "score", "dev.", "vs full", "KL", "MI")
+    table = Table(*columns, title=title, title_justify="left", box=None)
     for s in scores:
         table.add_row(
             s.name,
             str(s.seeds),
-            percent(s.mean),
-            percent(s.deviation),
-            points(s.against_full),
+            measure(s.mean, s.unit),
+            measure(s.deviation, s.unit),
+            measure(s.against_full, s.unit, signed=True),
             number(s.kl),
             number(s.mutual_information),
         )
@@ -247,14 +228,3 @@ def _spread(value: Mapping[str, float] | None, digits: int) -> str:
 def _shaded(gate: float, largest: float) -> Text:
     shade, style = SHADES[round(gate / largest * (len(SHADES) - 1))]
     return Text(f"{shade} {100 * gate:3.0f}", style=style)
-
-
-def _mean_row(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: result[f"{key.split('_')[0]}_mean{'_stderr' if 'stderr' in key else ''}"] for key in _MEAN_KEYS}
-
-
-_MEAN_KEYS = ("base", "base_stderr", "tuned", "tuned_stderr", "delta", "delta_stderr")
-
-
-def _score(value: float, stderr: float) -> str:
-    return f"{100 * value:.1f} ± {100 * stderr:.1f}"

@@ -17,7 +17,7 @@ class RoutingReport:
 
     by_topic: topic -> mean gates (E,) as a list; effective_experts: 1 / sum_e load_e^2, from 1 (collapse) to E;
     entropy: of one example's gates over ln E; mutual_information: nats between topic and expert;
-    largest_load: share of the busiest expert.
+    largest_load: share of the busiest expert; on: what the examples are, in words.
     """
 
     by_topic: dict[str, list[float]]
@@ -25,9 +25,12 @@ class RoutingReport:
     entropy: float
     mutual_information: float
     largest_load: float
+    on: str
 
 
-def routing_report(gates: Mapping[str, Tensor], topics: Sequence[Sequence[str]]) -> RoutingReport | None:
+def routing_report(
+    gates: Mapping[str, Tensor], topics: Sequence[Sequence[str]], *, on: str = "held-out examples"
+) -> RoutingReport | None:
     """Summarise per-example gates (adapted linear -> (N, E)) by the examples' topics; None where nothing is routed.
 
     An example with several topics counts for each in equal parts.
@@ -49,6 +52,7 @@ def routing_report(gates: Mapping[str, Tensor], topics: Sequence[Sequence[str]])
         entropy=float(entropy(mean).mean() / math.log(mean.shape[-1])),
         mutual_information=mutual_information(mass),
         largest_load=float(load.max()),
+        on=on,
     )
 
 

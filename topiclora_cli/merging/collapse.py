@@ -5,18 +5,19 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraLayer
+from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraLayer, TopicLoraModel
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.merging.carry import EXPORT, carried_settings, carry
 
 
 def collapse_to_lora(routed: PeftModel, base: PreTrainedModel, gates: Mapping[str, Tensor]) -> PeftModel:
-    """Wrap `base` in a stock LoRA of rank E*r that equals `routed` under fixed gates.
+    """Wrap `base` in a stock LoRA that equals `routed` under fixed gates: of rank E*r, or r where experts share A.
 
     gates: adapted linear -> (E,). `base` must be a model of its own, since `routed` has its layers replaced. Raises
-    TopicLoraError where the adapter is no mixture or gates are missing.
+    TopicLoraError where the adapter is no mixture, gates are missing, or something that it trains fits no LoRA.
     """
     adapter = routed.active_adapters[0]
     config = routed.peft_config[adapter]
@@ -37,12 +38,33 @@ def collapse_to_lora(routed: PeftModel, base: PreTrainedModel, gates: Mapping[st
         alpha_pattern=others,
         target_modules=sorted(layers),
         task_type="CAUSAL_LM",
+        **carried_settings(routed, adapter),
     )
     lora = get_peft_model(base, lora_config)
     modules: dict[str, Any] = dict(lora.base_model.named_modules())
     with torch.no_grad():
         for name, (lora_a, lora_b) in factors.items():
-            modules[f"model.{name}"].lora_A["default"].weight.copy_(lora_a)
-            modules[f"model.{name}"].lora_B["default"].weight.copy_(lora_b)
-    lora.peft_config["default"].base_model_name_or_path = config.base_model_name_or_path
+            modules[f"model.{name}"].lora_A[EXPORT].weight.copy_(lora_a)
+            modules[f"model.{name}"].lora_B[EXPORT].weight.copy_(lora_b)
+    carry(routed, adapter, lora, prefix=TopicLoraModel.prefix)
+    lora.peft_config[EXPORT].base_model_name_or_path = config.base_model_name_or_path
     return lora.eval()  # type: ignore[return-value]
+
+
+def merge_into_base(lora: PeftModel) -> PreTrainedModel:
+    """The base model with a LoRA in its weights; `lora` is used up.
+
+    A head tied to the embedding that was adapted or trained for itself is its own from then on.
+    """
+    base: Any = lora.get_base_model()
+    head: Any = base.get_output_embeddings()
+    embedding: Any = base.get_input_embeddings()
+    inner = getattr(head, "base_layer", None)
+    if inner is not None and inner.weight is embedding.weight:
+        inner.weight = nn.Parameter(inner.weight.detach().clone(), requires_grad=False)
+    dense: Any = lora.merge_and_unload()
+    if (head := dense.get_output_embeddings()) is not None:
+        tied = head.weight is dense.get_input_embeddings().weight
+        for config in {id(c): c for c in (dense.config, dense.config.get_text_config())}.values():
+            config.tie_word_embeddings = tied
+    return dense  # type: ignore[no-any-return]

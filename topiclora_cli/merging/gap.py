@@ -1,17 +1,19 @@
 """What fixing the gates costs: how far the exported model's next-token distributions are from the routed model's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.observe import autocast
+from topiclora_cli.adapters.prompt import default_prompt
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Means over the answer positions of held-out examples; both 0 and 1 respectively for an exact export.
+    """Means over the answer positions of some examples; 0 and 1 respectively for an exact export.
 
     kl: KL(routed || exported) in nats per token; agreement: share of equal top-1 tokens; tokens: how many positions.
     """
@@ -22,24 +24,33 @@ class Gap:
 
 
 @torch.inference_mode()
-def answer_log_probabilities(
-    model: nn.Module, batches: Sequence[Mapping[str, Tensor]], *, bfloat16: bool = False
-) -> list[Tensor]:
-    """Log-probabilities at the positions that predict a labelled token: a list of (n, V), one per batch."""
-    model.eval()
-    result = []
+def measure_gap(
+    routed: nn.Module, exported: nn.Module, batches: Iterable[Mapping[str, Tensor]], *, bfloat16: bool = False
+) -> Gap:
+    """Compare two models on the same labelled batches, one after the other: a batch's distributions are kept, no more.
+
+    Raises ValueError where no batch has a label.
+    """
+    kl = agreement = 0.0
+    tokens = 0
     for batch in batches:
-        inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "position_ids")}
-        with autocast(bfloat16, batch["labels"].device):
-            logits = model(**inputs).logits
-        labelled = batch["labels"][:, 1:] != -100
-        result.append(logits[:, :-1][labelled].float().log_softmax(-1))
-    return result
+        sums = _compare(*(_answer_log_probabilities(model, batch, bfloat16) for model in (routed, exported)))
+        kl, agreement, tokens = kl + sums[0], agreement + sums[1], tokens + sums[2]
+    if not tokens:
+        raise ValueError("no labelled token to compare the models on")
+    return Gap(kl / tokens, agreement / tokens, tokens)
 
 
-def measure_gap(routed: Sequence[Tensor], exported: Sequence[Tensor]) -> Gap:
-    """Compare two models' outputs of `answer_log_probabilities` on the same batches."""
-    p, q = torch.cat(list(routed)), torch.cat(list(exported))
-    kl = (p.exp() * (p - q)).sum(-1)
-    agreement = (p.argmax(-1) == q.argmax(-1)).float()
-    return Gap(kl=float(kl.mean()), agreement=float(agreement.mean()), tokens=len(p))
+def _compare(p: Tensor, q: Tensor) -> tuple[float, float, int]:
+    """Sums over the positions of log-probabilities (n, V): KL(p || q), equal top-1 tokens, and n."""
+    kl = F.kl_div(q, p, reduction="sum", log_target=True)
+    return float(kl), float((p.argmax(-1) == q.argmax(-1)).sum()), len(p)
+
+
+def _answer_log_probabilities(model: nn.Module, batch: Mapping[str, Tensor], bfloat16: bool) -> Tensor:
+    """Log-probabilities (n, V) at the positions that predict a labelled token."""
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "position_ids")}
+    labelled = batch["labels"][:, 1:] != -100
+    with default_prompt(batch.get("prompt_mask")), autocast(bfloat16, labelled.device):
+        logits = model.eval()(**inputs).logits
+    return logits[:, :-1][labelled].float().log_softmax(-1)

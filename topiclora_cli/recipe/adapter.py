@@ -14,6 +14,9 @@ _NOT_PERFT = (
     *("granularity", "router_width", "router_dropout", "shared_a", "mixing", "train_experts"),
 )
 
+# Routers with a rule of their own for how many experts take part.
+CHOOSE_THEMSELVES = ("threshold", "sparsegen", "uniform")
+
 
 class AdapterSection(Section):
     """The trainable part: a method by name (recipe/methods.py brings its values) and what to change of it.
@@ -104,6 +107,12 @@ class AdapterSection(Section):
         experts = min(self.experts_by_depth) if self.experts_by_depth else self.num_experts
         if self.top_k is not None and experts != "auto" and self.top_k > experts:
             raise ValueError(f"top_k ({self.top_k}) cannot exceed num_experts ({experts})")
+        for key in ("top_k", "top_p"):
+            if self.layer == "mixture" and self.router in CHOOSE_THEMSELVES and getattr(self, key) is not None:
+                raise ValueError(
+                    f"{key} means nothing to the {self.router} router, which chooses how many experts take part; "
+                    f"set {key} to null"
+                )
         if self.top_k is not None and self.top_p is not None:
             raise ValueError("top_k and top_p exclude one another; set one of them to null")
         if self.budget and self.ranks_by_depth:

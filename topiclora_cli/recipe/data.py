@@ -28,8 +28,13 @@ class SourceSection(Section):
     embedded task families), or the name of a ready definition (recipe/sources.yaml), whose keys those given here
     replace; `name` uses a definition with another source.
     prompt, completion: Jinja templates over a row's columns, with filters `options` and `letter` for multiple choice.
-    messages: instead, a column of chat messages with `role` and `content`; turns: `last` takes the last of the
-    assistant's turns as the completion, `all` makes an example of every one, with all before it as the prompt.
+    Both are trained on to the letter, with a space between them where there is no white space. A column whose name
+    Jinja cannot read is `row["its name"]`. Columns of a CSV file are text (`n | int`, `n | float`); JSON values are
+    written as the file has them; parquet files and hubs have types. Rows that lack a value which a template prints (an
+    empty cell, a null, an absent key) are left out and counted; to a filter or an `if`, it is false and equal to ''.
+    messages: instead, a column of chat messages with `role` and `content`, or `from` and `value`, whose text alone is
+    read; turns: `last` takes the last of the assistant's turns as the completion, `all` makes an example of every one,
+    with all before it as the prompt.
     topics: a column of topic tags, a list that holds for every row, or a file. unknown_topics: whether a tag that the
     graph does not know is an error or left out.
     filter: a Jinja expression; rows where it is false are left out. limit: stop after so many examples.
@@ -88,7 +93,8 @@ class DataSection(SourceSection):
     example, in an order shuffled once. `stopping_strategy` says when to stop: at the first source that runs out, so
     that nothing repeats, or when all have, the shorter ones starting over. Beside `sources`, `limit` is the mixture's.
 
-    dedup: leave out examples seen before in any source, compared to the letter or by their words in lower case.
+    dedup: leave out examples seen before in any source, compared to the letter (exact), or without regard to case and
+    white space (normalised).
     decontaminate: leave out examples that share `ngram` words in a row with a question of eval.tasks.
     validation: how many prompts, or below 1 about what share, to keep out of training with their completions and
     measure on; a prompt's hash (a conversation's by its opening) decides, so that others may come and go.

@@ -14,10 +14,10 @@ from topiclora_cli.training.data.row import embedded_row
 STORY = "Natalia sold clips to 48 of her friends in April and then she sold half as many clips in May"
 
 
-def test_repetitions_to_the_letter_and_by_words():
+def test_repetitions_to_the_letter_and_but_for_case_and_white_space():
     rows = [
         Row("Two plus two?", " 4"),
-        Row("two  plus two", " 4"),
+        Row("two  plus\ntwo?", " 4"),
         Row("Two plus two?", " 4"),
         Row("Two plus two?", " 5"),
     ]
@@ -28,6 +28,27 @@ def test_repetitions_to_the_letter_and_by_words():
     ):
         seen = Repetitions(mode)
         assert [seen(row) for row in rows] == expected
+
+
+def test_a_symbol_tells_two_questions_apart():
+    prompts = [
+        "Close ( [",
+        "Close [ (",
+        "Close { (",
+        "7 - 3",
+        "7 + 3",
+        "7 * 3",
+        "x < y",
+        "x > y",
+        "Why",
+        "Why?",
+        "-7 3",
+    ]
+    seen = Repetitions("normalised")
+    assert not any(seen(Row(prompt, " yes")) for prompt in prompts)
+    # One character, in one code and in two.
+    assert not seen(Row("caf\u00e9", " yes"))
+    assert seen(Row("CAFE\u0301", " yes"))
 
 
 @pytest.mark.parametrize(

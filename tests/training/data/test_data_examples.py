@@ -46,6 +46,64 @@ def test_conversations_without_an_answer_are_counted(tmp_path):
     assert (len(data.train), data.counts[0].read, data.counts[0].empty) == (1, 2, 1)
 
 
+def talk(*answers):
+    return [
+        part for answer in answers for part in ({"role": "user", "content": "Go on"}, {"role": "assistant", **answer})
+    ]
+
+
+def test_a_conversation_without_its_text_is_left_out_and_counted(tmp_path):
+    call = {"content": None, "tool_calls": [{"name": "weather", "arguments": "{}"}]}
+    talks = [
+        talk({"content": "one"}, {"content": "two"}),
+        talk({"content": "one"}, {"content": None}),
+        [*talk(call), {"role": "tool", "content": "sunny"}, {"role": "assistant", "content": "Sunny."}],
+        talk({"content": "Wait.", "tool_calls": call["tool_calls"]}),
+        None,
+    ]
+    source = write(tmp_path / "talk.jsonl", [*({"talk": talk} for talk in talks), {"id": 1}])
+    for turns, kept, why in (
+        ("last", [" two"], {"talk": 2, "talk.content": 1, "talk: text of a tool call": 2}),
+        ("all", [" one", " two", " one"], {"talk": 2, "talk.content": 1, "talk: text of a tool call": 3}),
+    ):
+        data = load_data(DataSection(source=source, messages="talk", turns=turns), seed=0)
+        assert [row.completion for row in data.train] == kept
+        assert not any("None" in row.prompt for row in data.train)
+        assert (data.counts[0].missing, dict(data.counts[0].wanting)) == (sum(why.values()), why)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "human", "content": "hi"}, {"role": "gpt", "content": "hello"}],
+        [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}],
+        [{"role": "User", "content": [{"type": "text", "text": "h"}, "i"]},
+         {"role": "assistant", "content": [{"type": "text", "text": "hello"}], "tool_calls": None}],
+    ],
+)  # fmt: skip
+def test_every_way_to_write_a_conversation_down(tmp_path, messages):
+    (row,) = load_rows(DataSection(source=write(tmp_path / "t.jsonl", [{"m": messages}]), messages="m"), seed=0)
+    assert (row.prompt, row.completion) == ("User: hi\n\nAssistant:", " hello")
+    assert row.turns == (("user", "hi"), ("assistant", "hello"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "whole"),
+    [
+        ("def inc(x):\n", "    y = x + 1\n    return y\n", "def inc(x):\n    y = x + 1\n    return y\n"),
+        ("Code:", "\n    pass\n", "Code:\n    pass\n"),
+        ("Answer:", "yes", "Answer: yes"),
+        ("Answer: ", "yes ", "Answer: yes "),
+        ("  Q\n", "\ta", "  Q\n\ta"),
+    ],
+)
+def test_texts_are_trained_on_to_the_letter(tmp_path, prompt, completion, whole):
+    source = write(tmp_path / "rows.jsonl", [{"q": prompt, "a": completion}])
+    (row,) = load_rows(DataSection(source=source, prompt="{{ q }}", completion="{{ a }}"), seed=0)
+    assert row.prompt + row.completion == whole
+    assert (row.prompt, row.answer) == (prompt.rstrip(), completion)
+
+
 def test_all_turns_of_a_conversation_are_held_out_together(tmp_path):
     talks = [[*TALK[:1], {"role": "user", "content": f"and {i}?"}, *TALK[2:]] for i in range(40)]
     source = write(tmp_path / "talk.jsonl", [{"talk": talk} for talk in talks])
@@ -58,9 +116,11 @@ def test_all_turns_of_a_conversation_are_held_out_together(tmp_path):
 @pytest.mark.parametrize(
     ("column", "records", "message"),
     [
-        ("tlak", [{"talk": TALK}], "data.messages names a column 'tlak'.*'talk'"),
+        ("tlak", [{"talk": TALK}], "data.messages uses a missing column: 'tlak'.*Columns: talk"),
         ("talk", [{"talk": ["hello", "you"]}], "data.messages.*something other than messages: 'hello'"),
-        ("talk", [{"talk": [{"from": "human", "value": "x"}]}], "list of {role, content}"),
+        ("talk", [{"talk": [{"speaker": "human", "value": "x"}]}], "list of {role, content} or of {from, value}"),
+        ("talk", [{"talk": [{"role": "narrator", "content": "x"}]}], "unknown role 'narrator'.*Known: system, .*gpt"),
+        ("talk", [{"talk": [{"role": "user", "content": [{"type": "image_url"}]}]}], "type 'image_url'; only text"),
         ("talk", [{"talk": TALK[:2]}], "Nothing is left of the 1 rows .* empty prompt or completion 1"),
     ],
 )
@@ -104,7 +164,7 @@ def test_topics_from_a_file(tmp_path, kind):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read"), ('{"key": "sums"}\n', "without key and topics"), ("{", "without key and topics")],
+    [(None, "cannot be read"), ('{"key": "sums"}\n', "without key and topics"), ("{", "cannot be read: line 1")],
 )
 def test_topic_files_that_cannot_be_used(tmp_path, content, message):
     source = write(tmp_path / "rows.jsonl", ROWS)

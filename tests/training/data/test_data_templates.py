@@ -3,9 +3,23 @@
 import pytest
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.training.data.templates import condition, letter, options, shuffled, template
+from topiclora_cli.training.data import templates
+from topiclora_cli.training.data.missing import MissingValue, Names
+from topiclora_cli.training.data.templates import letter, options, shuffled
 
 QUESTION = {"question": "Which is red?", "choices": ["sky", "blood"], "answer": 1, "label": "2", "key": "b"}
+
+
+def template(key, text):
+    return templates.template(key, text, Names())
+
+
+def condition(key, text):
+    return templates.condition(key, text, Names())
+
+
+def marked(row):
+    return Names().marked(row)
 
 
 def test_options_and_letters_render_a_question():
@@ -56,14 +70,74 @@ def test_conditions_hold_or_not():
     [
         (template, "{{ question ", "data.x is not a valid Jinja template"),
         (template, "{{ choices | letterr }}", "data.x is not a valid Jinja template: No filter named 'letterr'"),
-        (template, "{{ qestion }}", "data.x uses a missing column: 'qestion'.*Columns: question, choices"),
         (template, "{{ question | letter }}", "data.x fails on a row: 'Which is red.' is no place"),
         (template, "{{ ''.__class__.__mro__ }}", "data.x fails on a row|missing column|unsafe"),
         (condition, "answer >=", "data.x is not a valid Jinja expression"),
-        (condition, "answr > 1", "data.x uses a missing column: 'answr'"),
         (condition, "question > 1", "data.x fails on a row"),
     ],
 )
 def test_mistakes_name_the_key(make, text, message):
     with pytest.raises(TopicLoraError, match=message):
         make("data.x", text)(QUESTION)
+
+
+def test_keys_come_before_methods_and_odd_names_through_the_row():
+    inner = {"items": "pens", "get": 3, "keys": None}
+    row = {"x": inner, "items": 2, "correct-answer": "yes", "two words": "no"}
+    fill = template("k", "{{ x.items }} {{ x.get }} {{ items }} {{ row['correct-answer'] }} {{ row['two words'] }}")
+    assert fill(marked(row)) == "pens 3 2 yes no"
+    with pytest.raises(MissingValue, match=r"^x\.keys$"):
+        template("k", "{{ x.keys }}")(marked(row))
+    assert template("k", "{{ row }}")({"row": "its own"}) == "its own"
+    assert template("k", "{% for key, value in x.items() %}{{ key }}{{ value }}{% endfor %}")({"x": {"a": 1}}) == "a1"
+
+
+def test_a_function_is_no_text():
+    for text in ("{{ x.values }}", "{{ range }}"):
+        with pytest.raises(TopicLoraError, match="is a function, not a column"):
+            template("k", text)({"x": {"a": 1}})
+
+
+ASKS = ["{{ a }}", "{{ a ~ 'x' }}", "{{ a | trim }}", "{{ 2 + a }}", "{{ [1, a] | join(' ') }}", "{{ a | int }}"]
+ASKS += ["{{ [a] | options }}", "{{ a | letter }}", "{% for x in a %}{% endfor %}", "{{ a.b }}", "{{ a[0] }}"]
+
+
+@pytest.mark.parametrize("text", [*ASKS, "{{ list[1] }}", "{{ none }}"])
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_what_is_missing_has_no_text(text, value):
+    with pytest.raises(MissingValue):
+        template("k", text)(marked({"a": value, "list": [1, value]}))
+
+
+@pytest.mark.parametrize("row", [{"a": None, "b": "x"}, {"b": "x"}, {"a": float("nan"), "b": "x"}])
+def test_what_is_missing_can_be_asked_about(row):
+    row = marked(row)
+    holds = ["a is none", "a is not defined", "not a", "a == ''", "a == none", "b != ''", "a | default('x') == 'x'"]
+    assert all(condition("k", text)(row) for text in holds)
+    assert not any(condition("k", text)(row) for text in ["a != ''", "a is defined", "a", "a is not none", "a != none"])
+    assert template("k", "{% if a %}{{ a }}{% else %}-{% endif %}{{ a | default('x') }}")(row) == "-x"
+
+
+def test_names_that_no_row_has_are_told_from_those_that_some_lack():
+    names = Names()
+    fill = templates.template("data.x", "{% if a and c.d and c['e'] %}{% endif %}{{ z if z is defined }}", names)
+    for row in ({"a": 1, "c": {"d": 1}}, {"b": 1, "c": {"e": 1}}):
+        fill(names.marked(row))
+    names.refuse_unknown()
+    templates.condition("data.filter", "answr or b", names)({"b": 1})
+    with pytest.raises(TopicLoraError, match=r"data.filter uses a missing column: 'answr'.*Columns: a, c, b\."):
+        names.refuse_unknown()
+
+
+def test_values_are_printed_as_json_writes_them():
+    row = {"yes": True, "n": 2, "list": [True, None, "é", 0.5], "map": {"a": [1]}, "huge": 12345678901234567890123}
+    fill = template("k", "{{ yes }} {{ n }} {{ list }} {{ map }} {{ huge }} {{ 1 == 1 }}\n")
+    assert fill(marked(row)) == 'true 2 [true, null, "é", 0.5] {"a": [1]} 12345678901234567890123 true\n'
+    assert options([True, 2]) == "A. true\nB. 2"
+
+
+def test_text_becomes_a_number_only_where_it_is_one():
+    assert template("k", "{{ (a | int) + 1 }} {{ (b | float) * 2 }}")({"a": "41", "b": "0.5"}) == "42 1.0"
+    for text in ("{{ c | int }}", "{{ b | int }}", "{{ c | float }}"):
+        with pytest.raises(TopicLoraError, match=r"k fails on a row: '.*' is no (whole )?number"):
+            template("k", text)({"b": "0.5", "c": "many"})

@@ -22,7 +22,7 @@ from topiclora_cli.adapters.record import note_gates, note_logits
 from topiclora_cli.adapters.routers import Decision, Router, no_pooling
 from topiclora_cli.adapters.selection import keep_top_k
 from topiclora_cli.adapters.tuner import RoutedTunerLayer
-from topiclora_cli.adapters.weights import Factor, check_loaded
+from topiclora_cli.adapters.weights import Factor, check_loaded, read
 from topiclora_cli.errors import TopicLoraError
 
 # Variances of Down and Up at the start in the authors' code: 2 / r, by the bottleneck and so large, and nearly zero.
@@ -98,9 +98,9 @@ class PerftLayer(RoutedTunerLayer):
         elif self.base_routing is None:
             self.base_routing = BaseRouting(self.get_base_layer().experts, self.name)  # type: ignore[arg-type]
 
-    def factors(self, adapter_name: str) -> tuple[nn.Parameter, nn.Parameter]:
-        """Down and Up, transposed, (M, r, d) each."""
-        return self.perft_A[adapter_name].weight, self.perft_B[adapter_name].weight  # type: ignore[return-value]
+    def factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
+        """Down and Up, transposed, (M, r, d) each, ready to multiply with."""
+        return read(self.perft_A[adapter_name]), read(self.perft_B[adapter_name])
 
     def choose(self, adapter_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and indices of each token's adapters, (..., k) each, for inputs x (..., d).
@@ -113,7 +113,7 @@ class PerftLayer(RoutedTunerLayer):
         if base is not None and not config.routes:
             return base
         decision: Decision = self.perft_router[adapter_name](x, no_pooling)
-        note_logits(self.name, decision.logits)
+        note_logits(self, decision.logits)
         weights, adapters = keep_top_k(decision.gates, config.top_k, renormalize=config.renormalize == "on")
         if base is not None:
             # The authors' code on OLMoE: slot by slot, the pretrained router's weights. DeepSeek's are unsorted.
@@ -125,7 +125,8 @@ class PerftLayer(RoutedTunerLayer):
         config = self.perft_config.get(adapter_name)
         if config is None or not (config.routes or config.follows_base):
             return 0
-        trained = sum(weights.numel() for weights in self.factors(adapter_name) if weights.requires_grad)
+        experts = [*self.perft_A[adapter_name].parameters(), *self.perft_B[adapter_name].parameters()]
+        trained = sum(weights.numel() for weights in experts if weights.requires_grad)
         return round((1 - config.top_k / config.num_adapters) * trained)
 
     def describe(self, adapter_name: str) -> tuple[int, int, str]:
@@ -184,16 +185,16 @@ class PerftBlock(nn.Module, PerftLayer):
 
     def _delta(self, name: str, x: Tensor) -> Tensor:
         config, (down, up) = self.perft_config[name], self.factors(name)
-        x = self.adapter_input(x, down.dtype)
+        x = self.adapter_input(x, down)
         if not (config.routes or config.follows_base):
             gates = x.new_full((*x.shape[:-1], len(down)), config.scaling)
-            return gated_sum(self._rank_space(name, x), gates, up)
+            return gated_sum(self._rank_space(name, x, down), gates, up)
         weights, adapters = self.choose(name, x)
         # Whether anybody records or not, since checkpointing must meet the same operations when it runs this again.
         gates = weights.new_zeros(*weights.shape[:-1], len(down)).scatter(-1, adapters, weights)
-        note_gates(self.name, gates, x)
+        note_gates(self, gates, x)
         if not self._sorts(config, x, up):
-            return gated_sum(self._rank_space(name, x), gates * config.scaling, up)
+            return gated_sum(self._rank_space(name, x, down), gates * config.scaling, up)
         drop = self._dropout(name)
         rows = dropped(x, drop.shared).flatten(0, -2)
         chosen, scaled = adapters.flatten(0, -2), (weights * config.scaling).flatten(0, -2)
@@ -211,9 +212,9 @@ class PerftBlock(nn.Module, PerftLayer):
         own = config.expert_dropout == "own"
         return _Dropout(own=config.lora_dropout) if own else _Dropout(shared=config.lora_dropout)
 
-    def _rank_space(self, name: str, x: Tensor) -> Tensor:
+    def _rank_space(self, name: str, x: Tensor, down: Tensor) -> Tensor:
         """What every adapter's up projection reads, (..., M, r)."""
-        config, (down, _), drop = self.perft_config[name], self.factors(name), self._dropout(name)
+        config, drop = self.perft_config[name], self._dropout(name)
         if drop.own:
             return own_rank_space(x, down, len(down), drop.own)
         hidden = rank_space(dropped(x, drop.shared), down)

@@ -39,6 +39,12 @@ class PerftModel(RoutedTuner):
                 f"{layers[0]} holds its experts itself (as Gemma 4 does): there is no block to put adapters beside.",
                 "Use LoRA on its experts (adapter.method: lora-experts).",
             )
+        if "disk" in getattr(model, "hf_device_map", {}).values():
+            # peft looks for the base's offloaded tensors by names that a layer around a whole block changes.
+            raise TopicLoraError(
+                "PERFT does not work on a base of which parts are offloaded to the disk.",
+                "Load the base with enough memory, or offload to the CPU alone.",
+            )
         if config.target_modules is None:
             config.target_modules = set(blocks)  # type: ignore[assignment]
         wanted = {name for name in blocks if _wants(config, name)}

@@ -106,7 +106,8 @@ class TopicLoraConfig(RoutedConfig):
         """What the model card says of such an adapter."""
         experts = "-".join(map(str, dict.fromkeys(self.experts_per_layer or [self.num_experts])))
         rank = "-".join(map(str, dict.fromkeys(self.ranks_per_layer or [self.r])))
-        choice = f"top-{self.top_k}" if self.top_k else f"top-p {self.top_p}" if self.top_p else "all mixed"
+        all_or_own = "as many as it chooses" if ROUTERS[self.router].chooses_itself else "all mixed"
+        choice = f"top-{self.top_k}" if self.top_k else f"top-p {self.top_p}" if self.top_p else all_or_own
         when = "once per prompt" if self.granularity == "prompt" else "for every token"
         return Card(
             title="Mixture of LoRA experts",
@@ -122,6 +123,12 @@ class TopicLoraConfig(RoutedConfig):
             raise TopicLoraError("mixing: ffn needs one decision for a whole block.", "Set router_scope: block.")
         if self.router == "cosine" and not self.shared_a:
             raise TopicLoraError("The cosine router reads the rank space of a shared A.", "Set shared_a: true.")
+        if ROUTERS[self.router].chooses_itself and (self.top_k is not None or self.top_p is not None):
+            key = "top_p" if self.top_k is None else "top_k"
+            raise TopicLoraError(
+                f"{key} means nothing to the {self.router} router, which chooses how many experts take part.",
+                f"Set {key} to null.",
+            )
         if self.top_k is not None and self.top_p is not None:
             raise TopicLoraError("top_k and top_p exclude one another.", "Set one of them to null.")
         if (

@@ -8,19 +8,20 @@ from torch import Tensor, nn
 
 from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
 from topiclora_cli.adapters.dropout import own_rank_space
-from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture
+from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, is_untouched
 from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, gated_sum, rank_space
 from topiclora_cli.adapters.precision import computes_precisely, precise_product
-from topiclora_cli.adapters.prompt import PromptMean
+from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
 from topiclora_cli.adapters.routers import Decision, Router, no_pooling
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.routing import Routing, RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output
 from topiclora_cli.adapters.tuner import RoutedTunerLayer
-from topiclora_cli.adapters.weights import Factor, check_loaded
+from topiclora_cli.adapters.weights import Factor, check_loaded, read
 from topiclora_cli.errors import TopicLoraError
 
+Factors = tuple[Tensor, Tensor]  # A (E or 1, r, d_in) and B (E, r, d_out)
 NO_MERGE = (
     "A routed mixture has no exact dense weight and cannot be merged.",
     "Export it with fixed gates (topiclora merge), or serve the adapter itself.",
@@ -80,15 +81,17 @@ class TopicLoraLayer(RoutedTunerLayer):
         self.topiclora_group[adapter_name] = group
         if router is None:
             return
-        self.topiclora_router[adapter_name] = router.settle(self.name, self.factors(adapter_name)[0].device)
+        self.topiclora_router[adapter_name] = router.settle(
+            self.name, next(self.topiclora_A[adapter_name].parameters()).device
+        )
         if prompt is not None:
             self.topiclora_prompt[adapter_name] = prompt
         trains = adapter_name in self.active_adapters and not self.topiclora_config[adapter_name].inference_mode
         router.requires_grad_(trains)
 
-    def factors(self, adapter_name: str) -> tuple[nn.Parameter, nn.Parameter]:
-        """A (E or 1, r, d_in) and B (E, r, d_out)."""
-        return self.topiclora_A[adapter_name].weight, self.topiclora_B[adapter_name].weight  # type: ignore[return-value]
+    def factors(self, adapter_name: str) -> Factors:
+        """A (E or 1, r, d_in) and B (E, r, d_out), ready to multiply with."""
+        return read(self.topiclora_A[adapter_name]), read(self.topiclora_B[adapter_name])
 
     def route(self, adapter_name: str, x: Tensor, projected: Tensor | None = None) -> Routing:
         """The decision for inputs x (..., d_in): made here, or taken from the group's first member.
@@ -104,12 +107,12 @@ class TopicLoraLayer(RoutedTunerLayer):
         if projected is None:
             source = router.drop(x)
             if router.reads_rank_space:
-                source = precise_product(source, self.factors(adapter_name)[0].flatten(0, 1))
+                source = precise_product(source, read(self.topiclora_A[adapter_name]).flatten(0, 1))
             decision: Decision = router(source, pool)
         else:
             decision = router.route(projected, pool)
         if config.num_experts > 1:
-            note_logits(self.name, decision.logits, token=decision.token, task=decision.task)
+            note_logits(self, decision.logits, token=decision.token, task=decision.task)
         routing = Routing(decision.gates, config.top_k or config.num_experts, config.scaling)
         group.put(routing)
         return routing
@@ -119,9 +122,10 @@ class TopicLoraLayer(RoutedTunerLayer):
         return expert_outputs(x, *self.factors(adapter_name))
 
     def as_lora(self, adapter_name: str, gates: Tensor) -> tuple[Tensor, Tensor]:
-        """A (E*r, d_in) and B (d_out, E*r) of the plain LoRA that equals this adapter under fixed gates (E,).
+        """A (R, d_in) and B (d_out, R) of the plain LoRA that equals this adapter under fixed gates (E,).
 
-        Raises TopicLoraError where experts are mixed after a non-linearity: no LoRA equals that.
+        R is E*r, or r where the experts share A. Raises TopicLoraError where experts are mixed after a non-linearity:
+        no LoRA equals that.
         """
         config = self.topiclora_config[adapter_name]
         if self.mixing_role(adapter_name):
@@ -136,9 +140,8 @@ class TopicLoraLayer(RoutedTunerLayer):
         config = self.topiclora_config.get(adapter_name)
         if config is None or config.top_k is None:
             return 0
-        lora_a, lora_b = self.factors(adapter_name)
-        experts = [lora_b] if config.shared_a else [lora_a, lora_b]
-        trainable = sum(p.numel() for p in experts if p.requires_grad)
+        experts = [self.topiclora_B[adapter_name]] + ([] if config.shared_a else [self.topiclora_A[adapter_name]])
+        trainable = sum(p.numel() for factor in experts for p in factor.parameters() if p.requires_grad)
         return round((1 - config.top_k / config.num_experts) * trainable)
 
     def describe(self, adapter_name: str) -> tuple[int, int, str]:
@@ -170,9 +173,10 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         for name in active:
             if self.mixing_role(name):
                 raise TopicLoraError("mixing: ffn works with one active adapter.", "Activate one with set_adapter.")
-            hidden = self.adapter_input(x, self.factors(name)[0].dtype)
+            factors = self.factors(name)
+            hidden = self.adapter_input(x, factors[0])
             routing = self._routing(name, hidden)
-            result = result + self._delta(name, hidden, routing).to(result.dtype)
+            result = result + self._delta(name, hidden, routing, factors).to(result.dtype)
         return result
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
@@ -181,32 +185,30 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _single(self, x: Tensor, name: str) -> Tensor:
         """The usual case, one active adapter: by the kernel that fits."""
-        config, role = self.topiclora_config[name], self.mixing_role(name)
-        lora_a, lora_b = self.factors(name)
+        config, role, factors = self.topiclora_config[name], self.mixing_role(name), self.factors(name)
+        lora_a, lora_b = factors
         sparse = config.kernel == "sparse" and not torch.compiler.is_compiling()
         sparse = sparse or (config.kernel == "auto" and prefers_sparse(x, lora_b, config.top_k))
         fuses = role is None and not sparse and config.kernel != "plain" and not self._drops(name)
         if fuses and can_fuse(x, lora_a, self.base_layer):
-            return self._fused(name, x)
-        hidden = self.adapter_input(x, lora_a.dtype)
+            return self._fused(name, x, factors)
+        hidden = self.adapter_input(x, lora_a)
         if role == "in":
-            return self._fan_in(name, x, hidden)
+            return self._fan_in(name, x, hidden, factors)
         routing = self._routing(name, hidden)
         if role == "out":
-            return self._fan_out(name, x, hidden, routing)
+            return self._fan_out(name, x, hidden, routing, factors)
         if sparse:
-            return self._sparse(name, x, hidden, routing)
+            return self._sparse(name, x, hidden, routing, factors)
         result = self.base_layer(x)
-        return result + self._delta(name, hidden, routing).to(result.dtype)  # type: ignore[no-any-return]
+        return result + self._delta(name, hidden, routing, factors).to(result.dtype)  # type: ignore[no-any-return]
 
-    def _fused(self, name: str, x: Tensor) -> Tensor:
-        owns = name in self.topiclora_router
-        # In 16 bits the router's product stands apart, in float32.
-        rides = owns and computes_precisely(x) and not self.topiclora_router[name].drops
+    def _fused(self, name: str, x: Tensor, factors: Factors) -> Tensor:
+        rides = name in self.topiclora_router and _rides(self.topiclora_router[name], x)
         return fused_mixture(
             x,
             lambda projected: self._routing(name, x, projected).scaled,
-            *self.factors(name),
+            *factors,
             self.base_layer,  # type: ignore[arg-type]
             self.topiclora_router[name].projection() if rides else None,  # type: ignore[operator]
         )
@@ -216,7 +218,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _routing(self, name: str, hidden: Tensor, projected: Tensor | None = None) -> Routing:
         routing = self.route(name, hidden, projected)
-        note_gates(self.name, routing.gates, hidden)
+        note_gates(self, routing.gates, hidden)
         return routing
 
     def _own_dropout(self, name: str) -> float:
@@ -224,18 +226,18 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         config = self.topiclora_config[name]
         return config.lora_dropout if self.training and config.expert_dropout == "own" else 0.0
 
-    def _rank_space(self, name: str, x: Tensor) -> Tensor:
+    def _rank_space(self, name: str, x: Tensor, factors: Factors) -> Tensor:
         """A_e x of every expert after dropout, (..., E or 1, r)."""
-        lora_a, lora_b = self.factors(name)
+        lora_a, lora_b = factors
         if p := self._own_dropout(name):
             return own_rank_space(x, lora_a, len(lora_b), p)
         return rank_space(self.topiclora_dropout[name](x), lora_a)
 
-    def _delta(self, name: str, hidden: Tensor, routing: Routing) -> Tensor:
-        return gated_sum(self._rank_space(name, hidden), routing.scaled, self.factors(name)[1])
+    def _delta(self, name: str, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
+        return gated_sum(self._rank_space(name, hidden, factors), routing.scaled, factors[1])
 
-    def _sparse(self, name: str, x: Tensor, hidden: Tensor, routing: Routing) -> Tensor:
-        lora_a, lora_b = self.factors(name)
+    def _sparse(self, name: str, x: Tensor, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
+        lora_a, lora_b = factors
         self.require_sortable(hidden, lora_b)
         plan = routing.plan
         if not self._drops(name) and can_fuse(x, lora_a, self.base_layer):
@@ -246,24 +248,29 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         delta = sparse_delta(rows, plan, lora_a, lora_b, dropout=own)
         return result + delta.view(result.shape).to(result.dtype)  # type: ignore[no-any-return]
 
-    def _fan_out(self, name: str, x: Tensor, hidden: Tensor, routing: Routing) -> Tensor:
+    def _fan_out(self, name: str, x: Tensor, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
         """One row per token and chosen expert, (..., S*k, d_out): the block's interior is elementwise."""
-        delta = fan_out(self._rank_space(name, hidden), routing.chosen[1], self.factors(name)[1])
+        delta = fan_out(self._rank_space(name, hidden, factors), routing.chosen[1], factors[1])
         result = self.base_layer(x).unsqueeze(-2)
         return (result + (delta * routing.scaling).to(result.dtype)).flatten(-3, -2)  # type: ignore[no-any-return]
 
-    def _fan_in(self, name: str, x: Tensor, hidden: Tensor) -> Tensor:
+    def _fan_in(self, name: str, x: Tensor, hidden: Tensor, factors: Factors) -> Tensor:
         """Rows (..., S*k, d_in) of all chosen experts back to one per token."""
         routing = self.topiclora_group[name].take(self.name)
         weights, experts = routing.chosen
-        note_gates(self.name, routing.gates, x)
+        note_gates(self, routing.gates, x)
         slots = x.unflatten(-2, (-1, routing.k))  # (..., S, k, d_in)
         # The base's part is an average: with one expert whose gate is below one, the block must not shrink.
         share = (weights / weights.sum(-1, keepdim=True)).to(x.dtype)
         result = self.base_layer((slots * share.unsqueeze(-1)).sum(-2))
         dropped = self.topiclora_dropout[name](hidden).unflatten(-2, (-1, routing.k))
-        delta = fan_in(dropped, experts, weights * routing.scaling, *self.factors(name))
+        delta = fan_in(dropped, experts, weights * routing.scaling, *factors)
         return result + delta.to(result.dtype)  # type: ignore[no-any-return]
+
+
+def _rides(router: nn.Module, x: Tensor) -> bool:
+    """Whether the router's product with x can be part of the experts': in 16 bits it stands apart, in float32."""
+    return computes_precisely(x) and not router.drops and is_untouched(router)
 
 
 def _features(base: Any, name: str) -> tuple[int, int]:

@@ -5,8 +5,9 @@ sources (rows of a table) -> examples (rows as prompt and completion) -> clean (
 than memory.
 """
 
+from topiclora_cli.training.data.draw import draw
 from topiclora_cli.training.data.encode import Encoded, encode_rows
 from topiclora_cli.training.data.load import Data, load_data, load_rows
 from topiclora_cli.training.data.row import Row
 
-__all__ = ["Data", "Encoded", "Row", "encode_rows", "load_data", "load_rows"]
+__all__ = ["Data", "Encoded", "Row", "draw", "encode_rows", "load_data", "load_rows"]

@@ -1,13 +1,14 @@
 """What to leave out of the training examples: repetitions, and questions that the model will be asked in evaluation.
 
-Texts are compared by their words in lower case, without punctuation, so that a changed space or capital hides nothing.
-Contamination is an overlap in a run of words (GPT-3, arXiv 2005.14165, appendix C: 13 words), or a prompt that is the
-question. Questions shorter than the run count where an example has them as a whole, from 8 words on, because fewer are
-shared by chance.
+Repetitions are compared to the letter, or without regard to case and white space: a bracket or an operator may be all
+that tells two questions apart. Contamination goes by words in lower case, without punctuation: it is an overlap in a
+run of words (GPT-3, arXiv 2005.14165, appendix C: 13 words), or a prompt that is the question. Questions shorter than
+the run count where an example has them as a whole, from 8 words on, because fewer are shared by chance.
 """
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
@@ -28,13 +29,18 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def normalised(text: str) -> str:
+    """A text in lower case, with one space for any white space, and one code for each character (Unicode's NFC)."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
 def digest(text: str) -> bytes:
     """16 bytes that stand for a text."""
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 class Repetitions:
-    """Says of each example whether prompt and completion were seen before, to the letter or by their words."""
+    """Says of each example whether both its texts were seen before, to the letter or but for case and white space."""
 
     def __init__(self, mode: Literal["none", "exact", "normalised"]) -> None:
         self.mode = mode
@@ -44,7 +50,7 @@ class Repetitions:
         if self.mode == "none":
             return False
         parts = (row.prompt, row.completion)
-        mark = digest("\0".join(" ".join(words(part)) if self.mode == "normalised" else part for part in parts))
+        mark = digest("\0".join(normalised(part) if self.mode == "normalised" else part for part in parts))
         known = mark in self._seen
         self._seen.add(mark)
         return known

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -45,45 +46,65 @@ def encode_fitting(
 ) -> list[Encoded]:
     """Tokenise rows, ending each with the end-of-sequence token and leaving out those longer than `max_length`.
 
-    Prompt and completion are cut from one encoding of the whole text, as lm-evaluation-harness scores them.
-    chat_template: whether texts go through the tokenizer's chat template; None, where rows are conversations. Raises
-    TopicLoraError where a template is wanted of a tokenizer that has none.
+    Prompt and completion are cut from one encoding of the whole text, as lm-evaluation-harness scores them; a text that
+    writes the token it would begin with gets no second one, as there. chat_template: whether texts go through the
+    tokenizer's chat template; None, where rows are conversations. Raises TopicLoraError where a template is wanted of a
+    tokenizer that has none, and for one without an end-of-sequence token.
     """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise TopicLoraError(
+            "The model's tokenizer has no end-of-sequence token, with which every completion ends.",
+            "Name one in the model's tokenizer_config.json: eos_token.",
+        )
     chats = [bool(row.turns) if chat_template is None else chat_template for row in rows]
     texts = [
         _chat_texts(row, tokenizer) if chat else (row.prompt, row.prompt + row.completion)
         for row, chat in zip(rows, chats, strict=True)
     ]
-    prompts = _token_ids([prompt for prompt, _ in texts], chats, tokenizer)
-    wholes = _token_ids([whole for _, whole in texts], chats, tokenizer)
+    # A chat template, or the text itself, has written the special tokens already.
+    begin = tokenizer.bos_token
+    bare = [chat or bool(begin and whole.startswith(begin)) for (_, whole), chat in zip(texts, chats, strict=True)]
+    prompts = _token_ids([prompt for prompt, _ in texts], bare, tokenizer)
+    wholes = _token_ids([whole for _, whole in texts], bare, tokenizer)
     encoded = []
     for row, prompt, whole in zip(rows, prompts, wholes, strict=True):
-        if whole[-1] != tokenizer.eos_token_id:
-            whole = [*whole, tokenizer.eos_token_id]
+        if whole[-1:] != [end]:
+            whole = [*whole, end]
         if len(prompt) < len(whole) <= max_length:
             encoded.append(Encoded(row, whole, len(prompt)))
     return encoded
 
 
-def _token_ids(texts: Sequence[str], chats: Sequence[bool], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Token ids of texts; a chat template has written the special tokens already."""
+def _token_ids(texts: Sequence[str], bare: Sequence[bool], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of texts that go on: after them come no special tokens, and none before those that are `bare`."""
     ids: list[list[int]] = [[] for _ in texts]
-    for kind in set(chats):
-        places = [place for place, chat in enumerate(chats) if chat == kind]
+    after = _appended(tokenizer)
+    for kind in set(bare):
+        places = [place for place, without in enumerate(bare) if without == kind]
         found_ids = token_ids([texts[place] for place in places], tokenizer, add_special_tokens=not kind)
         for place, found in zip(places, found_ids, strict=True):
-            ids[place] = found
+            ids[place] = found if kind else found[: len(found) - after]
     return ids
 
 
+def _appended(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many special tokens a tokenizer puts after a text: T5's and some of Llama's kin end every one."""
+    special = set(tokenizer.all_special_ids)
+    return len(list(takewhile(special.__contains__, reversed(tokenizer("a")["input_ids"]))))
+
+
 def _chat_texts(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """Prompt and whole of an example in the tokenizer's chat template, without white space after the last turn."""
+    """Prompt and whole of an example in the tokenizer's chat template, without the white space that ends it."""
     if tokenizer.chat_template is None:
         raise TopicLoraError("The model's tokenizer has no chat template.", "Set data.chat_template to false.")
-    turns = row.turns or (("user", row.prompt), ("assistant", row.completion.strip()))
+    turns = row.turns or (("user", row.prompt), ("assistant", row.answer))
     messages = [{"role": role, "content": content} for role, content in turns]
     try:
         whole = str(tokenizer.apply_chat_template(messages, tokenize=False)).rstrip()
+        answer = turns[-1][1]
+        if whole.endswith(answer.rstrip()):  # nothing closes the answer, whose own white space stays
+            whole += answer[len(answer.rstrip()) :]
         # Some templates open an answer otherwise than they write a given one; its header then counts as completion.
         for opened in (True, False):
             prompt = str(tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=opened))

@@ -1,63 +1,66 @@
 """How a source's row becomes examples: by templates, or by the turns of a conversation."""
 
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
-from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe.data import SourceSection
-from topiclora_cli.training.data.row import ASSISTANT, Row
+from topiclora_cli.training.data.conversations import Turn, conversations
+from topiclora_cli.training.data.missing import MissingValue, Names
+from topiclora_cli.training.data.row import ASSISTANT, Row, as_row
 from topiclora_cli.training.data.templates import Record, template
-from topiclora_cli.training.data.topics import topics_of
+from topiclora_cli.training.data.topics import Topics, topics_of
+
+Made = list[Row | MissingValue]
 
 
 def examples_of(
-    section: SourceSection, *, key: str, number: int, known_topics: Collection[str] | None
-) -> Callable[[Record], list[Row]]:
+    section: SourceSection, *, key: str, number: int, known_topics: Collection[str] | None, names: Names
+) -> Callable[[Record], Made]:
     """A function from a row of source `number` to its examples: one, or one of every turn of the assistant's.
 
-    Raises TopicLoraError for a template that does not parse; the function, for a row that does not fit the section.
+    In an example's place stands what it lacks. Raises TopicLoraError for a template that does not parse; the function,
+    for a row that does not fit the section. Columns that rows do not have are noted in `names`.
     """
-    topics = topics_of(section, key=key, known=known_topics)
+    topics = topics_of(section, key=key, known=known_topics, names=names)
     if section.messages is not None:
-        column, every = section.messages, section.turns == "all"
+        return _of_messages(section, key, number, topics, names)
+    prompt = template(f"{key}.prompt", str(section.prompt), names)
+    completion = template(f"{key}.completion", str(section.completion), names)
 
-        def converse(record: Record) -> list[Row]:
+    def fill_in(record: Record) -> Made:
+        try:
+            return [as_row(prompt(record), completion(record), topics=topics(record), source=number)]
+        except MissingValue as error:
+            return [error]
+
+    return fill_in
+
+
+def _of_messages(
+    section: SourceSection, key: str, number: int, topics: Callable[[Record], Topics], names: Names
+) -> Callable[[Record], Made]:
+    column, every = str(section.messages), section.turns == "all"
+
+    def converse(record: Record) -> Made:
+        if column not in record:
+            names.sought(column, f"{key}.messages")
+        if not record.get(column):
+            return [MissingValue(column)] if record.get(column) in (None, "") else []
+        found = conversations(key, column, record[column], every=every)
+        try:
             tags = topics(record)
-            return [_example(turns, tags, number) for turns in _conversations(key, column, record, every)]
+        except MissingValue as error:
+            return [error] * len(found)
+        return [turns if isinstance(turns, MissingValue) else _example(turns, tags, number) for turns in found]
 
-        return converse
-    prompt = template(f"{key}.prompt", str(section.prompt))
-    completion = template(f"{key}.completion", str(section.completion))
-    return lambda record: [
-        Row(prompt(record).rstrip(), " " + completion(record).strip(), topics(record), source=number)
-    ]
+    return converse
 
 
-def plain_text(turns: tuple[tuple[str, str], ...]) -> str:
+def plain_text(turns: Sequence[Turn]) -> str:
     """A conversation as text without any chat template: "User: ..." and so on, a blank line between turns."""
     return "\n\n".join(f"{role.capitalize()}: {content}" for role, content in turns)
 
 
-def _example(turns: tuple[tuple[str, str], ...], topics: tuple[str, ...], number: int) -> Row:
+def _example(turns: Sequence[Turn], topics: Topics, number: int) -> Row:
     *before, (_, answer) = turns
-    prompt = f"{plain_text(tuple(before))}\n\n{ASSISTANT.capitalize()}:" if before else ""
-    return Row(prompt, " " + answer.strip(), topics, turns=turns, source=number)
-
-
-def _conversations(key: str, column: str, record: Record, every: bool) -> list[tuple[tuple[str, str], ...]]:
-    """The messages up to each turn of the assistant's, or up to the last; none where the assistant says nothing."""
-    if column not in record:
-        raise TopicLoraError(f"{key}.messages names a column {column!r} that does not exist.", nearest(column, record))
-    turns = tuple(_turn(key, column, message) for message in record[column] or ())
-    ends = [place + 1 for place, (role, _) in enumerate(turns) if role == ASSISTANT]
-    return [turns[:end] for end in (ends if every else ends[-1:])]
-
-
-def _turn(key: str, column: str, message: Any) -> tuple[str, str]:
-    try:
-        return str(message["role"]), str(message["content"])
-    except (TypeError, KeyError):
-        raise TopicLoraError(
-            f"{key}.messages: the column {column!r} holds something other than messages: {str(message)[:60]!r}.",
-            "Each row needs a list of {role, content}.",
-        ) from None
+    prompt = f"{plain_text(before)}\n\n{ASSISTANT.capitalize()}:" if before else ""
+    return as_row(prompt, answer, topics=topics, turns=tuple(turns), source=number)

@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from itertools import islice
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import DataSection, SourceSection, TopicsFile
 from topiclora_cli.training.data.clean import Repetitions
+from topiclora_cli.training.data.missing import told
 from topiclora_cli.training.data.mixing import mix
 from topiclora_cli.training.data.reading import Reader, SourceCount
 from topiclora_cli.training.data.row import Row
@@ -55,8 +55,7 @@ def load_data(
     for number, section in enumerate(data.all_sources):
         key = source_key(data, number)
         count = SourceCount(section.label, section.weight)
-        examples = reader.read(section, number, key, count)
-        rows = list(islice(examples, FIRST) if data.streaming else examples)
+        rows = list(reader.read(section, number, key, count, first=FIRST if data.streaming else None))
         if not rows:
             raise _nothing_left(key, section, count)
         if isinstance(section.topics, TopicsFile) and not any(row.topics for row in rows):
@@ -117,12 +116,13 @@ def _nothing_left(key: str, section: SourceSection, count: SourceCount) -> Topic
     if count.filtered == count.read:
         return TopicLoraError(f"{key}.filter drops all {count.read} rows of {section.source!r}.", "Loosen it.")
     reasons = {
+        f"without a value ({told(count.wanting)})": count.missing,
         "empty prompt or completion": count.empty,
         "duplicates": count.duplicates,
         "in the evaluation": count.contaminated,
         "filtered": count.filtered,
     }
-    told = ", ".join(f"{reason} {number}" for reason, number in reasons.items() if number)
+    why = ", ".join(f"{reason} {number}" for reason, number in reasons.items() if number)
     return TopicLoraError(
-        f"Nothing is left of the {count.read} rows of {name}: {told}.", "Check its templates and data.dedup."
+        f"Nothing is left of the {count.read} rows of {name}: {why}.", "Check its templates and data.dedup."
     )

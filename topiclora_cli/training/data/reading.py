@@ -1,11 +1,14 @@
 """One source from its rows to the examples that are worth training on, and a count of what is not."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 
 from topiclora_cli.recipe.data import EMBEDDED, SourceSection
 from topiclora_cli.tasks import mixture
 from topiclora_cli.training.data.examples import examples_of
+from topiclora_cli.training.data.missing import MissingValue, Names
 from topiclora_cli.training.data.row import Row, embedded_row
 from topiclora_cli.training.data.sources import open_source
 from topiclora_cli.training.data.templates import condition
@@ -13,12 +16,17 @@ from topiclora_cli.training.data.templates import condition
 
 @dataclass
 class SourceCount:
-    """Of one source: rows read and filtered out; examples left out for what reason; examples kept out to measure on."""
+    """Of one source: rows read and filtered out; examples left out for what reason; examples kept out to measure on.
+
+    wanting: of the missing ones, what was missing.
+    """
 
     label: str
     weight: float | None = None
     read: int = 0
     filtered: int = 0
+    missing: int = 0
+    wanting: Counter[str] = field(default_factory=Counter)
     empty: int = 0
     duplicates: int = 0
     contaminated: int = 0
@@ -41,15 +49,33 @@ class Reader:
     streaming: bool = False
 
     def read(
-        self, section: SourceSection, number: int, key: str, count: SourceCount, *, epoch: int = 0
+        self,
+        section: SourceSection,
+        number: int,
+        key: str,
+        count: SourceCount,
+        *,
+        epoch: int = 0,
+        first: int | None = None,
     ) -> Iterator[Row]:
-        """The examples of source `number`, counting as it goes; `key` is the section's place in the recipe.
+        """The examples of source `number`, or the `first` few, counting; `key` is the section's place in the recipe.
 
-        Raises TopicLoraError for what cannot be read or does not fit the section.
+        Raises TopicLoraError for what cannot be read or does not fit the section, and, at the end, for a column that
+        templates use and no row had.
         """
+        names = Names()
+        yield from islice(self._kept(section, number, key, count, epoch, names), first)
+        names.refuse_unknown()
+
+    def _kept(
+        self, section: SourceSection, number: int, key: str, count: SourceCount, epoch: int, names: Names
+    ) -> Iterator[Row]:
         kept = 0
-        for row in self._examples(section, number, key, count, epoch):
-            if not row.prompt.strip() or not row.completion.strip():
+        for row in self._examples(section, number, key, count, epoch, names):
+            if isinstance(row, MissingValue):
+                count.missing += 1
+                count.wanting[str(row)] += 1
+            elif not row.prompt.strip() or not row.completion.strip():
                 count.empty += 1
             elif self.repeated is not None and self.repeated(row):
                 count.duplicates += 1
@@ -61,21 +87,29 @@ class Reader:
                 if kept == section.limit:
                     return
 
-    def _examples(self, section: SourceSection, number: int, key: str, count: SourceCount, epoch: int) -> Iterator[Row]:
+    def _examples(
+        self, section: SourceSection, number: int, key: str, count: SourceCount, epoch: int, names: Names
+    ) -> Iterator[Row | MissingValue]:
         split = self.split or section.split
         if section.source == EMBEDDED:
             for example in mixture(split, section.per_family, seed=self.seed):
                 count.read += 1
                 yield embedded_row(example, source=number)
             return
-        keep = condition(f"{key}.filter", section.filter) if section.filter is not None else None
-        examples = examples_of(section, key=key, number=number, known_topics=self.known_topics)
+        keep = condition(f"{key}.filter", section.filter or "true", names)
+        examples = examples_of(section, key=key, number=number, known_topics=self.known_topics, names=names)
         shuffle = (self.seed, epoch) if self.streaming else None
         for record in open_source(section, key=key, split=split, shuffled_stream=shuffle):
             count.read += 1
-            if keep is not None and not keep(record):
+            row = names.marked(record)
+            try:
+                kept = keep(row)
+            except MissingValue as error:
+                yield error
+                continue
+            if not kept:
                 count.filtered += 1
                 continue
-            made = examples(record)
+            made = examples(row)
             count.empty += not made
             yield from made

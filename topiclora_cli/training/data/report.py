@@ -8,9 +8,10 @@ from topiclora_cli.formats import percent
 from topiclora_cli.progress import Progress
 from topiclora_cli.training.data.encode import Encoded
 from topiclora_cli.training.data.load import Data
+from topiclora_cli.training.data.missing import told
 from topiclora_cli.training.data.reading import SourceCount
 
-_REASONS = ("filtered", "empty", "duplicates", "contaminated", "held_out", "too_long")
+_REASONS = ("filtered", "missing", "empty", "duplicates", "contaminated", "held_out", "too_long")
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,6 @@ def show(reports: Sequence[SourceReport], progress: Progress, *, title: str = "T
         for numbers in dicts
     ]
     progress.table(title, [*columns, *(["weight %"] if weighted else []), "mean tokens"], rows)
+    for report in reports:
+        if report.count.missing:
+            progress.say(f"{report.count.label}: left out for want of a value: {told(report.count.wanting)}.")

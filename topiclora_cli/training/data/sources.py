@@ -1,7 +1,8 @@
-"""Opens what a recipe's source names: a table of rows, each a mapping from columns to values."""
+"""Opens what a recipe's source names: rows, each a mapping from columns to values."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import datasets
@@ -9,9 +10,9 @@ import datasets
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe.data import EMBEDDED, SourceSection
 from topiclora_cli.recipe.sources import source_definitions
+from topiclora_cli.training.data.tables import KINDS, UnreadableError, read_table
 
-_LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-
+Record = Mapping[str, Any]
 
 # What goes wrong while a source is opened or, as a stream, read.
 _TROUBLE = (OSError, ValueError, datasets.exceptions.DatasetGenerationError, StopIteration)
@@ -20,57 +21,109 @@ BUFFER = 10_000  # rows of a stream among which the next one is drawn
 
 def open_source(
     section: SourceSection, *, key: str, split: str, shuffled_stream: tuple[int, int] | None = None
-) -> Iterable[Mapping[str, Any]]:
+) -> Iterator[Record]:
     """The rows of a source other than the embedded one; raises TopicLoraError where it cannot be read.
 
     `key` is the section's place in the recipe, for messages. `shuffled_stream`, a seed and the number of the pass, asks
-    for rows read as they are needed, each drawn from a buffer.
+    for rows read as they are needed, each drawn from a buffer. Files are read by `tables`, those of a local folder too;
+    a hub's rows, and those of Dataset.save_to_disk, have the types that they have there.
     """
     # What goes wrong is told in one line of ours, not logged with a traceback.
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     name = str(section.source)
-    path = Path(name)
-    streaming = shuffled_stream is not None
-    if path.is_file() and path.stat().st_size == 0:
-        raise TopicLoraError(f"{key}.source {name!r} is an empty file.", "Write it again.")
     try:
+        path = Path(name)
         if path.is_file() or name.startswith("https://"):
-            if path.suffix not in _LOADERS:
-                raise TopicLoraError(f"{path}: cannot read {path.suffix!r} files.", f"Use one of {sorted(_LOADERS)}.")
-            rows = datasets.load_dataset(_LOADERS[path.suffix], data_files=name, split="train", streaming=streaming)
+            if path.suffix not in KINDS:
+                raise TopicLoraError(f"{path}: cannot read {path.suffix!r} files.", f"Use one of {sorted(KINDS)}.")
+            if path.is_file() and path.stat().st_size == 0:
+                raise TopicLoraError(f"{key}.source {name!r} is an empty file.", "Write it again.")
+            yield from _of_files([name], KINDS[path.suffix], None, shuffled_stream)
+        elif (saved := _saved(path, split)) is not None:
+            yield from _drawn(saved, shuffled_stream)
+        elif path.is_dir() and (found := _files(name, section.config, split)):
+            yield from _of_files(*found, shuffled_stream)
         else:
-            rows = datasets.load_dataset(name, section.config, split=split, streaming=streaming)
-        if shuffled_stream is None:
-            return rows
-        seed, number = shuffled_stream
+            yield from _of_datasets(name, section.config, split, shuffled_stream)
+    except TopicLoraError:
+        raise
+    except _TROUBLE as error:
+        hint = error.hint if isinstance(error, UnreadableError) else _hint(name)
+        raise TopicLoraError(
+            f"Cannot read {key}.source {name!r} (config {section.config!r}, split {split!r}): {_reason(error)}", hint
+        ) from None
+
+
+def _of_files(
+    files: Sequence[str], kind: str, delimiter: str | None, drawn: tuple[int, int] | None
+) -> Iterator[Record]:
+    order = list(files)
+    if drawn is not None:
+        Random(f"files/{drawn}").shuffle(order)
+
+    def rows() -> Iterator[Record]:
+        for file in order:
+            path = Path(file)
+            if path.suffix not in KINDS or not path.is_file():  # it is packed, or lies elsewhere
+                path = Path(datasets.DownloadManager(record_checksums=False).download_and_extract(file))
+            yield from read_table(path, kind, delimiter=delimiter)
+
+    return _drawn(rows(), drawn)
+
+
+def _drawn(rows: Iterable[Record], drawn: tuple[int, int] | None) -> Iterator[Record]:
+    """Rows in their order, or each drawn from a buffer that the next one then fills."""
+    if drawn is None:
+        yield from rows
+        return
+    random, buffer = Random(f"rows/{drawn}"), list[Record]()
+    for row in rows:
+        if len(buffer) < BUFFER:
+            buffer.append(row)
+            continue
+        place = random.randrange(BUFFER)
+        yield buffer[place]
+        buffer[place] = row
+    random.shuffle(buffer)
+    yield from buffer
+
+
+def _files(folder: str, config: str | None, split: str) -> tuple[list[str], str, str | None] | None:
+    """The files of a folder's split, their kind and what parts their cells; None where they are of another kind."""
+    builder = datasets.load_dataset_builder(folder, config)
+    settings: Any = builder.config
+    if builder.name not in KINDS.values() or getattr(settings, "field", None) is not None:
+        return None
+    if split not in settings.data_files:
+        raise ValueError(f"the folder has no split {split!r}, but {', '.join(map(repr, settings.data_files))}")
+    delimiter = getattr(settings, "delimiter", None) or getattr(settings, "sep", None)
+    return list(settings.data_files[split]), builder.name, None if delimiter == "," else delimiter
+
+
+def _saved(path: Path, split: str) -> Any:
+    """The table that Dataset.save_to_disk, or that of a DatasetDict, wrote; None for any other folder."""
+    if (path / "dataset_dict.json").is_file():
+        tables = datasets.load_from_disk(str(path))
+        if split not in tables:
+            raise ValueError(f"the folder has no split {split!r}, but {', '.join(map(repr, tables))}")
+        return tables[split]
+    return datasets.load_from_disk(str(path)) if (path / "state.json").is_file() else None
+
+
+def _of_datasets(name: str, config: str | None, split: str, drawn: tuple[int, int] | None) -> Iterable[Record]:
+    rows = datasets.load_dataset(name, config, split=split, streaming=drawn is not None)
+    if drawn is not None:
+        seed, number = drawn
         rows = rows.shuffle(seed=seed, buffer_size=BUFFER)
         rows.set_epoch(number)
-    except _TROUBLE as error:
-        raise _unreadable(section, key, split, error) from None
-    return _while_reading(rows, section, key, split)
-
-
-def _while_reading(
-    rows: Iterable[Mapping[str, Any]], section: SourceSection, key: str, split: str
-) -> Iterator[Mapping[str, Any]]:
-    try:
-        yield from rows
-    except _TROUBLE as error:
-        raise _unreadable(section, key, split, error) from None
-
-
-def _unreadable(section: SourceSection, key: str, split: str, error: BaseException) -> TopicLoraError:
-    return TopicLoraError(
-        f"Cannot read {key}.source {section.source!r} (config {section.config!r}, split {split!r}): {_reason(error)}",
-        _hint(str(section.source)),
-    )
+    return rows
 
 
 def _reason(error: BaseException) -> str:
     # datasets wraps what a reader says of a damaged file.
     said = error.__cause__ or error
     text = str(said).strip() or str(error).strip()
-    return text.splitlines()[0] if text else type(said).__name__
+    return f"{text.splitlines()[0].rstrip('.')}." if text else type(said).__name__
 
 
 def _hint(name: str) -> str:

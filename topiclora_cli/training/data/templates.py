@@ -1,9 +1,13 @@
-"""Small Jinja templates over a row's columns, with three filters for multiple choice.
+"""Small Jinja templates over a row's columns, printed to the letter, with filters for multiple choice.
 
 `{{ choices | options }}` writes "A. ..." and so on, one option a line, and `{{ answer | letter }}` the letter of a
 place in that list. Some sets put the right choice always first: `{{ choices | shuffled | options }}` with
-`{{ (choices | shuffled).index(choices[answer]) | letter }}` leaves no letter to learn by heart. Rows are data from
-anywhere, so templates run in Jinja's sandbox.
+`{{ (choices | shuffled).index(choices[answer]) | letter }}` leaves no letter to learn by heart.
+
+A column is named by itself, or, where Jinja could not read its name, through the row: `{{ row["correct-answer"] }}`. A
+key comes before a method of its name: `{{ x.items }}` is x's "items". Columns of a CSV file are text; `answer | int`
+and `price | float` make numbers of them, or say that they are none. Rows are data from anywhere, so templates run in
+Jinja's sandbox.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,18 +15,21 @@ from random import Random
 from string import ascii_uppercase
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError
+from jinja2 import TemplateSyntaxError
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.training.data.missing import Missing, MissingValue, Names
+from topiclora_cli.training.data.written import number, whole_number, written
 
 Record = Mapping[str, Any]
+ROW = "row"  # the whole row's name in a template, unless a column is called so
 
 
 def options(choices: Sequence[Any], separator: str = "\n") -> str:
     """Choices as lettered options: "A. first", "B. second" and so on; raises ValueError for more than 26."""
-    return separator.join(f"{letter(place)}. {choice}" for place, choice in enumerate(choices))
+    return separator.join(f"{letter(place)}. {written(choice)}" for place, choice in enumerate(choices))
 
 
 def letter(place: Any, start: int = 0) -> str:
@@ -49,43 +56,63 @@ def shuffled(choices: Iterable[Any]) -> list[Any]:
     return order
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-    environment.filters |= {"options": options, "letter": letter, "shuffled": shuffled}
-    return environment
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja for one template of the recipe's `key`; what it seeks in vain is noted in `names`."""
+
+    def __init__(self, key: str, names: Names) -> None:
+        class Absent(Missing):
+            __slots__ = ()
+
+            def _used(self) -> None:
+                names.sought(self._undefined_name, key)
+
+        super().__init__(undefined=Absent, finalize=written, keep_trailing_newline=True)
+        self.filters |= {"options": options, "letter": letter, "shuffled": shuffled}
+        # Jinja's own make 0 of what is no number.
+        self.filters |= {"int": whole_number, "float": number}
+        self.tests["none"] = lambda value: value is None or isinstance(value, Missing)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """The key of a mapping, else an attribute."""
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """The key of a mapping or place of a list, else, but for mappings, an attribute."""
+        if isinstance(obj, Mapping) and argument not in obj:
+            return self.undefined(obj=obj, name=argument)
+        return super().getitem(obj, argument)
 
 
-_ENVIRONMENT = _environment()
+def template(key: str, text: str, names: Names) -> Callable[[Record], str]:
+    """A function that fills a template in to the letter; `key` is what messages call it.
 
-
-def template(key: str, text: str) -> Callable[[Record], str]:
-    """A function that fills a template in; `key` is what messages call it.
-
-    Raises TopicLoraError for a template that does not parse; the function raises it for a column that is missing and
-    for a value that a filter cannot take.
+    Raises TopicLoraError for a template that does not parse. The function raises MissingValue for a value that the row
+    lacks, noting in `names` a column that it does not even have, and TopicLoraError for one that a filter cannot take.
     """
     try:
-        compiled = _ENVIRONMENT.from_string(text)
+        compiled = _Environment(key, names).from_string(text)
     except TemplateSyntaxError as error:
         raise TopicLoraError(f"{key} is not a valid Jinja template: {error}.", "Mend the template.") from None
-    return _explained(key, compiled.render)
+    return _explained(key, lambda record: compiled.render({ROW: record, **record}))
 
 
-def condition(key: str, text: str) -> Callable[[Record], bool]:
-    """A function that says whether a Jinja expression holds of a row; raises TopicLoraError as `template` does."""
+def condition(key: str, text: str, names: Names) -> Callable[[Record], bool]:
+    """A function that says whether a Jinja expression holds of a row; both raise as those of `template` do."""
     try:
-        compiled = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+        compiled = _Environment(key, names).compile_expression(text, undefined_to_none=False)
     except TemplateSyntaxError as error:
         raise TopicLoraError(f"{key} is not a valid Jinja expression: {error}.", "Example: answer >= 0") from None
-    return _explained(key, lambda record: bool(compiled(record)))
+    return _explained(key, lambda record: bool(compiled({ROW: record, **record})))
 
 
 def _explained(key: str, fill: Callable[[Record], Any]) -> Callable[[Record], Any]:
     def call(record: Record) -> Any:
         try:
             return fill(record)
-        except UndefinedError as error:
-            raise TopicLoraError(f"{key} uses a missing column: {error}.", f"Columns: {', '.join(record)}.") from None
+        except MissingValue:
+            raise
         except (TemplateRuntimeError, TypeError, ValueError, ArithmeticError) as error:
             raise TopicLoraError(
                 f"{key} fails on a row: {error}.", "Mend it, or leave such rows out by filter."

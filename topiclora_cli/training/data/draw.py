@@ -1,0 +1,21 @@
+"""Some of many examples: at random, and yet of every kind as many as its share, however the data is sorted."""
+
+import random
+from collections.abc import Sequence
+
+from topiclora_cli.training.data.row import Row
+
+
+def draw(rows: Sequence[Row], count: int, *, seed: int) -> list[Row]:
+    """`count` of the rows in the order given, or all where they are fewer.
+
+    A kind is the rows with the same topics from the same source; its part of the result is its part of the rows,
+    rounded up or down (systematic sampling of the rows ordered by kind).
+    """
+    if len(rows) <= count:
+        return list(rows)
+    generator = random.Random(seed)
+    order = sorted(range(len(rows)), key=lambda index: (rows[index].topics, rows[index].source, generator.random()))
+    start = generator.random()
+    chosen = (order[int((start + turn) * len(rows) / count)] for turn in range(count))
+    return [rows[index] for index in sorted(chosen)]
