@@ -107,7 +107,6 @@ def _xlora(settings: Mapping[str, Any], model: Any) -> PeftConfig:
         task_type="CAUSAL_LM",
         hidden_size=model.config.hidden_size,
         adapters=adapters,
-        layerwise_scalings=True,
         top_k_lora=settings["top_k"],
         use_trainable_adapters=settings["train_experts"],
     )

@@ -33,6 +33,7 @@ class Method:
 
 
 _PLAIN = {"r": 8, "lora_alpha": 16.0}
+_OWN_DROPOUT = {"lora_dropout": 0.05, "expert_dropout": "own"}
 _LINEAR = {"router": "linear"}
 # PERFT's large initial weights want small rates.
 _TRAIN_1E5 = {"learning_rate": 1e-5}
@@ -52,7 +53,9 @@ def _perft(variant: str, **adapter: Any) -> Method:
             "target_modules": "experts",
             "r": 16,
             "lora_alpha": 32.0,
-            "lora_dropout": 0.05,
+            **_OWN_DROPOUT,
+            # transformers' start for a linear layer, where the router is PERFT's own.
+            "router_init": "normal",
             **adapter,
         },
         loss,
@@ -80,7 +83,7 @@ METHODS: dict[str, Method] = {
             "top_k": 2,
             "r": 8,
             "lora_alpha": 16.0,
-            "lora_dropout": 0.05,
+            **_OWN_DROPOUT,
         },
         train={"learning_rate": 3e-4},
     ),
@@ -91,11 +94,19 @@ METHODS: dict[str, Method] = {
             "num_experts": 4,
             "r": 4,
             "lora_alpha": 32.0,
+            **_OWN_DROPOUT,
             "target_modules": "feed-forward",
         },
     ),
     "loramoe": Method(
-        adapter={**_LINEAR, "num_experts": 8, "r": 4, "lora_alpha": 32.0, "target_modules": "feed-forward"},
+        adapter={
+            **_LINEAR,
+            "num_experts": 8,
+            "r": 4,
+            "lora_alpha": 32.0,
+            **_OWN_DROPOUT,
+            "target_modules": "feed-forward",
+        },
         loss={"local_balance_weight": 0.1, "local_balance_delta": 0.1},
     ),
     "adamole": Method(
@@ -104,7 +115,7 @@ METHODS: dict[str, Method] = {
             "num_experts": 8,
             "r": 4,
             "lora_alpha": 16.0,
-            "lora_dropout": 0.05,
+            **_OWN_DROPOUT,
             "target_modules": "attention",
         },
         loss={"balance_weight": 1e-3},
@@ -120,7 +131,8 @@ METHODS: dict[str, Method] = {
             "top_k": 2,
             "r": 16,
             "lora_alpha": 32.0,
-            "lora_dropout": 0.05,
+            **_OWN_DROPOUT,
+            "router_init": "normal",
         },
         loss={"balance_weight": 1e-2},
     ),
@@ -134,9 +146,12 @@ METHODS: dict[str, Method] = {
             "top_k": 2,
             "r": 8,
             "lora_alpha": 8.0,
+            "use_rslora": True,
+            "lora_dropout": 0.1,
+            "router_dropout": 0.1,
         },
         loss={"gjs_weight": 5e-3},
-        train={"learning_rate": 5e-5},
+        train={"learning_rate": 5e-5, "loraplus_lr_ratio": 1.2},
     ),
     "gmoe": Method(
         adapter={
@@ -158,7 +173,9 @@ METHODS: dict[str, Method] = {
             "shared_a": True,
             "num_experts": 3,
             "r": 8,
-            "lora_alpha": 16.0,
+            "lora_alpha": 8.0,
+            "lora_dropout": 0.05,
+            "router_dropout": 0.05,
             "target_modules": "attention",
         },
         loss={"orthogonal_weight": 1e-3, "centre_weight": 1e-2},
@@ -171,6 +188,7 @@ METHODS: dict[str, Method] = {
             "r": 8,
             "lora_alpha": 16.0,
             "lora_dropout": 0.1,
+            "router_dropout": 0.1,
         },
         loss={"sparsity_weight": 1e-2},
         train={"learning_rate": 1e-4},
@@ -179,7 +197,7 @@ METHODS: dict[str, Method] = {
     "perft-e": _perft("embedded"),
     "perft-d": _perft("dense", num_experts=2),
     "perft-s": _perft("shared", num_experts=1),
-    "topic-perft": _perft("routed", num_experts=8, top_k=2, router="topic"),
+    "topic-perft": _perft("routed", num_experts=8, top_k=2, router="topic", router_init="kaiming"),
     "topiclora": Method(
         adapter={"router": "topic", "num_experts": 8, "top_k": 2, "r": 8, "lora_alpha": 16.0},
         loss={"kl_weight": 0.1},
