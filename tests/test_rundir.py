@@ -94,7 +94,7 @@ def test_runs_that_start_within_one_second_have_folders_of_their_own(tmp_path):
 def test_a_run_that_has_just_been_made_is_nobody_else_s(tmp_path):
     run = make(tmp_path / "r", "first")
     for held in (nullcontext, run.lock):
-        with held(), pytest.raises(TopicLoraError, match="not empty|in use by another"):
+        with held(), pytest.raises(TopicLoraError, match=r"not empty|in use by another"):
             make(tmp_path / "r", "second")
     assert run.manifest["name"] == "first"
 
@@ -114,6 +114,12 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
         make(tmp_path / "file")
 
 
+def _replace(folder, content):
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "w").write_text(content)
+
+
 @pytest.mark.parametrize("fails", [2, (2, 3)])
 def test_a_folder_survives_a_rename_that_fails(fails, tmp_path, monkeypatch):
     folder = tmp_path / "adapter"
@@ -127,9 +133,8 @@ def test_a_folder_survives_a_rename_that_fails(fails, tmp_path, monkeypatch):
         rename(source, target)
 
     monkeypatch.setattr("topiclora_cli.files.os.replace", flaky)
-    with pytest.raises(OSError, match="no space"), replacing(folder) as temporary:
-        temporary.mkdir()
-        (temporary / "w").write_text("new")
+    with pytest.raises(OSError, match="no space"):
+        _replace(folder, "new")
     left = [path.read_text() for path in tmp_path.rglob("w")]
     assert left == ["old"] if fails == 2 else "old" in left
     assert folder.is_dir() == (fails == 2)

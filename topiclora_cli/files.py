@@ -51,14 +51,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.replace(target, old)
         os.replace(temporary, target)
     finally:
-        # Two renames are not one: where the second fails, the old folder goes back, or else stays in the scratch folder.
+        # Two renames are not one: where the second fails, the old folder goes back, or else stays in the scratch.
         if old.exists() and not target.exists():
             os.replace(old, target)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder and those above it; raises TopicLoraError where something else is in the way, or it is forbidden."""
+    """Make a folder and those above it; raises TopicLoraError where that cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
