@@ -17,6 +17,7 @@ from topiclora_cli.naming import SUMMARY
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe, dump_recipe
 from topiclora_cli.rundir import RECIPE, RunDir
+from topiclora_cli.stages import stage
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def run_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Sequence[
     folder = run.path / "ablation"
     for cell in grid:
         _existing(folder / cell.folder, dump_recipe(cell.recipe))
-    with run.running("ablation") as record:
+    with stage(run, "ablation", recipe) as record:
         results: dict[str, dict[int, dict[str, Any]]] = {}
         for number, cell in enumerate(grid, 1):
             progress.say(f"Ablation cell {number}/{len(grid)}: {cell.name}, seed {cell.seed}")
