@@ -29,7 +29,7 @@ LAYERS = [
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 ONLY_IN = {
     "torch_geometric": {"topics"},
-    "lm_eval": {"evaluation/harness.py"},
+    "lm_eval": {f"evaluation/{name}.py" for name in ("harness", "loading", "running", "scorer")},
     "typer": {"cli"},
     "rich": {"cli"},
 }

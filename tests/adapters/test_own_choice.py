@@ -60,7 +60,7 @@ def test_all_experts_count_as_activated(router, family_model, adapted, shaken):
     model = shaken(adapted(family_model("llama"), router=router, num_experts=8))
     total, activated = count_parameters(model)
     assert activated == total
-    with record_routing() as record:
+    with record_routing(model) as record:
         logits(model, TOKENS)
     active = torch.stack([(gates > 0).sum(-1).float().mean() for gates in record.gates.values()])
     assert active.max() > 2

@@ -237,7 +237,7 @@ def test_layers_that_read_their_tokens_in_one_row_still_have_losses(tiny_model_d
     )
     routed = get_peft_model(model, TopicLoraConfig(r=2, num_experts=4, target_modules="all-linear", router="linear"))
     mask = torch.ones(2, 3)
-    with record_routing() as record:
+    with record_routing(model) as record:
         routed(input_ids=torch.randint(0, 32, (2, 3)))
     assert any(logits.shape[:-1] != mask.shape for logits in record.logits.values())
     record.arrange(mask.shape)
@@ -252,7 +252,7 @@ def test_reentrant_checkpointing_is_refused(reentrant, tiny_model):
     model = get_peft_model(tiny_model, config).train()
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-    with record_routing() as record:
+    with record_routing(model) as record:
         model(input_ids=torch.tensor([[5, 9, 12]]))
     expectation = pytest.raises(TopicLoraError, match="use_reentrant") if reentrant else nullcontext()
     with expectation:

@@ -6,8 +6,9 @@ import typer
 from rich.rule import Rule
 
 from topiclora_cli.cli.console import TerminalProgress, console, fail_interrupted
+from topiclora_cli.cli.eval_table import eval_table
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
-from topiclora_cli.cli.tables import ablation_table, eval_table, graph_tables, merge_table, routing_table
+from topiclora_cli.cli.tables import ablation_table, graph_tables, merge_table, routing_table
 from topiclora_cli.recipe import Recipe, build_recipe, with_overrides
 
 # Enough to show the mechanism; the full grid is a command of its own.

@@ -131,15 +131,23 @@ class LossSection(Section):
 
 
 class EvalSection(Section):
-    """What lm-evaluation-harness is asked to run; `chat_template` puts questions through the tokenizer's."""
+    """What lm-evaluation-harness is asked to run; `chat_template` puts questions through the tokenizer's.
 
-    tasks: list[str] = ["topiclora_quickstart"]
+    metrics: what to go by in tables and means, a list of which each task takes the first that it has, or a mapping from
+    task (or group) to metric; `acc` or, with lm-eval's filter, `exact_match,strict-match`. Unset, a task goes by
+    acc_norm, acc or exact_match, whichever it has first, else by the first metric it lists. All are stored.
+    unsafe_code: leave to run code that the model writes, for tasks that do.
+    """
+
+    tasks: list[str] = Field(default=["topiclora_quickstart"], min_length=1)
     limit: int | None = Field(default=None, ge=1)
     num_fewshot: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=16, ge=1)
     include_path: str | None = None
     chat_template: bool = False
     base: bool = True
+    metrics: list[str] | dict[str, str] = []
+    unsafe_code: bool = False
 
 
 class MergeSection(Section):

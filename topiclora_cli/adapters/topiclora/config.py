@@ -99,6 +99,7 @@ class TopicLoraConfig(RoutedConfig):
         if any(name == plain or name.endswith("." + plain) for plain in self.plain_modules or ()):
             changes |= {"num_experts": 1, "top_k": None, "top_p": None, "router": "uniform", "router_scope": "linear"}
             changes |= {"anchors": None, "granularity": "token", "mixing": "linear"}
+            changes |= {"expert_dropout": "shared"}
         return replace(self, **changes)
 
     def card(self) -> Card:
