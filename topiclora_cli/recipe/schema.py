@@ -6,7 +6,7 @@ TopicLoRA abstract leaves open is a key here, so a reader who knows better chang
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.data import DataSection
@@ -180,6 +180,7 @@ class Recipe(Section):
     eval: EvalSection = EvalSection()
     merge: MergeSection = MergeSection()
     ablation: AblationSection = AblationSection()
+    _said: dict[str, Any] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _streams_end(self) -> "Recipe":
@@ -194,6 +195,16 @@ class Recipe(Section):
                 "adapter.num_experts: auto needs the topic graph, and this recipe trains "
                 f"{self.adapter.method} without one; give a number"
             )
+        return self
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The keys that somebody gave, without what the method and defaults filled in around them."""
+        return self._said if self._said is not None else self.model_dump(mode="json", exclude_unset=True)
+
+    def saying(self, said: dict[str, Any]) -> "Recipe":
+        """Keep what was said before it was filled in; returns this recipe."""
+        self._said = said
         return self
 
     @property

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
+from topiclora_cli.adapters.dropout import own_rank_space
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, is_untouched
-from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
+from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, gated_sum, rank_space
 from topiclora_cli.adapters.precision import computes_precisely, precise_product
 from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
@@ -221,8 +222,20 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         note_gates(self, routing.gates, hidden)
         return routing
 
+    def _own_dropout(self, name: str) -> float:
+        """The dropout for which each expert draws a mask of its own, 0 where one mask serves all."""
+        config = self.topiclora_config[name]
+        return config.lora_dropout if self.training and config.expert_dropout == "own" else 0.0
+
+    def _rank_space(self, name: str, x: Tensor, factors: Factors) -> Tensor:
+        """A_e x of every expert after dropout, (..., E or 1, r)."""
+        lora_a, lora_b = factors
+        if p := self._own_dropout(name):
+            return own_rank_space(x, lora_a, len(lora_b), p)
+        return rank_space(self.topiclora_dropout[name](x), lora_a)
+
     def _delta(self, name: str, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
-        return mixture_delta(self.topiclora_dropout[name](hidden), routing.scaled, *factors)
+        return gated_sum(self._rank_space(name, hidden, factors), routing.scaled, factors[1])
 
     def _sparse(self, name: str, x: Tensor, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
         lora_a, lora_b = factors
@@ -231,12 +244,14 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         if not self._drops(name) and can_fuse(x, lora_a, self.base_layer):
             return fused_sorted_mixture(x, plan, lora_a, lora_b, self.base_layer)  # type: ignore[arg-type]
         result = self.base_layer(x)
-        delta = sparse_delta(self.topiclora_dropout[name](hidden).flatten(0, -2), plan, lora_a, lora_b)
+        own = self._own_dropout(name)
+        rows = (hidden if own else self.topiclora_dropout[name](hidden)).flatten(0, -2)
+        delta = sparse_delta(rows, plan, lora_a, lora_b, dropout=own)
         return result + delta.view(result.shape).to(result.dtype)  # type: ignore[no-any-return]
 
     def _fan_out(self, name: str, x: Tensor, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
         """One row per token and chosen expert, (..., S*k, d_out): the block's interior is elementwise."""
-        delta = fan_out(self.topiclora_dropout[name](hidden), routing.chosen[1], *factors)
+        delta = fan_out(self._rank_space(name, hidden, factors), routing.chosen[1], factors[1])
         result = self.base_layer(x).unsqueeze(-2)
         return (result + (delta * routing.scaling).to(result.dtype)).flatten(-3, -2)  # type: ignore[no-any-return]
 
