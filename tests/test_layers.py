@@ -23,18 +23,30 @@ LAYERS = [
     {"topics", "adapters", "models", "tasks"},
     {"upcycle", "stored", "distributions"},
     {"recipe", "rundir", "naming", "progress", "processes"},
-    {"files", "formats", "figures", "estimate", "tested"},
+    {"files", "formats", "figures", "estimate", "tested", "scaling"},
     {"errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 ONLY_IN = {
     "torch_geometric": {"topics"},
-    "lm_eval": {"evaluation/harness.py"},
+    "lm_eval": {f"evaluation/{name}.py" for name in ("harness", "loading", "running", "scorer")},
     "typer": {"cli"},
     "rich": {"cli"},
 }
-ADAPTERS_MAY_IMPORT = {"adapters", "errors"}
-NO_TORCH = {"recipe", "rundir", "naming", "progress", "files", "formats", "errors", "tasks", "estimate", "tested"}
+ADAPTERS_MAY_IMPORT = {"adapters", "errors", "scaling"}
+NO_TORCH = {
+    "recipe",
+    "rundir",
+    "naming",
+    "progress",
+    "files",
+    "formats",
+    "errors",
+    "tasks",
+    "estimate",
+    "tested",
+    "scaling",
+}
 
 
 def modules():

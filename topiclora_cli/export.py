@@ -12,14 +12,12 @@ from topiclora_cli.inputs import adapter_folder, asked_for, graph_folder, load_t
 from topiclora_cli.merging.collapse import collapse_to_lora, merge_into_base
 from topiclora_cli.merging.gap import Gap, measure_gap
 from topiclora_cli.models import use_bfloat16
-from topiclora_cli.naming import named_folder
+from topiclora_cli.naming import GAP, named_folder
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.samples import calibration_rows, examples_to_measure_on, gates_topic
 from topiclora_cli.training.saving import save_adapter
-
-GAP = "gap.json"
 
 
 @dataclass(frozen=True)

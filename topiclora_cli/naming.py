@@ -13,7 +13,7 @@ from typing import Any
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import read_json, write_json
 
-REQUEST = "request.json"
+REQUEST, SUMMARY, GAP = "request.json", "summary.json", "gap.json"  # of both, of an evaluation, of an export
 _LONGEST = 60  # characters of a derived name; file systems take 255 bytes, and people far fewer
 
 

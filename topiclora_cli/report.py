@@ -2,12 +2,20 @@
 
 from typing import Any
 
-from topiclora_cli.export import GAP
 from topiclora_cli.files import read_json, write_text
-from topiclora_cli.formats import contender, number, percent, points, spread
-from topiclora_cli.naming import named_folders
+from topiclora_cli.formats import (
+    contender,
+    mean_label,
+    measure,
+    measured,
+    metric_label,
+    metric_name,
+    number,
+    percent,
+    spread,
+)
+from topiclora_cli.naming import GAP, SUMMARY, named_folders
 from topiclora_cli.rundir import RunDir
-from topiclora_cli.scoring import SUMMARY
 
 
 def write_report(run: RunDir) -> None:
@@ -85,20 +93,15 @@ def _train(record: dict[str, Any]) -> str:
 
 
 def _eval(result: dict[str, Any]) -> str:
-    lines = [
-        f"## Accuracy: {result['name']}\n",
-        "| task | n | base | tuned | difference |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    lines = [f"## Evaluation `{result['name']}`\n", "Scores ± standard error; ↑ higher, ↓ lower is better.\n"]
+    lines += ["| task | metric | n | base | tuned | difference |", "| --- | --- | --- | --- | --- | --- |"]
     for row in result["tasks"]:
-        base = f"{percent(row['base'])} ± {percent(row['base_stderr'])}" if "base" in row else "-"
-        delta = f"{points(row['delta'])} ± {percent(row['delta_stderr'])}" if "delta" in row else "-"
-        tuned = f"{percent(row['tuned'])} ± {percent(row['tuned_stderr'])}"
-        lines.append(f"| {row['task']} | {row['count']} | {base} | {tuned} | {delta} |")
-    lines.append(
-        f"| **mean** | | {percent(result['base_mean'])} | {percent(result['tuned_mean'])} "
-        f"| {points(result['delta_mean'])} ± {percent(result['delta_mean_stderr'])} |\n"
-    )
+        name = "- " * row["depth"] + row["task"]
+        lines.append(_row(name, metric_label(metric_name(row), row), row["count"], row))
+    if mean := result["mean"]:
+        lines.append(_row(f"**mean of {len(mean['of'])}**", metric_label(mean_label(result), mean), "", mean))
+    lines.append("")
+    lines += [f"Not scored: {task} ({reason}).\n" for task, reason in result["failed"].items()]
     if routing := result["routing"]:
         experts = len(next(iter(routing["by_topic"].values())))
         lines.append(
@@ -115,6 +118,11 @@ def _eval(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _row(name: str, metric: str, count: object, row: dict[str, Any]) -> str:
+    measures = (measured(row, which) for which in ("base", "tuned", "delta"))
+    return f"| {' | '.join([name, metric, str(count), *measures])} |"
+
+
 def _merge(name: str, record: dict[str, Any]) -> str:
     return (
         f"## Export `{name}` with fixed gates ({record['gates']})\n\nKL(routed || export) {record['kl']:.4f} nats per "
@@ -125,7 +133,9 @@ def _merge(name: str, record: dict[str, Any]) -> str:
 
 def _ablation(scores: list[dict[str, Any]]) -> str:
     rows = "\n".join(
-        f"| {s['name']} | {s['seeds']} | {percent(s['mean'])} | {points(s['against_full'])} | {number(s['kl'])} |"
+        f"| {s['name']} | {s['seeds']} | {measure(s['mean'], s['unit'])} "
+        f"| {measure(s['against_full'], s['unit'], signed=True)} | {number(s['kl'])} |"
         for s in scores
     )
-    return f"## Ablation\n\n| cell | seeds | accuracy | vs full | KL |\n| --- | --- | --- | --- | --- |\n{rows}\n"
+    label = metric_label(scores[0]["metric"], scores[0])
+    return f"## Ablation: {label}\n\n| cell | seeds | score | vs full | KL |\n| --- | --- | --- | --- | --- |\n{rows}\n"

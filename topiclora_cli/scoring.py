@@ -7,9 +7,11 @@ from typing import Any
 from peft import PeftModel
 
 from topiclora_cli.adapters.observe import observe_gates
-from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, run_harness
+from topiclora_cli.evaluation.harness import EvalRequest
+from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.results import summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
+from topiclora_cli.evaluation.running import run_harness
 from topiclora_cli.files import write_json
 from topiclora_cli.inputs import (
     adapter_folder,
@@ -20,19 +22,18 @@ from topiclora_cli.inputs import (
     open_base,
 )
 from topiclora_cli.models import BaseModel, use_bfloat16
-from topiclora_cli.naming import named_folder
+from topiclora_cli.naming import SUMMARY, named_folder
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.samples import examples_to_measure_on
 
-SUMMARY = "summary.json"
-
 
 def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None) -> dict[str, Any]:
     """Base and tuned model on the same questions, through lm-eval; plus routing by topic on the held-out split.
 
-    The outcome lies in `eval/NAME`, named after the tasks unless told otherwise; no other one is touched.
+    The outcome lies in `eval/NAME`, named after the tasks unless told otherwise; no other one is touched. A task that
+    fails is named in `failed`, and the others are scored.
     """
     section = recipe.eval
     request = EvalRequest(
@@ -43,9 +44,11 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
         include_path=section.include_path,
         bfloat16=use_bfloat16(recipe.train.precision),
         chat_template=section.chat_template,
+        metrics=section.metrics,
+        unsafe_code=section.unsafe_code,
     )
-    manager = make_task_manager(request)
     adapter_folder(recipe, run)  # before hours go into the base alone
+    tasks = load_tasks(request)
     graph = graph_folder(run, progress)
     asked = asked_for(recipe, run, "eval")
     folder = named_folder(run.path / "eval", name, default=",".join(section.tasks), request=asked)
@@ -54,17 +57,19 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
         if section.base:
             progress.say("Evaluating the base model ...")
             base = open_base(recipe)
-            base_results = run_harness(
-                base.model, base.tokenizer, request, label="base", output_path=folder, manager=manager
-            )
+            base_results = run_harness(base.model, base.tokenizer, request, tasks, label="base", output_path=folder)
         progress.say("Evaluating the tuned model ...")
         base, model = load_tuned(recipe, run)
-        tuned = run_harness(model, base.tokenizer, request, label="tuned", output_path=folder, manager=manager)
+        tuned = run_harness(model, base.tokenizer, request, tasks, label="tuned", output_path=folder)
         result = {"name": folder.name, **summary(base_results, tuned), "routing": None}
         if report := observe_routing(recipe, base, model, graph):
             result["routing"] = asdict(report)
         write_json(folder / SUMMARY, result)
-        record.update({k: v for k, v in result.items() if isinstance(v, float)}, name=folder.name)
+        record.update({k: v for k, v in (result["mean"] or {}).items() if isinstance(v, float)}, name=folder.name)
+        for task, why in result["failed"].items():
+            progress.say(f"Warning: {task} could not be scored: {why}")
+        if result["failed"]:
+            record["failed"] = ", ".join(result["failed"])
     return result
 
 

@@ -53,7 +53,7 @@ def without_and_with_checkpointing(model):
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.zero_grad()
-        with record_routing() as record:
+        with record_routing(model) as record:
             loss = model(input_ids=TOKENS, labels=TOKENS).loss
         entropy = sum((u.softmax(-1) * u.log_softmax(-1)).sum() for u in record.logits.values())
         (loss + entropy).backward()

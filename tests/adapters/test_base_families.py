@@ -56,7 +56,7 @@ def test_fresh_equals_base_and_a_trained_one_reloads_bit_equal(family, family_mo
 @pytest.mark.parametrize("scope", ["group", "block", "layer"])
 def test_layers_that_share_a_router_take_its_decision(family, scope, family_model, adapted, shaken):
     model = shaken(adapted(family_model(family), router="linear", router_scope=scope))
-    with record_routing() as record:
+    with record_routing(model) as record:
         logits(model)
     assert set(record.gates) == set(adapted_names(model))
     if scope != "group" or family not in FUSED:

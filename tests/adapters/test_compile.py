@@ -56,9 +56,9 @@ def assert_same(model, compiled, run):
 @pytest.mark.parametrize("settings", CONFIGS.values(), ids=CONFIGS.keys())
 def test_a_block_compiles_whole(settings, shaken):
     config = TopicLoraConfig(**{"r": 2, "num_experts": 4, "target_modules": BLOCK, **settings})
-    model = shaken(get_peft_model(FeedForward(), config)).eval()
+    model = shaken(get_peft_model(FeedForward(), config)).double().eval()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    x = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(3))
+    x = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     assert_same(model, compiled, lambda each: each(x))
     if settings == CONFIGS["topic-top2"]:
         assert_same(model, compiled, lambda each: each(x[:, :4]))

@@ -62,7 +62,7 @@ def test_frozen_keys_are_saved_but_not_trained():
 
 def test_recorder_sees_each_layer_once_and_only_inside_the_block(tiny_model):
     model = get_peft_model(tiny_model, TopicLoraConfig(r=2, num_experts=4, target_modules=["q_proj"]))
-    with record_routing() as record:
+    with record_routing(model) as record:
         model(input_ids=TOKENS)
     model(input_ids=TOKENS)
     assert list(record.logits) == ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]

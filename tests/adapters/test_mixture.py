@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from topiclora_cli.adapters.mixture import collapse, mixture_delta
+from topiclora_cli.adapters.mixture import collapse, gated_sum, rank_space
 from topiclora_cli.adapters.selection import select_experts
 
 E, R, D_IN, D_OUT = 5, 3, 7, 6
@@ -15,6 +15,10 @@ def loop(x, gates, lora_a, lora_b):
         a = lora_a[expert if lora_a.shape[0] > 1 else 0]
         total = total + gates[..., expert, None] * (x @ a.T @ lora_b[expert])
     return total
+
+
+def mixture_delta(x, gates, lora_a, lora_b):
+    return gated_sum(rank_space(x, lora_a), gates, lora_b)
 
 
 @pytest.mark.parametrize("shared", [False, True])

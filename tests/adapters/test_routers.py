@@ -111,7 +111,7 @@ def test_under_autocast_every_router_scores_in_float32(kind, kernel, source):
         if kind == "cosine":
             read = read @ model.base_model.model.proj.topiclora_A["default"].weight[0].T
         expected = router(read, no_pooling)
-    with record_routing() as record, torch.autocast("cpu", torch.bfloat16):
+    with record_routing(model) as record, torch.autocast("cpu", torch.bfloat16):
         model(x).float().sum().backward()
     torch.testing.assert_close(record.logits["proj"], expected.logits, atol=1e-5, rtol=1e-5)
     assert record.logits["proj"].dtype == torch.float32
@@ -122,7 +122,7 @@ def test_a_router_on_a_bfloat16_base_scores_in_float32():
     model = mixture(router="linear", top_k=2).to(torch.bfloat16)
     model.base_model.model.proj.topiclora_router.float()
     x = torch.randn(2, 40, D).bfloat16()
-    with record_routing() as record, torch.no_grad():
+    with record_routing(model) as record, torch.no_grad():
         model(x)
     weight = model.base_model.model.proj.topiclora_router["default"].weight
     torch.testing.assert_close(record.logits["proj"], x.float() @ weight.T, atol=1e-5, rtol=1e-5)
@@ -146,7 +146,7 @@ def test_router_dropout_is_on_what_the_router_reads_and_in_training_alone():
     x = torch.randn(1, 4000, D)
 
     def scores():
-        with record_routing() as record, torch.no_grad():
+        with record_routing(model) as record, torch.no_grad():
             model(x)
         return record.logits["proj"]
 
@@ -205,7 +205,7 @@ def test_hmora_has_one_router_alone_in_the_lowest_and_highest_layers(depth, part
 def test_the_two_parts_of_a_hierarchical_router_are_recorded(tiny_model):
     config = TopicLoraConfig(r=2, num_experts=4, router="hierarchical", target_modules=["q_proj"])
     model = get_peft_model(tiny_model, config)
-    with record_routing() as record:
+    with record_routing(model) as record:
         model(input_ids=torch.tensor([[5, 9, 12, 7]]))
     first, last = record.logits
     # Two layers: the lower has the token's router alone, the upper the task's.

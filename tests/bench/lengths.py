@@ -91,7 +91,7 @@ def _batches(
 
 def _loss(model: PeftModel, bfloat16: bool, collated: dict[str, Tensor]) -> Tensor:
     batch = Batch.of(collated)
-    with autocast(bfloat16, batch.token_mask.device), record_routing() as record:
+    with autocast(bfloat16, batch.token_mask.device), record_routing(model) as record:
         loss = model(**batch.inputs).loss
     batch.arrange(record)
     step = Step(record, model, LossSection(), 0.5, batch.token_mask, batch.prompt_mask, batch.prior, batch.confidence)

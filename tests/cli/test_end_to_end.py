@@ -63,7 +63,7 @@ def test_quickstart_leaves_every_artefact(finished):
         ("graph", "train", "eval", "merge", "ablation"), "done"
     )
     report = (finished / "report.md").read_text()
-    assert "| topiclora_syllogisms | 4 |" in report
+    assert "| topiclora_syllogisms | acc, % ↑ | 4 |" in report
     assert "hidden edges from unlinked pairs with AUC" in report
     assert "| learnt, no GNN |" in report
 

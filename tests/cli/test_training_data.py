@@ -70,7 +70,7 @@ def test_conversations_train_through_the_chat_template(recipe, run_cli, tiny_mod
     assert "talks.jsonl" in text
     code, text = run_cli("eval", "--run", "r", "--set", "eval.chat_template=true")
     assert code == 0, text
-    (samples,) = Path("r/eval/tuned").glob("samples_topiclora_word_sorting_*.jsonl")
+    (samples,) = Path("r/eval").glob("*/tuned/samples_topiclora_word_sorting_*.jsonl")
     first = json.loads(samples.read_text().splitlines()[0])
     assert first["arguments"]["gen_args_0"]["arg_0"].startswith("user : ")
 

@@ -1,6 +1,7 @@
 """Recipe keys that change how a training run goes: its warm-up, and what its loss is taken over."""
 
 import pytest
+from transformers import TrainingArguments
 
 from topiclora_cli.rundir import read_metrics
 
@@ -39,3 +40,11 @@ def test_the_prompt_counts_in_the_loss_where_the_recipe_says_so(train):
     assert on_all[0]["loss_lm"] != pytest.approx(on_answer[0]["loss_lm"], abs=1e-4)
     # Prompts repeat from row to row, and few answers do.
     assert on_all[-1]["loss_lm"] < on_answer[-1]["loss_lm"]
+
+
+def test_several_gpus_in_one_process_are_refused_with_the_line_that_uses_them(run_cli, tiny_recipe, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 4))
+    code, text = run_cli("train", "--recipe", str(tiny_recipe), "--out", "run")
+    assert code == 2
+    assert "sees 4 GPUs" in text
+    assert "torchrun --nproc-per-node 4" in text

@@ -70,7 +70,7 @@ def test_the_losses_are_per_token_and_per_example(train, tiny_model_dir):
         (batch,) = make_batches(BaseModel(base, tokenizer, ""), [example])
         mask = (torch.arange(len(example.input_ids)) < example.prompt_length)[None].long()
         del batch["prompt_mask"]
-        with torch.no_grad(), record_routing() as record:
+        with torch.no_grad(), record_routing(model) as record:
             count = int((batch["labels"] != -100).sum())
             kept = batch["labels"].shape[1]
             loss += float(model(**batch, logits_to_keep=kept).loss) * count

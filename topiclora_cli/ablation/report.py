@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.files import write_json, write_text
-from topiclora_cli.formats import number, percent, points
+from topiclora_cli.formats import measure, metric_label, number
 
 if TYPE_CHECKING:
     from topiclora_cli.ablation.runner import CellScore
 
 _HEADER = """# Ablation
 
-Mean accuracy over tasks, mean and standard deviation over seeds; `vs full` is paired by seed, in points.
+{metric}: mean over tasks, mean and standard deviation over seeds; `vs full` is paired by seed.
 `KL` is the last training value of the routing loss, `MI` the mutual information of topic and expert in nats.
 
-| cell | seeds | accuracy | deviation | vs full | KL | MI |
+| cell | seeds | score | deviation | vs full | KL | MI |
 | --- | --- | --- | --- | --- | --- | --- |
 """
 
@@ -25,11 +25,14 @@ Mean accuracy over tasks, mean and standard deviation over seeds; `vs full` is p
 def write_report(folder: Path, scores: Sequence["CellScore"], grid: Sequence[Cell]) -> None:
     """Write report.md and results.json into `folder`."""
     rows = [
-        f"| {s.name} | {s.seeds} | {percent(s.mean)} | {percent(s.deviation)} | {points(s.against_full)} "
-        f"| {number(s.kl)} | {number(s.mutual_information)} |"
+        f"| {s.name} | {s.seeds} | {measure(s.mean, s.unit)} | {measure(s.deviation, s.unit)} "
+        f"| {measure(s.against_full, s.unit, signed=True)} | {number(s.kl)} | {number(s.mutual_information)} |"
         for s in scores
     ]
     steps = sorted({str(cell.recipe.train.max_steps) for cell in grid})
     note = f"\nEvaluated on {', '.join(grid[0].recipe.eval.tasks)}; max_steps {', '.join(steps)}.\n"
-    write_text(folder / "report.md", _HEADER + "\n".join(rows) + "\n" + note)
+    write_text(
+        folder / "report.md",
+        _HEADER.format(metric=metric_label(scores[0].metric, asdict(scores[0]))) + "\n".join(rows) + "\n" + note,
+    )
     write_json(folder / "results.json", [asdict(score) for score in scores])

@@ -12,6 +12,8 @@ from topiclora_cli.ablation.grid import FULL, Cell, make_grid
 from topiclora_cli.ablation.report import write_report
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import read_json
+from topiclora_cli.formats import mean_label
+from topiclora_cli.naming import SUMMARY
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe, dump_recipe
 from topiclora_cli.rundir import RECIPE, RunDir
@@ -19,10 +21,16 @@ from topiclora_cli.rundir import RECIPE, RunDir
 
 @dataclass(frozen=True)
 class CellScore:
-    """A cell over its seeds: mean accuracy, standard deviation (None for one seed), paired gain over `full`."""
+    """A cell over its seeds: mean score, standard deviation (None for one seed), paired gain over `full`.
+
+    The score is the mean over tasks of the metric (or kind of metric) `metric`, in `unit`.
+    """
 
     name: str
     seeds: int
+    metric: str
+    unit: str
+    higher_is_better: bool | None
     mean: float
     deviation: float | None
     against_full: float | None
@@ -58,13 +66,21 @@ def _run_cell(cell: Cell, folder: Path, progress: Progress) -> dict[str, Any]:
         stage_one.build_graph(cell.recipe, run, progress)
     if not run.is_done("train"):
         pipeline.train(cell.recipe, run, progress, resume=bool(run.stage("train")))
-    if not run.is_done("eval"):
+    if not run.is_done("eval") or "failed" in run.stage("eval"):
         scoring.evaluate(cell.recipe, run, progress)
         # A cell is kept for its numbers; its optimizer states would fill the disk.
         shutil.rmtree(path / "checkpoints", ignore_errors=True)
     final = {k: v for k, v in run.stage("train")["final"].items() if k.startswith("loss")}
-    scores = path / "eval" / run.stage("eval")["name"] / scoring.SUMMARY
-    return {**read_json(scores, hint="Delete the cell's folder."), **final}
+    scores = path / "eval" / run.stage("eval")["name"] / SUMMARY
+    result = read_json(scores, hint="Delete the cell's folder.")
+    if result["failed"]:
+        raise TopicLoraError(f"{path}: {', '.join(result['failed'])} could not be scored.", "See its eval folder.")
+    if result["mean"] is None:
+        raise TopicLoraError(
+            "The tasks' metrics are of different kinds, and cells are compared by one figure.",
+            "Choose metrics of one kind with eval.metrics.",
+        )
+    return {**result, **final}
 
 
 def _existing(path: Path, wanted: str) -> RunDir | None:
@@ -79,13 +95,17 @@ def _existing(path: Path, wanted: str) -> RunDir | None:
 
 
 def _score(name: str, by_seed: dict[int, dict[str, Any]], full: dict[int, dict[str, Any]]) -> CellScore:
-    means = [result["tuned_mean"] for result in by_seed.values()]
-    pairs = [result["tuned_mean"] - full[seed]["tuned_mean"] for seed, result in by_seed.items() if seed in full]
+    means = [result["mean"]["tuned"] for result in by_seed.values()]
+    pairs = [result["mean"]["tuned"] - full[seed]["mean"]["tuned"] for seed, result in by_seed.items() if seed in full]
+    some = next(iter(by_seed.values()))
     kls = [result["loss_kl"] for result in by_seed.values() if "loss_kl" in result]
     information = [r["routing"]["mutual_information"] for r in by_seed.values() if r.get("routing")]
     return CellScore(
         name=name,
         seeds=len(means),
+        metric=mean_label(some),
+        unit=some["mean"]["unit"],
+        higher_is_better=some["mean"]["higher_is_better"],
         mean=_mean(means),
         deviation=math.sqrt(sum((m - _mean(means)) ** 2 for m in means) / (len(means) - 1)) if len(means) > 1 else None,
         against_full=_mean(pairs) if pairs else None,

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from topiclora_cli.adapters.dropout import redrawn
+
 # Where sorting overtakes masking, in E*r. CPU: measured (make bench). CUDA: from the memory traffic of both forms.
 DENSE_UP_TO = {"cpu": 192, "cuda": 512}
 FEW_ROWS = 32  # below this the sort costs more than the idle experts
@@ -123,17 +125,42 @@ def _gated(hidden: Tensor, weight: Tensor, activation: Activation) -> Tensor:
     return (hidden if activation is None else activation(hidden)) * weight.unsqueeze(-1)
 
 
-def sparse_delta(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor, activation: Activation = None) -> Tensor:
+def sparse_delta(
+    x: Tensor,
+    plan: Dispatch,
+    lora_a: Tensor,
+    lora_b: Tensor,
+    activation: Activation = None,
+    *,
+    dropout: float = 0.0,
+    rank_dropout: float = 0.0,
+) -> Tensor:
     """Sum over the active experts of g_e B_e act(A_e x), for rows x (T, d_in): (T, d_out).
 
-    lora_a (E or 1, r, d_in); lora_b (E, r, d_out); the plan's weights carry the LoRA scaling. Keeps x and the pairs'
-    rank space for backward, nothing of full width for every pair.
+    lora_a (E or 1, r, d_in); lora_b (E, r, d_out); the plan's weights carry the LoRA scaling. dropout is on x, a mask
+    for every pair of token and expert; rank_dropout on A_e x. Keeps x and the pairs' rank space for backward, nothing
+    of full width for every pair.
     """
     dtype = _compute_dtype(x, lora_b)
     x, lora_a, lora_b = x.to(dtype), lora_a.to(dtype), lora_b.to(dtype)
-    shared = lora_a.shape[0] == 1
-    hidden = F.linear(x, lora_a[0]).index_select(0, plan.token) if shared else _Down.apply(x, lora_a, plan)
+    if dropout:
+        hidden = redrawn(_dropped_down, x, lora_a, plan, dropout)
+    elif lora_a.shape[0] == 1:
+        hidden = F.linear(x, lora_a[0]).index_select(0, plan.token)
+    else:
+        hidden = _Down.apply(x, lora_a, plan)
+    if rank_dropout:
+        hidden = F.dropout(hidden, rank_dropout)
     return _Up.apply(hidden, plan.weight.to(dtype), lora_b, plan, len(x), activation)  # type: ignore[no-any-return]
+
+
+def _dropped_down(x: Tensor, lora_a: Tensor, plan: Dispatch, p: float) -> Tensor:
+    """A_e (m * x) of every pair, m a mask of its own."""
+    pairs = F.dropout(x.index_select(0, plan.token), p)
+    if lora_a.shape[0] == 1:
+        return F.linear(pairs, lora_a[0])
+    apart = plan._replace(token=torch.arange(len(pairs), device=pairs.device))
+    return _Down.apply(pairs, lora_a, apart)  # type: ignore[no-any-return]
 
 
 def prefers_sparse(x: Tensor, lora_b: Tensor, top_k: int | None) -> bool:

@@ -15,6 +15,11 @@ from torch.utils.checkpoint import checkpoint
 AT_A_TIME = 1 << 26
 
 
+def dropped(x: Tensor, p: float) -> Tensor:
+    """x with a share p of its elements left out and the others scaled up; x itself for 0."""
+    return F.dropout(x, p) if p else x
+
+
 def own_rank_space(x: Tensor, lora_a: Tensor, experts: int, p: float) -> Tensor:
     """A_e (m_e * x) for every expert, m_e a dropout mask of its own: (..., E, r).
 

@@ -8,22 +8,17 @@ with the A_e stacked to (E*r, d_in) and the B_e, transposed, to (E*r, d_out). Th
 zeros in the gates. With one A shared by every expert (HydraLoRA, arXiv 2404.19245) the same line broadcasts.
 """
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def mixture_delta(
-    x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, activation: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
-    """Sum over experts of g_e B_e act(A_e x), shape (..., d_out).
+def gated_sum(hidden: Tensor, gates: Tensor, lora_b: Tensor) -> Tensor:
+    """Sum over experts of g_e B_e h_e, shape (..., d_out).
 
-    x (..., d_in); gates (..., E), already multiplied by the LoRA scaling; lora_a (E, r, d_in), or (1, r, d_in) when
-    shared; lora_b (E, r, d_out); activation is none for LoRA.
+    hidden (..., E, r), or (..., 1, r) when A is shared; gates (..., E), already multiplied by the LoRA scaling; lora_b
+    (E, r, d_out).
     """
-    hidden = rank_space(x, lora_a)  # (..., E, r)
-    gated = (hidden if activation is None else activation(hidden)) * gates.to(hidden.dtype).unsqueeze(-1)
+    gated = hidden * gates.to(hidden.dtype).unsqueeze(-1)
     return gated.flatten(-2) @ lora_b.flatten(0, 1).to(gated.dtype)
 
 
@@ -38,9 +33,8 @@ def expert_outputs(x: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
     return (hidden.transpose(0, 1) @ lora_b.to(hidden.dtype)).transpose(0, 1)
 
 
-def fan_out(x: Tensor, experts: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
-    """B_e A_e x for the k experts chosen by each token: x (..., d_in), experts (..., k) -> (..., k, d_out)."""
-    hidden = rank_space(x, lora_a)  # (..., E or 1, r)
+def fan_out(hidden: Tensor, experts: Tensor, lora_b: Tensor) -> Tensor:
+    """B_e h_e for the k experts chosen by each token: hidden (..., E or 1, r), experts (..., k) -> (..., k, d_out)."""
     one_hot = F.one_hot(experts, lora_b.shape[0]).to(hidden.dtype)  # (..., k, E)
     chosen = one_hot.unsqueeze(-1) * hidden.unsqueeze(-3)  # (..., k, E, r)
     return chosen.flatten(-2) @ lora_b.flatten(0, 1).to(chosen.dtype)

@@ -1,125 +1,208 @@
-"""Routing by prompt: scores averaged over the prompt so far, and kept while decoding.
+"""Routing by prompt: which tokens of a forward call are the prompt, and what cache it goes on from.
 
-The mean at a token covers the prompt's tokens up to it, so nothing looks ahead; from the prompt's last token on it is
-the mean of the whole prompt. Only the model's own forward call knows which tokens are padding, and whether this is the
-prompt or a step of decoding, so a pair of hooks on the model tells the routers.
+Only the model's own forward call knows which tokens are padding, and whether this is the prompt or a step of decoding,
+so a pair of hooks on the decoder tells the routers. Each thread has calls of its own; what the routers keep for
+decoding (prompt_mean.py) lies on the cache itself, so that it is copied, kept and dropped with it.
 """
 
-from collections.abc import Iterator
+import inspect
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from topiclora_cli.adapters.per_thread import PerThread
 from topiclora_cli.errors import TopicLoraError
 
-_prompt_masks: list[Tensor] = []
+# By what names forward methods take a cache and outputs return it, the newest first.
+_CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
+_told: PerThread[Tensor] = PerThread()
 
 
 @contextmanager
 def prompt_tokens(mask: Tensor) -> Iterator[None]:
-    """Say which tokens (B, P) are the prompt in the forward calls inside; those after the P-th are not.
+    """Say which tokens (B, P) are the prompt in this thread's forward calls inside; those after the P-th are not.
 
-    Without it, a call without a cache takes all its tokens for the prompt, and one with a filled cache none. Decoding
-    without a cache, in speculation or with the prompt in chunks equals plain decoding only inside this block.
+    Without it, a call without a cache takes all its tokens for the prompt, and one with a filled cache none. Training
+    on answers, decoding without a cache, in speculation or with the prompt in chunks equal plain decoding only inside
+    this block.
     """
-    _prompt_masks.append(mask)
+    outer = _told.get()
+    _told.set(mask)
     try:
         yield
     finally:
-        _prompt_masks.pop()
+        _told.set(outer)
 
 
 def default_prompt(mask: Tensor | None) -> AbstractContextManager[None]:
     """prompt_tokens(mask), unless there is no mask or somebody has said already."""
-    return nullcontext() if mask is None or _prompt_masks else prompt_tokens(mask)
+    return nullcontext() if mask is None or _told.get() is not None else prompt_tokens(mask)
 
 
-@dataclass(frozen=True)
+def prompt_of_generate(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The prompt mask (B, P) of a call of `generate`: its attention_mask, or what generate itself would infer."""
+    if kwargs.get("attention_mask") is not None:
+        return kwargs["attention_mask"]  # type: ignore[no-any-return]
+    inputs = (*args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds")))
+    given = next((tokens for tokens in inputs if isinstance(tokens, Tensor)), None)
+    if given is None:
+        return None
+    config = kwargs.get("generation_config") or model.generation_config
+    pad, eos = (kwargs.get(name, getattr(config, name)) for name in ("pad_token_id", "eos_token_id"))
+    if given.ndim == 2 and pad is not None and pad not in (eos if isinstance(eos, list) else [eos]):
+        return given != pad
+    return given.new_ones(given.shape[:2])
+
+
+Kept = dict[str, tuple[Tensor, Tensor]]  # by router: running sums (B, P, n) and counts (B, P, 1) over the prompt
+
+
+@dataclass
 class PromptCall:
-    """What one forward call says of its tokens: which are prompt (B, S), None for all; and whether it goes on from a
-    cache, in which case None stands for none of them."""
+    """What one forward call says of its tokens.
+
+    mask (B, S): which are prompt; None for all of them where the call starts, for none where it goes on from a cache.
+    seen: tokens in that cache, -1 if it does not say; 0 where the call starts. earlier (B, seen): which of those are
+    prompt, where that was said. kept: what the routers hold on to, None if nothing will. restarts: where positions
+    start anew in a row. trains_untold: whether the call trains and nobody said which tokens are prompt.
+    """
 
     mask: Tensor | None = None
-    continues: bool = False
+    seen: int = 0
+    earlier: Tensor | None = None
+    kept: Kept | None = None
+    restarts: Tensor | None = None
+    trains_untold: bool = False
+    checked: bool = False
 
 
 class PromptWatch:
-    """The current forward call of a model; two hooks keep it up to date."""
+    """The forward calls under way of a model, one in each thread; two hooks keep it up to date."""
 
-    def __init__(self) -> None:
-        self.call = PromptCall()
+    def __init__(self, adapter_name: str) -> None:
+        self._attribute = f"_prompt_means_{adapter_name}"
+        self._parameters: tuple[str, ...] = ()
+        self._call: PerThread[PromptCall] = PerThread()
+        self._again: weakref.ref[PromptCall] | None = None
+        self._warned = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_again": None}
 
     def attach(self, model: nn.Module) -> list[RemovableHandle]:
-        """Watch the forward calls of `model`; remove what is returned to stop."""
+        """Watch the forward calls of the model's decoder, whoever calls it; remove what is returned to stop."""
+        decoder: nn.Module = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
+        self._parameters = tuple(inspect.signature(type(decoder).forward).parameters)[1:]
         return [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            model.register_forward_hook(self._after),
+            decoder.register_forward_pre_hook(self._before, with_kwargs=True),
+            decoder.register_forward_hook(self._after, with_kwargs=True),
         ]
 
-    def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        cache = kwargs.get("past_key_values")
-        seen = 0 if cache is None else cache.get_seq_length()
-        continues = bool(seen > 0)
-        if _prompt_masks:
-            mask = _prompt_masks[-1]
-            self.call = PromptCall(mask[:, int(seen) :] if continues else mask, continues)
-        else:
-            self.call = PromptCall(None if continues else _token_mask(kwargs.get("attention_mask")), continues)
+    @property
+    def call(self) -> PromptCall:
+        """The call under way in this thread, or that which checkpointing runs again."""
+        call = self._call.get()
+        if call is None and self._again is not None:
+            call = self._again()  # on a model over several GPUs, layers run again in other threads than the output's
+        return call or PromptCall()
 
-    def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def check(self, call: PromptCall) -> None:
+        """Once a call, by the first router that pools. Raises TopicLoraError for several examples in a row."""
+        if call.checked or torch.compiler.is_compiling():  # a graph cannot branch on positions
+            return
+        call.checked = True
+        if call.restarts is not None and call.restarts.any():
+            raise TopicLoraError(
+                "Routing by prompt would average over all the examples packed in a row.",
+                "Give each example a row of its own, or use granularity: token and a router other than hierarchical.",
+            )
+        if call.trains_untold and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "Routing by prompt trains without a prompt mask, so that it averages over answers too, which decoding "
+                "does not. Say which tokens are the prompt with topiclora_cli.adapters.prompt_tokens(mask).",
+                stacklevel=2,
+            )
+
+    def _before(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = self._given(args, kwargs)
+        cache, mask = _cache_of(given), _told.get()
+        if seen := _length(cache):
+            kept: Kept | None = getattr(cache, self._attribute, None) if seen > 0 else None
+            if mask is not None and mask.shape[1] > seen > 0:
+                self._call.set(PromptCall(mask[:, seen:], seen, mask[:, :seen], kept))
+            else:
+                self._call.set(PromptCall(None, seen, None, kept))
+            return
+        own = _token_mask(given.get("attention_mask"))
+        self._call.set(
+            PromptCall(
+                own if mask is None else mask,
+                kept={},
+                restarts=_restarts(given.get("position_ids"), own),
+                trains_untold=mask is None and decoder.training and torch.is_grad_enabled(),
+            )
+        )
+
+    def _after(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        call = self._call.get() or PromptCall()
+        self._call.set(None)
+        fields = dict(output.items()) if isinstance(output, dict) else {}
+        cache = _cache_of(self._given(args, kwargs)) or _cache_of(fields)
+        if isinstance(output, tuple):
+            cache = cache or next((part for part in output if hasattr(part, "get_seq_length")), None)
+        if not call.seen:
+            if cache is not None and hasattr(cache, "get_seq_length"):
+                setattr(cache, self._attribute, call.kept)
+            else:
+                call.kept = None
         # Checkpointing runs layers again in backward, when other calls may have followed this one.
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
-        call = self.call
-        tensors = output.values() if isinstance(output, dict) else output if isinstance(output, tuple) else (output,)
+        again = call if call.seen else replace(call, kept=None, checked=True)
+        tensors = output if isinstance(output, tuple) else fields.values() or (output,)
         for tensor in tensors:
             if isinstance(tensor, Tensor) and tensor.requires_grad:
-                tensor.register_hook(lambda _: setattr(self, "call", call))
+                tensor.register_hook(lambda _: self._run_again(again))
+
+    def _run_again(self, call: PromptCall) -> None:
+        self._call.set(call)
+        self._again = weakref.ref(call)
+
+    def _given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {**dict(zip(self._parameters, args, strict=False)), **kwargs} if args else kwargs
 
 
-class PromptMean:
-    """The running mean of one router's scores (B, S, n) over the prompt, from one forward call to the next."""
-
-    def __init__(self, watch: PromptWatch) -> None:
-        self.watch = watch
-        self.total: Tensor | None = None
-        self.count: Tensor | None = None
-
-    def __call__(self, scores: Tensor) -> Tensor:
-        if scores.ndim != 3:
-            raise TopicLoraError(
-                f"Routing by prompt needs inputs of shape (batch, sequence, features), not {tuple(scores.shape)}.",
-                "Leave the layers inside experts out of target_modules, or use granularity: token.",
-            )
-        call = self.watch.call
-        weights = _fit(call, scores).unsqueeze(-1)
-        total, count = (scores * weights).cumsum(1), weights.cumsum(1)
-        if call.continues:
-            if self.total is None or self.count is None or self.total.shape[0] not in (1, scores.shape[0]):
-                raise TopicLoraError(
-                    "Routing by prompt goes on from a cache, but did not see its prompt.",
-                    "Fill the cache with the same adapter and batch.",
-                )
-            total, count = total + self.total, count + self.count
-        self.total, self.count = total[:, -1:].detach(), count[:, -1:]
-        return total / count.clamp_min(1)
+def _cache_of(fields: Mapping[str, Any]) -> Any:
+    return next((fields[name] for name in _CACHE_NAMES if fields.get(name) is not None), None)
 
 
-def _fit(call: PromptCall, scores: Tensor) -> Tensor:
-    """The call's mask as weights (B, S) for its scores (B, S, n)."""
-    batch, length, _ = scores.shape
-    if call.mask is None:
-        return scores.new_full((batch, length), 0.0 if call.continues else 1.0)
-    rows, columns = call.mask.shape
-    if batch % rows:
-        raise TopicLoraError(f"The prompt mask has {rows} rows, the batch {batch}.", "Pass one row per example.")
-    mask = call.mask.to(scores).repeat_interleave(batch // rows, 0)  # beams of an example stand side by side
-    return F.pad(mask, (0, length - columns))
+def _length(cache: Any) -> int:
+    """Tokens in a cache; -1 where it does not count them, as a tuple or a recurrent state."""
+    if cache is None:
+        return 0
+    try:
+        return int(cache.get_seq_length())
+    except (AttributeError, ValueError):
+        return -1
+
+
+def _restarts(position_ids: Any, own: Tensor | None) -> Tensor | None:
+    """Whether a row's positions, padding aside, fail to rise from a token to the next."""
+    if not isinstance(position_ids, Tensor) or position_ids.ndim != 2 or torch.compiler.is_compiling():
+        return None
+    falls = position_ids[:, 1:] <= position_ids[:, :-1]
+    if own is not None:
+        real = own.bool()
+        falls = falls & real[:, 1:] & real[:, :-1]
+    return falls
 
 
 def _token_mask(attention_mask: Any) -> Tensor | None:

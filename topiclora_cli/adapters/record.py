@@ -5,7 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from topiclora_cli.adapters.per_thread import PerThread
+from topiclora_cli.adapters.tuner import RoutedTunerLayer
+from topiclora_cli.errors import TopicLoraError
 
 
 @dataclass
@@ -34,35 +38,47 @@ class RoutingRecord:
                     tensors[name] = tensor.reshape(*shape, -1)
 
 
-_recording: list[RoutingRecord] = []
+# Of each thread: the records under way, and the layers of the model that each belongs to.
+_records: PerThread[tuple[tuple[RoutingRecord, frozenset[nn.Module]], ...]] = PerThread()
 
 
 @contextmanager
-def record_routing(*, inputs: bool = False) -> Iterator[RoutingRecord]:
-    """Collect what every mixture layer does that runs inside the block.
+def record_routing(model: nn.Module, *, inputs: bool = False) -> Iterator[RoutingRecord]:
+    """Collect what the routed layers of `model` do that run inside the block and in its thread.
 
-    Leave the block before calling backward: gradient checkpointing runs layers again there.
+    Leave the block before calling backward: gradient checkpointing runs layers again there. Raises TopicLoraError where
+    several adapters are active at once: a record has room for one.
     """
-    record = RoutingRecord(keep_inputs=inputs)
-    _recording.append(record)
+    layers = frozenset(module for module in model.modules() if isinstance(module, RoutedTunerLayer))
+    if active := next((layer.active_adapters for layer in layers if len(layer.active_adapters) > 1), None):
+        raise TopicLoraError(
+            f"The routing of {len(active)} adapters at once ({', '.join(active)}) cannot be recorded.",
+            "Activate one with set_adapter.",
+        )
+    record, outer = RoutingRecord(keep_inputs=inputs), _records.get() or ()
+    _records.set((*outer, (record, layers)))
     try:
         yield record
     finally:
-        _recording.remove(record)
+        _records.set(outer)
 
 
-def note_logits(name: str, logits: Tensor, *, token: Tensor | None = None, task: Tensor | None = None) -> None:
-    """Called by routers; costs nothing while nobody records."""
-    for record in _recording:
-        record.logits[name] = logits
-        for part, noted in ((token, record.token_logits), (task, record.task_logits)):
-            if part is not None:
-                noted[name] = part
+def note_logits(
+    layer: RoutedTunerLayer, logits: Tensor, *, token: Tensor | None = None, task: Tensor | None = None
+) -> None:
+    """Called by routers' owners; costs nothing while nobody records."""
+    for record, layers in _records.get() or ():
+        if layer in layers:
+            record.logits[layer.name] = logits
+            for part, noted in ((token, record.token_logits), (task, record.task_logits)):
+                if part is not None:
+                    noted[layer.name] = part
 
 
-def note_gates(name: str, gates: Tensor, x: Tensor) -> None:
-    """Called by mixture layers; costs nothing while nobody records."""
-    for record in _recording:
-        record.gates[name] = gates
-        if record.keep_inputs:
-            record.inputs[name] = x
+def note_gates(layer: RoutedTunerLayer, gates: Tensor, x: Tensor) -> None:
+    """Called by routed layers; costs nothing while nobody records."""
+    for record, layers in _records.get() or ():
+        if layer in layers:
+            record.gates[layer.name] = gates
+            if record.keep_inputs:
+                record.inputs[layer.name] = x

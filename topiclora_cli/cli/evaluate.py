@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console
+from topiclora_cli.cli.eval_table import eval_table
 from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, listed, open_run
-from topiclora_cli.cli.tables import eval_table
+from topiclora_cli.errors import TopicLoraError
 
 
 def evaluate(
@@ -24,6 +25,10 @@ def evaluate(
         int | None, typer.Option("--num-fewshot", min=0, help="Examples shown before each question.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option("--metrics", "-m", help="Comma-separated metrics; each task goes by the first that it has."),
+    ] = None,
     base: Annotated[bool | None, typer.Option("--base/--no-base", help="Measure the base model too.")] = None,
     name: NameOption = None,
     overrides: SetOption = None,
@@ -35,6 +40,7 @@ def evaluate(
         "include_path": include_path,
         "num_fewshot": num_fewshot,
         "batch_size": batch_size,
+        "metrics": None if metrics is None else listed(metrics),
         "base": base,
     }
     changes = [
@@ -49,3 +55,7 @@ def evaluate(
         result = scoring.evaluate(settings, directory, TerminalProgress(), name=name)
     console.print(eval_table(result))
     console.print(f"Results: {directory.path / 'eval' / result['name']}", soft_wrap=True)
+    if result["failed"]:
+        raise TopicLoraError(
+            f"Not scored: {', '.join(result['failed'])}.", "The tracebacks lie beside the results of the others."
+        )

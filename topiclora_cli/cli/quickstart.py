@@ -6,9 +6,10 @@ import typer
 from rich.rule import Rule
 
 from topiclora_cli.cli.console import TerminalProgress, console, fail_interrupted
+from topiclora_cli.cli.eval_table import eval_table
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
-from topiclora_cli.cli.tables import ablation_table, eval_table, graph_tables, merge_table, routing_table
-from topiclora_cli.recipe import Recipe, build_recipe, with_overrides
+from topiclora_cli.cli.tables import ablation_table, graph_tables, merge_table, routing_table
+from topiclora_cli.recipe import Recipe, altered
 
 # Enough to show the mechanism; the full grid is a command of its own.
 ABLATION_CELLS = ["full", "kl_off"]
@@ -92,7 +93,7 @@ def _reduced(settings: Recipe, steps: int) -> Recipe:
     if not settings.data.streaming:
         overrides["data.limit"] = steps * settings.train.batch_size * settings.train.gradient_accumulation
     changes = {"ablation.seeds": [settings.seed], "ablation.overrides": overrides}
-    return build_recipe(with_overrides(settings.model_dump(), changes.items()), where="quickstart")
+    return altered(settings, changes.items(), where="quickstart")
 
 
 def _where(settings: Recipe, run: str) -> str:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from topiclora_cli.cli.chart import curves_table
 from topiclora_cli.cli.console import console
+from topiclora_cli.cli.eval_table import evaluations_table, exports_table
 from topiclora_cli.cli.options import RUNS
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.rundir import METRICS, RunDir, latest_run, list_runs, read_metrics
@@ -45,6 +46,9 @@ def show(
         shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
         table.add_row(name, record["state"], str(record.get("seconds", "")), shown)
     console.print(table)
+    for outcomes in (evaluations_table(directory), exports_table(directory)):
+        if outcomes.row_count:
+            console.print(outcomes)
     rows = read_metrics(directory.path / METRICS)
     if rows:
         console.print(curves_table(rows))

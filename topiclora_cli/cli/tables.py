@@ -1,13 +1,14 @@
 """Results as tables for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from topiclora_cli.estimate import GIB
-from topiclora_cli.formats import contender, number, percent, points
+from topiclora_cli.formats import contender, measure, metric_label, number, percent
 
 if TYPE_CHECKING:
     from topiclora_cli.ablation.runner import CellScore
@@ -121,25 +122,6 @@ def needs_table(needs: "Needs", name: str) -> Table:
     return table
 
 
-def eval_table(result: Mapping[str, Any]) -> Table:
-    """Accuracy per task with standard errors; base and difference where the base was measured."""
-    with_base = result["base_mean"] is not None
-    columns = ["task", "n", *(["base"] if with_base else []), "tuned", *(["difference"] if with_base else [])]
-    table = Table(*columns, title="Accuracy in %, ± standard error", title_justify="left", box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    rows = [*result["tasks"], {**_mean_row(result), "task": "mean", "count": ""}]
-    for row in rows:
-        cells = [row["task"], str(row["count"])]
-        if with_base:
-            cells.append(_score(row["base"], row["base_stderr"]))
-        cells.append(_score(row["tuned"], row["tuned_stderr"]))
-        if with_base:
-            cells.append(f"{100 * row['delta']:+.1f} ± {100 * row['delta_stderr']:.1f}")
-        table.add_row(*cells, style="bold" if row["task"] == "mean" else None)
-    return table
-
-
 def routing_table(routing: Mapping[str, Any]) -> Table:
     """Mean gate of every expert by topic, the largest of each row in bold."""
     by_topic = routing["by_topic"]
@@ -170,17 +152,17 @@ def merge_table(result: "MergeResult") -> Table:
 
 
 def ablation_table(scores: Sequence["CellScore"]) -> Table:
-    """Cells by mean accuracy and deviation over seeds."""
-    table = Table(
-        "cell", "seeds", "accuracy", "dev.", "vs full", "KL", "MI", title="Ablation", title_justify="left", box=None
-    )
+    """Cells by score and deviation over seeds."""
+    title = f"Ablation: {metric_label(scores[0].metric, asdict(scores[0]))}"
+    columns = ("cell", "seeds", "score", "dev.", "vs full", "KL", "MI")
+    table = Table(*columns, title=title, title_justify="left", box=None)
     for s in scores:
         table.add_row(
             s.name,
             str(s.seeds),
-            percent(s.mean),
-            percent(s.deviation),
-            points(s.against_full),
+            measure(s.mean, s.unit),
+            measure(s.deviation, s.unit),
+            measure(s.against_full, s.unit, signed=True),
             number(s.kl),
             number(s.mutual_information),
         )
@@ -246,14 +228,3 @@ def _spread(value: Mapping[str, float] | None, digits: int) -> str:
 def _shaded(gate: float, largest: float) -> Text:
     shade, style = SHADES[round(gate / largest * (len(SHADES) - 1))]
     return Text(f"{shade} {100 * gate:3.0f}", style=style)
-
-
-def _mean_row(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: result[f"{key.split('_')[0]}_mean{'_stderr' if 'stderr' in key else ''}"] for key in _MEAN_KEYS}
-
-
-_MEAN_KEYS = ("base", "base_stderr", "tuned", "tuned_stderr", "delta", "delta_stderr")
-
-
-def _score(value: float, stderr: float) -> str:
-    return f"{100 * value:.1f} ± {100 * stderr:.1f}"

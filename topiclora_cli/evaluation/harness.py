@@ -1,22 +1,16 @@
-"""The hand-off to lm-evaluation-harness; the only file that imports it.
-
-The harness runs in this process on the model object itself, so an adapter needs no export to be measured.
-"""
+"""The hand-off to lm-evaluation-harness: what is asked of it, and its errors as lines that a person can act on."""
 
 import io
 import logging
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.evaluation.results import EvalResults
 
 OUR_TASKS = Path(__file__).parent / "tasks"
 
@@ -25,7 +19,8 @@ OUR_TASKS = Path(__file__).parent / "tasks"
 class EvalRequest:
     """What to run: task names (stock, ours, or under `include_path`), questions per task, shots, batch size.
 
-    chat_template: whether questions go through the tokenizer's.
+    chat_template: whether questions go through the tokenizer's. metrics: headline metrics, a list of which each task
+    takes the first that it has, or by task. unsafe_code: run code that the model writes, where a task does that.
     """
 
     tasks: Sequence[str]
@@ -35,6 +30,8 @@ class EvalRequest:
     include_path: str | None = None
     bfloat16: bool = False
     chat_template: bool = False
+    metrics: Sequence[str] | Mapping[str, str] = ()
+    unsafe_code: bool = False
 
 
 def make_task_manager(request: EvalRequest) -> Any:
@@ -62,57 +59,6 @@ def make_task_manager(request: EvalRequest) -> Any:
     return manager
 
 
-def run_harness(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    request: EvalRequest,
-    *,
-    label: str,
-    output_path: Path,
-    manager: Any = None,
-) -> EvalResults:
-    """Evaluate `model` and write lm-eval's own results file and samples under `output_path/label`.
-
-    Raises TopicLoraError where a task is unknown, its data cannot be loaded, or a chat template is missing.
-    """
-    if request.chat_template and tokenizer.chat_template is None:
-        raise TopicLoraError("The model's tokenizer has no chat template.", "Set eval.chat_template to false.")
-    manager = manager or make_task_manager(request)
-    from lm_eval import simple_evaluate
-    from lm_eval.loggers import EvaluationTracker
-    from lm_eval.models.huggingface import HFLM
-
-    tracker = EvaluationTracker(output_path=str(output_path))
-    harness_model = HFLM(
-        pretrained=model,
-        tokenizer=tokenizer,
-        batch_size=request.batch_size,
-        mixed_precision_dtype="bfloat16" if request.bfloat16 else None,
-    )
-    side = tokenizer.padding_side
-    try:
-        with _bars_on_terminals_only(), _data_at_hand(request.tasks):
-            raw = simple_evaluate(
-                model=harness_model,
-                model_args={"pretrained": label},
-                tasks=manager.match_tasks(list(request.tasks)),
-                num_fewshot=request.num_fewshot,
-                limit=request.limit,
-                apply_chat_template=request.chat_template,
-                batch_size=request.batch_size,
-                task_manager=manager,
-                evaluation_tracker=tracker,
-                bootstrap_iters=0,
-            )
-    finally:
-        tokenizer.padding_side = side
-    samples = raw.pop("samples")
-    tracker.save_results_aggregated(results=raw, samples=samples)
-    for task, rows in samples.items():
-        tracker.save_results_samples(task_name=task, samples=rows)
-    return EvalResults.from_harness(raw, samples, label=label)
-
-
 def evaluation_questions(request: EvalRequest) -> Iterator[str]:
     """The text of every question of the requested tasks, as lm-eval poses it without shots.
 
@@ -120,8 +66,9 @@ def evaluation_questions(request: EvalRequest) -> Iterator[str]:
     TopicLoraError where a task is unknown or its data cannot be loaded.
     """
     manager = make_task_manager(request)
-    with _data_at_hand(request.tasks):
-        tasks = manager.load(manager.match_tasks(list(request.tasks)))["tasks"]
+    for name in manager.match_tasks(list(request.tasks)):
+        with one_line(name):
+            tasks = manager.load([name])["tasks"]
         for task in tasks.values():
             # lm-eval's own method evaluates the rendered text as Python, which a sentence is not.
             column = getattr(task.config, "doc_to_decontamination_query", None)
@@ -130,22 +77,58 @@ def evaluation_questions(request: EvalRequest) -> Iterator[str]:
 
 
 @contextmanager
-def _data_at_hand(tasks: Sequence[str]) -> Iterator[None]:
+def one_line(task: str) -> Iterator[None]:
+    """Turn whatever stops a task in the block into a TopicLoraError that names the task and what to do."""
     try:
         yield
-    except (ConnectionError, FileNotFoundError) as error:
-        raise TopicLoraError(
-            f"The data of {', '.join(tasks)} cannot be loaded: {str(error).splitlines()[0]}",
+    except TopicLoraError:
+        raise
+    except Exception as error:
+        raise _explained(task, error) from error
+
+
+def reason(error: BaseException) -> str:
+    """An error's kind and the first line of it that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if any(c.isalpha() for c in line)]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """What the harness prints is left out, and so are its bars where nobody watches: a log would be full of them."""
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        if not sys.stderr.isatty():
+            stack.enter_context(redirect_stderr(io.StringIO()))
+        yield
+
+
+def _explained(task: str, error: Exception) -> TopicLoraError:
+    if "HF_ALLOW_CODE_EVAL" in str(error):
+        return TopicLoraError(
+            f"The task {task!r} runs code that the model writes.",
+            "Where that can do no harm, say in a container: --set eval.unsafe_code=true",
+        )
+    # The harness wraps what failed; the innermost names the package.
+    causes: list[BaseException] = [error]
+    while following := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(following)
+    if missing := [cause for cause in causes if isinstance(cause, ImportError)]:
+        package = missing[-1].name
+        return TopicLoraError(
+            f"The task {task!r} needs a Python package that is not here ({reason(missing[-1])}).",
+            f"Install it: pip install {package.partition('.')[0]}" if package else "Install it.",
+        )
+    if isinstance(error, ConnectionError | FileNotFoundError):
+        return TopicLoraError(
+            f"The data of {task} cannot be loaded: {reason(error)}",
             "Connect to a hub, or point --include-path at tasks over local files.",
-        ) from None
-
-
-def _bars_on_terminals_only() -> AbstractContextManager[Any]:
-    """The harness draws its bars whoever watches; in a log file they are thousands of characters of noise."""
-    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
+        )
+    return TopicLoraError(f"The task {task!r} cannot be posed: {reason(error)}", "Mend its task file, or leave it out.")
 
 
 def _quiet() -> None:
-    """Keep the harness's notices out of the way."""
+    """Keep the harness's notices out of the way, and its bootstrap in this process: copies of it would hold a model."""
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")
     for name in ("lm_eval", "lm-eval", "datasets", "evaluate"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,114 +1,143 @@
-"""Scores of one model on a set of tasks, and the difference between two models on the same questions."""
+"""Scores of one model on a set of tasks and groups, and the difference between two models on the same questions."""
 
 import math
+import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-_PREFERRED = ("acc,none", "exact_match,strict-match", "exact_match,none")
+from topiclora_cli.evaluation.metrics import Metric
+
+RESAMPLES = 100  # of the questions, for the error of a difference that is no mean; lm-eval takes as many for BLEU
 
 
 @dataclass(frozen=True)
-class TaskScore:
-    """Headline metric of a task: mean and standard error over `count` questions, with each question's score."""
+class Score:
+    """A task's or group's metrics by lm-eval's key, one of them the headline, over `count` questions.
 
-    task: str
-    metric: str
-    value: float
-    stderr: float
+    depth: how many groups it stands in, as listed.
+    """
+
+    name: str
+    metrics: Mapping[str, Metric]
+    headline: str
     count: int
-    scores: tuple[float, ...] = ()
+    group: bool = False
+    depth: int = 0
+
+    @property
+    def metric(self) -> Metric:
+        """The headline metric."""
+        return self.metrics[self.headline]
 
 
 @dataclass(frozen=True)
 class EvalResults:
-    """One model's scores by task."""
+    """One model's scores by task and group, in the order to list them.
+
+    counted: those whose headline the mean takes, each question once. failed: task or group -> reason, for what could
+    not be scored.
+    """
 
     label: str
-    tasks: Mapping[str, TaskScore]
-
-    @classmethod
-    def from_harness(
-        cls, raw: Mapping[str, Any], samples: Mapping[str, Sequence[Mapping[str, Any]]], *, label: str
-    ) -> "EvalResults":
-        """Pick each task's headline metric: accuracy, else exact match, else the first that lm-eval reports."""
-        scores = {}
-        for task, metrics in raw["results"].items():
-            if task not in samples:  # a group's own row
-                continue
-            known = [k for k, v in metrics.items() if isinstance(v, float) and "stderr" not in k and "," in k]
-            metric = next((name for name in _PREFERRED if name in known), known[0])
-            name, _, filter_name = metric.partition(",")
-            each = tuple(float(row[name]) for row in samples[task] if row["filter"] == filter_name)
-            scores[task] = TaskScore(task, metric, float(metrics[metric]), _stderr(each), len(each), each)
-        return cls(label, scores)
-
-    @property
-    def mean(self) -> float:
-        """Unweighted mean over tasks."""
-        return sum(score.value for score in self.tasks.values()) / len(self.tasks)
-
-    @property
-    def mean_stderr(self) -> float:
-        """Standard error of `mean`, tasks being independent."""
-        return math.sqrt(sum(score.stderr**2 for score in self.tasks.values())) / len(self.tasks)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Tuned minus base on one task, paired by question; all in accuracy points from 0 to 1."""
-
-    task: str
-    metric: str
-    count: int
-    base: float
-    base_stderr: float
-    tuned: float
-    tuned_stderr: float
-    delta: float
-    delta_stderr: float
-
-
-def compare(base: EvalResults, tuned: EvalResults) -> list[Difference]:
-    """Differences by task, in tuned's order, for the tasks both have."""
-    return [_difference(base.tasks[task], score) for task, score in tuned.tasks.items() if task in base.tasks]
+    scores: Mapping[str, Score]
+    counted: Sequence[str] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def summary(base: EvalResults | None, tuned: EvalResults) -> dict[str, Any]:
-    """What is stored beside lm-eval's own files: the mean and each task, without the per-question scores."""
-    rows = compare(base, tuned) if base is not None else []
-    return {
-        "tuned_mean": tuned.mean,
-        "tuned_mean_stderr": tuned.mean_stderr,
-        "base_mean": base.mean if base is not None else None,
-        "base_mean_stderr": base.mean_stderr if base is not None else None,
-        "delta_mean": sum(row.delta for row in rows) / len(rows) if rows else None,
-        "delta_mean_stderr": math.sqrt(sum(row.delta_stderr**2 for row in rows)) / len(rows) if rows else None,
-        "tasks": [asdict(row) for row in rows]
-        or [
-            {"task": s.task, "metric": s.metric, "count": s.count, "tuned": s.value, "tuned_stderr": s.stderr}
-            for s in tuned.tasks.values()
-        ],
-    }
+    """What is stored beside lm-eval's own files: the mean and every metric of each task and group.
+
+    Differences are tuned minus base, paired by question; what has no error, or no base, is None.
+    """
+    rows = []
+    for score in tuned.scores.values():
+        other = base.scores.get(score.name) if base is not None else None
+        metrics = {key: _compared(key, other, base, score, tuned) for key in score.metrics}
+        named = {"metric": score.metric.name, "filter": score.metric.filter}
+        facts = {"group": score.group, "depth": score.depth, "counted": score.name in tuned.counted}
+        # A metric that the base's run lacks still counts as the task's.
+        headline = metrics[score.headline]
+        rows.append({"task": score.name, **facts, **named, "count": score.count, **headline, "metrics": metrics})
+    failed = {**(base.failed if base is not None else {}), **tuned.failed}
+    return {"mean": _mean([row for row in rows if row["counted"]]), "tasks": rows, "failed": failed}
 
 
-def _difference(base: TaskScore, tuned: TaskScore) -> Difference:
-    paired = [t - b for b, t in zip(base.scores, tuned.scores, strict=True)]
-    return Difference(
-        task=tuned.task,
-        metric=tuned.metric,
-        count=tuned.count,
-        base=base.value,
-        base_stderr=base.stderr,
-        tuned=tuned.value,
-        tuned_stderr=tuned.stderr,
-        delta=tuned.value - base.value,
-        delta_stderr=_stderr(paired),
+_MEASURES = ("base", "base_stderr", "tuned", "tuned_stderr", "delta", "delta_stderr")
+
+
+def _compared(
+    key: str, other: Score | None, base: EvalResults | None, score: Score, tuned: EvalResults
+) -> dict[str, Any]:
+    new = score.metrics[key]
+    old = other.metrics.get(key) if other is not None else None
+    stderr = None
+    if old is not None and base is not None:
+        stderr = _group_stderr(key, new, base, tuned) if score.group else paired_stderr(old, new)
+    values = (
+        old.value if old is not None else None,
+        old.stderr if old is not None else None,
+        new.value,
+        new.stderr,
+        new.value - old.value if old is not None else None,
+        stderr,
     )
+    return {"unit": new.unit, "higher_is_better": new.higher_is_better, **dict(zip(_MEASURES, values, strict=True))}
 
 
-def _stderr(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        return 0.0
+def paired_stderr(base: Metric, tuned: Metric) -> float | None:
+    """Standard error of tuned minus base over the same questions; None for a metric that lm-eval gives no error.
+
+    Of a mean it is that of the questions' differences; of anything else the deviation over questions drawn anew, for
+    both models alike (paired bootstrap, Efron and Tibshirani 1993, with a fixed seed).
+    """
+    count = len(tuned.scores)
+    if base.stderr is None or tuned.stderr is None or len(base.scores) != count or count < 2:
+        return None
+    if tuned.aggregate is None:
+        return mean_stderr([float(t) - float(b) for b, t in zip(base.scores, tuned.scores, strict=True)])
+    draw, aggregate = random.Random(0), tuned.aggregate
+    differences = []
+    for _ in range(RESAMPLES):
+        chosen = draw.choices(range(count), k=count)
+        new, old = (aggregate([metric.scores[i] for i in chosen]) for metric in (tuned, base))
+        differences.append(float(new) - float(old))
+    return mean_stderr(differences) * math.sqrt(RESAMPLES)
+
+
+def mean_stderr(values: Sequence[float]) -> float:
+    """Standard error of the mean of at least two values."""
     mean = sum(values) / len(values)
     return math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
+
+
+def _group_stderr(key: str, group: Metric, base: EvalResults, tuned: EvalResults) -> float | None:
+    """Of a weighted mean over tasks, which are independent."""
+    total = 0.0
+    for task, weight in group.parts.items():
+        if task not in base.scores or key not in base.scores[task].metrics:
+            return None
+        part = paired_stderr(base.scores[task].metrics[key], tuned.scores[task].metrics[key])
+        if part is None:
+            return None
+        total += (weight * part) ** 2
+    return math.sqrt(total)
+
+
+def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Unweighted mean of the headlines that are shares and better higher, else of all where they are of one kind."""
+    kinds = [(row["unit"], row["higher_is_better"]) for row in rows]
+    kind = ("share", True) if ("share", True) in kinds else kinds[0] if len(set(kinds)) == 1 else None
+    if kind is None:
+        return None
+    chosen = [row for row, own in zip(rows, kinds, strict=True) if own == kind]
+    result = {"of": [row["task"] for row in chosen], "unit": kind[0], "higher_is_better": kind[1]}
+    for name in _MEASURES:
+        values = [row[name] for row in chosen]
+        if None in values:
+            result[name] = None
+        elif name.endswith("stderr"):
+            result[name] = math.sqrt(sum(value**2 for value in values)) / len(values)
+        else:
+            result[name] = sum(values) / len(values)
+    return result

@@ -6,7 +6,7 @@ TopicLoRA abstract leaves open is a key here, so a reader who knows better chang
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.data import DataSection
@@ -131,15 +131,23 @@ class LossSection(Section):
 
 
 class EvalSection(Section):
-    """What lm-evaluation-harness is asked to run; `chat_template` puts questions through the tokenizer's."""
+    """What lm-evaluation-harness is asked to run; `chat_template` puts questions through the tokenizer's.
 
-    tasks: list[str] = ["topiclora_quickstart"]
+    metrics: what to go by in tables and means, a list of which each task takes the first that it has, or a mapping from
+    task (or group) to metric; `acc` or, with lm-eval's filter, `exact_match,strict-match`. Unset, a task goes by
+    acc_norm, acc or exact_match, whichever it has first, else by the first metric it lists. All are stored.
+    unsafe_code: leave to run code that the model writes, for tasks that do.
+    """
+
+    tasks: list[str] = Field(default=["topiclora_quickstart"], min_length=1)
     limit: int | None = Field(default=None, ge=1)
     num_fewshot: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=16, ge=1)
     include_path: str | None = None
     chat_template: bool = False
     base: bool = True
+    metrics: list[str] | dict[str, str] = []
+    unsafe_code: bool = False
 
 
 class MergeSection(Section):
@@ -172,6 +180,7 @@ class Recipe(Section):
     eval: EvalSection = EvalSection()
     merge: MergeSection = MergeSection()
     ablation: AblationSection = AblationSection()
+    _said: dict[str, Any] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _streams_end(self) -> "Recipe":
@@ -186,6 +195,16 @@ class Recipe(Section):
                 "adapter.num_experts: auto needs the topic graph, and this recipe trains "
                 f"{self.adapter.method} without one; give a number"
             )
+        return self
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The keys that somebody gave, without what the method and defaults filled in around them."""
+        return self._said if self._said is not None else self.model_dump(mode="json", exclude_unset=True)
+
+    def saying(self, said: dict[str, Any]) -> "Recipe":
+        """Keep what was said before it was filled in; returns this recipe."""
+        self._said = said
         return self
 
     @property

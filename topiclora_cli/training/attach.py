@@ -17,6 +17,7 @@ from topiclora_cli.models import BaseModel
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.scaling import scaling_law
 
 _COLUMNS = ("modules", "count", "shape", "experts", "rank", "router", "parameters")
 
@@ -50,8 +51,8 @@ def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **
     settings = section.model_dump()
 
     def at_rank(rank: int) -> PeftConfig:
-        # The update's size depends on alpha / r, so a budget must not change it.
-        alpha = section.lora_alpha * rank / section.r
+        # A budget solves for the rank, and must not change the update's size with it.
+        alpha = scaling_law(settings).alpha_at(rank, alpha=section.lora_alpha, of=section.r)
         changed = {**settings, "r": rank, "lora_alpha": alpha}
         return make_config(section.layer, changed, model, total_steps=total_steps, **extra)
 

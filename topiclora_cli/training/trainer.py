@@ -59,6 +59,12 @@ class DualLossTrainer(Trainer):
         self._micro_batches: list[tuple[Tensor, Tensor]] = []  # first row and loss of each, within one step
         self._norms: dict[str, Tensor] = {}
         self.add_callback(CheckGradients(self._check_gradients))
+        if self.args.n_gpu > 1:  # transformers would wrap the model in DataParallel
+            raise TopicLoraError(
+                f"One process sees {self.args.n_gpu} GPUs; it would train replicas whose routing no loss can see.",
+                f"Start one process per GPU: torchrun --nproc-per-node {self.args.n_gpu} -m topiclora_cli train "
+                "--recipe ..., or show one GPU alone: CUDA_VISIBLE_DEVICES=0.",
+            )
         if self.is_fsdp_enabled:
             refuse_sharded_terms(loss_section)
         refuse_idle_terms(loss_section, self._trained, self._trained.get_base_model())
@@ -79,7 +85,7 @@ class DualLossTrainer(Trainer):
         if self.loss_section.base_balance_weight > 0:
             batch.inputs["output_router_logits"] = True
         with (
-            record_routing(inputs=self.loss_section.contrast_weight > 0) as record,
+            record_routing(model, inputs=self.loss_section.contrast_weight > 0) as record,
             prompt_tokens(batch.prompt_mask),
             self._base_balance_apart(),
         ):

@@ -155,7 +155,7 @@ def test_the_base_routers_report_as_before(family, variant, moe_model, beside):
 @every_variant
 def test_gradients_flow_and_what_is_recorded_adds_up(family, settings, moe_model, beside):
     model = shaken(beside(moe_model(family), **settings)).train()
-    with record_routing() as record:
+    with record_routing(model) as record:
         loss = model(input_ids=TOKENS, labels=TOKENS).loss
     loss.backward()
     pretrained = settings.get("router_weight_source") == "pretrained"

@@ -6,7 +6,7 @@ from torch.autograd import gradcheck
 
 from tests.conftest import shaken
 from topiclora_cli.adapters.dispatch import dispatch, sparse_delta
-from topiclora_cli.adapters.mixture import mixture_delta
+from topiclora_cli.adapters.mixture import gated_sum, rank_space
 from topiclora_cli.adapters.perft import PerftBlock
 
 SILU = torch.nn.functional.silu
@@ -153,7 +153,8 @@ def test_under_autocast_sorted_is_near_masked(activation, dtype, even, lopsided)
                 out = sparse_delta(leaves[0], dispatch(experts, leaves[1], 8, even=even), *leaves[2:], activation)
             else:
                 masked = torch.zeros(64, 8).scatter(-1, experts, leaves[1])
-                out = mixture_delta(leaves[0], masked, *leaves[2:], activation)
+                hidden = rank_space(leaves[0], leaves[2])
+                out = gated_sum(activation(hidden) if activation else hidden, masked, leaves[3])
             assert out.dtype == torch.bfloat16
             found = torch.autograd.grad(out.float().square().sum(), leaves)
             results.append({str(i): t.detach().double() for i, t in enumerate((out, *found))})
@@ -166,7 +167,7 @@ def test_wide_adapters_are_sorted_by_themselves_and_give_the_same(moe_model, bes
     sorted_ones, results = [], []
     monkeypatch.setattr(
         "topiclora_cli.adapters.perft.layer.sparse_delta",
-        lambda *args: sorted_ones.append(1) or sparse_delta(*args),
+        lambda *args, **options: sorted_ones.append(1) or sparse_delta(*args, **options),
     )
     for kernel in ("auto", "dense"):
         block = block_of(shaken(beside(moe_model(**sizes), variant="embedded", r=8, kernel=kernel)))

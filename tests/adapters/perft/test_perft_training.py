@@ -33,7 +33,7 @@ def test_only_adapter_parameters_train_and_all_of_them_do(settings, moe_model, b
     # Weights that are the pretrained router's leave the own one to its balance loss, as in the authors' code on OLMoE.
     own_router = {name for name in trainable if "perft_router" in name}
     assert silent == (own_router if settings.get("router_weight_source") == "pretrained" else set())
-    with record_routing() as record:
+    with record_routing(model) as record:
         model(input_ids=TOKENS)
     if record.logits:
         sum(u.softmax(-1).square().sum() for u in record.logits.values()).backward()
@@ -45,7 +45,7 @@ def test_checkpointing_leaves_gradients_and_recorded_routing_unchanged(settings,
         pytest.skip("dropout draws anew")
     model, seen = shaken(beside(moe_model(), **settings)).train(), []
     for outcome in without_and_with_checkpointing(model):
-        assert not any(block.base_routing and block.base_routing._noted for block in blocks(model))
+        assert not any(block.base_routing and block.base_routing._noted.get() for block in blocks(model))
         seen.append(outcome)
     (plain, recorded), (again, recorded_again) = seen
     assert_same_gradients(again, plain)

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.per_thread import PerThread
 from topiclora_cli.errors import TopicLoraError
 
 
 class BaseRouting:
-    """Notes the indices and weights with which a block calls its experts.
+    """Notes the indices and weights with which a block calls its experts, apart for each thread.
 
     Raises TopicLoraError for experts that are not called with them.
     """
@@ -26,23 +27,24 @@ class BaseRouting:
                 f"{name}: {type(experts).__name__} is not called with its router's indices and weights.",
                 "Use variant: routed with router_weight_source: own, dense or shared.",
             )
-        self._noted: tuple[Tensor, Tensor] | None = None
+        self._noted: PerThread[tuple[Tensor, Tensor]] = PerThread()
         self._handle = experts.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def decision(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Weights and indices of the tokens' experts, (*shape, k) each, of the forward pass under way."""
-        if self._noted is None:
+        noted = self._noted.get()
+        if noted is None:
             raise TopicLoraError(
                 f"{self.name} ran without calling its experts, so its routing cannot be followed.",
                 "Use variant: routed with router_weight_source: own, or no kernel that replaces the whole block.",
             )
-        weights, indices = self._noted
+        weights, indices = noted
         slots = weights.shape[-1]  # spelt out, since no tokens are no error
         return weights.reshape(*shape, slots), indices.reshape(*shape, slots)
 
     def forget(self) -> None:
         """Hold nothing between forward passes."""
-        self._noted = None
+        self._noted.set(None)
 
     def remove(self) -> None:
         """Stop watching the experts."""
@@ -50,4 +52,4 @@ class BaseRouting:
 
     def _note(self, experts: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = self._signature.bind(experts, *args, **kwargs).arguments
-        self._noted = arguments[self._weight], arguments[self._index]
+        self._noted.set((arguments[self._weight], arguments[self._index]))

@@ -8,6 +8,7 @@ from topiclora_cli.adapters.card import Card
 from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.scaling import LORA
 
 _VARIANTS = ("routed", "embedded", "dense", "shared")
 _SHOWN = (
@@ -91,7 +92,7 @@ class PerftConfig(RoutedConfig):
 
     @property
     def scaling(self) -> float:
-        return self.lora_alpha / self.r if self.adapter_type == "lora" else 1.0
+        return LORA.scale(self.lora_alpha, self.r) if self.adapter_type == "lora" else 1.0
 
     def card(self) -> Card:
         """What the model card says of such an adapter."""

@@ -7,14 +7,15 @@ matter: nothing inside the block is touched. Where weights are the pretrained ro
 that router decided; summing G_i E_i and G_i adapter_i apart is the same as embedding the adapters in the experts.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.dispatch import dispatch, prefers_sparse, sparse_delta
-from topiclora_cli.adapters.mixture import mixture_delta
+from topiclora_cli.adapters.dropout import dropped, own_rank_space
+from topiclora_cli.adapters.mixture import gated_sum, rank_space
 from topiclora_cli.adapters.perft.base_routing import BaseRouting
 from topiclora_cli.adapters.perft.config import PerftConfig
 from topiclora_cli.adapters.record import note_gates, note_logits
@@ -32,6 +33,14 @@ NO_MERGE = (
 )
 
 
+class _Dropout(NamedTuple):
+    """Where a forward pass drops: on x, one mask for all or one for each adapter, or in the bottleneck."""
+
+    shared: float = 0.0
+    own: float = 0.0
+    hidden: float = 0.0
+
+
 class PerftLayer(RoutedTunerLayer):
     """State of the adapters on one block.
 
@@ -41,7 +50,7 @@ class PerftLayer(RoutedTunerLayer):
     """
 
     adapter_layer_names = ("perft_A", "perft_B", "perft_router")
-    other_param_names = ("perft_config", "perft_dropout")
+    other_param_names = ("perft_config",)
     no_merge = NO_MERGE
 
     def __init__(self, base_layer: nn.Module, name: str, width: int) -> None:
@@ -52,7 +61,6 @@ class PerftLayer(RoutedTunerLayer):
         self.perft_B = nn.ModuleDict()
         self.perft_router = nn.ModuleDict()
         self.perft_config: dict[str, PerftConfig] = {}
-        self.perft_dropout = nn.ModuleDict()
         self.base_routing: BaseRouting | None = None
         self._disable_adapters = False
         self.merged_adapters = []
@@ -70,7 +78,6 @@ class PerftLayer(RoutedTunerLayer):
         if router is not None:
             self.perft_router[adapter_name] = router.settle(self.name, base.device)
         self.perft_config[adapter_name] = config
-        self.perft_dropout[adapter_name] = nn.Dropout(config.lora_dropout) if config.lora_dropout else nn.Identity()
         self._watch_as_needed()
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -106,7 +113,7 @@ class PerftLayer(RoutedTunerLayer):
         if base is not None and not config.routes:
             return base
         decision: Decision = self.perft_router[adapter_name](x, no_pooling)
-        note_logits(self.name, decision.logits)
+        note_logits(self, decision.logits)
         weights, adapters = keep_top_k(decision.gates, config.top_k, renormalize=config.renormalize == "on")
         if base is not None:
             # The authors' code on OLMoE: slot by slot, the pretrained router's weights. DeepSeek's are unsorted.
@@ -179,21 +186,39 @@ class PerftBlock(nn.Module, PerftLayer):
     def _delta(self, name: str, x: Tensor) -> Tensor:
         config, (down, up) = self.perft_config[name], self.factors(name)
         x = self.adapter_input(x, down)
-        activation = F.silu if config.adapter_type == "parallel" else None
         if not (config.routes or config.follows_base):
             gates = x.new_full((*x.shape[:-1], len(down)), config.scaling)
-            return mixture_delta(self.perft_dropout[name](x), gates, down, up, activation)
+            return gated_sum(self._rank_space(name, x, down), gates, up)
         weights, adapters = self.choose(name, x)
         # Whether anybody records or not, since checkpointing must meet the same operations when it runs this again.
         gates = weights.new_zeros(*weights.shape[:-1], len(down)).scatter(-1, adapters, weights)
-        note_gates(self.name, gates, x)
-        x = self.perft_dropout[name](x)
+        note_gates(self, gates, x)
         if not self._sorts(config, x, up):
-            return mixture_delta(x, gates * config.scaling, down, up, activation)
-        rows = x.flatten(0, -2)
+            return gated_sum(self._rank_space(name, x, down), gates * config.scaling, up)
+        drop = self._dropout(name)
+        rows = dropped(x, drop.shared).flatten(0, -2)
         chosen, scaled = adapters.flatten(0, -2), (weights * config.scaling).flatten(0, -2)
         plan = dispatch(chosen, scaled, len(down), even=x.device.type == "cpu")
-        return sparse_delta(rows, plan, down, up, activation)
+        activation = F.silu if config.adapter_type == "parallel" else None
+        return sparse_delta(rows, plan, down, up, activation, dropout=drop.own, rank_dropout=drop.hidden)
+
+    def _dropout(self, name: str) -> _Dropout:
+        # The authors' parallel adapter drops what its first matrix returns, before the non-linearity.
+        config = self.perft_config[name]
+        if not self.training or not config.lora_dropout:
+            return _Dropout()
+        if config.adapter_type == "parallel":
+            return _Dropout(hidden=config.lora_dropout)
+        own = config.expert_dropout == "own"
+        return _Dropout(own=config.lora_dropout) if own else _Dropout(shared=config.lora_dropout)
+
+    def _rank_space(self, name: str, x: Tensor, down: Tensor) -> Tensor:
+        """What every adapter's up projection reads, (..., M, r)."""
+        config, drop = self.perft_config[name], self._dropout(name)
+        if drop.own:
+            return own_rank_space(x, down, len(down), drop.own)
+        hidden = rank_space(dropped(x, drop.shared), down)
+        return F.silu(dropped(hidden, drop.hidden)) if config.adapter_type == "parallel" else hidden
 
     def _sorts(self, config: PerftConfig, x: Tensor, up: Tensor) -> bool:
         if config.kernel != "sparse":

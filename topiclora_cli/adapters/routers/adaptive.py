@@ -14,6 +14,8 @@ _SPARSEGEN_BIAS = -2.5
 class ThresholdRouter(Router):
     """Softmax over W x, cut at a learned threshold sigma(w x + b) / E (AdaMoLE, arXiv 2405.00361)."""
 
+    chooses_itself = True
+
     def __init__(self, settings: RouterSettings) -> None:
         super().__init__(settings)
         self.weight = weights(settings, settings.num_experts, settings.in_features)
@@ -38,6 +40,8 @@ class SparsegenRouter(Router):
     and five of eight experts are active. The reference shares such a network among all layers of one width; here each
     router has its own, of `width` hidden units, since an adapter's state lives in its layers.
     """
+
+    chooses_itself = True
 
     def __init__(self, settings: RouterSettings) -> None:
         super().__init__(settings)

@@ -59,6 +59,7 @@ class Router(CheckedModule):
     """Base of all routers: x (..., d_in) -> a decision, in float32 (float64 if x is)."""
 
     reads_rank_space = False  # whether x is A x rather than the layer's input
+    chooses_itself = False  # whether it knows by its own rule how many experts take part, and so no top_k or top_p
 
     def __init__(self, settings: RouterSettings) -> None:
         super().__init__()

@@ -74,6 +74,8 @@ class CosineRouter(Router):
 class UniformRouter(Router):
     """Every expert with weight 1/E: the control without routing. With one expert, a plain LoRA."""
 
+    chooses_itself = True
+
     def read(self, projected: Tensor) -> Tensor:
         return projected.new_zeros(*projected.shape[:-1], self.settings.num_experts)
 

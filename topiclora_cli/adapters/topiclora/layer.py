@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
+from topiclora_cli.adapters.dropout import own_rank_space
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, is_untouched
-from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, mixture_delta
+from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, gated_sum, rank_space
 from topiclora_cli.adapters.precision import computes_precisely, precise_product
-from topiclora_cli.adapters.prompt import PromptMean
+from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
 from topiclora_cli.adapters.routers import Decision, Router, no_pooling
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
@@ -111,7 +112,7 @@ class TopicLoraLayer(RoutedTunerLayer):
         else:
             decision = router.route(projected, pool)
         if config.num_experts > 1:
-            note_logits(self.name, decision.logits, token=decision.token, task=decision.task)
+            note_logits(self, decision.logits, token=decision.token, task=decision.task)
         routing = Routing(decision.gates, config.top_k or config.num_experts, config.scaling)
         group.put(routing)
         return routing
@@ -203,15 +204,13 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         return result + self._delta(name, hidden, routing, factors).to(result.dtype)  # type: ignore[no-any-return]
 
     def _fused(self, name: str, x: Tensor, factors: Factors) -> Tensor:
-        router = self.topiclora_router[name] if name in self.topiclora_router else None
-        # In 16 bits the router's product stands apart, in float32.
-        rides = router is not None and computes_precisely(x) and not router.drops and is_untouched(router)
+        rides = name in self.topiclora_router and _rides(self.topiclora_router[name], x)
         return fused_mixture(
             x,
             lambda projected: self._routing(name, x, projected).scaled,
             *factors,
             self.base_layer,  # type: ignore[arg-type]
-            router.projection() if rides else None,  # type: ignore[operator, union-attr]
+            self.topiclora_router[name].projection() if rides else None,  # type: ignore[operator]
         )
 
     def _drops(self, name: str) -> bool:
@@ -219,11 +218,23 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _routing(self, name: str, hidden: Tensor, projected: Tensor | None = None) -> Routing:
         routing = self.route(name, hidden, projected)
-        note_gates(self.name, routing.gates, hidden)
+        note_gates(self, routing.gates, hidden)
         return routing
 
+    def _own_dropout(self, name: str) -> float:
+        """The dropout for which each expert draws a mask of its own, 0 where one mask serves all."""
+        config = self.topiclora_config[name]
+        return config.lora_dropout if self.training and config.expert_dropout == "own" else 0.0
+
+    def _rank_space(self, name: str, x: Tensor, factors: Factors) -> Tensor:
+        """A_e x of every expert after dropout, (..., E or 1, r)."""
+        lora_a, lora_b = factors
+        if p := self._own_dropout(name):
+            return own_rank_space(x, lora_a, len(lora_b), p)
+        return rank_space(self.topiclora_dropout[name](x), lora_a)
+
     def _delta(self, name: str, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
-        return mixture_delta(self.topiclora_dropout[name](hidden), routing.scaled, *factors)
+        return gated_sum(self._rank_space(name, hidden, factors), routing.scaled, factors[1])
 
     def _sparse(self, name: str, x: Tensor, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
         lora_a, lora_b = factors
@@ -232,12 +243,14 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         if not self._drops(name) and can_fuse(x, lora_a, self.base_layer):
             return fused_sorted_mixture(x, plan, lora_a, lora_b, self.base_layer)  # type: ignore[arg-type]
         result = self.base_layer(x)
-        delta = sparse_delta(self.topiclora_dropout[name](hidden).flatten(0, -2), plan, lora_a, lora_b)
+        own = self._own_dropout(name)
+        rows = (hidden if own else self.topiclora_dropout[name](hidden)).flatten(0, -2)
+        delta = sparse_delta(rows, plan, lora_a, lora_b, dropout=own)
         return result + delta.view(result.shape).to(result.dtype)  # type: ignore[no-any-return]
 
     def _fan_out(self, name: str, x: Tensor, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
         """One row per token and chosen expert, (..., S*k, d_out): the block's interior is elementwise."""
-        delta = fan_out(self.topiclora_dropout[name](hidden), routing.chosen[1], *factors)
+        delta = fan_out(self._rank_space(name, hidden, factors), routing.chosen[1], factors[1])
         result = self.base_layer(x).unsqueeze(-2)
         return (result + (delta * routing.scaling).to(result.dtype)).flatten(-3, -2)  # type: ignore[no-any-return]
 
@@ -245,7 +258,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         """Rows (..., S*k, d_in) of all chosen experts back to one per token."""
         routing = self.topiclora_group[name].take(self.name)
         weights, experts = routing.chosen
-        note_gates(self.name, routing.gates, x)
+        note_gates(self, routing.gates, x)
         slots = x.unflatten(-2, (-1, routing.k))  # (..., S, k, d_in)
         # The base's part is an average: with one expert whose gate is below one, the block must not shrink.
         share = (weights / weights.sum(-1, keepdim=True)).to(x.dtype)
@@ -253,6 +266,11 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         dropped = self.topiclora_dropout[name](hidden).unflatten(-2, (-1, routing.k))
         delta = fan_in(dropped, experts, weights * routing.scaling, *factors)
         return result + delta.to(result.dtype)  # type: ignore[no-any-return]
+
+
+def _rides(router: nn.Module, x: Tensor) -> bool:
+    """Whether the router's product with x can be part of the experts': in 16 bits it stands apart, in float32."""
+    return computes_precisely(x) and not router.drops and is_untouched(router)
 
 
 def _features(base: Any, name: str) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Puts mixture layers into a model: the tuner that peft drives."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,13 +11,15 @@ from torch.utils.hooks import RemovableHandle
 
 from topiclora_cli.adapters.keys import keys_from_anchors, simplex
 from topiclora_cli.adapters.moe_blocks import exclude_base_routers
-from topiclora_cli.adapters.prompt import PromptMean, PromptWatch, default_prompt
+from topiclora_cli.adapters.prompt import PromptWatch, default_prompt, prompt_of_generate
+from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.routers import ROUTERS, VERSION, Router, RouterSettings, TopicRouter, known_keys
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import NO_MERGE, TopicLoraLayer, TopicLoraLinear
 from topiclora_cli.adapters.topiclora.routing import RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import (
     count_layers,
+    in_cross_attention,
     in_feed_forward,
     layer_index,
     reading_order,
@@ -46,7 +48,7 @@ class TopicLoraModel(RoutedTuner):
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         watch = None
         if config.pools_prompt:
-            watch = PromptWatch()
+            watch = PromptWatch(adapter_name)
             self.__dict__.setdefault("_watching", {})[adapter_name] = watch.attach(model)
         _connect(model, adapter_name, config, layers, watch, self.twin_of(adapter_name))
 
@@ -69,7 +71,7 @@ class TopicLoraModel(RoutedTuner):
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The base model's generate; what it is given is the prompt that routing by prompt averages over."""
         pools = any(self.peft_config[name].pools_prompt for name in self.active_adapters)  # type: ignore[attr-defined]
-        with default_prompt(kwargs.get("attention_mask") if pools else None):
+        with default_prompt(prompt_of_generate(self.model, args, kwargs) if pools else None):
             return self.model.generate(*args, **kwargs)
 
     @staticmethod
@@ -125,13 +127,14 @@ def _connect(
             scope = "block"
         groups.setdefault(scope_key(name, scope), []).append(layer)
     keys = _keys(config)
+    _check_one_sequence(groups.values(), adapter_name)
     for members in groups.values():
         group = RoutingGroup(len(members))
         owner = members[0]
         if config.anchors is None and twin is not None:
             keys = known_keys(owner.topiclora_router, twin)
         router = _make_router(owner, adapter_name, num_layers, keys)
-        owner.join(adapter_name, group, router, None if watch is None else PromptMean(watch))
+        owner.join(adapter_name, group, router, None if watch is None else PromptMean(watch, owner.name))
         for member in members[1:]:
             member.join(adapter_name, group, None)
 
@@ -181,6 +184,18 @@ def _check_feed_forward(model: nn.Module, adapted: Mapping[str, TopicLoraLayer],
             )
         if {roles[name] for name in linears} != {"in", "out"}:
             raise TopicLoraError(f"{block} has no output layer of a known name.", "Use mixing: linear for this model.")
+
+
+def _check_one_sequence(groups: Iterable[list[TopicLoraLayer]], adapter_name: str) -> None:
+    """What shares a decision must read the same tokens."""
+    for members in groups:
+        if len(members) > 1 and (crossing := [layer for layer in members if in_cross_attention(layer.name)]):
+            scope = crossing[0].topiclora_config[adapter_name].router_scope
+            raise TopicLoraError(
+                f"router_scope: {scope} would have {crossing[-1].name}, which may read another sequence, "
+                f"take the decision of {members[0].name}.",
+                "Use router_scope: linear, or leave cross-attention out with exclude_modules.",
+            )
 
 
 def _linear(module: nn.Module) -> bool:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from topiclora_cli.adapters.dispatch import Dispatch, dispatch
+from topiclora_cli.adapters.per_thread import PerThread
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -48,30 +49,26 @@ class Routing:
 
 
 class RoutingGroup:
-    """Hands one routing decision from the member that made it to the others of the same forward pass."""
+    """Hands one routing decision from the member that made it to the others of the same forward pass.
+
+    A thread sees its own passes alone. A copy starts without the decision of a pass that ended half-way.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._routing: Routing | None = None
-        self._left = 0
-
-    def __getstate__(self) -> dict[str, object]:
-        # A copy of the model starts without the decision of a forward pass that ended half-way.
-        return {"size": self.size, "_routing": None, "_left": 0}
+        self._held: PerThread[tuple[Routing, int]] = PerThread()  # the decision, and how many are still to take it
 
     def put(self, routing: Routing) -> None:
         """Called by the owner of the router."""
-        self._left = self.size - 1
-        self._routing = routing if self._left else None
+        self._held.set((routing, self.size - 1) if self.size > 1 else None)
 
     def take(self, name: str) -> Routing:
         """Called by the others; after the last of them nothing is held."""
-        if self._routing is None:
+        held = self._held.get()
+        if held is None:
             raise TopicLoraError(
                 f"{name} runs before the layer whose router it shares.", "Use router_scope: linear for this model."
             )
-        routing = self._routing
-        self._left -= 1
-        if self._left <= 0:
-            self._routing = None
+        routing, left = held
+        self._held.set((routing, left - 1) if left > 1 else None)
         return routing

@@ -21,6 +21,7 @@ _SAME_INPUT = (
     ("q_a_proj", "kv_a_proj_with_mqa"),
 )
 _OUTPUTS = {"o_proj", "out_proj", "c_proj", "dense", "down_proj", "dense_4h_to_h", "fc_out", "fc2", "wo", "w2"}
+_CROSS_ATTENTION = re.compile(r"cross|enc(oder)?_?(dec(oder)?)?_?att(n|ention)", re.IGNORECASE)
 _FEED_FORWARD = {"mlp", "ffn", "feed_forward", "shared_expert", "shared_experts"}
 
 
@@ -50,6 +51,11 @@ def scope_key(name: str, scope: str) -> str:
 def in_feed_forward(name: str) -> bool:
     """Whether the layer is part of a feed-forward block."""
     return name.rpartition(".")[0].rpartition(".")[2] in _FEED_FORWARD
+
+
+def in_cross_attention(name: str) -> bool:
+    """Whether the layer is part of attention to another sequence, whose keys and values read what queries do not."""
+    return any(_CROSS_ATTENTION.search(part) for part in name.split(".")[:-1])
 
 
 def is_output(name: str) -> bool:

@@ -1,0 +1,219 @@
+"""Routing by prompt outside the trainer: the mean belongs to the cache, whatever is done with it, by any name."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from peft import get_peft_model
+from torch import nn
+from transformers import DynamicCache
+
+from tests.adapters.helpers import TOKENS, assert_same_gradients, gradients, logits
+from topiclora_cli.adapters import TopicLoraConfig, prompt_tokens
+from topiclora_cli.errors import TopicLoraError
+
+CONFIGS = {
+    "prompt": {"granularity": "prompt"},
+    "hierarchical": {"router": "hierarchical", "router_scope": "layer"},
+}
+PROMPT = torch.arange(6).expand(2, -1) < 4
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def model(request, family_model, adapted, shaken):
+    return shaken(adapted(family_model("llama"), **request.param))
+
+
+@pytest.fixture
+def pooled(family_model, adapted, shaken):
+    return shaken(adapted(family_model("llama"), granularity="prompt"))
+
+
+@torch.no_grad()
+def filled(model, tokens):
+    cache = DynamicCache(config=model.config)
+    model(input_ids=tokens, past_key_values=cache, use_cache=True)
+    return cache
+
+
+@torch.no_grad()
+def followed(model, cache, tokens):
+    return model(input_ids=tokens, past_key_values=cache, use_cache=True).logits
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+
+
+def full(model, tokens, length):
+    """Logits behind a prompt of this length, without a cache."""
+    with prompt_tokens(torch.ones(len(tokens), length)):
+        return logits(model, tokens, use_cache=False)[:, length:]
+
+
+def test_two_caches_in_turns(model):
+    other = TOKENS.flip(0, 1)[:, :5]
+    caches = filled(model, TOKENS[:, :4]), filled(model, other[:, :3])
+    first = [followed(model, caches[0], TOKENS[:, 4:5])]
+    second = [followed(model, caches[1], other[:, 3:4])]
+    first.append(followed(model, caches[0], TOKENS[:, 5:]))
+    second.append(followed(model, caches[1], other[:, 4:]))
+    close(torch.cat(first, 1), full(model, TOKENS, 4))
+    close(torch.cat(second, 1), full(model, other, 3))
+
+
+def test_a_copied_cache_goes_on_by_itself(model):
+    cache = filled(model, TOKENS[:, :4])
+    duplicate = copy.deepcopy(cache)
+    followed(model, cache, TOKENS[:, 4:] + 1)
+    close(followed(model, duplicate, TOKENS[:, 4:]), full(model, TOKENS, 4))
+
+
+def test_a_repeated_cache_serves_every_copy_of_a_row(model):
+    cache = filled(model, TOKENS[:, :4])
+    cache.batch_repeat_interleave(2)
+    repeated = TOKENS.repeat_interleave(2, 0)
+    close(followed(model, cache, repeated[:, 4:]), full(model, repeated, 4))
+
+
+def test_a_cache_cropped_inside_its_prompt_holds_a_shorter_one(model):
+    cache = filled(model, TOKENS[:, :5])
+    cache.crop(-2)
+    close(followed(model, cache, TOKENS[:, 3:]), full(model, TOKENS, 3))
+
+
+def test_a_cropped_cache_filled_anew_holds_the_new_prompt(model):
+    other = torch.cat([TOKENS[:, :2], TOKENS[:, 2:].flip(1)], 1)
+    cache = filled(model, TOKENS)
+    cache.crop(-4)
+    with prompt_tokens(PROMPT):
+        chunk = followed(model, cache, other[:, 2:5])
+    close(torch.cat([chunk, followed(model, cache, other[:, 5:])], 1)[:, 2:], full(model, other, 4))
+
+
+def test_the_decoder_called_by_itself_routes_as_within_the_model(model):
+    decoder, head = model.get_base_model().model, model.get_base_model().lm_head
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        decoder(TOKENS[:, :4], torch.ones(2, 4), None, cache)  # all of it by position
+        rest = decoder(TOKENS[:, 4:], torch.ones(2, 6), None, cache).last_hidden_state
+        close(head(rest), full(model, TOKENS, 4))
+
+
+def test_another_turn_with_the_answers_as_prompt_is_refused(pooled):
+    cache = filled(pooled, TOKENS[:, :3])
+    followed(pooled, cache, TOKENS[:, 3:4])
+    with prompt_tokens(torch.ones(2, 6)), pytest.raises(TopicLoraError, match="other tokens counted"):
+        followed(pooled, cache, TOKENS[:, 4:])
+    with prompt_tokens(torch.tensor([[1, 1, 1, 0, 1, 1]]).expand(2, -1)):
+        expected = logits(pooled, TOKENS, use_cache=False)[:, 4:]
+        close(followed(pooled, cache, TOKENS[:, 4:]), expected)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_generating_without_a_mask_takes_what_is_given_for_the_prompt(padded, model):
+    ids = TOKENS if not padded else torch.cat([torch.zeros(2, 2, dtype=torch.long), TOKENS], 1)
+    options = {"do_sample": False, "max_new_tokens": 5, "min_new_tokens": 5}
+    expected = model.generate(ids, attention_mask=(ids != 0).long(), **options)
+    assert torch.equal(model.generate(ids, **options), expected)
+    assert torch.equal(model.generate(input_ids=ids, use_cache=False, **options), expected)
+
+
+class Decoder(nn.Module):
+    """Counts tokens in a cache, which it takes by whatever name."""
+
+    def __init__(self):
+        super().__init__()
+        self.q_proj = nn.Linear(8, 8)
+
+    def forward(self, x, cache=None, **others):
+        return self.q_proj(x)
+
+
+class Counter:
+    def __init__(self, length):
+        self.length = length
+
+    def get_seq_length(self):
+        return self.length
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values", "cache_params", "position"])
+def test_a_cache_is_found_by_any_of_its_names(name, shaken):
+    config = TopicLoraConfig(r=2, num_experts=4, granularity="prompt", router="linear", target_modules=["q_proj"])
+    model = shaken(get_peft_model(Decoder(), config))
+    x = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    cache = Counter(0)
+
+    def run(part):
+        return model(part, cache) if name == "position" else model(part, **{name: cache})
+
+    with torch.no_grad():
+        with prompt_tokens(torch.ones(2, 4)):
+            expected = model(x)[:, 4:]
+        run(x[:, :4])
+        cache.length = 4
+        close(run(x[:, 4:]), expected)
+
+
+@pytest.mark.parametrize("cache", [((torch.ones(1), torch.ones(1)),), Counter(3)])
+def test_a_cache_of_unknown_content_is_refused(cache, shaken):
+    config = TopicLoraConfig(r=2, num_experts=4, granularity="prompt", router="linear", target_modules=["q_proj"])
+    model = shaken(get_peft_model(Decoder(), config))
+    with pytest.raises(TopicLoraError, match="did not see its prompt"):
+        model(torch.randn(2, 1, 8), past_key_values=cache)
+
+
+def test_examples_packed_in_a_row_are_refused(pooled):
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 4, 5]])
+    with pytest.raises(TopicLoraError, match="packed in a row"):
+        logits(pooled, TOKENS, position_ids=positions)
+    with pooled.disable_adapter():
+        logits(pooled, TOKENS, position_ids=positions)
+    for left in ([0, 0, 0, 1, 2, 3], [1, 1, 0, 1, 2, 3]):  # padding by our collator, and by generate
+        mask = torch.tensor([[0, 0, 1, 1, 1, 1]]).expand(2, -1)
+        logits(pooled, TOKENS, position_ids=torch.tensor([left]).expand(2, -1), attention_mask=mask)
+
+
+def test_training_without_a_prompt_mask_warns_once(pooled):
+    pooled.train()
+    with pytest.warns(UserWarning, match="without a prompt mask"):
+        pooled(input_ids=TOKENS, labels=TOKENS).loss.backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pooled(input_ids=TOKENS, labels=TOKENS).loss.backward()
+    fresh = copy.deepcopy(pooled)
+    with warnings.catch_warnings(), prompt_tokens(PROMPT):
+        warnings.simplefilter("error")
+        fresh(input_ids=TOKENS, labels=TOKENS).loss.backward()
+
+
+def test_what_the_trainer_learns_is_what_decoding_runs(model):
+    with prompt_tokens(PROMPT):
+        model.train()
+        trained = model(input_ids=TOKENS).logits[:, 4:]
+    close(followed(model.eval(), filled(model, TOKENS[:, :4]), TOKENS[:, 4:]), trained)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_runs_each_call_again_with_its_own_prompt(reentrant, model):
+    """In float64: gradients add up in another order, which rounds."""
+    model.double().train()
+    model.enable_input_require_grads()
+    masks = [PROMPT, torch.arange(6).expand(2, -1) < 2]
+
+    def loss(mask):
+        with prompt_tokens(mask):
+            return model(input_ids=TOKENS, labels=TOKENS).loss
+
+    for mask in masks:
+        loss(mask).backward()
+    expected = gradients(model)
+    model.zero_grad()
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    losses = [loss(mask) for mask in masks]
+    with prompt_tokens(PROMPT[:, :3]):
+        model(input_ids=TOKENS[:, :3])
+    sum(losses).backward()
+    assert_same_gradients(gradients(model), expected, atol=1e-10)
