@@ -26,8 +26,7 @@ def trained(tiny_model_dir, tmp_path_factory):
 
 
 @pytest.fixture
-def run(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("topiclora_cli.evaluation.running.BOOTSTRAPS", 20)
+def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 

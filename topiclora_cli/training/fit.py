@@ -20,7 +20,7 @@ from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import METRICS, read_metrics
 from topiclora_cli.training.arguments import check_settings, count_examples, count_steps, training_arguments
-from topiclora_cli.training.attach import attach_adapter, without_adapter
+from topiclora_cli.training.attach import adapts_head, attach_adapter, without_adapter
 from topiclora_cli.training.callbacks import (
     GracefulStop,
     MetricsLog,
@@ -100,6 +100,11 @@ def train_adapter(
     model = attach_adapter(base, recipe, total_steps=steps, progress=progress, **extra)
     if recipe.train.packing:
         refuse_packing(recipe, model)
+    if recipe.train.liger and adapts_head(model):
+        raise TopicLoraError(
+            "train.liger reads the output head's weight itself, so that an adapter on it would never run.",
+            "Leave the head out of adapter.target_modules, or leave out train.liger.",
+        )
     total, activated = count_parameters(model)
     settings = {**decisive_settings(recipe, process_count()), EXAMPLES: fingerprint(encoded)}
     checkpoint = _find_checkpoint(folder / "checkpoints", settings, progress) if resume else None
@@ -183,8 +188,8 @@ def _make_trainer(
         eval_dataset=held_out,
         data_collator=Collator(
             base.tokenizer.pad_token_id,
-            # Liger has a forward call of its own, which never holds all logits.
-            select_logits=selects_logits(base.model) and not recipe.train.liger,
+            # Liger has a forward call of its own, which never holds all logits; a router on the head sees all tokens.
+            select_logits=selects_logits(base.model) and not recipe.train.liger and not adapts_head(model),
             train_on_prompt=recipe.data.train_on_prompt,
             packed=recipe.train.packing,
         ),
