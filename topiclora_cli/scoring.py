@@ -30,25 +30,19 @@ from topiclora_cli.samples import examples_to_measure_on
 from topiclora_cli.stages import stage
 
 
+def try_tasks(recipe: Recipe) -> None:
+    """Raise TopicLoraError where the recipe's tasks cannot be scored or lack a metric of `eval.metrics`."""
+    load_tasks(_request(recipe))
+
+
 def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None) -> dict[str, Any]:
     """Base and tuned model on the same questions, through lm-eval; plus routing by topic on the held-out split.
 
     The outcome lies in `eval/NAME`, named after the tasks unless told otherwise; no other one is touched. A task that
     fails is named in `failed`, and the others are scored.
     """
-    section = recipe.eval
-    request = EvalRequest(
-        tasks=section.tasks,
-        limit=section.limit,
-        num_fewshot=section.num_fewshot,
-        batch_size=section.batch_size,
-        include_path=section.include_path,
-        bfloat16=use_bfloat16(recipe.train.precision),
-        chat_template=section.chat_template,
-        metrics=section.metrics,
-        unsafe_code=section.unsafe_code,
-    )
     adapter_folder(recipe, run)  # before hours go into the base alone
+    section, request = recipe.eval, _request(recipe)
     tasks = load_tasks(request)
     graph = graph_folder(run, progress)
     asked = asked_for(recipe, run, "eval")
@@ -63,15 +57,31 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
         base, model = load_tuned(recipe, run)
         tuned = run_harness(model, base.tokenizer, request, tasks, label="tuned", output_path=folder)
         result = {"name": folder.name, **summary(base_results, tuned), "routing": None}
+        write_json(folder / SUMMARY, result)  # hours of scoring are not to hang on what follows
         if report := observe_routing(recipe, base, model, graph):
             result["routing"] = asdict(report)
-        write_json(folder / SUMMARY, result)
+            write_json(folder / SUMMARY, result)
         record.update({k: v for k, v in (result["mean"] or {}).items() if isinstance(v, float)}, name=folder.name)
         for task, why in result["failed"].items():
             progress.say(f"Warning: {task} could not be scored: {why}")
         if result["failed"]:
             record["failed"] = ", ".join(result["failed"])
     return result
+
+
+def _request(recipe: Recipe) -> EvalRequest:
+    section = recipe.eval
+    return EvalRequest(
+        tasks=section.tasks,
+        limit=section.limit,
+        num_fewshot=section.num_fewshot,
+        batch_size=section.batch_size,
+        include_path=section.include_path,
+        bfloat16=use_bfloat16(recipe.train.precision),
+        chat_template=section.chat_template,
+        metrics=section.metrics,
+        unsafe_code=section.unsafe_code,
+    )
 
 
 def observe_routing(

@@ -28,9 +28,7 @@ def few_tasks(make, **settings):
 
 
 @pytest.fixture
-def score(tiny_model, tokenizer, task_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("topiclora_cli.evaluation.running.BOOTSTRAPS", 20)
-
+def score(tiny_model, tokenizer, task_folder, tmp_path):
     def call(*tasks, **settings):
         request = EvalRequest(tasks=tasks, include_path=str(task_folder), batch_size=4, **settings)
         loaded = load_tasks(request)

@@ -40,6 +40,8 @@ def quickstart(
     ablates = ablation_steps > 0 and "kl_off" in settings.ablation.cells
     stages = _numbered(settings, ablates)
     with directory.lock():
+        if not directory.is_done("train"):
+            scoring.try_tasks(settings)
         if settings.needs_graph:
             console.print(stages["graph"])
             graph = (

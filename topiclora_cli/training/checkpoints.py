@@ -11,6 +11,7 @@ from topiclora_cli.files import read_json, sha256_file, write_json
 from topiclora_cli.recipe import Recipe
 
 SEAL, SETTINGS = "sealed.json", "settings.json"
+EXAMPLES = "examples"  # the key of what was trained on
 # Keys that change how a run is carried out or reported, and none of its numbers; a source's name is but its label.
 _INDIFFERENT: dict[str, Any] = {
     "train": {
@@ -48,12 +49,18 @@ def decisive_settings(recipe: Recipe, processes: int) -> dict[str, Any]:
 def refuse_other_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Raises TopicLoraError, naming the key, where a checkpoint was written under other settings."""
     before = read_json(checkpoint / SETTINGS, hint="") if (checkpoint / SETTINGS).is_file() else settings
-    for key in sorted({*before, *settings}):
+    trained_on = before.pop(EXAMPLES, None)  # which earlier versions did not note
+    for key in sorted({*before, *settings} - {EXAMPLES}):
         if before.get(key) != settings.get(key):
             raise TopicLoraError(
                 f"{checkpoint} is of another recipe: {key} was {before.get(key)!r} and is {settings.get(key)!r} now.",
                 "Resume without that change, or start a new run with --out.",
             )
+    if trained_on not in (None, settings.get(EXAMPLES)):
+        raise TopicLoraError(
+            f"{checkpoint} was trained on other examples than there are now: the data or the tokenizer have changed.",
+            "Put them back as they were (a stream's files are told apart by size and time), or start anew with --out.",
+        )
 
 
 def seal(checkpoint: Path, settings: dict[str, Any]) -> None:
