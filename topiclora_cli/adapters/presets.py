@@ -2,14 +2,15 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from peft import AdaLoraConfig, LoraConfig, PeftConfig, XLoraConfig
 from torch import nn
 
 from topiclora_cli.adapters.perft import PerftConfig
-from topiclora_cli.adapters.targets import ROLES, is_moe_role, resolve_moe_role, resolve_targets
+from topiclora_cli.adapters.stock import lora_targets
+from topiclora_cli.adapters.targets import ROLES, full_names, is_moe_role, resolve_moe_role, resolve_targets
 from topiclora_cli.adapters.topiclora import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.scope import count_layers
 from topiclora_cli.errors import TopicLoraError
@@ -58,16 +59,31 @@ def make_config(
 
 def _targets(layer: str, settings: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     wanted = settings["target_modules"]
-    if layer != "lora" or not is_moe_role(wanted):
+    if layer != "lora":
         return {"target_modules": resolve_targets(model, wanted)}
+    if not is_moe_role(wanted):
+        return _stock_targets(resolve_targets(model, wanted), settings, model)
     modules, parameters = resolve_moe_role(model, wanted)
-    for key in _NOT_ON_PARAMETERS:
-        if parameters and settings[key]:
-            raise TopicLoraError(
-                f"adapter.{key} does not work on target_modules: {wanted}, which are bare parameters in this model.",
-                f"Leave adapter.{key} out.",
-            )
+    if parameters:
+        _refuse_on_parameters(settings, f"target_modules: {wanted}, which are bare parameters in this model")
     return {"target_modules": modules, "target_parameters": parameters or None}
+
+
+def _stock_targets(targets: str | list[str], settings: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """As resolved, unless peft would take some of the names for fused experts: then every layer in full."""
+    limits = _pick(settings, "exclude_modules", "layers_to_transform")
+    exact = lora_targets(model, full_names(model, targets, **limits))
+    if not exact["target_parameters"]:
+        return {"target_modules": targets}
+    first = exact["target_parameters"][0]
+    _refuse_on_parameters(settings, f"{first}, which peft can adapt in this model as a bare parameter alone", limits)
+    return exact
+
+
+def _refuse_on_parameters(settings: Mapping[str, Any], what: str, heeded: Collection[str] = ()) -> None:
+    for key in _NOT_ON_PARAMETERS:
+        if settings[key] and key not in heeded:
+            raise TopicLoraError(f"adapter.{key} does not work on {what}.", f"Leave adapter.{key} out.")
 
 
 def _plain_modules(wanted: str | Sequence[str], model: nn.Module) -> list[str]:

@@ -39,6 +39,11 @@ def refuse_sharded_terms(section: LossSection) -> None:
             )
 
 
+def reach_routers(section: LossSection) -> bool:
+    """Whether a term with a weight above zero trains routers by what they decide, used or not."""
+    return any(getattr(section, f"{name}_weight") > 0 for name in _OF_ROUTERS)
+
+
 def refuse_idle_terms(section: LossSection, model: nn.Module, base: nn.Module) -> None:
     """Raises TopicLoraError where a weight is above zero and nothing in the adapted model or its base has the term."""
     modules = list(model.modules())

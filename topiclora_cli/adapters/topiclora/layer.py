@@ -39,6 +39,7 @@ class TopicLoraLayer(RoutedTunerLayer):
     adapter_layer_names = ("topiclora_A", "topiclora_B", "topiclora_router")
     other_param_names = ("topiclora_config", "topiclora_dropout", "topiclora_group", "topiclora_prompt")
     no_merge = NO_MERGE
+    router_container = "topiclora_router"
 
     def __init__(self, base_layer: nn.Module, name: str) -> None:
         self.base_layer = base_layer
