@@ -17,6 +17,7 @@ from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.samples import calibration_rows, examples_to_measure_on, gates_topic
+from topiclora_cli.stages import stage
 from topiclora_cli.training.saving import save_adapter
 
 
@@ -50,7 +51,7 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None =
     base, model = load_tuned(recipe, run)
     request = asked_for(recipe, run, "merge", "data")
     folder = named_folder(run.path / "merged", name, default=section.gates, request=request)
-    with run.running("merge") as record:
+    with stage(run, "merge", recipe, folder=folder) as record:
         calibration = encode(recipe, base.tokenizer, rows)
         progress.say(f"Observing the routing of {len(calibration)} training examples ...")
         observed = observe_gates(model, make_batches(base, calibration, tokens="all"), bfloat16=bfloat16)

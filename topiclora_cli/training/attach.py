@@ -28,6 +28,7 @@ from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.scaling import scaling_law
+from topiclora_cli.training.terms import reach_routers
 
 _COLUMNS = ("modules", "count", "shape", "experts", "rank", "router", "parameters")
 
@@ -42,6 +43,8 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
     sources = read_loras(section.init_from) if section.init_from and section.layer == "mixture" else None
     if sources is not None:
         extra = {**extra, **sources.settings()}
+    if section.layer == "perft" and section.router_weight_source == "pretrained":
+        extra = {**extra, "train_router": reach_routers(recipe.loss)}
     config = solve(section, base.model, total_steps=total_steps, **extra)
     config.base_model_name_or_path = base.source
     # Packed weights do not go to the meta device; what keeps a LoRA off a layer is its place in any case.
