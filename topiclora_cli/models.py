@@ -40,11 +40,15 @@ _KNOWN_CONFIGS = Path(__file__).with_name("known_configs.yaml")
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A causal language model with its tokenizer and the path or hub id that loads it again."""
+    """A causal language model with its tokenizer and the path or hub id that loads it again.
+
+    masks_padding: whether it can read a padded batch, taking no notice of the padding.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str
+    masks_padding: bool = True
 
 
 def cache_dir() -> Path:
@@ -72,8 +76,7 @@ def load_base(
     source = base_source(name, upcycle, **options)
     packed = _quantised(quantization) if quantization is not None else {}
     model, tokenizer = _read(name, source, dtype, options, **packed)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    _complete(tokenizer, model.config)
     model.requires_grad_(False)
     return BaseModel(model=model, tokenizer=tokenizer, source=source)
 
@@ -112,10 +115,13 @@ def load_skeleton(name: str, *, config_only: bool = False, upcycle: UpcycleSecti
 
 def load_tokenizer(name: str, *, local_files_only: bool) -> PreTrainedTokenizerBase | None:
     """The model's tokenizer alone, None where it cannot be found."""
+    source, options = resolve_source(name), {"local_files_only": local_files_only}
     try:
-        return AutoTokenizer.from_pretrained(resolve_source(name), local_files_only=local_files_only)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        _complete(tokenizer, AutoConfig.from_pretrained(source, **options))
     except (OSError, ValueError):
         return None
+    return tokenizer
 
 
 def store_weights_in_bfloat16(model: PreTrainedModel) -> None:
@@ -230,6 +236,14 @@ def _read(
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from None
     return model.eval(), tokenizer
+
+
+def _complete(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    """Give a tokenizer that names no token for the end, or for padding, the one of the model's configuration."""
+    if tokenizer.eos_token is None and isinstance(end := getattr(config, "eos_token_id", None), int):
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 def _read_config(name: str, source: str, options: dict[str, Any], hint: str = "") -> PreTrainedConfig:

@@ -65,6 +65,15 @@ def import_late(doc, results):
 """
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    """Errors by a few draws, and no seconds spent on describing the machine."""
+    monkeypatch.setattr("topiclora_cli.evaluation.running.BOOTSTRAPS", 20)
+    monkeypatch.setattr("topiclora_cli.evaluation.results.RESAMPLES", 10)
+    monkeypatch.setattr("topiclora_cli.evaluation.running._environment", dict)
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda _: None)
+
+
 @pytest.fixture(scope="session")
 def task_folder(tmp_path_factory) -> Path:
     """A folder of lm-eval task files, with a space and a # in its name."""

@@ -28,9 +28,7 @@ def few_tasks(make, **settings):
 
 
 @pytest.fixture
-def score(tiny_model, tokenizer, task_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("topiclora_cli.evaluation.running.BOOTSTRAPS", 20)
-
+def score(tiny_model, tokenizer, task_folder, tmp_path):
     def call(*tasks, **settings):
         request = EvalRequest(tasks=tasks, include_path=str(task_folder), batch_size=4, **settings)
         loaded = load_tasks(request)
@@ -169,6 +167,7 @@ def test_a_task_that_fails_takes_no_other_with_it(score, tmp_path):
         ("unposed", {}, "'unposed' cannot be posed: UndefinedError"),
         ("fewer", {}, "no task 'fewer'. Did you mean 'few'"),
         ("choice", {"metrics": ["accuracy"]}, "no metric 'accuracy'. There are: acc,none acc_norm,none"),
+        ("over", {"metrics": {"over": "acc_norm"}}, "over has no metric 'acc_norm'. There are: acc,none"),
         ("choice", {"metrics": {"choise": "acc"}}, "'choise' is no task to evaluate. Did you mean 'choice'"),
     ],
 )

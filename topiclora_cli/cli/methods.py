@@ -41,6 +41,7 @@ def methods(
     The % is the adapter's activated parameters per hundred of the base model's, both per token.
     """
     from topiclora_cli.catalogue import describe_methods
+    from topiclora_cli.recipe.references import PROTOCOL
 
     rows = describe_methods(model, budget, names or [], overrides=overrides or [], config_only=config_only)
     table = Table(*_HEADS, *(_COUNTS if model else ()), box=None)
@@ -54,6 +55,8 @@ def methods(
     for row in rows if sources else ():
         console.print()
         console.print(_reference_table(row.name))
+    if sources:
+        console.print(Text(f"\n{PROTOCOL}"))
 
 
 def _reference_table(name: str) -> Table:

@@ -9,7 +9,7 @@ from topiclora_cli.cli.console import TerminalProgress, console, fail_interrupte
 from topiclora_cli.cli.eval_table import eval_table
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
 from topiclora_cli.cli.tables import ablation_table, graph_tables, merge_table, routing_table
-from topiclora_cli.recipe import Recipe, build_recipe, with_overrides
+from topiclora_cli.recipe import Recipe, altered
 
 # Enough to show the mechanism; the full grid is a command of its own.
 ABLATION_CELLS = ["full", "kl_off"]
@@ -17,7 +17,7 @@ ABLATION_LIMIT = 20  # questions per task
 
 
 def quickstart(
-    recipe: RecipeOption = "quickstart",
+    recipe: RecipeOption = None,
     run: RunOption = None,
     out: OutOption = None,
     overrides: SetOption = None,
@@ -29,7 +29,7 @@ def quickstart(
 
     With --run, the graph and a finished training are kept.
     """
-    settings, directory = start_or_open(None if run else recipe, overrides, run, out)
+    settings, directory = start_or_open(recipe or (None if run else "quickstart"), overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
     from topiclora_cli import export, pipeline, scoring, stage_one
     from topiclora_cli.ablation.runner import run_grid
@@ -40,6 +40,8 @@ def quickstart(
     ablates = ablation_steps > 0 and "kl_off" in settings.ablation.cells
     stages = _numbered(settings, ablates)
     with directory.lock():
+        if not directory.is_done("train"):
+            scoring.try_tasks(settings)
         if settings.needs_graph:
             console.print(stages["graph"])
             graph = (
@@ -93,7 +95,7 @@ def _reduced(settings: Recipe, steps: int) -> Recipe:
     if not settings.data.streaming:
         overrides["data.limit"] = steps * settings.train.batch_size * settings.train.gradient_accumulation
     changes = {"ablation.seeds": [settings.seed], "ablation.overrides": overrides}
-    return build_recipe(with_overrides(settings.model_dump(), changes.items()), where="quickstart")
+    return altered(settings, changes.items(), where="quickstart")
 
 
 def _where(settings: Recipe, run: str) -> str:

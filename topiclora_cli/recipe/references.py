@@ -38,6 +38,14 @@ def _perft(follows: str, *deviations: Deviation) -> Reference:
     return Reference(_PERFT_PAPER, follows, _PERFT_CODE, (_ONE_RATE, *deviations))
 
 
+_OWN_ROUTER_MASK = Deviation(
+    "router's mask",
+    "the router reads its input through a dropout mask of its own",
+    "in the code it is the experts' mask; here a router may serve several layers, each of which draws its own",
+)
+_SINGLE_GATE = Deviation(
+    "single gate", "with top_k 1 the kept gate stays a probability", "made 1, it would give the router no gradient"
+)
 _PERFT_ROUTED = (
     Deviation(
         "own weights on OLMoE",
@@ -45,13 +53,13 @@ _PERFT_ROUTED = (
         "the code for OLMoE takes the pretrained router's weights instead, so that the own router learns nothing from "
         "the language-model loss; adapter.router_weight_source: pretrained does the same",
     ),
-    Deviation(
-        "top-1 weights",
-        "a single kept weight is not made one (adapter.renormalize: auto)",
-        "made one, it would give the router no gradient",
-    ),
+    _SINGLE_GATE,
 )
 
+PROTOCOL = (
+    "A method brings its layer, losses and rate; schedule, batch, length and label smoothing are the recipe's, the "
+    "same for all."
+)
 REFERENCES: dict[str, Reference] = {
     "lora": Reference("Hu et al. 2021, arXiv 2106.09685", _PEFT, "microsoft/LoRA"),
     "rslora": Reference("Kalajdzievski 2023, arXiv 2312.03732", _PEFT),
@@ -91,19 +99,129 @@ REFERENCES: dict[str, Reference] = {
             ),
         ),
     ),
-    "mola": Reference("Gao et al. 2024, arXiv 2402.08562", "the code's layer and the paper's shape", "GCYZSL/MoLA"),
-    "hydralora": Reference("Tian et al. 2024, arXiv 2404.19245", "the code's layer and script", "Clin0212/HydraLoRA"),
-    "loramoe": Reference("Dou et al. 2023, arXiv 2312.09979", "the code's layer and script", "Ablustrund/LoRAMoE"),
+    "mola": Reference(
+        "Gao et al. 2024, arXiv 2402.08562",
+        "the code's layer, where each pair of token and expert has a dropout mask, and the paper's 2-4-6-8 experts",
+        "GCYZSL/MoLA",
+    ),
+    "hydralora": Reference(
+        "Tian et al. 2024, arXiv 2404.19245",
+        "the code's layer and script, with 4 matrices B; the paper's clustering that finds their number is not in it",
+        "Clin0212/HydraLoRA",
+    ),
+    "loramoe": Reference(
+        "Dou et al. 2023, arXiv 2312.09979",
+        "the code's layer and script, and its localised balance, added up over layers",
+        "Ablustrund/LoRAMoE",
+        (
+            Deviation(
+                "no types",
+                "the balance has delta 0: it asks all examples for even use of all experts",
+                "the authors' data says of which of two types an example is; ours does not. With topic priors, "
+                "loss.local_balance_delta takes the half of the experts that a prior prefers for the type",
+            ),
+            Deviation("balance weight", "0.1", "the code leaves it at 0, to be set by the user"),
+            Deviation(
+                "variance",
+                "the population's, over tokens that are no padding",
+                "neither padding nor the number of examples then changes it",
+            ),
+        ),
+    ),
     "adamole": Reference(
         "Liu & Luo 2024, arXiv 2405.00361",
-        "the code, which divides a total rank of 32 among the experts; the largest threshold is 1 / E",
+        "the code, which divides a total rank of 32 among the experts; the largest threshold is 1 / E; the balance, "
+        "added up over layers, counts tokens and takes probabilities less the threshold",
         "zefang-liu/AdaMoLE",
     ),
-    "mixlora": Reference("Li et al. 2024, arXiv 2404.15159", "the code's MixLoRA (top-k routing)", "TUDB-Labs/MixLoRA"),
-    "hmora": Reference("Liao et al. 2025 (ICLR)", "the code and the README's script", "LiaoMengqi/HMoRA"),
-    "gmoe": Reference("Bai et al. 2024, arXiv 2412.16216", "the paper", "BAI-LAB/GMoE"),
-    "samora": Reference("arXiv 2604.19048", "the code", "boyan-code/SAMoRA"),
-    "ldmole": Reference("Zhuang et al. 2025, arXiv 2509.25684", "the code", "eshentw/LD-MoLE"),
+    "mixlora": Reference(
+        "Li et al. 2024, arXiv 2404.15159", "the code's MixLoRA (top-k routing), balance included", "TUDB-Labs/MixLoRA"
+    ),
+    "hmora": Reference(
+        "Liao et al. 2025 (ICLR)",
+        "the code and the README's script: gates are a softmax over the k largest probabilities, one of the two "
+        "routers stands alone where the other's share starts below 0.2, the scale is alpha / sqrt(r)",
+        "LiaoMengqi/HMoRA",
+        (
+            Deviation(
+                "task encoder",
+                "the mean of a router's scores over the prompt stands for the encoded task",
+                "the code trains a transformer of its own over the prompt, which would have to run before the model "
+                "whenever it generates",
+            ),
+            Deviation(
+                "plain LoRA's scale",
+                "the plain LoRA on output projections is scaled as the experts are, by alpha / sqrt(r)",
+                "the code scales it by alpha / r, 2.8 times less; an adapter here has one law of scaling",
+            ),
+            _SINGLE_GATE,
+        ),
+    ),
+    "gmoe": Reference(
+        "Bai et al. 2024, arXiv 2412.16216",
+        "the paper, not the code: a graph of the experts and the token, two convolutions, a softmax over the k largest",
+        "BAI-LAB/GMoE",
+        (
+            Deviation(
+                "paper, not code",
+                "the router is the paper's equations alone",
+                "the code's gate is another one: it has a further network, and trains the loss profiles' parameters",
+            ),
+            Deviation(
+                "random graph",
+                "the first one drawn in which no two experts have the same neighbours",
+                "convolutions score two such experts alike at every token, and most graphs of density 0.1 have some",
+            ),
+            Deviation(
+                "one vector",
+                "the second convolution's weight and the projection to a score are a single vector",
+                "nothing stands between the two that could tell them apart",
+            ),
+            Deviation(
+                "losses of a step",
+                "the profiles' shapes are settings, divergences are plain, use is a step's, and routers are averaged",
+                "the code trains the shapes, takes logarithms' absolute values and counts use over the whole training",
+            ),
+            Deviation(
+                "size",
+                "8 experts of rank 8, 2 of them active",
+                "the paper sweeps 4 to 16 experts, ranks 1 to 16 and 1 to 5 active; this is the other mixtures' size",
+            ),
+        ),
+    ),
+    "samora": Reference(
+        "arXiv 2604.19048",
+        "the code's layer, whose scaling is the task gate alone, never alpha / r, and its losses, added up over "
+        "layers: the orthogonality is a mean over matrix entries, where the paper has squared norms",
+        "boyan-code/SAMoRA",
+        (
+            Deviation(
+                "task gate",
+                "1 in place of the learned gate of an example's task, which starts around 0.5",
+                "training data here have no task ids, and new prompts none either",
+            ),
+            Deviation(
+                "diagonal",
+                "no learned diagonal in rank space, and no start of it from singular values of the base",
+                "B can absorb it, and the start wants a decomposition of every base weight prepared beforehand",
+            ),
+            _OWN_ROUTER_MASK,
+        ),
+    ),
+    "ldmole": Reference(
+        "Zhuang et al. 2025, arXiv 2509.25684",
+        "the code: ReLU, 1 - lambda at least 0.01, biases of -2.5, so that lambda starts at -1.59 with 5 of 8 active; "
+        "trained with its balance at weight 1, of gates, and without its sparsity",
+        "eshentw/LD-MoLE",
+        (
+            Deviation(
+                "network per router",
+                "each router has a network of 32 hidden units for lambda",
+                "the code shares one of 256 to 512 among all layers of a width; adapters here keep state in layers",
+            ),
+            _OWN_ROUTER_MASK,
+        ),
+    ),
     "perft-r": _perft("the paper's routed variant", *_PERFT_ROUTED),
     "perft-e": _perft("the paper's embedded variant"),
     "perft-d": _perft("the paper's dense variant"),
