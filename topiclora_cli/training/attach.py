@@ -28,6 +28,7 @@ from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.scaling import scaling_law
+from topiclora_cli.training.terms import reach_routers
 
 _COLUMNS = ("modules", "count", "shape", "experts", "rank", "router", "parameters")
 
@@ -42,9 +43,12 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
     sources = read_loras(section.init_from) if section.init_from and section.layer == "mixture" else None
     if sources is not None:
         extra = {**extra, **sources.settings()}
+    if section.layer == "perft" and section.router_weight_source == "pretrained":
+        extra = {**extra, "train_router": reach_routers(recipe.loss)}
     config = solve(section, base.model, total_steps=total_steps, **extra)
     config.base_model_name_or_path = base.source
-    skeleton = empty_copy(base.model) if section.exports else None
+    # Packed weights do not go to the meta device; what keeps a LoRA off a layer is its place in any case.
+    skeleton = empty_copy(base.model) if section.exports and not getattr(base.model, "is_quantized", False) else None
     apart = left_alone(base.model) if is_role(section.target_modules) else {}
     model = attach(base.model, config)
     if sources is not None:

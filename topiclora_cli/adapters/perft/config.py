@@ -65,6 +65,13 @@ class PerftConfig(RoutedConfig):
             "(what the authors' code does on OLMoE); the own router then learns from its balance loss only."
         },
     )
+    train_router: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether the own router trains. Null: where its weights are used; with router_weight_source: "
+            "'pretrained' nothing but a loss on the routing itself would reach it."
+        },
+    )
     router: str = field(default="linear", metadata={"help": "'linear', or 'topic': keys anchored in topics."})
     kernel: str = field(
         default="auto", metadata={"help": "All adapters masked ('dense'), sorted ('sparse'), or the faster."}
@@ -84,6 +91,11 @@ class PerftConfig(RoutedConfig):
     def routes(self) -> bool:
         """Whether the adapters have a router of their own."""
         return self.variant == "routed"
+
+    @property
+    def router_trains(self) -> bool:
+        """Whether the own router, if there is one, is to be trained."""
+        return self.router_weight_source == "own" if self.train_router is None else self.train_router
 
     @property
     def follows_base(self) -> bool:
