@@ -17,7 +17,7 @@ LAYERS = [
     {"ablation", "route"},
     {"pipeline", "scoring", "export", "stage_one", "catalogue", "dry_run"},
     {"samples"},
-    {"inputs"},
+    {"inputs", "stages"},
     {"examples"},
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},

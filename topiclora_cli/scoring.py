@@ -27,6 +27,7 @@ from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.samples import examples_to_measure_on
+from topiclora_cli.stages import stage
 
 
 def try_tasks(recipe: Recipe) -> None:
@@ -46,7 +47,7 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
     graph = graph_folder(run, progress)
     asked = asked_for(recipe, run, "eval")
     folder = named_folder(run.path / "eval", name, default=",".join(section.tasks), request=asked)
-    with run.running("eval") as record:
+    with stage(run, "eval", recipe, folder=folder) as record:
         base_results = None
         if section.base:
             progress.say("Evaluating the base model ...")

@@ -167,6 +167,7 @@ def test_a_task_that_fails_takes_no_other_with_it(score, tmp_path):
         ("unposed", {}, "'unposed' cannot be posed: UndefinedError"),
         ("fewer", {}, "no task 'fewer'. Did you mean 'few'"),
         ("choice", {"metrics": ["accuracy"]}, "no metric 'accuracy'. There are: acc,none acc_norm,none"),
+        ("over", {"metrics": {"over": "acc_norm"}}, "over has no metric 'acc_norm'. There are: acc,none"),
         ("choice", {"metrics": {"choise": "acc"}}, "'choise' is no task to evaluate. Did you mean 'choice'"),
     ],
 )

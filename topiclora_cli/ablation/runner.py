@@ -18,6 +18,7 @@ from topiclora_cli.naming import SUMMARY, finished
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe, dump_recipe
 from topiclora_cli.rundir import RECIPE, RunDir
+from topiclora_cli.stages import stage
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def run_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Sequence[
     new = [cell.recipe for cell, made in zip(grid, there, strict=True) if made is None]
     for each in {repr(each.eval): each for each in new}.values():
         scoring.try_tasks(each)
-    with run.running("ablation") as record:
+    with stage(run, "ablation", recipe) as record:
         results: dict[str, dict[int, dict[str, Any]]] = {}
         for number, cell in enumerate(grid, 1):
             progress.say(f"Ablation cell {number}/{len(grid)}: {cell.name}, seed {cell.seed}")

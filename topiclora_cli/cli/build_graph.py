@@ -10,7 +10,7 @@ from topiclora_cli.cli.tables import graph_tables
 
 
 def build_graph(
-    recipe: RecipeOption = "quickstart",
+    recipe: RecipeOption = None,
     run: RunOption = None,
     out: OutOption = None,
     overrides: SetOption = None,
@@ -23,7 +23,7 @@ def build_graph(
     changes = list(overrides or [])
     if experts is not None:
         changes.append(assignment("adapter.num_experts", int(experts) if experts.isdecimal() else experts))
-    settings, directory = start_or_open(None if run else recipe, changes, run, out)
+    settings, directory = start_or_open(recipe or (None if run else "quickstart"), changes, run, out)
     from topiclora_cli import stage_one
 
     with directory.lock():

@@ -17,7 +17,7 @@ ABLATION_LIMIT = 20  # questions per task
 
 
 def quickstart(
-    recipe: RecipeOption = "quickstart",
+    recipe: RecipeOption = None,
     run: RunOption = None,
     out: OutOption = None,
     overrides: SetOption = None,
@@ -29,7 +29,7 @@ def quickstart(
 
     With --run, the graph and a finished training are kept.
     """
-    settings, directory = start_or_open(None if run else recipe, overrides, run, out)
+    settings, directory = start_or_open(recipe or (None if run else "quickstart"), overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
     from topiclora_cli import export, pipeline, scoring, stage_one
     from topiclora_cli.ablation.runner import run_grid

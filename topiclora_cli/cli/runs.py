@@ -15,7 +15,7 @@ from topiclora_cli.rundir import METRICS, RunDir, latest_run, list_runs, read_me
 
 app = typer.Typer(help="List runs and show what they hold.", no_args_is_help=True)
 
-_COLUMNS = ("state", "seconds", "started")
+_COLUMNS = ("state", "seconds", "started", "recipe")
 
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of runs.")]
 
@@ -44,6 +44,8 @@ def show(
     for name, record in manifest["stages"].items():
         facts = {k: v for k, v in record.items() if k not in _COLUMNS and not isinstance(v, (dict, list))}
         shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
+        if record.get("overridden"):
+            shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record["overridden"].items())
         table.add_row(name, record["state"], str(record.get("seconds", "")), shown)
     console.print(table)
     for outcomes in (evaluations_table(directory), exports_table(directory)):

@@ -1,6 +1,7 @@
 """Recipes: the YAML that describes a run, checked before anything is loaded."""
 
 from topiclora_cli.recipe.load import altered, build_recipe, bundled_recipes, dump_recipe, find_recipe, load_recipe
+from topiclora_cli.recipe.load import differences as differences
 from topiclora_cli.recipe.load import with_experts as with_experts
 from topiclora_cli.recipe.overrides import parse_override as parse_override
 from topiclora_cli.recipe.overrides import with_overrides as with_overrides
@@ -11,6 +12,7 @@ __all__ = [
     "altered",
     "build_recipe",
     "bundled_recipes",
+    "differences",
     "dump_recipe",
     "find_recipe",
     "load_recipe",

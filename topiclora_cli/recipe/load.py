@@ -100,6 +100,12 @@ def dump_recipe(recipe: Recipe) -> str:
     return f"{resolved}{_ABOUT_SAID}{said}"
 
 
+def differences(one: Recipe, other: Recipe) -> dict[str, Any]:
+    """What the other recipe says or fills in otherwise, by dotted key."""
+    before, after = (said_keys(recipe.model_dump(mode="json")) for recipe in (one, other))
+    return {key: value for key, value in after.items() if before.get(key, ...) != value}
+
+
 def _build(said: Mapping[str, Any], changes: list[tuple[str, Any]], *, where: str) -> Recipe:
     return build_recipe(with_overrides(said, changes), where=where, given=with_overrides({}, changes))
 

@@ -86,7 +86,8 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: b
         save_strategy="steps",
         # What is best must have been saved when it was found to be.
         save_steps=every if validates else train.save_steps,
-        save_total_limit=train.save_total_limit,
+        # Older checkpoints go once the newest is sealed (callbacks.SealCheckpoints).
+        save_total_limit=None,
         report_to=list(train.report_to) or "none",
         seed=recipe.seed,
         remove_unused_columns=False,

@@ -1,6 +1,7 @@
 """Checkpoints that can be trusted: sealed with hashes once complete, skipped when the seal is missing or broken."""
 
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,19 @@ def seal(checkpoint: Path, settings: dict[str, Any]) -> None:
     write_json(checkpoint / SEAL, {str(path.relative_to(checkpoint)): sha256_file(path) for path in files})
 
 
+def rotate(newest: Path, limit: int, *, best: str | None = None) -> None:
+    """Delete the oldest checkpoints beyond `limit`, never the newest, which is sealed, nor the best; and all unsealed.
+
+    transformers does it before the newest can be sealed: killed in between, a run that keeps one would have none.
+    """
+    kept = {newest.resolve(), *([Path(best).resolve()] if best else [])}
+    others = [path for path in checkpoints_in(newest.parent) if path.resolve() not in kept]
+    sealed = [path for path in others if (path / SEAL).is_file()]
+    surplus = len(sealed) + len(kept) - max(limit, len(kept))
+    for path in [*(path for path in others if path not in sealed), *sealed[:surplus]]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def is_sound(checkpoint: Path) -> bool:
     """Whether every sealed file is present and unchanged."""
     try:
@@ -82,13 +96,18 @@ def is_sound(checkpoint: Path) -> bool:
 
 def latest_sound(folder: Path) -> tuple[Path | None, list[Path]]:
     """The newest trustworthy checkpoint under `folder`, and the newer ones that were passed over."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     passed_over: list[Path] = []
-    for path in sorted(found, key=step_of, reverse=True):
+    for path in reversed(checkpoints_in(folder)):
         if is_sound(path):
             return path, passed_over
         passed_over.append(path)
     return None, passed_over
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first, sound or not."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -132,7 +132,13 @@ def train_adapter(
         trainer.remove_callback(PrinterCallback)
         if recipe.adapter.method == "adalora":
             trainer.add_callback(AllocateRanks(model, checkpoint))
-        for callback in (log, SealCheckpoints(settings), SetEpoch(), stop, MoveBar(advance)):
+        for callback in (
+            log,
+            SealCheckpoints(settings, recipe.train.save_total_limit),
+            SetEpoch(),
+            stop,
+            MoveBar(advance),
+        ):
             trainer.add_callback(callback)
         if trainer.is_fsdp_enabled:
             trainer.add_callback(ShareBuffers())
