@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from tests.adapters.helpers import logits
+from tests.conftest import shaken
 from topiclora_cli.adapters import TopicLoraConfig
 from topiclora_cli.adapters.targets import full_names, resolve_targets
 from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer
@@ -171,6 +172,19 @@ def test_layers_that_peft_refuses_are_named(family_model, monkeypatch):
     gates = under_fixed_gates(model, monkeypatch, torch.full((4,), 0.25))
     with pytest.raises(TopicLoraError, match=r"No stock LoRA adapts these layers: .*out_proj"):
         collapse_to_lora(model, family_model("mamba2"), gates)
+
+
+def test_trained_tokens_are_carried(tiny_model, tiny_model_dir, tmp_path, monkeypatch):
+    config = TopicLoraConfig(r=2, num_experts=4, target_modules=NAMES, task_type="CAUSAL_LM")
+    config.trainable_token_indices = [9, 30]  # as TRL sets it
+    model = shaken(get_peft_model(tiny_model, config))
+    gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
+    expected = logits(model, TOKENS)
+    lora = collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates)
+    torch.testing.assert_close(logits(lora, TOKENS), expected, atol=1e-5, rtol=1e-5)
+    lora.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), tmp_path)
+    torch.testing.assert_close(logits(again, TOKENS), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_what_no_lora_can_carry_is_refused(tiny_model, tiny_model_dir, monkeypatch):

@@ -47,7 +47,8 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
         extra = {**extra, "train_router": reach_routers(recipe.loss)}
     config = solve(section, base.model, total_steps=total_steps, **extra)
     config.base_model_name_or_path = base.source
-    skeleton = empty_copy(base.model) if section.exports else None
+    # Packed weights do not go to the meta device; what keeps a LoRA off a layer is its place in any case.
+    skeleton = empty_copy(base.model) if section.exports and not getattr(base.model, "is_quantized", False) else None
     apart = left_alone(base.model) if is_role(section.target_modules) else {}
     model = attach(base.model, config)
     if sources is not None:

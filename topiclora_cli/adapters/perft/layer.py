@@ -116,7 +116,7 @@ class PerftLayer(RoutedTunerLayer):
         if base is not None and not config.routes:
             return base
         decision: Decision = self.perft_router[adapter_name](x, no_pooling)
-        note_logits(self, decision.logits)
+        note_logits(self, decision.logits, excess=decision.excess)
         weights, adapters = keep_top_k(decision.gates, config.top_k, renormalize=config.renormalize == "on")
         if base is not None:
             # The authors' code on OLMoE: slot by slot, the pretrained router's weights. DeepSeek's are unsorted.
