@@ -1,4 +1,4 @@
-"""The one error that a user of topiclora is meant to read."""
+"""The one error that a user of topiclora is meant to read, and the one way to stop that is none."""
 
 import difflib
 from collections.abc import Iterable
@@ -20,6 +20,15 @@ class TopicLoraError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+
+class Interrupted(Exception):
+    """Training stopped on a signal after saving a checkpoint."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"interrupted at step {step}")
+        self.exit_code = 128 + signal_number
+        self.step = step
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
