@@ -17,13 +17,13 @@ LAYERS = [
     {"ablation", "route"},
     {"pipeline", "scoring", "export", "stage_one", "catalogue", "dry_run"},
     {"samples"},
-    {"inputs"},
+    {"inputs", "stages"},
     {"examples"},
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},
-    {"upcycle", "stored", "distributions"},
+    {"upcycle", "stored", "cache", "distributions"},
     {"recipe", "rundir", "naming", "progress", "processes"},
-    {"files", "formats", "figures", "estimate", "tested"},
+    {"files", "formats", "figures", "estimate", "tested", "scaling"},
     {"errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -33,8 +33,20 @@ ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli"},
 }
-ADAPTERS_MAY_IMPORT = {"adapters", "errors"}
-NO_TORCH = {"recipe", "rundir", "naming", "progress", "files", "formats", "errors", "tasks", "estimate", "tested"}
+ADAPTERS_MAY_IMPORT = {"adapters", "errors", "scaling"}
+NO_TORCH = {
+    "recipe",
+    "rundir",
+    "naming",
+    "progress",
+    "files",
+    "formats",
+    "errors",
+    "tasks",
+    "estimate",
+    "tested",
+    "scaling",
+}
 
 
 def modules():

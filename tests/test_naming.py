@@ -3,7 +3,7 @@
 import pytest
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.naming import named_folder, named_folders
+from topiclora_cli.naming import finished, named_folder, named_folders
 
 
 def test_another_request_gets_a_number_and_the_same_one_its_folder_again(tmp_path):
@@ -41,3 +41,11 @@ def test_the_latest_outcome_is_last(tmp_path):
         if name != "unfinished":
             (folder / "summary.json").write_text(str(number))
     assert [folder.name for folder in named_folders(tmp_path, "summary.json")] == ["b", "a"]
+
+
+def test_an_outcome_is_found_by_its_request(tmp_path):
+    for limit in (1, 2):
+        folder = named_folder(tmp_path, None, default="x", request={"limit": limit})
+        (folder / "summary.json").write_text("{}")
+    assert finished(tmp_path, "summary.json", {"limit": 1}) == tmp_path / "x" / "summary.json"
+    assert finished(tmp_path, "summary.json", {"limit": 3}) is None

@@ -1,9 +1,11 @@
 """Run directories: stages, locks, and writes that are whole or not there."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -81,9 +83,61 @@ def test_latest_and_list(tmp_path):
         make(tmp_path / name)
     assert [run.path.name for run in list_runs(tmp_path)] == ["a", "b"]
     assert latest_run(tmp_path).path.name == "b"
-    first = new_run_path(tmp_path, "x")
-    first.mkdir()
-    assert new_run_path(tmp_path, "x") != first
+
+
+def test_runs_that_start_within_one_second_have_folders_of_their_own(tmp_path):
+    paths = [new_run_path(tmp_path, "x") for _ in range(3)]
+    assert len(set(paths)) == 3
+    assert [make(path).path for path in paths] == paths
+
+
+def test_a_run_that_has_just_been_made_is_nobody_else_s(tmp_path):
+    run = make(tmp_path / "r", "first")
+    for held in (nullcontext, run.lock):
+        with held(), pytest.raises(TopicLoraError, match=r"not empty|in use by another"):
+            make(tmp_path / "r", "second")
+    assert run.manifest["name"] == "first"
+
+
+def test_a_run_whose_command_failed_before_its_first_stage_gives_up_its_place(tmp_path):
+    with pytest.raises(TopicLoraError, match="bad data"), make(tmp_path / "r").lock():
+        raise TopicLoraError("bad data")
+    assert make(tmp_path / "r", "second").manifest["name"] == "second"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for make_it in (make, lambda path: new_run_path(path, "x"), lambda path: write_text(path / "f", "")):
+        with pytest.raises(TopicLoraError, match=r"folder .* cannot be made: .*file is a file"):
+            make_it(tmp_path / "file" / "x")
+    with pytest.raises(TopicLoraError, match="not empty"):
+        make(tmp_path / "file")
+
+
+def _replace(folder, content):
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "w").write_text(content)
+
+
+@pytest.mark.parametrize("fails", [2, (2, 3)])
+def test_a_folder_survives_a_rename_that_fails(fails, tmp_path, monkeypatch):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "w").write_text("old")
+    rename, calls = os.replace, itertools.count(1)
+
+    def flaky(source, target):
+        if next(calls) in (fails if isinstance(fails, tuple) else (fails,)):
+            raise OSError("no space left")
+        rename(source, target)
+
+    monkeypatch.setattr("topiclora_cli.files.os.replace", flaky)
+    with pytest.raises(OSError, match="no space"):
+        _replace(folder, "new")
+    left = [path.read_text() for path in tmp_path.rglob("w")]
+    assert left == ["old"] if fails == 2 else "old" in left
+    assert folder.is_dir() == (fails == 2)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):

@@ -58,7 +58,7 @@ def describe_methods(
         )
     if "model.name" in dict(changes):
         raise TopicLoraError("--set model.name does not choose the model here.", "Use --model.")
-    upcycle = build_recipe(with_overrides(_EMPTY, changes), where="--set").model.upcycle
+    upcycle = build_recipe(with_overrides(_EMPTY, changes), where="--set", given={}).model.upcycle
     skeleton = load_skeleton(model, config_only=config_only, upcycle=upcycle) if model else None
     base = activated_base_parameters(skeleton) if skeleton is not None else 0
     rows = []
@@ -66,7 +66,8 @@ def describe_methods(
         takes_budget = name != "xlora"
         adapter = {"method": name, **({"budget": budget} if takes_budget else {"init_from": ["-"]})}
         values = with_overrides({**_EMPTY, "adapter": adapter}, changes)
-        recipe = build_recipe(values, where=f"method {name}")
+        # In a list of methods a setting goes to those that it means something to.
+        recipe = build_recipe(values, where=f"method {name}", given=None if len(names) == 1 else {})
         rank, counts = str(recipe.adapter.r) if takes_budget else "-", None
         if skeleton is not None and takes_budget:
             try:

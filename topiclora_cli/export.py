@@ -17,6 +17,7 @@ from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.samples import calibration_rows, examples_to_measure_on, gates_topic
+from topiclora_cli.stages import stage
 from topiclora_cli.training.saving import save_adapter
 
 
@@ -50,7 +51,7 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None =
     base, model = load_tuned(recipe, run)
     request = asked_for(recipe, run, "merge", "data")
     folder = named_folder(run.path / "merged", name, default=section.gates, request=request)
-    with run.running("merge") as record:
+    with stage(run, "merge", recipe, folder=folder) as record:
         calibration = encode(recipe, base.tokenizer, rows)
         progress.say(f"Observing the routing of {len(calibration)} training examples ...")
         observed = observe_gates(model, make_batches(base, calibration, tokens="all"), bfloat16=bfloat16)
@@ -75,6 +76,8 @@ def _refuse_unmergeable(recipe: Recipe) -> None:
     section = recipe.adapter
     if section.layer == "perft":
         raise TopicLoraError(*NO_MERGE)
+    if section.layer == "xlora":
+        raise TopicLoraError("X-LoRA scales its adapters by the input and equals no LoRA.", "Serve the adapter itself.")
     if section.layer != "mixture":
         raise TopicLoraError("The adapter is no mixture and needs no fixed gates.", "Use peft's merge_and_unload.")
     if section.mixing == "ffn":

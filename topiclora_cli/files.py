@@ -41,17 +41,31 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Nothing is left behind when the block raises.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     # Same folder, because os.replace is atomic only within one file system.
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    temporary = scratch / target.name
+    temporary, old = scratch / target.name, scratch / "old"
     try:
         yield temporary
         if temporary.is_dir() and target.is_dir():
-            os.replace(target, scratch / "old")
+            os.replace(target, old)
         os.replace(temporary, target)
     finally:
+        # Two renames are not one: where the second fails, the old folder goes back, or else stays in the scratch.
+        if old.exists() and not target.exists():
+            os.replace(old, target)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def make_folder(path: Path, *, hint: str = "Choose another place.") -> Path:
+    """Make a folder and those above it; raises TopicLoraError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        file = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
+        reason = f"{file} is a file" if file else (error.strerror or str(error))
+        raise TopicLoraError(f"The folder {path} cannot be made: {reason}.", hint) from None
+    return path
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
+from topiclora_cli.cache import cache_dir
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.examples import refuse_unknown_topics
 from topiclora_cli.files import read_json, sha256_file
-from topiclora_cli.models import BaseModel, base_source, cache_dir, load_base, store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.models import BaseModel, base_source, load_base, store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
@@ -30,6 +31,7 @@ from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.topics.vector_cache import CachedEncoder
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.data import Encoded, Row
+from topiclora_cli.training.padding import masks_padding
 
 BATCH = 16
 GRAPH, ADAPTER, TRAINED_GRAPH = "graph", "adapter", "adapter/topic_graph"
@@ -46,11 +48,12 @@ def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
         upcycle=section.upcycle,
         quantization=None if exact else section.quantization,
     )
-    if use_bfloat16(recipe.train.precision) and not exact:
+    bfloat16 = use_bfloat16(recipe.train.precision)
+    if bfloat16 and not exact:
         store_weights_in_bfloat16(base.model)
     if torch.cuda.is_available() and (exact or section.quantization is None):
         base.model.to("cuda")  # type: ignore[arg-type]
-    return base
+    return base if exact else replace(base, masks_padding=masks_padding(base.model, bfloat16=bfloat16))
 
 
 def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tuple[BaseModel, PeftModel]:
@@ -64,6 +67,8 @@ def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tu
         if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.XLORA:
             base.model.config.use_cache = False  # it runs the model twice for each token, and peft refuses a cache
         model = PeftModel.from_pretrained(base.model, folder)
+    except TopicLoraError:
+        raise
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
@@ -198,8 +203,9 @@ def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | N
     """
     collate = Collator(base.tokenizer.pad_token_id)
     batches = []
-    for start in range(0, len(encoded), BATCH):
-        rows = [{"input_ids": e.input_ids, "prompt_length": e.prompt_length} for e in encoded[start : start + BATCH]]
+    size = BATCH if base.masks_padding else 1
+    for start in range(0, len(encoded), size):
+        rows = [{"input_ids": e.input_ids, "prompt_length": e.prompt_length} for e in encoded[start : start + size]]
         batch = {key: value.to(base.model.device) for key, value in collate(rows).items()}
         if tokens is not None:
             del batch["labels"]

@@ -9,15 +9,12 @@ import hashlib
 import importlib.util
 import inspect
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from filelock import FileLock
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from topiclora_cli.cache import cached_model
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import replacing
 from topiclora_cli.recipe.schema import UpcycleSection
@@ -40,18 +38,15 @@ _KNOWN_CONFIGS = Path(__file__).with_name("known_configs.yaml")
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A causal language model with its tokenizer and the path or hub id that loads it again."""
+    """A causal language model with its tokenizer and the path or hub id that loads it again.
+
+    masks_padding: whether it can read a padded batch, taking no notice of the padding.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str
-
-
-def cache_dir() -> Path:
-    """Where derived files live: `$TOPICLORA_CACHE`, else `$XDG_CACHE_HOME/topiclora`, else `~/.cache/topiclora`."""
-    if explicit := os.environ.get("TOPICLORA_CACHE"):
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "topiclora"
+    masks_padding: bool = True
 
 
 def load_base(
@@ -72,8 +67,7 @@ def load_base(
     source = base_source(name, upcycle, **options)
     packed = _quantised(quantization) if quantization is not None else {}
     model, tokenizer = _read(name, source, dtype, options, **packed)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    _complete(tokenizer, model.config)
     model.requires_grad_(False)
     return BaseModel(model=model, tokenizer=tokenizer, source=source)
 
@@ -112,10 +106,13 @@ def load_skeleton(name: str, *, config_only: bool = False, upcycle: UpcycleSecti
 
 def load_tokenizer(name: str, *, local_files_only: bool) -> PreTrainedTokenizerBase | None:
     """The model's tokenizer alone, None where it cannot be found."""
+    source, options = resolve_source(name), {"local_files_only": local_files_only}
     try:
-        return AutoTokenizer.from_pretrained(resolve_source(name), local_files_only=local_files_only)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        _complete(tokenizer, AutoConfig.from_pretrained(source, **options))
     except (OSError, ValueError):
         return None
+    return tokenizer
 
 
 def store_weights_in_bfloat16(model: PreTrainedModel) -> None:
@@ -165,23 +162,14 @@ def resolve_source(name: str) -> str:
     if not name.startswith(PACKAGE_PREFIX):
         return name
     gguf = _packaged_gguf(name.removeprefix(PACKAGE_PREFIX))
-    return _cached(f"{gguf.stem}-{gguf.stat().st_size:x}", lambda folder: _dequantise(gguf, folder))
-
-
-def _cached(name: str, make: Callable[[Path], object]) -> str:
-    folder = cache_dir() / "models" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            make(folder)
-    return str(folder)
+    return cached_model(f"{gguf.stem}-{gguf.stat().st_size:x}", lambda folder: _dequantise(gguf, folder))
 
 
 def _cached_upcycle(name: str, settings: UpcycleSection, options: dict[str, Any]) -> str:
     source = resolve_source(name)
     key = json.dumps([_UPCYCLE_FORMAT, _state(name, source, options), settings.model_dump()])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return _cached(
+    return cached_model(
         f"{Path(source).resolve().name}-{digest}", lambda folder: upcycle_to(name, folder, settings, **options)
     )
 
@@ -227,9 +215,19 @@ def _read(
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options, **of_the_model
         )
+    except TopicLoraError:
+        raise
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from None
     return model.eval(), tokenizer
+
+
+def _complete(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    """Give a tokenizer that names no token for the end, or for padding, the one of the model's configuration."""
+    if tokenizer.eos_token is None and isinstance(end := getattr(config, "eos_token_id", None), int):
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 def _read_config(name: str, source: str, options: dict[str, Any], hint: str = "") -> PreTrainedConfig:
@@ -240,6 +238,12 @@ def _read_config(name: str, source: str, options: dict[str, Any], hint: str = ""
 
 
 def _unreadable(name: str, error: Exception, hint: str = "") -> TopicLoraError:
+    path = Path(name).expanduser()
+    if (path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2) and not path.exists():
+        message = f"Cannot load the model {name!r}: there is no such folder" + f", seen from {Path.cwd()}" * (
+            not path.is_absolute()
+        )
+        return TopicLoraError(f"{message}.", "Put it back, or set model.name to where it is now.")
     reason = str(error).strip().splitlines()[0]
     return TopicLoraError(
         f"Cannot load the model {name!r}: {reason}", hint or "Name a hub id, a local folder, or pypi:<package>."

@@ -44,6 +44,12 @@ def named_folders(parent: Path, outcome: str) -> list[Path]:
     return sorted((path.parent for path in parent.glob(f"*/{outcome}")), key=lambda f: (f / outcome).stat().st_mtime_ns)
 
 
+def finished(parent: Path, outcome: str, request: Mapping[str, Any]) -> Path | None:
+    """The `outcome` of this very request under `parent`, None where it was not made yet."""
+    folders = [folder for folder in named_folders(parent, outcome) if not _held_by_another(folder, request)]
+    return folders[-1] / outcome if folders else None
+
+
 def _held_by_another(folder: Path, request: Mapping[str, Any]) -> bool:
     if not folder.exists():
         return False

@@ -1,10 +1,8 @@
 """The stages of a run as functions: each takes a recipe, a run directory and a display, and returns a typed result."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.examples import encode, training_data, training_stream
@@ -19,6 +17,7 @@ from topiclora_cli.processes import in_first, process_index
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe, with_experts
 from topiclora_cli.rundir import RunDir
+from topiclora_cli.stages import stage
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.training.arguments import check_settings
@@ -36,7 +35,7 @@ PRIORS = "graph/priors"
 def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = False) -> TrainResult:
     """Stages 2 and 3: priors, then router and experts under the dual loss.
 
-    Raises TopicLoraError for bad data or targets, and training.fit.Interrupted after a signal.
+    Raises TopicLoraError for bad data or targets, and errors.Interrupted after a signal.
     """
     if run.is_done("train") and not resume:
         raise TopicLoraError(f"{run.path} is trained already.", "Start a new run with --out, or evaluate this one.")
@@ -65,7 +64,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         extra = extra if recipe.adapter.router == "topic" else {}
     if streaming:
         stream = training_stream(recipe, base.tokenizer, prior)
-    with _recorded(run, "train") as record:
+    with stage(run, "train", recipe) as record:
         result = train_adapter(
             base,
             stream or encoded,
@@ -100,8 +99,3 @@ def _priors(
         return [cached_priors(graph, encoder, texts, folder, progress) if texts else None for texts in prompts]
 
     return in_first(make)
-
-
-def _recorded(run: RunDir, stage: str) -> AbstractContextManager[dict[str, Any]]:
-    # Processes that train together write one manifest.
-    return run.running(stage) if process_index() == 0 else nullcontext({})

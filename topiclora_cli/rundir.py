@@ -10,6 +10,7 @@ A stage counts only once the manifest says "done"; anything else is redone or re
 """
 
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -25,11 +26,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.files import read_json, write_json, write_text
+from topiclora_cli.files import make_folder, read_json, write_json, write_text
+from topiclora_cli.formats import command_line
 
 MANIFEST = "run.json"
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
+LOCK = ".lock"
 _VERSIONED = ("topiclora", "torch", "transformers", "peft", "torch-geometric", "datasets", "lm-eval")
 
 
@@ -52,18 +55,22 @@ class RunDir:
     def create(cls, path: str | os.PathLike[str], *, recipe_yaml: str, name: str, seed: int) -> "RunDir":
         """Make a new run at `path`.
 
-        Takes the place of a run none of whose stages got anywhere; raises TopicLoraError if anything else is there.
+        Takes the place of a run none of whose stages got anywhere; raises TopicLoraError if anything else is there,
+        such as a run that another process has just made.
         """
         path = Path(path)
-        if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
-            if not _got_nowhere(path):
-                raise TopicLoraError(
-                    f"{path} exists and is not empty.", "Choose another --out, or continue it with --run."
-                )
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
-        write_text(path / RECIPE, recipe_yaml)
-        write_json(path / MANIFEST, {"name": name, "seed": seed, "created": _now(), **_environment(), "stages": {}})
+        taken = TopicLoraError(f"{path} exists and is not empty.", "Choose another --out, or continue it with --run.")
+        if path.exists() and _holds_something(path) and not (path / MANIFEST).is_file():
+            raise taken
+        make_folder(path)
+        # Whoever holds the lock makes the run, and the next one finds it made.
+        with _locked(path):
+            if _holds_something(path):
+                if not _got_nowhere(path):
+                    raise taken
+                _clear(path)
+            write_text(path / RECIPE, recipe_yaml)
+            write_json(path / MANIFEST, {"name": name, "seed": seed, "created": _now(), **_environment(), "stages": {}})
         return cls(path)
 
     @property
@@ -105,37 +112,40 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for writing; the operating system frees it when the process dies."""
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise TopicLoraError(
-                f"{self.path} is in use by another topiclora process.", "Wait for it, or choose another --out."
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        """Hold the run for writing; the operating system frees it when the process dies.
+
+        A run whose first command fails before any of its stages is marked as one that got nowhere.
+        """
+        with _locked(self.path):
+            try:
+                yield
+            except TopicLoraError:
+                if not self.manifest["stages"]:
+                    self.update(got_nowhere=True)
+                raise
 
     def require(self, relative: str, *, made_by: str) -> Path:
         """Path of an artefact; raises TopicLoraError naming the command that makes it when it is absent."""
         path = self.path / relative
         if not path.exists():
             raise TopicLoraError(
-                f"{self.path} has no {relative} yet.", f"Make it with: topiclora {made_by} --run {self.path}"
+                f"{self.path} has no {relative} yet.", f"Make it with: {command_line(made_by, '--run', self.path)}"
             )
         return path
 
 
 def new_run_path(root: str | os.PathLike[str], name: str) -> Path:
-    """`root/<name>-<time>`, with a counter when two runs start within one second."""
+    """Make the empty folder `root/<name>-<time>`, with a counter for runs that start within one second."""
     stem = Path(root) / f"{name}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
-    path, count = stem, 1
-    while path.exists():
-        count += 1
-        path = stem.with_name(f"{stem.name}-{count}")
-    return path
+    make_folder(stem.parent)
+    for count in itertools.count(1):
+        path = stem if count == 1 else stem.with_name(f"{stem.name}-{count}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError
 
 
 def list_runs(root: str | os.PathLike[str]) -> list[RunDir]:
@@ -166,13 +176,41 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TopicLoraError(
+            f"{path} is in use by another topiclora process.", "Wait for it, or choose another --out."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _holds_something(path: Path) -> bool:
+    return not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())
+
+
 def _got_nowhere(path: Path) -> bool:
+    """Whether all that a run has done is fail. One without any stage may be about to begin."""
     if not (path / MANIFEST).is_file():
         return False
-    run = RunDir(path)
-    with run.lock():
-        kept = any((path / "checkpoints").glob("*"))
-        return not kept and all(record["state"] == "failed" for record in run.manifest["stages"].values())
+    manifest = RunDir(path).manifest
+    stages = manifest["stages"].values()
+    failed = manifest.get("got_nowhere", False) or bool(stages)
+    return failed and not any((path / "checkpoints").glob("*")) and all(stage["state"] == "failed" for stage in stages)
+
+
+def _clear(path: Path) -> None:
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
 
 
 def _known_runs_hint(path: Path) -> str:

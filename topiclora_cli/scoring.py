@@ -27,6 +27,12 @@ from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.samples import examples_to_measure_on
+from topiclora_cli.stages import stage
+
+
+def try_tasks(recipe: Recipe) -> None:
+    """Raise TopicLoraError where the recipe's tasks cannot be scored or lack a metric of `eval.metrics`."""
+    load_tasks(_request(recipe))
 
 
 def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None) -> dict[str, Any]:
@@ -35,8 +41,37 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
     The outcome lies in `eval/NAME`, named after the tasks unless told otherwise; no other one is touched. A task that
     fails is named in `failed`, and the others are scored.
     """
+    adapter_folder(recipe, run)  # before hours go into the base alone
+    section, request = recipe.eval, _request(recipe)
+    tasks = load_tasks(request)
+    graph = graph_folder(run, progress)
+    asked = asked_for(recipe, run, "eval")
+    folder = named_folder(run.path / "eval", name, default=",".join(section.tasks), request=asked)
+    with stage(run, "eval", recipe, folder=folder) as record:
+        base_results = None
+        if section.base:
+            progress.say("Evaluating the base model ...")
+            base = open_base(recipe)
+            base_results = run_harness(base.model, base.tokenizer, request, tasks, label="base", output_path=folder)
+        progress.say("Evaluating the tuned model ...")
+        base, model = load_tuned(recipe, run)
+        tuned = run_harness(model, base.tokenizer, request, tasks, label="tuned", output_path=folder)
+        result = {"name": folder.name, **summary(base_results, tuned), "routing": None}
+        write_json(folder / SUMMARY, result)  # hours of scoring are not to hang on what follows
+        if report := observe_routing(recipe, base, model, graph):
+            result["routing"] = asdict(report)
+            write_json(folder / SUMMARY, result)
+        record.update({k: v for k, v in (result["mean"] or {}).items() if isinstance(v, float)}, name=folder.name)
+        for task, why in result["failed"].items():
+            progress.say(f"Warning: {task} could not be scored: {why}")
+        if result["failed"]:
+            record["failed"] = ", ".join(result["failed"])
+    return result
+
+
+def _request(recipe: Recipe) -> EvalRequest:
     section = recipe.eval
-    request = EvalRequest(
+    return EvalRequest(
         tasks=section.tasks,
         limit=section.limit,
         num_fewshot=section.num_fewshot,
@@ -47,30 +82,6 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
         metrics=section.metrics,
         unsafe_code=section.unsafe_code,
     )
-    adapter_folder(recipe, run)  # before hours go into the base alone
-    tasks = load_tasks(request)
-    graph = graph_folder(run, progress)
-    asked = asked_for(recipe, run, "eval")
-    folder = named_folder(run.path / "eval", name, default=",".join(section.tasks), request=asked)
-    with run.running("eval") as record:
-        base_results = None
-        if section.base:
-            progress.say("Evaluating the base model ...")
-            base = open_base(recipe)
-            base_results = run_harness(base.model, base.tokenizer, request, tasks, label="base", output_path=folder)
-        progress.say("Evaluating the tuned model ...")
-        base, model = load_tuned(recipe, run)
-        tuned = run_harness(model, base.tokenizer, request, tasks, label="tuned", output_path=folder)
-        result = {"name": folder.name, **summary(base_results, tuned), "routing": None}
-        if report := observe_routing(recipe, base, model, graph):
-            result["routing"] = asdict(report)
-        write_json(folder / SUMMARY, result)
-        record.update({k: v for k, v in (result["mean"] or {}).items() if isinstance(v, float)}, name=folder.name)
-        for task, why in result["failed"].items():
-            progress.say(f"Warning: {task} could not be scored: {why}")
-        if result["failed"]:
-            record["failed"] = ", ".join(result["failed"])
-    return result
 
 
 def observe_routing(

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.examples import named_taxonomy, training_data
-from topiclora_cli.files import read_json, write_json, write_text
+from topiclora_cli.files import read_json, write_json
 from topiclora_cli.inputs import GRAPH, induced, open_encoder, tagged_prompts
 from topiclora_cli.progress import Progress
-from topiclora_cli.recipe import Recipe, dump_recipe, load_recipe, with_experts
-from topiclora_cli.rundir import RECIPE, RunDir
+from topiclora_cli.recipe import Recipe, with_experts
+from topiclora_cli.rundir import RunDir
+from topiclora_cli.stages import settle_graph, stage
 from topiclora_cli.topics.attribution import attribution_report
 from topiclora_cli.topics.choose import Choice, choose_experts, folds, numbers_to_try
 from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
@@ -62,7 +63,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
             "Lower it, or have more topics: lower graph.min_tasks, or raise graph.induced_topics if induced.",
         )
     encoder = encoder or open_encoder(recipe)
-    with run.running("graph") as record:
+    with stage(run, "graph", recipe) as record:
         prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
         features = encoder.encode(taxonomy.texts)
         lessons = gather_lessons(taxonomy, features, encoder.encode(taxonomy.task_texts), prompts)
@@ -70,9 +71,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         if experts == "auto":
             choice = _choose(recipe, taxonomy, features, numbers, progress)
             experts = choice.experts
-            # Other changes to the recipe are this call's own; the number is what later stages have to know.
-            own = with_experts(load_recipe(str(run.path / RECIPE)), experts)
-            write_text(run.path / RECIPE, dump_recipe(own))
+            recipe = with_experts(recipe, experts)
         with progress.track("build-graph", section.steps) as advance:
             graph = fit_topic_graph(
                 taxonomy,
@@ -94,6 +93,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
             )
         folder = run.path / GRAPH
         graph.save(folder)
+        settle_graph(run, recipe)
         report = _measure(recipe, graph, taxonomy, features, lessons, evidence, choice, progress)
         write_json(folder / "report.json", report)
         write_page(graph, report, folder / "report.html", title=recipe.name)

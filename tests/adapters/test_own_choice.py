@@ -9,7 +9,7 @@ from topiclora_cli.adapters.counting import count_parameters
 from topiclora_cli.adapters.routers import ROUTERS
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
-from topiclora_cli.recipe.adapter import CHOOSE_THEMSELVES
+from topiclora_cli.recipe.meaning import CHOOSE_THEMSELVES
 
 LONG = torch.randint(3, 64, (1, 40), generator=torch.Generator().manual_seed(1))  # enough rows to be sorted
 
@@ -25,7 +25,7 @@ def test_a_choice_from_outside_is_refused(router, choice):
     with pytest.raises(TopicLoraError, match=f"{key} means nothing to the {router} router"):
         TopicLoraConfig(router=router, **choice)
     values = {"name": "x", "model": {"name": "x"}, "adapter": {"method": "molora", "router": router, **choice}}
-    with pytest.raises(TopicLoraError, match=f"{key} means nothing to the {router} router.*{key} to null"):
+    with pytest.raises(TopicLoraError, match=f"{key} means nothing to the {router} router.*Leave adapter.{key} out"):
         build_recipe(values, where="x")
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -217,3 +218,28 @@ def test_checkpointing_runs_each_call_again_with_its_own_prompt(reentrant, model
         model(input_ids=TOKENS[:, :3])
     sum(losses).backward()
     assert_same_gradients(gradients(model), expected, atol=1e-10)
+
+
+def test_checkpointing_may_run_layers_again_where_no_output_lay(pooled):
+    """As on a model over several GPUs, each of which has a thread of its own for backward."""
+    pooled.double().train()
+    pooled.enable_input_require_grads()
+    with prompt_tokens(PROMPT):
+        pooled(input_ids=TOKENS, labels=TOKENS).loss.backward()
+    expected = gradients(pooled)
+    pooled.zero_grad()
+    pooled.gradient_checkpointing_enable({"use_reentrant": True})
+    attention = pooled.get_base_model().model.layers[0].self_attn
+    forward = attention.forward
+
+    def elsewhere(*args, **kwargs):
+        if not torch.is_grad_enabled():  # the first run
+            return forward(*args, **kwargs)
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(forward, *args, **kwargs).result()
+
+    attention.forward = elsewhere
+    with prompt_tokens(PROMPT):
+        loss = pooled(input_ids=TOKENS, labels=TOKENS).loss
+    loss.backward()
+    assert_same_gradients(gradients(pooled), expected, atol=1e-10)

@@ -83,7 +83,7 @@ def test_cells_of_an_ablation_share_the_number(recipe, run_cli, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["adapter.method=lora"], "auto needs the topic graph, and this recipe trains lora without one"),
+        (["adapter.method=molora"], "auto needs the topic graph, and this recipe trains molora without one"),
         (["adapter.method=perft-d"], "auto needs the topic graph, and this recipe trains perft-d without one"),
         (["adapter.experts_by_depth=[2,4]"], "experts_by_depth says how many experts there are"),
         (["adapter.init_from=[a,b]"], "init_from says how many experts there are"),

@@ -26,8 +26,7 @@ def trained(tiny_model_dir, tmp_path_factory):
 
 
 @pytest.fixture
-def run(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("topiclora_cli.evaluation.running.BOOTSTRAPS", 20)
+def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
@@ -104,9 +103,10 @@ def test_a_failing_task_loses_no_other(evaluate, run):
         ("choice,lazy", "pip install no_such_package"),
         ("choice,harmful", "eval.unsafe_code=true"),
         ("choice,unposed", "Mend its task file"),
+        ("choice,topiclora_sylogisms", "Did you mean 'topiclora_syllogisms'"),
     ],
 )
-def test_what_cannot_be_scored_is_said_before_the_base_is(tasks, message, evaluate, run):
+def test_what_cannot_be_scored_is_said_before_the_base_is(tasks, message, evaluate, run, few_tasks):
     code, text = evaluate(tasks)
     assert (code, message in text, "Evaluating" in text) == (2, True, False), text
     assert "Traceback" not in text
@@ -125,3 +125,23 @@ def test_options_are_text_whatever_yaml_makes_of_it(key, value, tiny_recipe):
     section, name = key.split(".")
     recipe = load_recipe(str(tiny_recipe), [assignment(key, value)])
     assert getattr(getattr(recipe, section), name) == value
+
+
+def test_a_grid_knows_what_cannot_be_scored_before_it_trains(tiny_recipe, task_folder, run_cli, tmp_path):
+    settings = ["--set", f"eval.include_path='{task_folder}'", "--set", "eval.tasks=[few, lazy]"]
+    code, text = run_cli("ablate", "--recipe", tiny_recipe, "--out", "grid", *settings)
+    assert (code, "needs a Python package" in text) == (2, True), text
+    assert "Training data" not in text
+
+
+def test_a_cell_keeps_its_own_scores_whatever_else_was_evaluated_in_it(tiny_recipe, task_folder, run_cli, tmp_path):
+    settings = ["--set", "adapter.router=linear", "--set", "loss.kl_weight=0", "--set", "train.max_steps=1"]
+    settings += ["--set", f"eval.include_path='{task_folder}'", "--set", "eval.tasks=[cloze]", "--cells", "full"]
+    code, text = run_cli("ablate", "--recipe", tiny_recipe, "--out", "grid", *settings)
+    assert code == 0, text
+    assert "Ablation: perplexity ↓" in text
+    row = next(line for line in text.splitlines() if line.startswith(" full"))
+    assert run_cli("eval", "--run", "grid/ablation/full-s0", "--tasks", "few", "--no-base")[0] == 0
+    code, text = run_cli("ablate", "--run", "grid", *settings[2:])
+    assert code == 0, text
+    assert row in text

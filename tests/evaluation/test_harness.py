@@ -2,11 +2,9 @@
 
 import json
 import math
-from functools import partial
 
 import pytest
 import torch
-from lm_eval.tasks import TaskManager
 from sklearn.metrics import matthews_corrcoef
 from transformers import AutoTokenizer
 
@@ -23,14 +21,8 @@ def tokenizer(tiny_model_dir):
     return AutoTokenizer.from_pretrained(tiny_model_dir)
 
 
-def few_tasks(make, **settings):
-    return make(**{**settings, "include_defaults": False})
-
-
 @pytest.fixture
-def score(tiny_model, tokenizer, task_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("topiclora_cli.evaluation.running.BOOTSTRAPS", 20)
-
+def score(tiny_model, tokenizer, task_folder, tmp_path):
     def call(*tasks, **settings):
         request = EvalRequest(tasks=tasks, include_path=str(task_folder), batch_size=4, **settings)
         loaded = load_tasks(request)
@@ -169,11 +161,10 @@ def test_a_task_that_fails_takes_no_other_with_it(score, tmp_path):
         ("unposed", {}, "'unposed' cannot be posed: UndefinedError"),
         ("fewer", {}, "no task 'fewer'. Did you mean 'few'"),
         ("choice", {"metrics": ["accuracy"]}, "no metric 'accuracy'. There are: acc,none acc_norm,none"),
+        ("over", {"metrics": {"over": "acc_norm"}}, "over has no metric 'acc_norm'. There are: acc,none"),
         ("choice", {"metrics": {"choise": "acc"}}, "'choise' is no task to evaluate. Did you mean 'choice'"),
     ],
 )
-def test_what_cannot_be_scored_is_said_before_a_model_is_loaded(task, settings, message, task_folder, monkeypatch):
-    # lm-eval's own thousands of tasks, among which it looks for a name, take many seconds to index.
-    monkeypatch.setattr("lm_eval.tasks.TaskManager", partial(few_tasks, TaskManager))
+def test_what_cannot_be_scored_is_said_before_a_model_is_loaded(task, settings, message, task_folder, few_tasks):
     with pytest.raises(TopicLoraError, match=message):
         load_tasks(EvalRequest(tasks=[task], include_path=str(task_folder), **settings))

@@ -12,7 +12,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from tests.adapters.helpers import logits
+from tests.conftest import shaken
 from topiclora_cli.adapters import TopicLoraConfig
+from topiclora_cli.adapters.targets import full_names, resolve_targets
 from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer
 from topiclora_cli.adapters.topiclora.routing import Routing
 from topiclora_cli.errors import TopicLoraError
@@ -146,6 +148,43 @@ def test_whole_modules_and_an_adapted_head_are_carried(settings, tied, family_mo
     dense = AutoModelForCausalLM.from_pretrained(tmp_path / "dense").eval()
     torch.testing.assert_close(logits(dense), expected, atol=1e-5, rtol=0)
     assert dense.config.tie_word_embeddings == (tied and settings.get("modules_to_save") == ["norm"])
+
+
+@pytest.mark.parametrize("family", ["qwen2_moe", "qwen3_next", "deepseek_v2", "deepseek_v3", "glm4_moe", "ernie4_5_moe",
+                                    "granitemoehybrid", "jamba", "opt"])  # fmt: skip
+def test_sparse_and_hybrid_bases_export(family, family_model, tmp_path, monkeypatch):
+    base = family_model(family)
+    names = full_names(base, resolve_targets(base, "all-linear"))
+    model = routed_model(base, target_modules=names, ranks_per_layer=[1, 3])
+    gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
+    assert set(gates) == set(names)
+    expected = logits(model)
+    lora = collapse_to_lora(model, family_model(family), gates)
+    torch.testing.assert_close(logits(lora), expected, atol=1e-5, rtol=1e-5)
+    lora.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(family_model(family), tmp_path).eval()
+    torch.testing.assert_close(logits(again), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(merge_into_base(lora)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_layers_that_peft_refuses_are_named(family_model, monkeypatch):
+    model = routed_model(family_model("mamba2"), target_modules=["out_proj"])
+    gates = under_fixed_gates(model, monkeypatch, torch.full((4,), 0.25))
+    with pytest.raises(TopicLoraError, match=r"No stock LoRA adapts these layers: .*out_proj"):
+        collapse_to_lora(model, family_model("mamba2"), gates)
+
+
+def test_trained_tokens_are_carried(tiny_model, tiny_model_dir, tmp_path, monkeypatch):
+    config = TopicLoraConfig(r=2, num_experts=4, target_modules=NAMES, task_type="CAUSAL_LM")
+    config.trainable_token_indices = [9, 30]  # as TRL sets it
+    model = shaken(get_peft_model(tiny_model, config))
+    gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
+    expected = logits(model, TOKENS)
+    lora = collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates)
+    torch.testing.assert_close(logits(lora, TOKENS), expected, atol=1e-5, rtol=1e-5)
+    lora.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), tmp_path)
+    torch.testing.assert_close(logits(again, TOKENS), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_what_no_lora_can_carry_is_refused(tiny_model, tiny_model_dir, monkeypatch):

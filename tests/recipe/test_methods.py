@@ -4,7 +4,9 @@ import pytest
 import yaml
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, build_recipe, load_recipe, with_overrides
+from topiclora_cli.recipe import Recipe, altered, build_recipe, dump_recipe, load_recipe
+from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe.meaning import ADAPTER_KEYS
 from topiclora_cli.recipe.methods import METHODS
 
 
@@ -42,23 +44,109 @@ def test_a_rank_alone_keeps_the_methods_scaling():
     assert recipe("hydralora", adapter={"r": 8, "lora_alpha": 1.0}).adapter.lora_alpha == 1
 
 
-def test_changing_the_method_drops_what_the_old_one_brought_and_keeps_the_users_own():
-    before = recipe("topiclora", adapter={"top_k": 3, "r": 8}, loss={"kl_weight": 0.5}, train={"learning_rate": 1e-3})
-    values = with_overrides(before.model_dump(), [("loss.z_weight", 0.1), ("adapter.method", "hydralora")])
-    after = build_recipe(values, where="here")
+SAID = {
+    "adapter": {"r": 8, "num_experts": 8, "lora_alpha": 16.0},
+    "loss": {"kl_weight": 0.3, "balance_weight": 0.01, "temperature": 2.0},
+    "train": {"learning_rate": 2e-4},
+}
+
+
+@pytest.mark.parametrize("name", ["hydralora", "molora", "topiclora"])
+def test_a_method_fills_in_only_what_is_left_open_wherever_it_is_named(name, tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump({"name": "x", "model": {"name": "m"}, **SAID}))
+    over = load_recipe(str(path), [f"adapter.method={name}"])
+    assert over == recipe(name, **SAID)
+    for section, values in SAID.items():
+        assert {key: getattr(getattr(over, section), key) for key in values} == values
+    assert over.adapter.shared_a == (name == "hydralora")
+
+
+def test_a_method_after_a_method_starts_from_what_was_said():
+    before = recipe("topiclora", adapter={"top_k": 3}, loss={"kl_weight": 0.5}, train={"learning_rate": 1e-3})
+    after = altered(before, [("loss.z_weight", 0.1), ("adapter.method", "hydralora")], where="here")
     assert (after.adapter.r, after.adapter.lora_alpha, after.adapter.num_experts) == (4, 32, 4)
-    assert after.adapter.router == "linear"
-    assert after.adapter.top_k == 3
-    assert after.loss.kl_weight == 0
-    assert after.loss.z_weight == 0.1
-    assert after.train.learning_rate == 1e-3
+    assert (after.adapter.router, after.adapter.top_k) == ("linear", 3)
+    assert (after.loss.kl_weight, after.loss.z_weight, after.train.learning_rate) == (0.5, 0.1, 1e-3)
+    # What means nothing to a method in between is not forgotten.
+    there = altered(before, [("adapter.method", "lora")], where="here")
+    assert (there.adapter.top_k, there.loss.kl_weight) == (None, 0)
+    assert altered(there, [("adapter.method", "topiclora")], where="here") == before
 
 
-def test_a_resolved_recipe_is_its_own_fixed_point(tmp_path):
-    before = recipe("mixlora", adapter={"r": 4})
+def test_a_resolved_recipe_is_its_own_fixed_point_and_knows_what_was_said(tmp_path):
+    before = recipe("mixlora", adapter={"r": 4}, loss={"kl_weight": 0.2})
     path = tmp_path / "again.yaml"
+    path.write_text(dump_recipe(before))
+    again = load_recipe(str(path))
+    assert again == before
+    assert again.said == before.said
+    assert load_recipe(str(path), ["adapter.method=mola"]) == recipe("mola", adapter={"r": 4}, loss={"kl_weight": 0.2})
+
+
+def test_a_value_changed_by_hand_in_a_resolved_recipe_counts(tmp_path):
+    path = tmp_path / "again.yaml"
+    path.write_text(dump_recipe(recipe("mixlora")).replace("  r: 16\n", "  r: 4\n"))
+    again = load_recipe(str(path))
+    assert (again.adapter.r, again.adapter.lora_alpha) == (4, 32)
+    assert load_recipe(str(path), ["adapter.method=mola"]).adapter.r == 4
+
+
+def test_a_resolved_recipe_of_an_earlier_version_opens(tmp_path):
+    before = recipe("hydralora", loss={"kl_weight": 0.2})
+    path = tmp_path / "old.yaml"
     path.write_text(yaml.safe_dump(before.model_dump(mode="json")))
-    assert load_recipe(str(path)) == before
+    assert load_recipe(str(path)).model_dump() == before.model_dump()
+    assert load_recipe(str(path), ["adapter.method=molora"]).adapter == recipe("molora").adapter
+
+
+@pytest.mark.parametrize(
+    ("adapter", "key"),
+    [
+        ({"method": "topiclora", "use_dora": True}, "use_dora"),
+        ({"method": "topiclora", "variant": "dense"}, "variant"),
+        ({"method": "lora", "router": "linear"}, "router"),
+        ({"method": "lora", "top_k": 2}, "top_k"),
+        ({"method": "lora", "train_experts": False}, "train_experts"),
+        ({"method": "adalora", "use_rslora": True}, "use_rslora"),
+        ({"method": "xlora", "init_from": ["a"], "r": 64}, "r"),
+        ({"method": "xlora", "init_from": ["a"], "target_modules": ["q_proj"]}, "target_modules"),
+        ({"method": "mola", "num_experts": 4}, "num_experts"),
+        ({"method": "adamole", "top_k": 2}, "top_k"),
+        ({"method": "molora", "router_width": 16}, "router_width"),
+        ({"method": "molora", "init_from": ["a"], "r": 4}, "r"),
+        ({"method": "perft-r", "shared_a": True}, "shared_a"),
+        ({"method": "perft-e", "num_experts": 4}, "num_experts"),
+        ({"method": "perft-r", "adapter_type": "parallel", "lora_alpha": 4.0}, "lora_alpha"),
+    ],
+)
+def test_a_setting_that_means_nothing_to_the_method_is_named(adapter, key, tmp_path):
+    message = rf"adapter\.{key} means nothing .*Leave adapter\.{key} out"
+    values = {"name": "x", "model": {"name": "m"}, "adapter": adapter}
+    with pytest.raises(TopicLoraError, match=message):
+        build_recipe(values, where="here")
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(TopicLoraError, match=message):
+        load_recipe(str(path), ["train.max_steps=2"])
+    # One layer that says both is told; a recipe's setting beside another's method is the recipe's.
+    other = recipe("topiclora")
+    with pytest.raises(TopicLoraError, match=message):
+        altered(other, [(f"adapter.{name}", value) for name, value in adapter.items()], where="here")
+
+
+def test_every_setting_of_an_adapter_means_something_to_a_method():
+    assert ADAPTER_KEYS | {"method"} == set(AdapterSection.model_fields)
+
+
+def test_settings_of_losses_and_rates_that_mean_nothing_are_named():
+    for method, sections in (
+        ("lora", {"loss": {"kl_floor": 0.1}}),
+        ("perft-d", {"train": {"router_learning_rate": 1}}),
+    ):
+        with pytest.raises(TopicLoraError, match=rf"means nothing to {method}, which has no route"):
+            recipe(method, **sections)
+    assert recipe("lora", loss={"kl_weight": 0.0, "base_balance_weight": 0.1}).loss.base_balance_weight == 0.1
 
 
 @pytest.mark.parametrize(
@@ -84,5 +172,5 @@ def test_a_bare_recipe_object_is_topiclora():
 
 @pytest.mark.parametrize("old", METHODS)
 def test_every_method_can_be_left_for_another(old):
-    values = with_overrides(recipe(old).model_dump(), [("adapter.method", "lora"), ("adapter.init_from", None)])
-    assert build_recipe(values, where="here").adapter.model_dump() == recipe("lora").adapter.model_dump()
+    after = altered(recipe(old), [("adapter.method", "lora")], where="here")
+    assert after.adapter == recipe("lora").adapter

@@ -14,13 +14,14 @@ from topiclora_cli.rundir import read_metrics
 TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8]])
 LOSSES = {
     "topiclora": {"loss_kl"},
+    "adalora": {"loss_adalora"},
     "loramoe": {"loss_local_balance"},
     "adamole": {"loss_balance"},
     "mixlora": {"loss_balance"},
     "hmora": {"loss_gjs"},
     "gmoe": {"loss_poisson", "loss_normal"},
     "samora": {"loss_orthogonal", "loss_centre"},
-    "ldmole": {"loss_sparsity"},
+    "ldmole": {"loss_balance"},
     "perft-r": {"loss_balance"},
     "topic-perft": {"loss_kl", "loss_balance"},
 }

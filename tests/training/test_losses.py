@@ -1,15 +1,18 @@
 """What every routing loss has in common: pads count for nothing, precision is kept, gradients reach real tokens."""
 
-from functools import partial
-
 import pytest
 import torch
 
+from tests.training.helpers import over_examples, over_tokens
 from topiclora_cli.training.losses import (
+    distribution_and_entropy,
+    expert_activity,
     generalised_js,
+    importance,
     local_balance,
     normal_profile,
     poisson_profile,
+    probabilities,
     sparsity,
     switch_balance,
     z_loss,
@@ -20,21 +23,27 @@ PADS = MASK == 0
 
 # Each as a function of logits and mask, with gates that are the whole softmax where that has a gradient.
 LOSSES = {
-    "switch": lambda x, mask: switch_balance(x, x >= x.amax(-1, keepdim=True), mask=mask),
-    "local": lambda x, mask: local_balance(
-        x.softmax(-1), mask=mask, types=torch.tensor([True, False])[: len(x)], delta=0.3
+    "switch": lambda x, mask: switch_balance(
+        over_tokens(expert_activity(x >= x.amax(-1, keepdim=True), probabilities(x)), mask)
     ),
-    "normal": lambda x, mask: normal_profile(x.softmax(-1), mask=mask),
-    "z": z_loss,
-    "gjs": partial(generalised_js, balance=1.0, certainty=0.0),
-    "poisson": poisson_profile,
-    "sparsity": lambda x, mask: sparsity(x.softmax(-1), mask=mask, target=1),
+    "local": lambda x, mask: local_balance(
+        over_examples(
+            importance(x.softmax(-1), mask=mask, types=torch.tensor([True, False])[: len(x)], delta=0.3),
+        )
+    ),
+    "normal": lambda x, mask: normal_profile(over_tokens(probabilities(x), mask)),
+    "z": lambda x, mask: over_tokens(z_loss(x), mask),
+    "gjs": lambda x, mask: generalised_js(
+        over_tokens(distribution_and_entropy(x, certainty=0.0), mask), balance=1.0, certainty=0.0
+    ),
+    "poisson": lambda x, mask: over_tokens(poisson_profile(x), mask),
+    "sparsity": lambda x, mask: over_tokens(sparsity(x.softmax(-1), target=1), mask),
 }
 
 
 @pytest.fixture(params=LOSSES)
 def loss(request):
-    return lambda logits, mask=MASK: LOSSES[request.param](logits, mask=mask)
+    return lambda logits, mask=MASK: LOSSES[request.param](logits, mask)
 
 
 def logits(experts=4, dtype=torch.float32):

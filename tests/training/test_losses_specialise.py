@@ -6,11 +6,38 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from topiclora_cli.training.losses import centre_alignment, expert_contrast, key_anchor, orthogonality
+from topiclora_cli.training.losses import (
+    centre_alignment,
+    expert_contrast,
+    key_anchor,
+    orthogonality,
+    output_products,
+)
 
 
 def random(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def contrast(outputs, selected, **options):
+    """Of one example's outputs (N, E, d)."""
+    flat = outputs.flatten(0, 1)
+    return expert_contrast((flat @ flat.T)[None], selected=selected[None], **options)[0]
+
+
+def test_products_are_those_of_every_expert_s_outputs():
+    rows, lora_b = random(2, 3, 5), random(4, 2, 6)
+    for lora_a in (random(4, 2, 5), random(1, 2, 5)):
+        hidden = torch.einsum("bnd,erd->bner", rows, lora_a.expand(4, -1, -1))
+        outputs = torch.einsum("bner,ero->bneo", hidden, lora_b).flatten(1, 2)
+        torch.testing.assert_close(output_products(rows, lora_a, lora_b), outputs @ outputs.mT)
+
+
+def test_each_example_has_a_contrast_of_its_own():
+    outputs, selected = random(2, 4, 3, 5), torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(1)) > 0.3
+    flat = outputs.flatten(1, 2)
+    together = expert_contrast(flat @ flat.mT, selected=selected)
+    torch.testing.assert_close(together, torch.stack([contrast(o, s) for o, s in zip(outputs, selected, strict=True)]))
 
 
 def everything(outputs):
@@ -23,9 +50,9 @@ def test_key_anchor():
 
 def test_contrast_of_experts_that_are_one_and_of_experts_that_are_apart():
     alike = torch.ones(3, 4, 5)
-    assert expert_contrast(alike, selected=everything(alike)).item() == pytest.approx(math.log(1 + 9))
+    assert contrast(alike, everything(alike)).item() == pytest.approx(math.log(1 + 9))
     apart = torch.eye(4).expand(3, 4, 4) * torch.tensor([1.0, 2, 3]).view(3, 1, 1)  # length does not matter
-    value = expert_contrast(apart, selected=everything(apart), temperature=0.5).item()
+    value = contrast(apart, everything(apart), temperature=0.5).item()
     assert value == pytest.approx(math.log(1 + 9 * math.exp(-2)), rel=1e-5)
 
 
@@ -41,26 +68,26 @@ def test_contrast_is_a_loop():
                 own = math.exp(anchor @ vector / temperature)
                 values.append(-math.log(own / (own + others)))
     expected = sum(values) / len(values)
-    assert expert_contrast(outputs, selected=selected, temperature=temperature).item() == pytest.approx(expected)
+    assert contrast(outputs, selected, temperature=temperature).item() == pytest.approx(expected)
 
 
 def test_contrast_pulls_an_expert_s_outputs_together_and_away_from_the_others():
     outputs = random(6, 3, 8).requires_grad_()
-    before = expert_contrast(outputs, selected=everything(outputs))
+    before = contrast(outputs, everything(outputs))
     before.backward()
-    after = expert_contrast(outputs - 0.05 * outputs.grad, selected=everything(outputs))
+    after = contrast(outputs - 0.05 * outputs.grad, everything(outputs))
     assert after < before
     outputs.grad = None
     selected = everything(outputs)
     selected[2, 1] = False
-    expert_contrast(outputs, selected=selected).backward()
+    contrast(outputs, selected).backward()
     assert outputs.grad[2, 1].abs().max() == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 5), (4, 1, 5), (1, 1, 5)])
 def test_contrast_without_pairs_or_without_others(shape):
     outputs = random(*shape).requires_grad_()
-    value = expert_contrast(outputs, selected=everything(outputs))
+    value = contrast(outputs, everything(outputs))
     value.backward()
     assert value.item() == 0
     assert outputs.grad.abs().max() == 0
@@ -70,7 +97,7 @@ def test_contrast_leaves_experts_alone_that_say_nothing():
     outputs = random(4, 3, 5)
     outputs[:, 1] = 0
     outputs.requires_grad_()
-    expert_contrast(outputs, selected=everything(outputs)).backward()
+    contrast(outputs, everything(outputs)).backward()
     assert outputs.grad.isfinite().all()
     assert outputs.grad[:, 1].abs().max() == 0
     assert outputs.grad[:, 0].abs().max() > 0
@@ -79,20 +106,20 @@ def test_contrast_leaves_experts_alone_that_say_nothing():
 def test_orthogonality_is_zero_for_orthonormal_ranks():
     rows = torch.linalg.qr(random(3, 8, 2))[0].mT
     assert orthogonality(rows[:1], rows).item() == pytest.approx(0, abs=1e-20)
-    assert orthogonality(2 * rows[:1], rows).item() == pytest.approx(2 * 9)  # ||4 I - I||^2 in two ranks
+    assert orthogonality(2 * rows[:1], rows).item() == pytest.approx(2 * 9 / 4)  # (4 I - I)^2 in two of four places
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_orthogonality_is_a_loop(shared):
     lora_a, lora_b = random(1 if shared else 3, 2, 5), random(3, 2, 4)
-    expected = sum((a @ a.T - torch.eye(2)).square().sum() for a in lora_a)
-    expected = expected + sum((b @ b.T - torch.eye(2)).square().sum() for b in lora_b)
+    expected = sum((a @ a.T - torch.eye(2)).square().mean() for a in lora_a) / len(lora_a)
+    expected = expected + sum((b @ b.T - torch.eye(2)).square().mean() for b in lora_b) / len(lora_b)
     torch.testing.assert_close(orthogonality(lora_a, lora_b), expected)
 
 
-def test_fresh_b_costs_its_rank_per_expert():
+def test_fresh_b_costs_one_over_its_rank():
     rows = torch.linalg.qr(random(1, 8, 2))[0].mT
-    assert orthogonality(rows, torch.zeros(3, 2, 4)).item() == pytest.approx(6)
+    assert orthogonality(rows, torch.zeros(3, 2, 4)).item() == pytest.approx(1 / 2)
 
 
 def test_centres_in_their_keys_cost_nothing():

@@ -40,6 +40,7 @@ def test_routing_readings(loads, effective, largest, dead):
 
 def read_of(meter, *gates):
     meter.add_batch(record_of([*gates]), torch.ones(1, len(gates)))
+    meter.add_step()
     return meter.read(Accelerator(cpu=True))
 
 
@@ -56,7 +57,7 @@ def test_an_expert_that_waits_for_its_topic_is_not_dead():
     assert unused[-1] == 1
 
 
-def test_loads_are_means_over_real_tokens_of_all_micro_batches():
+def test_loads_count_real_tokens_and_losses_are_shares_of_a_step():
     meter = Meter()
     meter.add_batch(record_of([[1.0, 0.0], [9.0, 9.0]]), torch.tensor([[1, 0]]))  # the second is padding
     meter.add_batch(record_of([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([[1, 1]]))
@@ -64,9 +65,9 @@ def test_loads_are_means_over_real_tokens_of_all_micro_batches():
     meter.add(loss_lm=torch.tensor(0.5), loss_kl=torch.tensor(0.1))
     meter.add_step()
     read = meter.read(Accelerator(cpu=True))
-    assert read["effective_experts"] == pytest.approx(2.0)
-    assert read["loss_lm"] == pytest.approx(2.0)  # shares of one step
-    assert read["loss_kl"] == pytest.approx(0.3)
+    assert read["effective_experts"] == pytest.approx(1 / ((1 / 3) ** 2 + (2 / 3) ** 2))
+    assert read["loss_lm"] == pytest.approx(2.0)
+    assert read["loss_kl"] == pytest.approx(0.6)
     assert read["tokens_per_second"] > 0
     assert read["memory_gib"] > 0.01
     assert meter.read(Accelerator(cpu=True)) == {}

@@ -120,13 +120,10 @@ def test_rows_are_fewer_and_validation_is_the_same(train, monkeypatch):
     [
         (["adapter.granularity=prompt"], "averages over the prompts of a whole row"),
         (["adapter.method=hmora"], "averages over the prompts of a whole row"),
-        (["adapter.method=lora", "loss.base_balance_weight=0.1", "MOE"], "loss.base_balance_weight needs a mask"),
     ],
 )
-def test_what_looks_at_whole_rows_is_refused(settings, message, tiny_recipe, tiny_moe_dir, run_cli):
-    changes = [
-        setting.replace("MOE", f"model.name={tiny_moe_dir}") for setting in [TARGETS, *settings, "train.packing=true"]
-    ]
+def test_what_looks_at_whole_rows_is_refused(settings, message, tiny_recipe, run_cli):
+    changes = [TARGETS, *settings, "train.packing=true"]
     code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "r", *(f"--set={c}" for c in changes))
     assert (code, message in text) == (2, True), text
 

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from tests.conftest import write_tiny_recipe
+from tests.training.helpers import over_tokens
 from topiclora_cli.adapters import TopicLoraConfig
 from topiclora_cli.adapters.record import RoutingRecord, record_routing
 from topiclora_cli.errors import TopicLoraError
@@ -19,10 +21,13 @@ from topiclora_cli.recipe import load_recipe
 from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.fit import train_adapter
-from topiclora_cli.training.losses import switch_balance
+from topiclora_cli.training.losses import expert_activity, switch_balance
+from topiclora_cli.training.optimizer import parameter_kind
 from topiclora_cli.training.step import Step, aligned_layers, spread_tokens
 from topiclora_cli.training.terms import loss_terms
-from topiclora_cli.training.trainer import parameter_kind, refuse_hidden_gradients
+from topiclora_cli.training.token_terms import measure, whole_means
+from topiclora_cli.training.watched import refuse_hidden_gradients
+from topiclora_cli.training.whole_step import WholeStep
 
 # The base model's own balance needs a sparse one: see test_base_balance.
 WEIGHTS = [n for n in LossSection.model_fields if n.endswith("_weight") and n != "base_balance_weight"]
@@ -47,52 +52,84 @@ def step(section, *, prior=None, experts=(4, 4)):
         record.gates[f"model.layers.{layer}.q_proj"] = logits.softmax(-1)
     mask = torch.tensor([[1, 1, 1], [0, 1, 1]])
     confidence = None if prior is None else torch.ones(2)
-    return Step(record, nn.Module(), LossSection(**section), 0.5, mask, mask, prior, confidence)
+    return whole_step(record, nn.Module(), LossSection(**section), 0.5, mask, mask, prior, confidence)
+
+
+def whole_step(record, model, section, progress, mask, *others):
+    """A micro-batch that is all of its step."""
+    whole = WholeStep(mask.sum(), torch.tensor(float(len(mask))), 1, 1, {})
+    step = Step(record, model, section, whole, progress, mask, *others)
+    return replace(step, whole=replace(whole, means=whole_means(measure(step))))
+
+
+def terms_of(step):
+    return loss_terms(step, measure(step))
 
 
 def test_without_weights_there_are_no_terms():
-    assert loss_terms(step(NO_KL, prior=torch.full((2, 4), 0.25))) == {}
+    assert terms_of(step(NO_KL, prior=torch.full((2, 4), 0.25))) == {}
 
 
 def test_the_prior_s_term_needs_a_prior():
-    assert set(loss_terms(step({"balance_weight": 0.1}))) == {"balance"}
-    assert set(loss_terms(step({"balance_weight": 0.1}, prior=torch.full((2, 4), 0.25)))) == {"kl", "balance"}
+    assert set(terms_of(step({"balance_weight": 0.1}))) == {"balance"}
+    assert set(terms_of(step({"balance_weight": 0.1}, prior=torch.full((2, 4), 0.25)))) == {"kl", "balance"}
 
 
 def test_the_kl_s_weight_follows_its_schedule():
     section = {"kl_weight": 0.5, "kl_floor": 0.1, "kl_warmup": 0.0}
-    assert loss_terms(step(section, prior=torch.full((2, 4), 0.25)))["kl"][0] == pytest.approx(0.3)
+    assert terms_of(step(section, prior=torch.full((2, 4), 0.25)))["kl"][0] == pytest.approx(0.3)
 
 
 def test_layers_may_differ_in_their_number_of_experts():
     names = ("balance", "local_balance", "normal", "z", "gjs", "poisson", "sparsity")
     section = {**NO_KL, **{f"{name}_weight": 0.1 for name in names}}
     mixed = step(section, prior=torch.full((2, 8), 1 / 8), experts=(2, 5))
-    terms = loss_terms(mixed)
+    terms = terms_of(mixed)
     assert set(terms) == set(names)
     assert all(value.isfinite() for _, value in terms.values())
     record = mixed.record
-    each = [switch_balance(record.logits[n], record.gates[n], mask=mixed.token_mask) for n in record.logits]
+    each = [
+        switch_balance(over_tokens(expert_activity(record.gates[n], record.logits[n].softmax(-1)), mixed.token_mask))
+        for n in record.logits
+    ]
     torch.testing.assert_close(terms["balance"][1], sum(each) / 2)
-    assert mixed.routing_entropy.isfinite()
+    assert mixed.routing_entropy.isfinite().all()
+    summed = step({**section, "reduce_routers": "sum"}, prior=torch.full((2, 8), 1 / 8), experts=(2, 5))
+    for name, (_, value) in terms_of(summed).items():
+        torch.testing.assert_close(value, 2 * terms[name][1])
+
+
+def test_pooled_routers_are_one_over_all_their_tokens():
+    section = {**NO_KL, "balance_weight": 0.1, "reduce_routers": "pool"}
+    pooled = step(section)
+    logits, gates = (torch.cat(list(values.values())) for values in (pooled.record.logits, pooled.record.gates))
+    means = over_tokens(expert_activity(gates, logits.softmax(-1)), pooled.token_mask.repeat(2, 1))
+    torch.testing.assert_close(terms_of(pooled)["balance"][1], switch_balance(means))
+    with pytest.raises(TopicLoraError, match=r"routers are pooled, but they differ in their number of experts"):
+        step(section, experts=(2, 5))
 
 
 def test_a_prior_over_other_experts_is_explained():
     with pytest.raises(TopicLoraError, match=r"over 8 experts, but the router of model\.layers\.1\.q_proj has 4\."):
-        loss_terms(step({}, prior=torch.full((2, 8), 1 / 8)))
+        terms_of(step({}, prior=torch.full((2, 8), 1 / 8)))
     with pytest.raises(TopicLoraError, match=r"Set adapter\.num_experts to 8, or rebuild the graph for 4 experts"):
-        loss_terms(step({}, prior=torch.full((2, 8), 1 / 8)))
+        terms_of(step({}, prior=torch.full((2, 8), 1 / 8)))
 
 
 def test_samples_belong_to_the_half_their_prior_prefers():
     section = {**NO_KL, "local_balance_weight": 1.0, "local_balance_delta": 0.5}
     first, second = torch.tensor([0.5, 0.5, 0, 0]), torch.tensor([0, 0, 0.5, 0.5])
     values = {
-        order: loss_terms(step(section, prior=prior))["local_balance"][1].item()
+        order: terms_of(step(section, prior=prior))["local_balance"][1].item()
         for order, prior in {"there": torch.stack([first, second]), "back": torch.stack([second, first])}.items()
     }
-    plain = loss_terms(step(section))["local_balance"][1].item()
+    even = {**section, "local_balance_delta": 0.0}
+    plain = terms_of(step(even))["local_balance"][1].item()
     assert len({*values.values(), plain}) == 3
+    with pytest.raises(
+        TopicLoraError, match=r"loss\.local_balance_delta is set, but it goes by examples' topic priors"
+    ):
+        step(section)
 
 
 def test_aligned_layers():
@@ -102,11 +139,11 @@ def test_aligned_layers():
     assert aligned_layers(["head"], "top_half") == ["head"]
 
 
-def test_tokens_are_spread_over_the_real_ones():
-    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
-    assert spread_tokens(mask, 4).tolist() == [2, 4, 6, 8]
-    assert spread_tokens(mask, 2).tolist() == [2, 6]
-    assert spread_tokens(mask, 99).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+def test_tokens_are_spread_over_the_real_ones_of_each_example():
+    mask = torch.tensor([[0, 0, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]])
+    for count, first, second in ((2, [2, 3], [0, 3]), (3, [2, 3, 4], [0, 2, 4]), (5, [2, 3, 4], [0, 1, 2, 3, 4])):
+        places, real = spread_tokens(mask, count)
+        assert [row[taken].tolist() for row, taken in zip(places, real, strict=True)] == [first, second]
 
 
 @pytest.fixture(scope="module")
@@ -175,20 +212,27 @@ def test_all_terms_work_in_bfloat16(train):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-2)
 
 
+LORA = "means nothing to lora, which has no routed experts"
+
+
 @pytest.mark.parametrize(
     ("key", "adapter", "reason"),
     [
-        ("kl_weight", {"method": "lora"}, "no router"),
-        ("balance_weight", {"method": "lora"}, "no router"),
-        ("anchor_weight", {"method": "topiclora"}, "no topic router that trains its keys"),
-        ("contrast_weight", {"method": "lora"}, "no mixture on a linear layer"),
-        ("orthogonal_weight", {"method": "lora"}, "no mixture on a linear layer"),
-        ("centre_weight", {"method": "lora"}, "no cosine router"),
-        ("centre_weight", {"method": "molora"}, "no cosine router"),
+        ("kl_weight", {"method": "lora"}, LORA),
+        ("balance_weight", {"method": "lora"}, LORA),
+        (
+            "anchor_weight",
+            {"method": "topiclora"},
+            "is above 0, but the adapter has no topic router",
+        ),
+        ("contrast_weight", {"method": "lora"}, LORA),
+        ("orthogonal_weight", {"method": "lora"}, LORA),
+        ("centre_weight", {"method": "lora"}, LORA),
+        ("centre_weight", {"method": "molora"}, "is above 0, but the adapter has no cosine router"),
     ],
 )
 def test_a_term_that_nothing_in_the_model_has_is_refused(key, adapter, reason, train):
-    with pytest.raises(TopicLoraError, match=rf"loss\.{key} is above 0, but the adapter has {reason}"):
+    with pytest.raises(TopicLoraError, match=rf"loss\.{key} {reason}"):
         train(f"loss.{key}=0.1", prior_experts=0, **adapter)
 
 
@@ -242,7 +286,7 @@ def test_layers_that_read_their_tokens_in_one_row_still_have_losses(tiny_model_d
     assert any(logits.shape[:-1] != mask.shape for logits in record.logits.values())
     record.arrange(mask.shape)
     section = LossSection(z_weight=1.0, balance_weight=1.0, kl_weight=0.0)
-    losses = loss_terms(Step(record, routed, section, 0.0, mask, mask))
+    losses = terms_of(whole_step(record, routed, section, 0.0, mask, mask))
     assert set(losses) == {"z", "balance"}
 
 

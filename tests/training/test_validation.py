@@ -18,7 +18,7 @@ from topiclora_cli.recipe import load_recipe
 from topiclora_cli.training.checkpoints import latest_sound
 from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.fit import train_adapter
-from topiclora_cli.training.losses import pooled_probabilities, prior_kl
+from topiclora_cli.training.losses import pooled_probabilities, prior_distance
 from topiclora_cli.training.step import aligned_layers
 
 
@@ -77,7 +77,7 @@ def test_the_losses_are_per_token_and_per_example(train, tiny_model_dir):
         tokens += count
         names = aligned_layers(list(record.logits), "top_half")
         pooled = torch.stack([pooled_probabilities(record.logits[name], mask=mask) for name in names])
-        kl += float(prior_kl(pooled, prior=prior[index : index + 1]))
+        kl += float(prior_distance(pooled, prior=prior[index : index + 1]))
     last = validations(folder)[12]
     assert last["eval_loss"] == pytest.approx(loss / tokens, abs=1e-4)
     assert last["eval_kl"] == pytest.approx(kl / len(validation), abs=1e-5)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.recipe import Recipe, build_recipe, with_overrides
+from topiclora_cli.recipe import Recipe, altered
 
 FULL = "full"
 
@@ -34,14 +34,14 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
             if name not in cells:
                 raise TopicLoraError(f"The recipe has no ablation cell {name!r}.", nearest(name, cells))
         cells = {name: cells[name] for name in only}
+    shared = altered(recipe, section.overrides.items(), where="ablation.overrides")
     grid = []
     for seed in section.seeds:
         for name, overrides in cells.items():
             # What compares cells is the grid itself.
             unneeded = {"eval.base": False, "graph.compare_seeds": 0}
-            changes = {**section.overrides, **overrides, "seed": seed, **unneeded}
-            values = with_overrides(recipe.model_dump(), changes.items())
-            changed = build_recipe(values, where=f"ablation.cells.{name}")
+            changes = {**overrides, "seed": seed, **unneeded}
+            changed = altered(shared, changes.items(), where=f"ablation.cells.{name}")
             if changed.adapter.num_experts == "auto":
                 raise TopicLoraError(
                     f"ablation.cells.{name}: adapter.num_experts is auto, but all cells share the recipe's number.",

@@ -13,10 +13,12 @@ from topiclora_cli.ablation.report import write_report
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import read_json
 from topiclora_cli.formats import mean_label
-from topiclora_cli.naming import SUMMARY
+from topiclora_cli.inputs import asked_for
+from topiclora_cli.naming import SUMMARY, finished
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe, dump_recipe
 from topiclora_cli.rundir import RECIPE, RunDir
+from topiclora_cli.stages import stage
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,12 @@ def run_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Sequence[
     # One number for all cells: they are to differ in what their overrides say.
     grid = make_grid(stage_one.settled(recipe, run, progress), only=only)
     folder = run.path / "ablation"
-    for cell in grid:
-        _existing(folder / cell.folder, dump_recipe(cell.recipe))
-    with run.running("ablation") as record:
+    there = [_existing(folder / cell.folder, dump_recipe(cell.recipe)) for cell in grid]
+    # A task that cannot be scored is to be known before a cell is trained.
+    new = [cell.recipe for cell, made in zip(grid, there, strict=True) if made is None]
+    for each in {repr(each.eval): each for each in new}.values():
+        scoring.try_tasks(each)
+    with stage(run, "ablation", recipe) as record:
         results: dict[str, dict[int, dict[str, Any]]] = {}
         for number, cell in enumerate(grid, 1):
             progress.say(f"Ablation cell {number}/{len(grid)}: {cell.name}, seed {cell.seed}")
@@ -66,13 +71,17 @@ def _run_cell(cell: Cell, folder: Path, progress: Progress) -> dict[str, Any]:
         stage_one.build_graph(cell.recipe, run, progress)
     if not run.is_done("train"):
         pipeline.train(cell.recipe, run, progress, resume=bool(run.stage("train")))
-    if not run.is_done("eval") or "failed" in run.stage("eval"):
+    # Its own evaluation: somebody may have made others in the cell since.
+    asked = asked_for(cell.recipe, run, "eval")
+    scores = finished(path / "eval", SUMMARY, asked)
+    if scores is None or _read(scores)["failed"]:
         scoring.evaluate(cell.recipe, run, progress)
         # A cell is kept for its numbers; its optimizer states would fill the disk.
         shutil.rmtree(path / "checkpoints", ignore_errors=True)
+        scores = finished(path / "eval", SUMMARY, asked)
+        assert scores is not None
     final = {k: v for k, v in run.stage("train")["final"].items() if k.startswith("loss")}
-    scores = path / "eval" / run.stage("eval")["name"] / SUMMARY
-    result = read_json(scores, hint="Delete the cell's folder.")
+    result = _read(scores)
     if result["failed"]:
         raise TopicLoraError(f"{path}: {', '.join(result['failed'])} could not be scored.", "See its eval folder.")
     if result["mean"] is None:
@@ -81,6 +90,10 @@ def _run_cell(cell: Cell, folder: Path, progress: Progress) -> dict[str, Any]:
             "Choose metrics of one kind with eval.metrics.",
         )
     return {**result, **final}
+
+
+def _read(scores: Path) -> dict[str, Any]:
+    return read_json(scores, hint="Delete the cell's folder.")
 
 
 def _existing(path: Path, wanted: str) -> RunDir | None:

@@ -69,7 +69,7 @@ def adapted_modules(model: PeftModel) -> list[Adapted]:
     for name, module in model.named_modules():
         if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), nn.Module):
             parts = base_name(name).split(".")
-            if isinstance(module, ParamWrapper):
+            if isinstance(module, ParamWrapper) and not isinstance(module.get_base_layer(), nn.Linear):
                 parts.append(module.parameter_name)
             ending = ".".join(part for part in parts[-2:] if not part.isdecimal())
             groups.setdefault((ending, _shape(module)), []).append(module)

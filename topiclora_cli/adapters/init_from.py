@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.scaling import scaling_law
 
 CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
 # What makes of a peft LoRA something else than W x + s B A x on linear layers.
@@ -170,7 +171,7 @@ def _scaled(folder: Path, config: Mapping[str, Any], module: str, pair: Mapping[
     if not 1 <= len(pair["A"]) == pair["B"].shape[1] == rank:
         ranks = f"{len(pair['A'])} in lora_A and {pair['B'].shape[1]} in lora_B"
         raise TopicLoraError(f"{folder}: {module} has rank {ranks}, but r is {rank}.", _SAVE)
-    scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    scaling = scaling_law(config).scale(alpha, len(pair["A"]))
     return Factors(pair["A"], pair["B"].T * scaling)
 
 

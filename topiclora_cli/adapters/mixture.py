@@ -27,12 +27,6 @@ def rank_space(x: Tensor, lora_a: Tensor) -> Tensor:
     return F.linear(x, lora_a.flatten(0, 1)).unflatten(-1, (-1, lora_a.shape[1]))
 
 
-def expert_outputs(x: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
-    """B_e A_e x of every expert apart: x (N, d_in) -> (N, E, d_out)."""
-    hidden = rank_space(x, lora_a).expand(-1, lora_b.shape[0], -1)
-    return (hidden.transpose(0, 1) @ lora_b.to(hidden.dtype)).transpose(0, 1)
-
-
 def fan_out(hidden: Tensor, experts: Tensor, lora_b: Tensor) -> Tensor:
     """B_e h_e for the k experts chosen by each token: hidden (..., E or 1, r), experts (..., k) -> (..., k, d_out)."""
     one_hot = F.one_hot(experts, lora_b.shape[0]).to(hidden.dtype)  # (..., k, E)

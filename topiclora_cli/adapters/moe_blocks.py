@@ -74,13 +74,18 @@ def require_moe_blocks(model: nn.Module) -> list[MoeBlock]:
 
 
 def base_routers(model: nn.Module) -> set[str]:
-    """Names of the base model's own routing modules, as `parent.child` where there is a parent: `mlp.gate`."""
-    return {
+    """Names of the base model's own routing modules, as `parent.child` where there is a parent: `mlp.gate`.
+
+    A linear layer within a module that is called a router is one, whatever the block around it: `router.layer`.
+    """
+    beside_experts = {
         f"{name.rpartition('.')[2]}.{child}".lstrip(".")
         for name, module in _with_experts(model)
         for child in _ROUTERS
         if isinstance(getattr(module, child, None), nn.Module)
     }
+    parts = (name.split(".") for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    return beside_experts | {".".join(names[-2:]) for names in parts if names[-2:-1] and names[-2] in _MAIN_ROUTERS}
 
 
 def exclude_base_routers(config: Any, model: nn.Module) -> None:

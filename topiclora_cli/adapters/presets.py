@@ -2,17 +2,19 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from peft import AdaLoraConfig, LoraConfig, PeftConfig, XLoraConfig
 from torch import nn
 
 from topiclora_cli.adapters.perft import PerftConfig
-from topiclora_cli.adapters.targets import is_moe_role, resolve_moe_role, resolve_targets
+from topiclora_cli.adapters.stock import lora_targets
+from topiclora_cli.adapters.targets import ROLES, full_names, is_moe_role, resolve_moe_role, resolve_targets
 from topiclora_cli.adapters.topiclora import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.scope import count_layers
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.scaling import scaling_law
 
 # Rank of AdaLoRA before pruning, over the rank that it keeps: the ratio of peft's defaults, 12 to 8.
 ADALORA_SPARE = 1.5
@@ -45,29 +47,58 @@ def make_config(
         return AdaLoraConfig(init_r=start, target_r=settings["r"], total_step=total_steps, **common)
     mixture = _pick(settings, *(_fields(TopicLoraConfig) & set(settings) - set(common)))
     if settings["plain_modules"] is not None:
-        mixture["plain_modules"] = resolve_targets(model, settings["plain_modules"], key="plain_modules")
+        mixture["plain_modules"] = _plain_modules(settings["plain_modules"], model)
     layers = count_layers(model)
     mixture["experts_per_layer"] = by_depth(settings["experts_by_depth"], layers)
-    mixture["ranks_per_layer"] = by_depth(settings["ranks_by_depth"], layers)
+    if (ranks := by_depth(settings["ranks_by_depth"], layers)) is not None:
+        alpha, of, law = settings["lora_alpha"], settings["r"], scaling_law(settings)
+        mixture["ranks_per_layer"] = ranks
+        mixture["alphas_per_layer"] = [law.alpha_at(rank, alpha=alpha, of=of) for rank in ranks]
     return TopicLoraConfig(**{**common, **mixture, **extra})
 
 
 def _targets(layer: str, settings: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     wanted = settings["target_modules"]
-    if layer != "lora" or not is_moe_role(wanted):
+    if layer != "lora":
         return {"target_modules": resolve_targets(model, wanted)}
+    if not is_moe_role(wanted):
+        return _stock_targets(resolve_targets(model, wanted), settings, model)
     modules, parameters = resolve_moe_role(model, wanted)
-    for key in _NOT_ON_PARAMETERS:
-        if parameters and settings[key]:
-            raise TopicLoraError(
-                f"adapter.{key} does not work on target_modules: {wanted}, which are bare parameters in this model.",
-                f"Leave adapter.{key} out.",
-            )
+    if parameters:
+        _refuse_on_parameters(settings, f"target_modules: {wanted}, which are bare parameters in this model")
     return {"target_modules": modules, "target_parameters": parameters or None}
 
 
+def _stock_targets(targets: str | list[str], settings: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """As resolved, unless peft would take some of the names for fused experts: then every layer in full."""
+    limits = _pick(settings, "exclude_modules", "layers_to_transform")
+    exact = lora_targets(model, full_names(model, targets, **limits))
+    if not exact["target_parameters"]:
+        return {"target_modules": targets}
+    first = exact["target_parameters"][0]
+    _refuse_on_parameters(settings, f"{first}, which peft can adapt in this model as a bare parameter alone", limits)
+    return exact
+
+
+def _refuse_on_parameters(settings: Mapping[str, Any], what: str, heeded: Collection[str] = ()) -> None:
+    for key in _NOT_ON_PARAMETERS:
+        if settings[key] and key not in heeded:
+            raise TopicLoraError(f"adapter.{key} does not work on {what}.", f"Leave adapter.{key} out.")
+
+
+def _plain_modules(wanted: str | Sequence[str], model: nn.Module) -> list[str]:
+    found = resolve_targets(model, wanted, key="plain_modules")
+    if isinstance(found, str):
+        raise TopicLoraError(
+            f"adapter.plain_modules takes names or a role, not the regular expression {found!r}.",
+            f"Name linear layers in a list, or a role: {', '.join(ROLES)}.",
+        )
+    return found
+
+
 def _perft(settings: Mapping[str, Any], **extra: Any) -> PerftConfig:
-    shared = _pick(settings, *(_fields(PerftConfig) & set(settings) - {"top_k"}))
+    apart = {"top_k"} if settings["variant"] == "routed" else {"top_k", "router"}  # who routes nothing has no router
+    shared = _pick(settings, *(_fields(PerftConfig) & set(settings) - apart))
     return PerftConfig(
         task_type="CAUSAL_LM",
         num_adapters=settings["num_experts"],

@@ -20,19 +20,25 @@ class RoutingRecord:
     router's dense probability. gates (B, S, E): one entry per adapted layer. inputs (B, S, d_in): what each adapted
     layer read, kept only on request. token_logits and task_logits (B, S, E): the two parts of a hierarchical router
     before it mixes them, where the layer has them; the task's at a position is of the prompt so far, and of the whole
-    prompt at any position behind it, the last one included.
+    prompt at any position behind it, the last one included. excess (B, S, E): a threshold router's probabilities less
+    the threshold.
     """
 
     keep_inputs: bool = False
     logits: dict[str, Tensor] = field(default_factory=dict)
     token_logits: dict[str, Tensor] = field(default_factory=dict)
     task_logits: dict[str, Tensor] = field(default_factory=dict)
+    excess: dict[str, Tensor] = field(default_factory=dict)
     gates: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
 
+    def of_routing(self) -> tuple[dict[str, Tensor], ...]:
+        """All but the inputs."""
+        return self.logits, self.token_logits, self.task_logits, self.excess, self.gates
+
     def arrange(self, shape: torch.Size) -> None:
         """Give all but the inputs the batch's shape (B, S, E): some layers read one row of tokens after another."""
-        for tensors in (self.logits, self.gates, self.token_logits, self.task_logits):
+        for tensors in self.of_routing():
             for name, tensor in tensors.items():
                 if tensor.shape[:-1] != shape:
                     tensors[name] = tensor.reshape(*shape, -1)
@@ -64,13 +70,22 @@ def record_routing(model: nn.Module, *, inputs: bool = False) -> Iterator[Routin
 
 
 def note_logits(
-    layer: RoutedTunerLayer, logits: Tensor, *, token: Tensor | None = None, task: Tensor | None = None
+    layer: RoutedTunerLayer,
+    logits: Tensor,
+    *,
+    token: Tensor | None = None,
+    task: Tensor | None = None,
+    excess: Tensor | None = None,
 ) -> None:
     """Called by routers' owners; costs nothing while nobody records."""
     for record, layers in _records.get() or ():
         if layer in layers:
             record.logits[layer.name] = logits
-            for part, noted in ((token, record.token_logits), (task, record.task_logits)):
+            for part, noted in (
+                (token, record.token_logits),
+                (task, record.task_logits),
+                (excess, record.excess),
+            ):
                 if part is not None:
                     noted[layer.name] = part
 

@@ -25,9 +25,9 @@ def keep_top_k(probabilities: Tensor, top_k: int, *, renormalize: bool) -> tuple
     return weights / weights.sum(-1, keepdim=True) if renormalize else weights, experts
 
 
-def threshold_experts(logits: Tensor, threshold: Tensor) -> Tensor:
-    """Gates (..., E) in proportion to max(p - threshold, 0), threshold (..., 1) < 1/E (AdaMoLE, arXiv 2405.00361)."""
-    excess = (logits.softmax(-1) - threshold).clamp_min(0)
+def in_proportion(excess: Tensor) -> Tensor:
+    """Gates (..., E) in proportion to max(excess, 0), of which one at least is positive (AdaMoLE, arXiv 2405.00361)."""
+    excess = excess.clamp_min(0)
     return excess / excess.sum(-1, keepdim=True).clamp_min(torch.finfo(excess.dtype).tiny)
 
 

@@ -1,49 +1,103 @@
 """What a method adapts: names of linear layers, or roles that are looked up in the model."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from topiclora_cli.adapters.moe_blocks import base_routers, require_moe_blocks
-from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output, layer_index
+from topiclora_cli.adapters.roles import handed_to_kernels, is_linear, language_part, never_called, part_of
+from topiclora_cli.adapters.topiclora.scope import is_output
 from topiclora_cli.errors import TopicLoraError, nearest
 
-ROLES: dict[str, Callable[[str], bool]] = {
-    "all-linear": lambda name: True,
-    "attention": lambda name: layer_index(name) is not None and not in_feed_forward(name),
-    "feed-forward": in_feed_forward,
-    "outputs": is_output,
+ROLES: dict[str, Callable[[nn.Module, str], bool]] = {
+    "all-linear": lambda model, name: True,
+    "attention": lambda model, name: part_of(model, name) == "attention",
+    "feed-forward": lambda model, name: part_of(model, name) == "feed-forward",
+    "outputs": lambda model, name: is_output(name),
 }
 # Parts of a sparse base model, for peft's LoRA alone: in most models they are bare parameters and no linear layers.
 MOE_ROLES = ("router", "experts")
 
 
 def resolve_targets(model: nn.Module, wanted: str | Sequence[str], *, key: str = "target_modules") -> str | list[str]:
-    """Names of layers for peft: a role becomes the names it stands for; names are checked; a regex stays as it is.
+    """Names of layers for peft, which mean the same layers to every method.
 
-    Raises TopicLoraError for a name or a role that matches nothing in the model, and for the roles of a sparse base.
+    A role becomes the names of the layers it stands for. A name stands for all layers that end so, as far as any of
+    them are in the language part of a composite model, and any are called; a regex is taken as it is. Raises
+    TopicLoraError for a name or a role that matches nothing in the model, for a layer that the model never calls, and
+    for the roles of a sparse base.
     """
-    names = linear_layers(model)
     if is_moe_role(wanted):
         raise TopicLoraError(
             f"adapter.{key}: {wanted!r} works with peft's LoRA only; this method adapts linear layers.",
             f"Name linear layers or a role: {', '.join(ROLES)}.",
         )
+    names, every = linear_layers(model), [name for name, _ in model.named_modules()]
+    if is_role(wanted):
+        apart = set(left_alone(model))
+        stands_for = ROLES[str(wanted).lower()]
+        chosen = [name for name in names if name not in apart and stands_for(model, name)]
+        _require(bool(chosen), f"adapter.{key}: {wanted!r}", str(wanted), names)
+        return _shortest(chosen, every)
     if isinstance(wanted, str):
-        if wanted.lower() in ROLES:
-            chosen = [name for name in names if ROLES[wanted.lower()](name)]
-            _require(bool(chosen), f"adapter.{key}: {wanted!r}", wanted, names)
-            return _shortest(chosen, names)
-        known = any(re.fullmatch(wanted, name) for name, _ in model.named_modules())
-        _require(known, f"adapter.{key}: {wanted!r}", wanted, names)
+        matched = {name for name in every if re.fullmatch(wanted, name)}
+        _require(bool(matched), f"adapter.{key}: {wanted!r}", wanted, names)
+        refuse_idle(model, matched, key=key)
         return wanted
+    matched, chosen_names = set(), set[str]()
+    language = language_part(model)
     for short in wanted:
-        found = any(name == short or name.endswith("." + short) for name, _ in model.named_modules())
-        _require(found, f"adapter.{key}: {short!r}", short, names)
-    return list(wanted)
+        found = {name for name in every if name == short or name.endswith("." + short)}
+        _require(bool(found), f"adapter.{key}: {short!r}", short, names)
+        matched |= found
+        found = {name for name in found if name.startswith(language)} or found
+        chosen_names |= found - never_called(model) or found
+    refuse_idle(model, chosen_names, key=key)
+    return list(wanted) if chosen_names == matched else _shortest(sorted(chosen_names), every)
+
+
+def left_alone(model: nn.Module) -> dict[str, str]:
+    """Linear layers that no role stands for, each with the reason in words."""
+    language, kernels, silent = language_part(model), handed_to_kernels(model), never_called(model)
+    reasons = {}
+    for name in linear_layers(model):
+        if not name.startswith(language):
+            reasons[name] = f"outside the language part ({language.rstrip('.')})"
+        elif name in silent:
+            reasons[name] = "never called: the model reads its weight, or does without"
+        elif name in kernels:
+            reasons[name] = "its weight goes to a fused kernel, past any adapter"
+    return reasons
+
+
+def full_names(model: nn.Module, targets: str | Sequence[str], **limits: Any) -> list[str]:
+    """The modules that peft finds for `resolve_targets`, within `exclude_modules` and `layers_to_transform`."""
+    config = LoraConfig(target_modules=targets, **limits)  # type: ignore[arg-type]
+    found = ((name, check_target_module_exists(config, name)) for name, _ in model.named_modules() if name)
+    # peft answers with an object of its own where a name is excluded.
+    return [name for name, answer in found if answer is True or isinstance(answer, re.Match)]
+
+
+def refuse_idle(model: nn.Module, names: Collection[str], *, key: str = "target_modules") -> None:
+    """Raises TopicLoraError where some of the names are of linear layers that the model never calls."""
+    if idle := sorted(never_called(model) & set(names)):
+        language = language_part(model)
+        way_out = f"Leave out {', '.join(sorted({name.rpartition('.')[2] for name in idle}))}, or use a role."
+        raise TopicLoraError(
+            f"adapter.{key}: {idle[0]}{f' and {len(idle) - 1} more' if idle[1:] else ''} would get an adapter that "
+            "never runs: the model reads the weight itself, or does without the layer.",
+            f"Text alone calls {language}*: name layers of that part." if language else way_out,
+        )
+
+
+def is_role(wanted: str | Sequence[str]) -> bool:
+    """Whether targets are linear layers by role: all-linear, attention, feed-forward, outputs."""
+    return isinstance(wanted, str) and wanted.lower() in ROLES
 
 
 def is_moe_role(wanted: str | Sequence[str]) -> bool:
@@ -84,7 +138,7 @@ def linear_layers(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not head and not f".{name}".endswith(routers)
+        if is_linear(module) and module is not head and not f".{name}".endswith(routers)
     ]
 
 

@@ -1,8 +1,9 @@
 """What our tuners and their layers have in common: one adapter for a whole batch, and no merging."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -18,6 +19,19 @@ class RoutedTunerLayer(BaseTunerLayer):
 
     name: str
     no_merge: tuple[str, str]
+    router_container: ClassVar[str]
+    cast_input_dtype_enabled = True  # peft.helpers.disable_input_dtype_casting turns it off
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        # peft rounds whatever it moves to the base's precision, so the router stands aside meanwhile.
+        routers: nn.ModuleDict = getattr(self, self.router_container)
+        router = dict(routers.items()).get(adapter_name)
+        if router is not None:
+            routers[adapter_name] = nn.Identity()
+        super()._move_adapter_to_device_of_base_layer(adapter_name, device)
+        if router is not None:
+            to = device or next(self.get_base_layer().parameters()).device
+            routers[adapter_name] = router.settle(self.name, to)  # type: ignore[operator]
 
     def adapter_input(self, x: Tensor, lora_a: Tensor) -> Tensor:
         """x in the adapter's precision; under autocast as it is, since matmuls choose there and undo a cast.
@@ -65,6 +79,18 @@ class RoutedTuner(BaseTuner):
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Always refuses, saying why."""
         self._check_merge_allowed()
+
+    def add_weighted_adapter(self, *_: Any, **__: Any) -> None:
+        """Always refuses: experts chosen by different routers have no weighted sum that is such an adapter."""
+        raise TopicLoraError(
+            "Adapters that decide by their input cannot be combined into one (add_weighted_adapter).",
+            "Activate several at once (model.base_model.set_adapter([...])), whose changes then add up.",
+        )
+
+    def own_config(self, adapter_name: str) -> Any:
+        """The adapter's configuration, now a copy: what it becomes on this model must not stay in the caller's."""
+        config = self.peft_config[adapter_name] = copy.copy(self.peft_config[adapter_name])
+        return config
 
     def twin_of(self, adapter_name: str) -> str | None:
         """Another adapter here with an equal configuration: without anchors, which no file keeps, it knows the keys."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from topiclora_cli.cli.chart import curves_table
 from topiclora_cli.cli.console import console
@@ -15,7 +16,7 @@ from topiclora_cli.rundir import METRICS, RunDir, latest_run, list_runs, read_me
 
 app = typer.Typer(help="List runs and show what they hold.", no_args_is_help=True)
 
-_COLUMNS = ("state", "seconds", "started")
+_COLUMNS = ("state", "seconds", "started", "recipe")
 
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of runs.")]
 
@@ -39,11 +40,14 @@ def show(
     """One run's stages, timings, results and training curves."""
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest
-    console.print(f"[bold]{directory.path}[/bold]  recipe {manifest['name']}, seed {manifest['seed']}", soft_wrap=True)
+    facts_of_run = f"  recipe {manifest['name']}, seed {manifest['seed']}"
+    console.print(Text.assemble((str(directory.path), "bold"), facts_of_run), soft_wrap=True)
     table = Table("stage", "state", "seconds", "result", box=None)
     for name, record in manifest["stages"].items():
         facts = {k: v for k, v in record.items() if k not in _COLUMNS and not isinstance(v, (dict, list))}
         shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
+        if record.get("overridden"):
+            shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record["overridden"].items())
         table.add_row(name, record["state"], str(record.get("seconds", "")), shown)
     console.print(table)
     for outcomes in (evaluations_table(directory), exports_table(directory)):

@@ -109,20 +109,22 @@ def _explained(task: str, error: Exception) -> TopicLoraError:
             f"The task {task!r} runs code that the model writes.",
             "Where that can do no harm, say in a container: --set eval.unsafe_code=true",
         )
-    # The harness wraps what failed; the innermost names the package.
-    causes: list[BaseException] = [error]
-    while following := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(following)
-    if missing := [cause for cause in causes if isinstance(cause, ImportError)]:
-        package = missing[-1].name
-        return TopicLoraError(
-            f"The task {task!r} needs a Python package that is not here ({reason(missing[-1])}).",
-            f"Install it: pip install {package.partition('.')[0]}" if package else "Install it.",
-        )
     if isinstance(error, ConnectionError | FileNotFoundError):
         return TopicLoraError(
-            f"The data of {task} cannot be loaded: {reason(error)}",
+            f"What the task {task!r} reads cannot be loaded: {reason(error)}",
             "Connect to a hub, or point --include-path at tasks over local files.",
+        )
+    # The harness wraps what failed; the innermost names the package.
+    causes: list[BaseException] = [error]
+    while following := causes[-1].__cause__:
+        causes.append(following)
+    if missing := [cause for cause in causes if isinstance(cause, ImportError)]:
+        package = (missing[-1].name or "").partition(".")[0]
+        return TopicLoraError(
+            f"The task {task!r} needs a Python package that is not here ({reason(missing[-1])}).",
+            f"Install it (pip install {package}), or the extra of lm-eval that brings it."
+            if package
+            else "Install the extra of lm-eval that brings it.",
         )
     return TopicLoraError(f"The task {task!r} cannot be posed: {reason(error)}", "Mend its task file, or leave it out.")
 

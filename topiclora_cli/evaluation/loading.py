@@ -71,7 +71,7 @@ def load_tasks(request: EvalRequest) -> Tasks:
     for name, task in tasks.items():
         _refuse(name, task, request)
     reports = {name: _tried(name, task, request) for name, task in tasks.items()}
-    _check_metrics(request.metrics, known_as, reports)
+    _check_metrics(request.metrics, groups, known_as, reports)
     return Tasks(
         tasks=tasks,
         groups=groups,
@@ -161,21 +161,26 @@ def _tried(name: str, task: Any, request: EvalRequest) -> list[str]:
 
 def _check_metrics(
     wanted: Sequence[str] | Mapping[str, str],
+    groups: Mapping[str, Any],
     known_as: Mapping[str, Sequence[str]],
     reports: Mapping[str, Sequence[str]],
 ) -> None:
-    if isinstance(wanted, Mapping):
-        names = {each for known in known_as.values() for each in known}
-        for name in wanted:
-            if name not in names:
-                raise TopicLoraError(f"eval.metrics: {name!r} is no task to evaluate.", nearest(name, names))
-        chosen = [(metric, [t for t in reports if name in known_as[t]]) for name, metric in wanted.items()]
-    else:
-        chosen = [(metric, list(reports)) for metric in wanted]
-    for metric, tasks in chosen:
-        there = list(dict.fromkeys(key for task in tasks for key in reports[task]))
-        if not any(matches(metric, key) for key in there):
-            raise TopicLoraError(
-                f"eval.metrics: {', '.join(tasks[:4])}{', ...' * (len(tasks) > 4)} has no metric {metric!r}.",
-                f"There are: {' '.join(there)}.",
-            )
+    if not isinstance(wanted, Mapping):
+        everything = list(dict.fromkeys(key for keys in reports.values() for key in keys))
+        for metric in wanted:
+            _find_metric(metric, everything, "the tasks have")
+        return
+    names = {each for known in known_as.values() for each in known}
+    for name, metric in wanted.items():
+        if name not in names:
+            raise TopicLoraError(f"eval.metrics: {name!r} is no task to evaluate.", nearest(name, names))
+        keys = list(dict.fromkeys(key for task, own in reports.items() if name in known_as[task] for key in own))
+        if name in groups and groups[name].has_aggregation:
+            aggregated = {each.metric for each in groups[name].aggregate_metric_list}
+            keys = [key for key in keys if key.partition(",")[0] in aggregated]
+        _find_metric(metric, keys, f"{name} has")
+
+
+def _find_metric(metric: str, keys: Sequence[str], owner: str) -> None:
+    if not any(matches(metric, key) for key in keys):
+        raise TopicLoraError(f"eval.metrics: {owner} no metric {metric!r}.", f"There are: {' '.join(keys)}.")

@@ -8,6 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from topiclora_cli.adapters.stock import lora_pattern, lora_targets
 from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraLayer, TopicLoraModel
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.merging.carry import EXPORT, carried_settings, carry
@@ -30,17 +31,23 @@ def collapse_to_lora(routed: PeftModel, base: PreTrainedModel, gates: Mapping[st
     ranks = {name: len(lora_a) for name, (lora_a, _) in factors.items()}
     rank = max(ranks.values())
     others = {name: value for name, value in ranks.items() if value != rank}
+    targets = lora_targets(base, layers)
     # alpha = rank makes the LoRA's own scaling one; the mixture's is already in B.
     lora_config = LoraConfig(
         r=rank,
         lora_alpha=rank,
-        rank_pattern=others,
-        alpha_pattern=others,
-        target_modules=sorted(layers),
+        rank_pattern=lora_pattern(targets, others),
+        alpha_pattern=lora_pattern(targets, others),
         task_type="CAUSAL_LM",
+        **targets,
         **carried_settings(routed, adapter),
     )
-    lora = get_peft_model(base, lora_config)
+    try:
+        lora = get_peft_model(base, lora_config)
+    except ValueError as error:
+        raise TopicLoraError(
+            f"No stock LoRA adapts these layers: {str(error).strip().splitlines()[0]}", "Serve the adapter itself."
+        ) from None
     modules: dict[str, Any] = dict(lora.base_model.named_modules())
     with torch.no_grad():
         for name, (lora_a, lora_b) in factors.items():

@@ -5,17 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from topiclora_cli.errors import nearest
+from topiclora_cli.recipe.meaning import has_routers
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
 from topiclora_cli.recipe.section import Section
-
-_PERFT_ONLY = ("variant", "adapter_type", "renormalize", "router_weight_source")
-_NOT_PERFT = (
-    *("top_p", "experts_by_depth", "ranks_by_depth", "use_rslora", "use_dora", "plain_modules", "router_scope"),
-    *("granularity", "router_width", "router_dropout", "shared_a", "mixing", "train_experts"),
-)
-
-# Routers with a rule of their own for how many experts take part.
-CHOOSE_THEMSELVES = ("threshold", "sparsegen", "uniform")
 
 
 class AdapterSection(Section):
@@ -24,7 +16,8 @@ class AdapterSection(Section):
     `target_modules` and `plain_modules` take names of linear layers or a role: all-linear, attention, feed-forward,
     outputs; `target_modules` of peft's LoRA on a mixture-of-experts base also router or experts. `*_by_depth` lists run
     from the lowest layers to the highest, each number for an equal share of them. `budget` (total=4.2M or
-    activated=500K) solves for the rank. `num_experts: auto` leaves the number to the topic graph.
+    activated=500K) solves for the rank; `lora_alpha` is then the one of rank `r`, whose scale is kept, as it is
+    under `ranks_by_depth`. `num_experts: auto` leaves the number to the topic graph.
     """
 
     method: str = DEFAULT
@@ -74,7 +67,7 @@ class AdapterSection(Section):
     @property
     def routes(self) -> bool:
         """Whether the method has routers of its own, which a prior can shape."""
-        return self.layer == "mixture" or (self.layer == "perft" and self.variant == "routed")
+        return has_routers({"method": self.method, "variant": self.variant})
 
     @property
     def exports(self) -> bool:
@@ -107,24 +100,10 @@ class AdapterSection(Section):
         experts = min(self.experts_by_depth) if self.experts_by_depth else self.num_experts
         if self.top_k is not None and experts != "auto" and self.top_k > experts:
             raise ValueError(f"top_k ({self.top_k}) cannot exceed num_experts ({experts})")
-        for key in ("top_k", "top_p"):
-            if self.layer == "mixture" and self.router in CHOOSE_THEMSELVES and getattr(self, key) is not None:
-                raise ValueError(
-                    f"{key} means nothing to the {self.router} router, which chooses how many experts take part; "
-                    f"set {key} to null"
-                )
         if self.top_k is not None and self.top_p is not None:
             raise ValueError("top_k and top_p exclude one another; set one of them to null")
         if self.budget and self.ranks_by_depth:
             raise ValueError("budget solves for one rank; leave out ranks_by_depth")
-        if self.budget and self.init_from:
-            raise ValueError("init_from brings its rank; leave out budget")
         if self.layer == "xlora" and not self.init_from:
             raise ValueError("xlora mixes trained LoRA adapters; name their folders in adapter.init_from")
-        if self.init_from and self.layer not in ("mixture", "xlora"):
-            raise ValueError(f"{self.method} cannot start from LoRA adapters; leave out init_from")
-        of_others = _NOT_PERFT if self.layer == "perft" else _PERFT_ONLY
-        for key in of_others:
-            if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} means nothing to {self.method}; leave it out")
         return self

@@ -1,17 +1,24 @@
 """From a name or a YAML file, plus `--set a.b=value`, to a checked Recipe, with one clear line when it is wrong."""
 
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.recipe.methods import DEFAULT, METHODS, change_method, fill_in
+from topiclora_cli.recipe.fill import fill_in, idle_keys, said_keys
+from topiclora_cli.recipe.methods import DEFAULT
+from topiclora_cli.recipe.overrides import one_line, parse_override, read_yaml, with_overrides
 from topiclora_cli.recipe.schema import Recipe
 
+SAID = "said"
+_ABOUT_SAID = (
+    "# What the recipe and --set have said; the rest of the above was filled in by the method, or is a default.\n"
+    "# A value changed above counts as said.\n"
+)
 _HERE = Path(__file__).resolve().parent.parent
 
 
@@ -33,98 +40,117 @@ def find_recipe(name: str) -> Path:
     raise TopicLoraError(f"No recipe {name!r}: neither a file nor a bundled recipe.", nearest(name, bundled))
 
 
-def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read, override and check a recipe.
+def load_recipe(name: str, overrides: Iterable[str | tuple[str, Any]] = ()) -> Recipe:
+    """Read, override and check a recipe: one that somebody wrote, or a resolved one that a run keeps.
 
-    `overrides` are `dotted.key=value` strings whose values are YAML. Raises TopicLoraError naming file, key and fix.
+    `overrides` are `dotted.key=value` strings whose values are YAML, or pairs of a key and a value that is taken as it
+    is. Raises TopicLoraError naming file, key and fix.
     """
     path = find_recipe(name)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TopicLoraError(f"{path} is not valid YAML: {_one_line(error)}.", "Mend the file.") from None
+        raise TopicLoraError(f"{path} is not valid YAML: {one_line(error)}.", "Mend the file.") from None
     if not isinstance(values, dict):
         raise TopicLoraError(f"{path} is not a recipe: its top level must be a mapping.", "See: topiclora recipes show")
-    return build_recipe(with_overrides(values, map(parse_override, overrides)), where=str(path))
+    changes = [parse_override(text) if isinstance(text, str) else text for text in overrides]
+    if SAID in values or _written_out(values):
+        return _build(_said_in(values), changes, where=str(path))
+    # A setting that another method is to read is that method's matter.
+    idle = _idle(values, values)
+    still = _idle(values, with_overrides(values, changes)) if changes else idle
+    _refuse({key: reason for key, reason in idle.items() if key in still}, values, where=str(path))
+    return _build(values, changes, where=str(path))
 
 
-def build_recipe(values: Mapping[str, Any], *, where: str) -> Recipe:
-    """Check a nested mapping; raises TopicLoraError naming `where`, the key and the nearest valid one."""
+def build_recipe(said: Mapping[str, Any], *, where: str, given: Mapping[str, Any] | None = None) -> Recipe:
+    """Fill in what a nested mapping leaves open, and check it.
+
+    Raises TopicLoraError naming `where`, the key and the nearest valid one, and for a key that means nothing among
+    those `given` now, which are all unless told otherwise; any other such key is left out.
+    """
+    now = said if given is None else given
+    _refuse(_idle(now, said), now, where=where)
     try:
-        return Recipe.model_validate(fill_in(values))
+        return Recipe.model_validate(fill_in(said)).saying(to_jsonable_python(said))
     except ValidationError as error:
         raise _explain(error, where) from None
 
 
-def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A copy of nested `values` with each dotted key set; raises TopicLoraError where a key runs through a scalar."""
-    changes = dict(overrides)
-    method = changes.get("adapter.method")
-    result = deepcopy(dict(values))
-    if method is not None:
-        # First, so that the other changes are made to its values, in whatever order they come.
-        result = change_method(result, method, _untouched(values))
-    for key, value in changes.items():
-        *parents, last = key.split(".")
-        node = result
-        for parent in parents:
-            if isinstance(node, dict) and node.get(parent) is None:
-                node[parent] = {}
-            node = node[_place(key, parent, node)]
-            if not isinstance(node, dict | list):
-                raise TopicLoraError(f"--set {key}: {parent!r} is a value, not a section.", "Check the dotted key.")
-        node[_place(key, last, node)] = value
-    return result
+def altered(recipe: Recipe, changes: Iterable[tuple[str, Any]], *, where: str) -> Recipe:
+    """The recipe as it would be, had its dotted keys been said otherwise: its method fills in anew what stays open.
 
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """`dotted.key=value`, whose value is YAML, as a pair; raises TopicLoraError where the text has another form."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise TopicLoraError(f"--set {text!r} is not of the form key=value.", "Example: --set train.max_steps=20")
-    try:
-        return key.strip(), _scientific(yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise TopicLoraError(f"--set {key}: {value!r} is not a YAML value ({_one_line(error)}).") from None
+    What was said before and means nothing any more is left out; raises TopicLoraError, as build_recipe does, where a
+    change itself means nothing.
+    """
+    return _build(recipe.said, list(changes), where=where)
 
 
 def with_experts(recipe: Recipe, number: int) -> Recipe:
     """The recipe with a number of experts in place of its own, or of `auto`."""
-    values = with_overrides(recipe.model_dump(), [("adapter.num_experts", number)])
-    return build_recipe(values, where="adapter.num_experts: auto")
+    return altered(recipe, [("adapter.num_experts", number)], where="adapter.num_experts: auto")
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, every default written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The resolved recipe as YAML, every default written out, and below it what was said."""
+    resolved, said = (
+        yaml.safe_dump(part, sort_keys=False, allow_unicode=True)
+        for part in (recipe.model_dump(mode="json"), {SAID: recipe.said})
+    )
+    return f"{resolved}{_ABOUT_SAID}{said}"
 
 
-def _untouched(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe that the method of `values` makes by itself, or the default method if that one is unknown."""
-    method = (values.get("adapter") or {}).get("method", DEFAULT)
-    adapter: dict[str, Any] = {"method": method if method in METHODS else DEFAULT}
-    if adapter["method"] == "xlora":
-        adapter["init_from"] = ["-"]
-    return Recipe.model_validate(fill_in({"name": "-", "model": {"name": "-"}, "adapter": adapter})).model_dump()
+def differences(one: Recipe, other: Recipe) -> dict[str, Any]:
+    """What the other recipe says or fills in otherwise, by dotted key."""
+    before, after = (said_keys(recipe.model_dump(mode="json")) for recipe in (one, other))
+    return {key: value for key, value in after.items() if before.get(key, ...) != value}
 
 
-def _scientific(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as a string; a person who types it means a number."""
-    if isinstance(value, str):
+def _build(said: Mapping[str, Any], changes: list[tuple[str, Any]], *, where: str) -> Recipe:
+    return build_recipe(with_overrides(said, changes), where=where, given=with_overrides({}, changes))
+
+
+def _refuse(idle: Mapping[str, str], said: Mapping[str, Any], *, where: str) -> None:
+    for key, reason in idle.items():
+        raise TopicLoraError(f"{where}: {key} {reason} (given: {said_keys(said)[key]!r}).", f"Leave {key} out.")
+
+
+def _idle(said: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, str]:
+    """Those of the said keys that nothing reads in the whole recipe, each with the reason."""
+    given, idle = said_keys(said), idle_keys(whole)
+    return {key: idle[key] for key, value in given.items() if key in idle and not _claims_nothing(key, value)}
+
+
+def _claims_nothing(key: str, value: Any) -> bool:
+    """Whether a value asks for nothing (null, 0, or false where that is the default): nobody misses it."""
+    section, _, name = key.partition(".")
+    model: Any = Recipe.model_fields[section].annotation
+    return value is None or (not value and model.model_fields[name].default is not True)
+
+
+def _written_out(values: Mapping[str, Any]) -> bool:
+    """Whether a recipe was resolved by a version that kept no record of what was said: no method reads both."""
+    adapter = values.get("adapter")
+    return isinstance(adapter, dict) and {"use_dora", "variant"} <= set(adapter)
+
+
+def _said_in(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What a resolved recipe keeps as said, and what was changed in it by hand since, or is filled in otherwise now."""
+    resolved = {key: value for key, value in stored.items() if key != SAID}
+    said = stored.get(SAID)
+    if not isinstance(said, dict):
+        said = {key: resolved[key] for key in ("name", "model") if key in resolved}
+        said["adapter"] = {"method": (resolved.get("adapter") or {}).get("method", DEFAULT)}
+    while True:
         try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _place(key: str, part: str, node: dict[str, Any] | list[Any]) -> Any:
-    """What a part of a dotted key stands for: a name, or the number of an item in a list, the first being 0."""
-    if isinstance(node, dict):
-        return part
-    if part.isdigit() and int(part) < len(node):
-        return int(part)
-    raise TopicLoraError(f"--set {key}: no item {part!r} in a list of {len(node)}.", "Count from 0.")
+            filled = said_keys(Recipe.model_validate(fill_in(said)).model_dump(mode="json"))
+        except ValidationError:
+            return resolved
+        other = {key: value for key, value in said_keys(resolved).items() if filled.get(key, ...) != value}
+        now = with_overrides(said, other.items())
+        if now == said:
+            return said
+        said = now
 
 
 def _explain(error: ValidationError, where: str) -> TopicLoraError:
@@ -138,7 +164,8 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
         return TopicLoraError(f"{where}: the key {key!r} is missing.", "Add it; see: topiclora recipes show quickstart")
     message = first["msg"].removeprefix("Value error, ")
     given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
-    return TopicLoraError(f"{where}: {key or 'recipe'}: {message}{given}.", "")
+    hint = f"""If it is text, quote it: --set '{key}="..."'.""" if first["type"] == "string_type" else ""
+    return TopicLoraError(f"{where}: {key or 'recipe'}: {message}{given}.", hint)
 
 
 def _fields_at(location: list[str]) -> list[str]:
@@ -152,7 +179,3 @@ def _fields_at(location: list[str]) -> list[str]:
         if model is None:
             return []
     return list(model.model_fields)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

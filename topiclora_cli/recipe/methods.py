@@ -35,20 +35,21 @@ class Method:
 _PLAIN = {"r": 8, "lora_alpha": 16.0}
 _OWN_DROPOUT = {"lora_dropout": 0.05, "expert_dropout": "own"}
 _LINEAR = {"router": "linear"}
+# transformers' balance: over all layers' tokens together, top_k where routing is even.
+_AS_TRANSFORMERS = {"balance_counts": "tokens", "reduce_routers": "pool"}
 # PERFT's large initial weights want small rates.
 _TRAIN_1E5 = {"learning_rate": 1e-5}
 
 
 def _perft(variant: str, **adapter: Any) -> Method:
     """A variant of PERFT."""
-    loss: dict[str, float] = {"kl_weight": 0.1} if adapter.get("router") == "topic" else {}
+    loss: dict[str, Any] = {"kl_weight": 0.1} if adapter.get("router") == "topic" else {}
     if variant == "routed":
-        # 0.01 in transformers' terms, whose balance of an even router is top_k where ours is 1.
-        loss["balance_weight"] = 0.02
+        loss |= {"balance_weight": 1e-2, **_AS_TRANSFORMERS}
     return Method(
         "perft",
         {
-            **_LINEAR,
+            **(_LINEAR if variant == "routed" else {}),
             "variant": variant,
             "target_modules": "experts",
             "r": 16,
@@ -107,7 +108,7 @@ METHODS: dict[str, Method] = {
             **_OWN_DROPOUT,
             "target_modules": "feed-forward",
         },
-        loss={"local_balance_weight": 0.1, "local_balance_delta": 0.1},
+        loss={"local_balance_weight": 0.1, "reduce_routers": "sum"},
     ),
     "adamole": Method(
         adapter={
@@ -118,7 +119,12 @@ METHODS: dict[str, Method] = {
             **_OWN_DROPOUT,
             "target_modules": "attention",
         },
-        loss={"balance_weight": 1e-3},
+        loss={
+            "balance_weight": 1e-3,
+            "balance_counts": "tokens",
+            "balance_scores": "excess",
+            "reduce_routers": "sum",
+        },
         train={"learning_rate": 1e-4},
     ),
     "mixlora": Method(
@@ -134,7 +140,7 @@ METHODS: dict[str, Method] = {
             **_OWN_DROPOUT,
             "router_init": "normal",
         },
-        loss={"balance_weight": 1e-2},
+        loss={"balance_weight": 1e-3, **_AS_TRANSFORMERS},
     ),
     "hmora": Method(
         adapter={
@@ -150,7 +156,7 @@ METHODS: dict[str, Method] = {
             "lora_dropout": 0.1,
             "router_dropout": 0.1,
         },
-        loss={"gjs_weight": 5e-3},
+        loss={"gjs_weight": 5e-3, "reduce_routers": "sum"},
         train={"learning_rate": 5e-5, "loraplus_lr_ratio": 1.2},
     ),
     "gmoe": Method(
@@ -178,7 +184,7 @@ METHODS: dict[str, Method] = {
             "router_dropout": 0.05,
             "target_modules": "attention",
         },
-        loss={"orthogonal_weight": 1e-3, "centre_weight": 1e-2},
+        loss={"orthogonal_weight": 1e-3, "centre_weight": 1e-2, "reduce_routers": "sum"},
     ),
     "ldmole": Method(
         adapter={
@@ -190,7 +196,7 @@ METHODS: dict[str, Method] = {
             "lora_dropout": 0.1,
             "router_dropout": 0.1,
         },
-        loss={"sparsity_weight": 1e-2},
+        loss={"balance_weight": 1.0, "balance_scores": "gates"},
         train={"learning_rate": 1e-4},
     ),
     "perft-r": _perft("routed", num_experts=8, top_k=2),
@@ -203,36 +209,3 @@ METHODS: dict[str, Method] = {
         loss={"kl_weight": 0.1},
     ),
 }
-
-
-def fill_in(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Recipe values with what the method adds where they say nothing; an unknown method adds nothing.
-
-    A rank given without an alpha keeps the method's ratio of the two.
-    """
-    result = dict(values)
-    given = values.get("adapter") or {}
-    method = METHODS.get(given.get("method", DEFAULT)) if isinstance(given, Mapping) else None
-    if method is None:
-        return result
-    for section in SECTIONS:
-        own = values.get(section)
-        if own is None or isinstance(own, Mapping):
-            result[section] = {**method.values(section), **(own or {})}
-    if "lora_alpha" not in given and isinstance(given.get("r"), int) and "r" in method.adapter:
-        result["adapter"]["lora_alpha"] = method.adapter["lora_alpha"] * given["r"] / method.adapter["r"]
-    return result
-
-
-def change_method(values: Mapping[str, Any], name: str, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Recipe values under another method: what the user chose stays, what came by itself goes.
-
-    before: the sections as the old method alone would make them. A method's losses are its own, so that section starts
-    afresh.
-    """
-    result = {key: value for key, value in values.items() if key != "loss"}
-    for section in ("adapter", "train"):
-        own = values.get(section) or {}
-        result[section] = {key: value for key, value in own.items() if before[section].get(key) != value}
-    result["adapter"]["method"] = name
-    return result

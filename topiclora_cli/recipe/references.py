@@ -109,13 +109,34 @@ REFERENCES: dict[str, Reference] = {
         "the code's layer and script, with 4 matrices B; the paper's clustering that finds their number is not in it",
         "Clin0212/HydraLoRA",
     ),
-    "loramoe": Reference("Dou et al. 2023, arXiv 2312.09979", "the code's layer and script", "Ablustrund/LoRAMoE"),
+    "loramoe": Reference(
+        "Dou et al. 2023, arXiv 2312.09979",
+        "the code's layer and script, and its localised balance, added up over layers",
+        "Ablustrund/LoRAMoE",
+        (
+            Deviation(
+                "no types",
+                "the balance has delta 0: it asks all examples for even use of all experts",
+                "the authors' data says of which of two types an example is; ours does not. With topic priors, "
+                "loss.local_balance_delta takes the half of the experts that a prior prefers for the type",
+            ),
+            Deviation("balance weight", "0.1", "the code leaves it at 0, to be set by the user"),
+            Deviation(
+                "variance",
+                "the population's, over tokens that are no padding",
+                "neither padding nor the number of examples then changes it",
+            ),
+        ),
+    ),
     "adamole": Reference(
         "Liu & Luo 2024, arXiv 2405.00361",
-        "the code, which divides a total rank of 32 among the experts; the largest threshold is 1 / E",
+        "the code, which divides a total rank of 32 among the experts; the largest threshold is 1 / E; the balance, "
+        "added up over layers, counts tokens and takes probabilities less the threshold",
         "zefang-liu/AdaMoLE",
     ),
-    "mixlora": Reference("Li et al. 2024, arXiv 2404.15159", "the code's MixLoRA (top-k routing)", "TUDB-Labs/MixLoRA"),
+    "mixlora": Reference(
+        "Li et al. 2024, arXiv 2404.15159", "the code's MixLoRA (top-k routing), balance included", "TUDB-Labs/MixLoRA"
+    ),
     "hmora": Reference(
         "Liao et al. 2025 (ICLR)",
         "the code and the README's script: gates are a softmax over the k largest probabilities, one of the two "
@@ -157,6 +178,11 @@ REFERENCES: dict[str, Reference] = {
                 "nothing stands between the two that could tell them apart",
             ),
             Deviation(
+                "losses of a step",
+                "the profiles' shapes are settings, divergences are plain, use is a step's, and routers are averaged",
+                "the code trains the shapes, takes logarithms' absolute values and counts use over the whole training",
+            ),
+            Deviation(
                 "size",
                 "8 experts of rank 8, 2 of them active",
                 "the paper sweeps 4 to 16 experts, ranks 1 to 16 and 1 to 5 active; this is the other mixtures' size",
@@ -165,7 +191,8 @@ REFERENCES: dict[str, Reference] = {
     ),
     "samora": Reference(
         "arXiv 2604.19048",
-        "the code's layer, whose scaling is the task gate alone, never alpha / r",
+        "the code's layer, whose scaling is the task gate alone, never alpha / r, and its losses, added up over "
+        "layers: the orthogonality is a mean over matrix entries, where the paper has squared norms",
         "boyan-code/SAMoRA",
         (
             Deviation(
@@ -183,7 +210,8 @@ REFERENCES: dict[str, Reference] = {
     ),
     "ldmole": Reference(
         "Zhuang et al. 2025, arXiv 2509.25684",
-        "the code: ReLU, 1 - lambda at least 0.01, biases of -2.5, so that lambda starts at -1.59 with 5 of 8 active",
+        "the code: ReLU, 1 - lambda at least 0.01, biases of -2.5, so that lambda starts at -1.59 with 5 of 8 active; "
+        "trained with its balance at weight 1, of gates, and without its sparsity",
         "eshentw/LD-MoLE",
         (
             Deviation(

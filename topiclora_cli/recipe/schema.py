@@ -6,7 +6,7 @@ TopicLoRA abstract leaves open is a key here, so a reader who knows better chang
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.data import DataSection
@@ -90,14 +90,26 @@ class GraphSection(Section):
 class LossSection(Section):
     """Stage 3's auxiliary terms beside the language-modelling loss; a term of weight 0 is not computed.
 
-    kl: topic prior against routing, over `kl_layers`; `prior_smoothing` is the share of the prior that is spread evenly
-    over the experts. balance: Switch Transformer's, also AdaMoLE's. local_balance: LoRAMoE's, between the halves of the
-    experts. z: ST-MoE's on large logits. gjs: HMoRA's generalised Jensen-Shannon divergence. poisson, normal: GMoE's
-    profiles of one token's routing and of use over the batch. sparsity: LD-MoLE's, towards `sparsity_target` active
-    experts. contrast: MoELoRA's between experts' outputs on `contrast_tokens` tokens of each batch, over `kl_layers`.
-    anchor: trained topic keys to their start. orthogonal: SAMoRA's on A and B. centre: SAMoRA's between the keys of a
-    cosine router and the experts, with shared A. base_balance: transformers' for a sparse base model's own routers,
-    top_k where they are even; they are frozen, so it moves the adapters before them.
+    Each is a mean over the tokens or examples of a whole optimizer step, or a function of such means, however the step
+    is cut into micro-batches and processes. With several micro-batches, functions of means (balance, local_balance,
+    normal, gjs, base_balance) cost a forward pass more, which finds the means.
+
+    kl: topic prior against routing, over `kl_layers`; `prior_smoothing` is the share of the prior that is spread
+    evenly over the experts. balance: Switch Transformer's; `balance_counts` says whether an expert's load is its share
+    of the active slots (1 where routing is even) or of the tokens (as many as are active), `balance_scores` what it is
+    multiplied by: the router's dense softmax, the gates, or a threshold router's softmax less its threshold.
+    local_balance: LoRAMoE's, between the halves of the experts where `local_balance_delta` is not 0, which needs
+    priors. z: ST-MoE's on large logits. gjs: HMoRA's generalised Jensen-Shannon divergence, of a hierarchical router's
+    token and task part each. poisson, normal: GMoE's profiles of one token's routing and of use over the step.
+    sparsity: LD-MoLE's, towards `sparsity_target` active experts. contrast: MoELoRA's between experts' outputs on
+    `contrast_tokens` tokens of each example, over `kl_layers`. anchor: trained topic keys to their start. orthogonal:
+    SAMoRA's on A and B. centre: SAMoRA's between the keys of a cosine router and the experts, with shared A.
+    base_balance: transformers' for a sparse base model's own routers, top_k where they are even; they are frozen, so
+    it moves the adapters before them.
+
+    reduce_routers: how the values of a term at several routers (of orthogonal and centre, at several layers) become
+    one: their mean, their sum, or with `pool` the value for all routers' tokens together. It says nothing of kl,
+    contrast and anchor, which are means, nor of base_balance, which pools.
     """
 
     kl_weight: float = Field(default=0.1, ge=0)
@@ -108,9 +120,12 @@ class LossSection(Section):
     temperature: float = Field(default=1.0, gt=0)
     prior_smoothing: float = Field(default=0.0, ge=0, le=1)
     confidence_weighted: bool = True
+    reduce_routers: Literal["mean", "sum", "pool"] = "mean"
     balance_weight: float = Field(default=0.0, ge=0)
+    balance_counts: Literal["slots", "tokens"] = "slots"
+    balance_scores: Literal["softmax", "gates", "excess"] = "softmax"
     local_balance_weight: float = Field(default=0.0, ge=0)
-    local_balance_delta: float = Field(default=0.1, gt=-1, lt=1)
+    local_balance_delta: float = Field(default=0.0, gt=-1, lt=1)
     z_weight: float = Field(default=0.0, ge=0)
     gjs_weight: float = Field(default=0.0, ge=0)
     gjs_balance: float = Field(default=0.98, ge=0, le=1)
@@ -180,6 +195,7 @@ class Recipe(Section):
     eval: EvalSection = EvalSection()
     merge: MergeSection = MergeSection()
     ablation: AblationSection = AblationSection()
+    _said: dict[str, Any] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _streams_end(self) -> "Recipe":
@@ -194,6 +210,16 @@ class Recipe(Section):
                 "adapter.num_experts: auto needs the topic graph, and this recipe trains "
                 f"{self.adapter.method} without one; give a number"
             )
+        return self
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The keys that somebody gave, without what the method and defaults filled in around them."""
+        return self._said if self._said is not None else self.model_dump(mode="json", exclude_unset=True)
+
+    def saying(self, said: dict[str, Any]) -> "Recipe":
+        """Keep what was said before it was filled in; returns this recipe."""
+        self._said = said
         return self
 
     @property

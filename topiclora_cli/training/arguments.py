@@ -1,5 +1,6 @@
 """A recipe's train section in the words of transformers' TrainingArguments."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def check_settings(recipe: Recipe, *, validates: bool) -> None:
                 f"train.{key} is set, but there are no held-out examples.",
                 f"Set data.validation, or raise it, or leave train.{key} out.",
             )
+    if train.lr_scheduler == "reduce_lr_on_plateau" and not validates:
+        raise TopicLoraError(
+            "train.lr_scheduler: reduce_lr_on_plateau waits for held-out losses, and there are no held-out examples.",
+            "Set data.validation, or choose another schedule.",
+        )
     if train.fsdp and recipe.data.streaming and recipe.needs_graph and recipe.graph.encoder == "lm":
         raise TopicLoraError(
             "data.streaming makes priors in training, and graph.encoder 'lm' cannot read a base that FSDP shards.",
@@ -43,9 +49,13 @@ def count_examples(recipe: Recipe, encoded: Sequence[Encoded] | ExampleStream) -
 
 
 def count_steps(recipe: Recipe, examples: int) -> int:
-    """Optimizer steps of a training run over `examples`."""
+    """Optimizer steps of a training run over `examples`; the last of an epoch takes what is left of them.
+
+    Several processes fill their last batches up with the first examples, so that all take part.
+    """
     train = recipe.train
-    return train.max_steps or max(1, round(train.epochs * examples / per_step(recipe)))
+    each = math.ceil(examples / per_step(recipe))
+    return train.max_steps or max(1, math.ceil(round(train.epochs * each, 6)))
 
 
 def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: bool) -> TrainingArguments:
@@ -81,7 +91,8 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: b
         save_strategy="steps",
         # What is best must have been saved when it was found to be.
         save_steps=every if validates else train.save_steps,
-        save_total_limit=train.save_total_limit,
+        # Older checkpoints go once the newest is sealed (callbacks.SealCheckpoints).
+        save_total_limit=None,
         report_to=list(train.report_to) or "none",
         seed=recipe.seed,
         remove_unused_columns=False,

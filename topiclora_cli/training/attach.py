@@ -6,17 +6,30 @@ from contextlib import contextmanager
 from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from topiclora_cli.adapters.counting import adapted_modules, count_parameters, parse_budget, rank_for_budget, rank_of
+from topiclora_cli.adapters.counting import (
+    adapted_modules,
+    count_parameters,
+    empty_copy,
+    parse_budget,
+    rank_for_budget,
+    rank_of,
+)
 from topiclora_cli.adapters.init_from import load_experts, read_loras
 from topiclora_cli.adapters.presets import make_config
-from topiclora_cli.adapters.targets import linear_layers
+from topiclora_cli.adapters.roles import never_called
+from topiclora_cli.adapters.stock import why_no_lora
+from topiclora_cli.adapters.targets import is_role, left_alone, linear_layers, refuse_idle
+from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models import BaseModel
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.scaling import scaling_law
+from topiclora_cli.training.terms import reach_routers
 
 _COLUMNS = ("modules", "count", "shape", "experts", "rank", "router", "parameters")
 
@@ -31,13 +44,23 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
     sources = read_loras(section.init_from) if section.init_from and section.layer == "mixture" else None
     if sources is not None:
         extra = {**extra, **sources.settings()}
+    if section.layer == "perft" and section.router_weight_source == "pretrained":
+        extra = {**extra, "train_router": reach_routers(recipe.loss)}
     config = solve(section, base.model, total_steps=total_steps, **extra)
     config.base_model_name_or_path = base.source
+    # Packed weights do not go to the meta device; what keeps a LoRA off a layer is its place in any case.
+    skeleton = empty_copy(base.model) if section.exports and not getattr(base.model, "is_quantized", False) else None
+    apart = left_alone(base.model) if is_role(section.target_modules) else {}
     model = attach(base.model, config)
     if sources is not None:
         load_experts(model, sources)
     rows = [tuple(str(value) for value in dataclasses.astuple(row)) for row in adapted_modules(model)]
     progress.table(f"Adapted by {section.method}", _COLUMNS, rows)
+    for reason in dict.fromkeys(apart.values()):
+        names = sorted({name.rpartition(".")[2] for name, why in apart.items() if why == reason})
+        progress.say(f"Not adapted: {', '.join(names)} ({reason}).")
+    if skeleton is not None and (why := why_no_lora(skeleton, _mixture_layers(model))):
+        progress.say(f"Warning: topiclora merge will have no stock LoRA of this adapter. {why}")
     total, activated = count_parameters(model)
     progress.say(
         f"Trainable parameters: {total:,} in all, {activated:,} activated per token.{_off_budget(section, model)}"
@@ -50,8 +73,8 @@ def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **
     settings = section.model_dump()
 
     def at_rank(rank: int) -> PeftConfig:
-        # The update's size depends on alpha / r, so a budget must not change it.
-        alpha = section.lora_alpha * rank / section.r
+        # A budget solves for the rank, and must not change the update's size with it.
+        alpha = scaling_law(settings).alpha_at(rank, alpha=section.lora_alpha, of=section.r)
         changed = {**settings, "r": rank, "lora_alpha": alpha}
         return make_config(section.layer, changed, model, total_steps=total_steps, **extra)
 
@@ -61,9 +84,14 @@ def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **
 
 
 def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
-    """Put a fresh adapter on a model; raises TopicLoraError naming the linear layers there are to choose from."""
+    """Put a fresh adapter on a model.
+
+    Raises TopicLoraError where targets match nothing, naming the linear layers there are to choose from, and for layers
+    that the model never calls, by whatever way they became targets.
+    """
+    never_called(model)  # an adapter's own calls are not the model's
     try:
-        return get_peft_model(model, config)  # type: ignore[arg-type, return-value]
+        adapted: Any = get_peft_model(model, config)  # type: ignore[arg-type]
     except ValueError as error:
         if "not found in the base model" not in str(error) and "No modules were targeted" not in str(error):
             raise
@@ -72,6 +100,19 @@ def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
             f"adapter.target_modules {_plain(config.target_modules)} matches nothing in the model.",  # type: ignore[attr-defined]
             f"Its linear layers: {', '.join(sorted(linears))}.",
         ) from None
+    layers = adapted.get_base_model().named_modules()
+    refuse_idle(model, [name for name, module in layers if isinstance(module, BaseTunerLayer)])
+    return adapted  # type: ignore[no-any-return]
+
+
+def adapts_head(model: PeftModel) -> bool:
+    """Whether the base's output head is among the adapted layers."""
+    base: Any = model.get_base_model()
+    return isinstance(base.get_output_embeddings(), BaseTunerLayer)
+
+
+def _mixture_layers(model: PeftModel) -> list[str]:
+    return [module.name for module in model.modules() if isinstance(module, TopicLoraLayer)]
 
 
 def _off_budget(section: AdapterSection, model: PeftModel) -> str:

@@ -1,7 +1,7 @@
 """A collated batch, taken apart into what the model reads and what the losses look at."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -39,11 +39,22 @@ class Batch:
         """Values (R, W, ...) of the rows' tokens as those of the examples' (B, S, ...), anything where is padding."""
         return values if self.places is None else values.flatten(0, 1)[self.places.clamp_min(0)]
 
+    def of_rows(self, values: Tensor) -> Tensor:
+        """Values (R * W, n) of all tokens in one row after another as those of the examples' (B, S, n)."""
+        return self.by_example(values.reshape(*self.inputs["input_ids"].shape, -1))
+
+    def without_labels(self) -> "Batch":
+        """The same for a forward pass that is after the routing alone: no loss, and logits at one position at most."""
+        inputs = {name: value for name, value in self.inputs.items() if name not in ("labels", "shift_labels")}
+        if "logits_to_keep" in inputs:
+            inputs["logits_to_keep"] = 1
+        return replace(self, inputs=inputs)
+
     def arrange(self, record: RoutingRecord) -> None:
         """Give what was recorded the examples' shape (B, S, ...)."""
         rows = self.inputs["input_ids"].shape
         record.arrange(rows)
-        for tensors in (record.logits, record.gates, record.inputs):
+        for tensors in (*record.of_routing(), record.inputs):
             for name, tensor in tensors.items():
                 if tensor.shape[:2] == rows:
                     tensors[name] = self.by_example(tensor)

@@ -16,7 +16,7 @@ from topiclora_cli.processes import wait_for_all
 from topiclora_cli.progress import Advance
 from topiclora_cli.rundir import read_metrics
 from topiclora_cli.training.alarms import raised
-from topiclora_cli.training.checkpoints import seal
+from topiclora_cli.training.checkpoints import rotate, seal
 
 
 class MetricsLog(TrainerCallback):
@@ -59,15 +59,21 @@ class MetricsLog(TrainerCallback):
 
 
 class SealCheckpoints(TrainerCallback):
-    """Seals each checkpoint, with the settings that it belongs to, after the last of its files is written."""
+    """Seals each checkpoint, with the settings that it belongs to, after the last of its files is written.
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    Only then older ones go: `limit` are kept, and the best.
+    """
+
+    def __init__(self, settings: dict[str, Any], limit: int) -> None:
         self.settings = settings
+        self.limit = limit
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         wait_for_all()  # each process writes the state of its own random numbers
         if state.is_world_process_zero and args.output_dir is not None:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.settings)
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            seal(checkpoint, self.settings)
+            rotate(checkpoint, self.limit, best=state.best_model_checkpoint)
 
 
 class GracefulStop(TrainerCallback):

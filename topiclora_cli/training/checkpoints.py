@@ -1,6 +1,7 @@
 """Checkpoints that can be trusted: sealed with hashes once complete, skipped when the seal is missing or broken."""
 
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from topiclora_cli.files import read_json, sha256_file, write_json
 from topiclora_cli.recipe import Recipe
 
 SEAL, SETTINGS = "sealed.json", "settings.json"
+EXAMPLES = "examples"  # the key of what was trained on
 # Keys that change how a run is carried out or reported, and none of its numbers; a source's name is but its label.
 _INDIFFERENT: dict[str, Any] = {
     "train": {
@@ -47,12 +49,18 @@ def decisive_settings(recipe: Recipe, processes: int) -> dict[str, Any]:
 def refuse_other_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Raises TopicLoraError, naming the key, where a checkpoint was written under other settings."""
     before = read_json(checkpoint / SETTINGS, hint="") if (checkpoint / SETTINGS).is_file() else settings
-    for key in sorted({*before, *settings}):
+    trained_on = before.pop(EXAMPLES, None)  # which earlier versions did not note
+    for key in sorted({*before, *settings} - {EXAMPLES}):
         if before.get(key) != settings.get(key):
             raise TopicLoraError(
                 f"{checkpoint} is of another recipe: {key} was {before.get(key)!r} and is {settings.get(key)!r} now.",
                 "Resume without that change, or start a new run with --out.",
             )
+    if trained_on not in (None, settings.get(EXAMPLES)):
+        raise TopicLoraError(
+            f"{checkpoint} was trained on other examples than there are now: the data or the tokenizer have changed.",
+            "Put them back as they were (a stream's files are told apart by size and time), or start anew with --out.",
+        )
 
 
 def seal(checkpoint: Path, settings: dict[str, Any]) -> None:
@@ -60,6 +68,19 @@ def seal(checkpoint: Path, settings: dict[str, Any]) -> None:
     write_json(checkpoint / SETTINGS, settings)
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SEAL)
     write_json(checkpoint / SEAL, {str(path.relative_to(checkpoint)): sha256_file(path) for path in files})
+
+
+def rotate(newest: Path, limit: int, *, best: str | None = None) -> None:
+    """Delete the oldest checkpoints beyond `limit`, never the newest, which is sealed, nor the best; and all unsealed.
+
+    transformers does it before the newest can be sealed: killed in between, a run that keeps one would have none.
+    """
+    kept = {newest.resolve(), *([Path(best).resolve()] if best else [])}
+    others = [path for path in checkpoints_in(newest.parent) if path.resolve() not in kept]
+    sealed = [path for path in others if (path / SEAL).is_file()]
+    surplus = len(sealed) + len(kept) - max(limit, len(kept))
+    for path in [*(path for path in others if path not in sealed), *sealed[:surplus]]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def is_sound(checkpoint: Path) -> bool:
@@ -75,13 +96,18 @@ def is_sound(checkpoint: Path) -> bool:
 
 def latest_sound(folder: Path) -> tuple[Path | None, list[Path]]:
     """The newest trustworthy checkpoint under `folder`, and the newer ones that were passed over."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     passed_over: list[Path] = []
-    for path in sorted(found, key=step_of, reverse=True):
+    for path in reversed(checkpoints_in(folder)):
         if is_sound(path):
             return path, passed_over
         passed_over.append(path)
     return None, passed_over
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first, sound or not."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -13,14 +13,14 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from topiclora_cli.adapters.counting import count_parameters
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import Interrupted, TopicLoraError
 from topiclora_cli.models import BaseModel, selects_logits
 from topiclora_cli.processes import in_first, process_count, wait_for_all
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import METRICS, read_metrics
 from topiclora_cli.training.arguments import check_settings, count_examples, count_steps, training_arguments
-from topiclora_cli.training.attach import attach_adapter, without_adapter
+from topiclora_cli.training.attach import adapts_head, attach_adapter, without_adapter
 from topiclora_cli.training.callbacks import (
     GracefulStop,
     MetricsLog,
@@ -29,25 +29,19 @@ from topiclora_cli.training.callbacks import (
     SetEpoch,
     ShareBuffers,
 )
-from topiclora_cli.training.checkpoints import decisive_settings, latest_sound, refuse_other_settings, step_of
+from topiclora_cli.training.checkpoints import EXAMPLES, decisive_settings, latest_sound, refuse_other_settings, step_of
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.columns import Priors, make_dataset
 from topiclora_cli.training.data import Encoded
 from topiclora_cli.training.data.stream import ExampleStream
+from topiclora_cli.training.data.vocabulary import refuse_unknown_tokens
+from topiclora_cli.training.fingerprint import fingerprint
 from topiclora_cli.training.guard import explain_full_memory
 from topiclora_cli.training.packing import refuse_packing
+from topiclora_cli.training.padding import refuse_padding
 from topiclora_cli.training.ranks import AllocateRanks
 from topiclora_cli.training.saving import left_out, save_adapter
 from topiclora_cli.training.trainer import DualLossTrainer
-
-
-class Interrupted(Exception):
-    """Training stopped on a signal after saving a checkpoint."""
-
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"interrupted at step {step}")
-        self.exit_code = 128 + signal_number
-        self.step = step
 
 
 @dataclass(frozen=True)
@@ -86,21 +80,31 @@ def train_adapter(
     recipe, memory runs out, or the loss is no number.
     """
     check_settings(recipe, validates=bool(validation))
+    refuse_padding(base, recipe.train)
+    embedded = len(base.model.get_input_embeddings().weight)  # type: ignore[arg-type]
+    if not isinstance(encoded, ExampleStream):
+        texts = [example.input_ids for example in [*encoded, *(validation or ())]]
+        refuse_unknown_tokens(texts, base.tokenizer, embedded)
     set_seed(recipe.seed)
     examples = count_examples(recipe, encoded)
     steps = count_steps(recipe, examples)
     model = attach_adapter(base, recipe, total_steps=steps, progress=progress, **extra)
     if recipe.train.packing:
         refuse_packing(recipe, model)
+    if recipe.train.liger and adapts_head(model):
+        raise TopicLoraError(
+            "train.liger reads the output head's weight itself, so that an adapter on it would never run.",
+            "Leave the head out of adapter.target_modules, or leave out train.liger.",
+        )
     total, activated = count_parameters(model)
-    settings = decisive_settings(recipe, process_count())
+    settings = {**decisive_settings(recipe, process_count()), EXAMPLES: fingerprint(encoded)}
     checkpoint = _find_checkpoint(folder / "checkpoints", settings, progress) if resume else None
     arguments = training_arguments(recipe, folder / "checkpoints", steps, validates=bool(validation))
     transformers_logging.set_verbosity_error()
     done = step_of(checkpoint) if checkpoint else 0
     with GracefulStop() as stop, progress.track("train", arguments.max_steps, done) as advance:
         if isinstance(encoded, ExampleStream):
-            encoded.base_alone = partial(without_adapter, model)
+            encoded.base_alone, encoded.embedded = partial(without_adapter, model), embedded
         train_set = encoded if isinstance(encoded, ExampleStream) else make_dataset(encoded, priors)
         held_out = make_dataset(validation, validation_priors) if validation else None
         trainer = _make_trainer(base, model, recipe, arguments, train_set, held_out)
@@ -119,7 +123,13 @@ def train_adapter(
         trainer.remove_callback(PrinterCallback)
         if recipe.adapter.method == "adalora":
             trainer.add_callback(AllocateRanks(model, checkpoint))
-        for callback in (log, SealCheckpoints(settings), SetEpoch(), stop, MoveBar(advance)):
+        for callback in (
+            log,
+            SealCheckpoints(settings, recipe.train.save_total_limit),
+            SetEpoch(),
+            stop,
+            MoveBar(advance),
+        ):
             trainer.add_callback(callback)
         if trainer.is_fsdp_enabled:
             trainer.add_callback(ShareBuffers())
@@ -175,8 +185,8 @@ def _make_trainer(
         eval_dataset=held_out,
         data_collator=Collator(
             base.tokenizer.pad_token_id,
-            # Liger has a forward call of its own, which never holds all logits.
-            select_logits=selects_logits(base.model) and not recipe.train.liger,
+            # Liger has a forward call of its own, which never holds all logits; a router on the head sees all tokens.
+            select_logits=selects_logits(base.model) and not recipe.train.liger and not adapts_head(model),
             train_on_prompt=recipe.data.train_on_prompt,
             packed=recipe.train.packing,
         ),

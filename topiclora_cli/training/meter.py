@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from topiclora_cli.adapters.record import RoutingRecord
-from topiclora_cli.training.losses.common import token_mean
+from topiclora_cli.training.losses.common import token_sum
 
 # An expert with less than this part of an even share of the routing is counted as dead: it is trained by chance alone.
 DEAD_SHARE = 0.01
@@ -26,21 +26,20 @@ class Meter:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._parts, self._steps = 0, 0
+        self._steps = 0
         self._lately: dict[str, Tensor] = {}
         self._started = time.monotonic()
 
     def add(self, **values: Tensor) -> None:
-        """Add to the named sums; a name keeps its shape from call to call."""
+        """Add a micro-batch's shares of a step's values to the named sums; a name keeps its shape from call to call."""
         for name, value in values.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def add_batch(self, record: RoutingRecord, token_mask: Tensor) -> None:
         """Count a micro-batch: its tokens (B, S), and the gates that each router gave them."""
-        self._parts += 1
         loads = {
-            _LOAD + name: token_mean(record.gates[name].detach().float(), mask=token_mask) for name in record.logits
+            _LOAD + name: token_sum(record.gates[name].detach().float(), mask=token_mask) for name in record.logits
         }
         self.add(tokens=token_mask.sum(), **loads)
 
@@ -53,11 +52,11 @@ class Meter:
         self._started += seconds
 
     def read(self, accelerator: Accelerator) -> dict[str, float]:
-        """Means over the micro-batches of all processes since the last reading.
+        """Means over the steps since the last reading.
 
-        loss_lm is a share of its step, so it adds up within one and averages over steps, as the Trainer's loss does.
+        What was added are shares of a step: they add up over its micro-batches and average over processes.
         """
-        if not self._parts:
+        if not self._steps:
             return {}
         seconds, self._started = time.monotonic() - self._started, time.monotonic()
         sums = {**self._sums, "memory": torch.tensor(_peak_memory(), device=accelerator.device)}
@@ -73,8 +72,8 @@ class Meter:
         self._lately = {name: MEMORY * before[name] + (1 - MEMORY) * share for name, share in shares.items()}
         read |= routing_readings(shares, self._lately)
         for name, values in by_name.items():
-            read[name] = float(values.mean()) / (self._steps if name == "loss_lm" else self._parts)
-        self._sums, self._parts, self._steps = {}, 0, 0
+            read[name] = float(values.mean()) / self._steps
+        self._sums, self._steps = {}, 0
         return {name: round(value, 8) for name, value in read.items()}
 
 

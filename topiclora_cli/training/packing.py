@@ -43,12 +43,7 @@ def pack(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def refuse_packing(recipe: Recipe, model: PeftModel) -> None:
-    """Raises TopicLoraError where examples in one row would meet: in the model, in its adapters or in a loss."""
-    if recipe.loss.base_balance_weight > 0:
-        raise TopicLoraError(
-            "train.packing is set, but loss.base_balance_weight needs a mask of padding, and packed rows have none.",
-            "Set it to 0, or leave train.packing out.",
-        )
+    """Raises TopicLoraError where examples in one row would meet: in the model or in its adapters."""
     if any(getattr(config, "pools_prompt", False) for config in model.peft_config.values()):
         raise TopicLoraError(
             "train.packing is set, but this adapter's routing averages over the prompts of a whole row.",

@@ -11,27 +11,30 @@ from topiclora_cli.adapters.record import RoutingRecord
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.adapters.topiclora.scope import layer_index
 from topiclora_cli.recipe.schema import LossSection
-from topiclora_cli.training.losses import normalised_entropy, pooled_probabilities, sample_types
+from topiclora_cli.training.losses import normalised_entropy, pooled_probabilities, sample_types, token_sum
+from topiclora_cli.training.whole_step import WholeStep
 
 
 @dataclass(frozen=True)
 class Step:
     """All that the auxiliary losses of a micro-batch are functions of.
 
-    token_mask and prompt_mask (B, S); prior (B, E) and confidence (B,), or None where there is no topic graph;
-    progress is the fraction of training that is done; base_balance the base model's own load-balancing loss, where it
-    was asked for.
+    whole: the optimizer step that it is a part of; token_mask and prompt_mask (B, S); prior (B, E) and confidence
+    (B,), or None where there is no topic graph; progress is the fraction of training that is done; base_logits (B, S,
+    n) are those of the base model's own routers, of which base_top_k experts are active, where they were asked for.
     """
 
     record: RoutingRecord
     model: nn.Module
     section: LossSection
+    whole: WholeStep
     progress: float
     token_mask: Tensor
     prompt_mask: Tensor
     prior: Tensor | None = None
     confidence: Tensor | None = None
-    base_balance: Tensor | None = None
+    base_logits: tuple[Tensor, ...] = ()
+    base_top_k: int = 0
 
     @cached_property
     def pooled(self) -> dict[str, Tensor]:
@@ -49,8 +52,16 @@ class Step:
 
     @cached_property
     def routing_entropy(self) -> Tensor:
-        """Normalised entropy of the pooled routing, a mean over layers."""
-        return mean(normalised_entropy(routing.detach()) for routing in self.pooled.values())
+        """Normalised entropy of the pooled routing (B,), a mean over layers."""
+        return torch.stack([normalised_entropy(routing.detach()) for routing in self.pooled.values()]).mean(0)
+
+    def of_tokens(self, values: Tensor) -> Tensor:
+        """This micro-batch's part of the whole step's mean over tokens: values (B, S, ...) -> (...)."""
+        return token_sum(values, mask=self.token_mask) / self.whole.tokens
+
+    def of_examples(self, values: Tensor) -> Tensor:
+        """This micro-batch's part of the whole step's mean over examples: values (B, ...) -> (...)."""
+        return values.sum(0) / self.whole.examples
 
     def adapted(self) -> Iterator[tuple[str, TopicLoraLayer]]:
         """Layers with an active adapter, each with the adapter's name."""
@@ -70,11 +81,18 @@ def aligned_layers(names: list[str], which: str) -> list[str]:
     return [name for name in names if numbers.get(name, middle) >= middle]
 
 
-def spread_tokens(mask: Tensor, count: int) -> Tensor:
-    """Indices into the flattened mask (B, S) of `count` real tokens at even distances, or of all if they are fewer."""
-    real = mask.flatten().nonzero().squeeze(-1)
-    count = min(count, len(real))
-    return real[torch.arange(count, device=real.device) * len(real) // count]
+def spread_tokens(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Places (B, count) of real tokens at even distances in each example of a mask (B, S), and which of them count.
+
+    Of an example with fewer tokens all count, and the rest of its places do not.
+    """
+    real = mask.bool()
+    lengths = real.sum(1, keepdim=True)
+    taken = lengths.clamp_max(count)
+    number = torch.arange(count, device=mask.device).expand(len(mask), -1)
+    rank = torch.where(number < taken, number * lengths // taken.clamp_min(1), torch.zeros_like(number))
+    places = (~real).to(torch.int8).argsort(stable=True, dim=1)  # the real ones first, in their order
+    return places.gather(1, rank), number < taken
 
 
 def mean(values: Iterable[Tensor]) -> Tensor:

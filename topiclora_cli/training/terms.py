@@ -1,6 +1,6 @@
 """Which auxiliary losses a recipe asks for, computed from one recorded forward pass."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +12,18 @@ from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.losses import (
     centre_alignment,
     expert_contrast,
-    generalised_js,
     key_anchor,
     kl_weight_at,
-    local_balance,
-    normal_profile,
     orthogonality,
-    poisson_profile,
-    prior_kl,
-    sparsity,
-    switch_balance,
-    z_loss,
+    output_products,
+    prior_distance,
 )
+from topiclora_cli.training.model_losses import BASE_COEFFICIENT
 from topiclora_cli.training.step import Step, aligned_layers, mean, spread_tokens
+from topiclora_cli.training.token_terms import TOKEN_TERMS, token_loss
+from topiclora_cli.training.whole_step import Parts
 
-# The attribute by which transformers' sparse models weigh the router loss that they report.
-BASE_COEFFICIENT = "router_aux_loss_coef"
-_OF_ROUTERS = ("kl", "balance", "local_balance", "normal", "z", "gjs", "poisson", "sparsity")
-
+_OF_ROUTERS = ("kl", *(name for name in TOKEN_TERMS if name != "base_balance"))
 
 # What reads an adapter's weights beside its forward pass, where sharding has taken them apart.
 _OF_WEIGHTS = ("contrast", "anchor", "orthogonal", "centre")
@@ -43,6 +37,11 @@ def refuse_sharded_terms(section: LossSection) -> None:
                 f"loss.{name}_weight is above 0, but its term reads weights that FSDP shards.",
                 "Set it to 0, or train without FSDP: processes then hold the whole model each.",
             )
+
+
+def reach_routers(section: LossSection) -> bool:
+    """Whether a term with a weight above zero trains routers by what they decide, used or not."""
+    return any(getattr(section, f"{name}_weight") > 0 for name in _OF_ROUTERS)
 
 
 def refuse_idle_terms(section: LossSection, model: nn.Module, base: nn.Module) -> None:
@@ -65,15 +64,18 @@ def refuse_idle_terms(section: LossSection, model: nn.Module, base: nn.Module) -
             )
 
 
-def loss_terms(step: Step) -> dict[str, tuple[float, Tensor]]:
-    """Weight and value of each term with a weight above zero; the others are not computed.
+def loss_terms(step: Step, measured: Mapping[str, Parts]) -> dict[str, tuple[float, Tensor]]:
+    """Weight of each term above zero and this micro-batch's share of its value; the others are not computed.
 
-    Raises TopicLoraError where the prior and a router disagree about the number of experts.
+    A term is the sum of the shares of a step's micro-batches, averaged over processes. measured: what
+    `token_terms.measure` found. Raises TopicLoraError where the prior and a router disagree about the number of
+    experts.
     """
-    terms = {}
-    for name, compute in _TERMS.items():
-        weight = getattr(step.section, f"{name}_weight")
-        if weight > 0 and (value := compute(step)) is not None:
+    section = step.section
+    terms = {name: (getattr(section, f"{name}_weight"), token_loss(step, name, measured[name])) for name in measured}
+    for name, share in _SHARES.items():
+        weight = getattr(section, f"{name}_weight")
+        if weight > 0 and (value := share(step)) is not None:
             terms[name] = (_scheduled(step) if name == "kl" else weight, value)
     return terms
 
@@ -88,14 +90,16 @@ def _kl(step: Step) -> Tensor | None:
                 f"The prior is over {experts} experts, but the router of {name} has {routing.shape[-1]}.",
                 f"Set adapter.num_experts to {experts}, or rebuild the graph for {routing.shape[-1]} experts.",
             )
-    return prior_kl(
+    distance = prior_distance(
         torch.stack(list(step.pooled.values())),
         prior=step.prior,
-        weight=step.confidence if step.section.confidence_weighted else None,
         temperature=step.section.temperature,
         smoothing=step.section.prior_smoothing,
         direction=step.section.kl_direction,
     )
+    if step.section.confidence_weighted and step.confidence is not None:
+        distance = distance * step.confidence
+    return step.whole.processes * step.of_examples(distance)
 
 
 def _scheduled(step: Step) -> float:
@@ -106,18 +110,19 @@ def _scheduled(step: Step) -> float:
 def _contrast(step: Step) -> Tensor | None:
     section, inputs = step.section, step.record.inputs
     layers = {layer.name: (adapter, layer) for adapter, layer in step.adapted()}
-    tokens = spread_tokens(step.token_mask, section.contrast_tokens)
+    places, real = spread_tokens(step.token_mask, section.contrast_tokens)
+    examples = torch.arange(len(places), device=places.device).unsqueeze(1)
     values = []
     for name in aligned_layers(list(inputs), section.kl_layers):
         # A layer that reads something else than one row per token has no rows for the sampled tokens.
         if name not in layers or inputs[name].shape[:2] != step.token_mask.shape:
             continue
         adapter, layer = layers[name]
-        rows = inputs[name].flatten(0, 1)[tokens].to(layer.factors(adapter)[0].dtype)
-        selected = step.record.gates[name].flatten(0, 1)[tokens] > 0
-        outputs = layer.expert_outputs(adapter, rows)
-        values.append(expert_contrast(outputs, selected=selected, temperature=section.contrast_temperature))
-    return mean(values) if values else None
+        lora_a, lora_b = layer.factors(adapter)
+        products = output_products(inputs[name][examples, places].to(lora_a.dtype), lora_a, lora_b)
+        selected = (step.record.gates[name][examples, places] > 0) & real.unsqueeze(-1)
+        values.append(expert_contrast(products, selected=selected, temperature=section.contrast_temperature))
+    return step.whole.processes * step.of_examples(torch.stack(values).mean(0)) if values else None
 
 
 def _anchor(step: Step) -> Tensor | None:
@@ -128,51 +133,42 @@ def _anchor(step: Step) -> Tensor | None:
 
 
 def _orthogonal(step: Step) -> Tensor | None:
-    values = [orthogonality(*layer.factors(name)) for name, layer in step.adapted()]
-    return mean(values) if values else None
+    return _over_layers(step, (orthogonality(*layer.factors(name)) for name, layer in step.adapted()))
 
 
 def _centre(step: Step) -> Tensor | None:
-    values = [
-        centre_alignment(router.keys, layer.factors(name)[1])
-        for name, layer in step.adapted()
-        for owner, router in layer.topiclora_router.items()
-        if owner == name and isinstance(router, CosineRouter)
-    ]
-    return mean(values) if values else None
+    return _over_layers(
+        step,
+        (
+            centre_alignment(router.keys, layer.factors(name)[1])
+            for name, layer in step.adapted()
+            for owner, router in layer.topiclora_router.items()
+            if owner == name and isinstance(router, CosineRouter)
+        ),
+    )
 
 
-def _each_router(loss: Callable[[Step, Tensor, Tensor], Tensor]) -> Callable[[Step], Tensor | None]:
-    """Mean over routers of a loss of their logits and gates, one by one: layers may differ in their experts."""
-
-    def term(step: Step) -> Tensor | None:
-        gates = step.record.gates
-        values = [loss(step, logits, gates[name]) for name, logits in step.record.logits.items()]
-        return mean(values) if values else None
-
-    return term
+def _over_layers(step: Step, values: Iterable[Tensor]) -> Tensor | None:
+    found = list(values)
+    if not found:
+        return None
+    return torch.stack(found).sum() if step.section.reduce_routers == "sum" else mean(found)
 
 
-_TERMS: Mapping[str, Callable[[Step], Tensor | None]] = {
+def _of_weights(value: Callable[[Step], Tensor | None]) -> Callable[[Step], Tensor | None]:
+    """The share of a term that no example has a part in: each micro-batch has the same."""
+
+    def share(step: Step) -> Tensor | None:
+        whole = value(step)
+        return None if whole is None else whole / step.whole.micro_batches
+
+    return share
+
+
+_SHARES: Mapping[str, Callable[[Step], Tensor | None]] = {
     "kl": _kl,
-    "balance": _each_router(lambda s, logits, gates: switch_balance(logits, gates, mask=s.token_mask)),
-    "local_balance": _each_router(
-        lambda s, _, gates: local_balance(gates, mask=s.token_mask, types=s.types, delta=s.section.local_balance_delta)
-    ),
-    "normal": _each_router(lambda s, _, gates: normal_profile(gates, mask=s.token_mask, width=s.section.normal_width)),
-    "z": _each_router(lambda s, logits, _: z_loss(logits, mask=s.token_mask)),
-    "gjs": _each_router(
-        lambda s, logits, _: generalised_js(
-            logits, mask=s.token_mask, balance=s.section.gjs_balance, certainty=s.section.gjs_certainty
-        )
-    ),
-    "poisson": _each_router(
-        lambda s, logits, _: poisson_profile(logits, mask=s.token_mask, rate=s.section.poisson_rate)
-    ),
-    "sparsity": _each_router(lambda s, _, gates: sparsity(gates, mask=s.token_mask, target=s.section.sparsity_target)),
     "contrast": _contrast,
-    "anchor": _anchor,
-    "orthogonal": _orthogonal,
-    "centre": _centre,
-    "base_balance": lambda s: s.base_balance,
+    "anchor": _of_weights(_anchor),
+    "orthogonal": _of_weights(_orthogonal),
+    "centre": _of_weights(_centre),
 }

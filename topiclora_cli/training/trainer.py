@@ -1,8 +1,8 @@
 """transformers' Trainer with the dual loss: language modelling plus KL from the topic prior to the routers."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,22 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from topiclora_cli.adapters.prompt import prompt_tokens
-from topiclora_cli.adapters.record import RoutingRecord, record_routing
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.callbacks import CheckGradients
 from topiclora_cli.training.guard import not_finite
 from topiclora_cli.training.meter import Meter, before_clipping, gradient_norms
+from topiclora_cli.training.model_losses import rank_penalty
+from topiclora_cli.training.optimizer import parameter_groups, parameter_kind
 from topiclora_cli.training.sampler import LengthBlockSampler
 from topiclora_cli.training.saving import read_adapter, write_adapter
 from topiclora_cli.training.step import Step
-from topiclora_cli.training.terms import BASE_COEFFICIENT, loss_terms, refuse_idle_terms, refuse_sharded_terms
+from topiclora_cli.training.terms import loss_terms, refuse_idle_terms, refuse_sharded_terms
+from topiclora_cli.training.token_terms import measure, whole_means
 from topiclora_cli.training.validation import validation_losses
-
-_ROUTER_PARAMETERS = ("topiclora_router", "perft_router")
-_B_PARAMETERS = ("lora_B", "topiclora_B", "perft_B")
+from topiclora_cli.training.watched import Watched
+from topiclora_cli.training.whole_step import WholeStep, add_up, count_step
 
 
 class DualLossTrainer(Trainer):
@@ -57,6 +57,9 @@ class DualLossTrainer(Trainer):
         self._meter = Meter()
         self._decode = decode
         self._micro_batches: list[tuple[Tensor, Tensor]] = []  # first row and loss of each, within one step
+        self._watched = Watched(self._trained, loss_section)
+        self._samples: list[dict[str, Any]] = []
+        self._whole: WholeStep | None = None  # of the running step
         self._norms: dict[str, Tensor] = {}
         self.add_callback(CheckGradients(self._check_gradients))
         if self.args.n_gpu > 1:  # transformers would wrap the model in DataParallel
@@ -74,6 +77,21 @@ class DualLossTrainer(Trainer):
         assert self.model is not None
         return self.model
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The micro-batches of a step and their number of labels, as the Trainer has them; kept for our losses."""
+        samples, labels = super().get_batch_samples(*args, **kwargs)
+        self._samples, self._whole = samples, None
+        return samples, labels
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """One micro-batch forward and backward; its first row is kept until the step has proved sound."""
+        if self._whole is None:
+            batches = [Batch.of(self._prepare_inputs(sample)) for sample in self._samples]
+            self._whole = self._watched.look_ahead(batches, self.accelerator)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self._micro_batches.append((inputs["input_ids"][0], loss))
+        return loss
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -82,34 +100,17 @@ class DualLossTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         batch = Batch.of(inputs)
-        if self.loss_section.base_balance_weight > 0:
-            batch.inputs["output_router_logits"] = True
-        with (
-            record_routing(model, inputs=self.loss_section.contrast_weight > 0) as record,
-            prompt_tokens(batch.prompt_mask),
-            self._base_balance_apart(),
-        ):
+        whole = self._whole or count_step([batch], None)
+        with self._watched.watching(batch) as record:
             loss, outputs = super().compute_loss(
                 model, batch.inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
-        language_modelling = loss.detach()
-        if record.logits:
-            refuse_hidden_gradients(model, record)
-            batch.arrange(record)
-        step = Step(
-            record=record,
-            model=self._trained,
-            section=self.loss_section,
-            progress=self.state.global_step / max(1, self.state.max_steps),
-            token_mask=batch.token_mask,
-            prompt_mask=batch.prompt_mask,
-            prior=batch.prior,
-            confidence=batch.confidence,
-            base_balance=outputs["aux_loss"] if self.loss_section.base_balance_weight > 0 else None,
-        )
-        # The model's loss is already a share of the accumulated batch; this one is a micro-batch mean.
-        scale = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-        loss = loss + self._auxiliary_loss(step) / scale
+        # Of a model that cannot be told the step's number of labels, the Trainer averages micro-batches later.
+        later = 1 if num_items_in_batch is not None else whole.micro_batches
+        language_modelling = loss.detach() / later
+        progress = self.state.global_step / max(1, self.state.max_steps)
+        step = self._watched.step(batch, record, outputs, whole, progress)
+        loss = loss + later * self._auxiliary_loss(step)
         if model.training:
             self._meter.add(loss_lm=language_modelling)
             self._meter.add_batch(record, batch.token_mask)
@@ -124,12 +125,6 @@ class DualLossTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """One micro-batch forward and backward; its first row is kept until the step has proved sound."""
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        self._micro_batches.append((inputs["input_ids"][0], loss))
-        return loss
 
     def _check_gradients(self) -> None:
         self._norms = gradient_norms(self._kinds)
@@ -150,33 +145,25 @@ class DualLossTrainer(Trainer):
                 kinds["router" if parameter_kind(name) == "router" else "experts"].append(parameter)
         return kinds
 
-    @contextmanager
-    def _base_balance_apart(self) -> Iterator[None]:
-        # The base would add all of it to every micro-batch, though its own loss is a share of the whole batch.
-        if self.loss_section.base_balance_weight == 0:
-            yield
-            return
-        base = self._trained.get_base_model()
-        before = getattr(base, BASE_COEFFICIENT)
-        setattr(base, BASE_COEFFICIENT, 0.0)
-        try:
-            yield
-        finally:
-            setattr(base, BASE_COEFFICIENT, before)
-
     def _auxiliary_loss(self, step: Step) -> Tensor:
         # In full precision: a mean over tokens in bfloat16 rounds away what routers differ in.
         with torch.autocast(step.token_mask.device.type, enabled=False):
-            terms = loss_terms(step)
+            measured = measure(step)
+            if step.whole.micro_batches == 1:
+                means = add_up(whole_means(measured), self.accelerator if self._whole else None)
+                step = replace(step, whole=replace(step.whole, means=means))
+            terms = loss_terms(step, measured)
+            if (penalty := rank_penalty(self._trained)) is not None:
+                terms["adalora"] = (penalty[0], penalty[1] / step.whole.micro_batches)
             values = {f"loss_{name}": value for name, (_, value) in terms.items()}
             if step.pooled:
-                values["routing_entropy"] = step.routing_entropy
+                values["routing_entropy"] = step.whole.processes * step.of_examples(step.routing_entropy)
             total = torch.zeros((), device=step.token_mask.device)
             for weight, value in terms.values():
                 total = total + weight * value
         if step.model.training:
             if "kl" in terms:
-                values["kl_weight"] = total.new_tensor(terms["kl"][0])
+                values["kl_weight"] = total.new_tensor(terms["kl"][0] / step.whole.micro_batches)
             self._meter.add(**values)
         return total
 
@@ -190,22 +177,21 @@ class DualLossTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with rates of their own for routers, which need a larger step, and for B (LoRA+, arXiv 2402.12354)."""
-        if self.optimizer is None and (self.router_learning_rate or self.loraplus_lr_ratio):
-            rates = {"router": self.router_learning_rate, "b": None}
-            if self.loraplus_lr_ratio is not None:
-                rates["b"] = self.args.learning_rate * self.loraplus_lr_ratio
-            groups: dict[str, dict[str, Any]] = {
-                kind: {"params": [], "weight_decay": 0.0 if kind == "router" else self.args.weight_decay}
-                for kind in ("a", "b", "router")
-            }
-            for name, parameter in (model or self._trained).named_parameters():
-                if parameter.requires_grad:
-                    groups[parameter_kind(name)]["params"].append(parameter)
-            for kind, rate in rates.items():
-                if rate is not None:
-                    groups[kind]["lr"] = rate
+        if self.optimizer is None:
+            trained = model or self._trained
+            ratio = self.loraplus_lr_ratio
+            groups = parameter_groups(
+                trained.named_parameters(),
+                weight_decay=self.args.weight_decay,
+                decayed=self.get_decay_parameter_names(trained),
+                rates={
+                    "a": None,
+                    "b": None if ratio is None else self.args.learning_rate * ratio,
+                    "router": self.router_learning_rate,
+                },
+            )
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self._trained)
-            self.optimizer = optimizer_class([group for group in groups.values() if group["params"]], **options)
+            self.optimizer = optimizer_class(groups, **options)
         return super().create_optimizer(model)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -232,23 +218,3 @@ class DualLossTrainer(Trainer):
             norms = {f"grad_norm_{kind}": float(norm) for kind, norm in self._norms.items()}
             logs.update(before_clipping(norms, logs["grad_norm"]))
         super().log(logs, *args, **kwargs)
-
-
-def parameter_kind(name: str) -> str:
-    """Which learning rate a trainable parameter takes: "router", "b" (an expert's second factor) or "a"."""
-    if any(part in name for part in _ROUTER_PARAMETERS):
-        return "router"
-    return "b" if any(part in name for part in _B_PARAMETERS) else "a"
-
-
-def refuse_hidden_gradients(model: nn.Module, record: RoutingRecord) -> None:
-    """Raises TopicLoraError where routers train but what was recorded of them carries no gradient."""
-    if not model.training or any(logits.requires_grad for logits in record.logits.values()):
-        return
-    if any(
-        parameter_kind(name) == "router" and parameter.requires_grad for name, parameter in model.named_parameters()
-    ):
-        raise TopicLoraError(
-            "Gradient checkpointing with use_reentrant=True hides the routing from its losses.",
-            "Use train.gradient_checkpointing, or pass use_reentrant=False.",
-        )

@@ -30,14 +30,23 @@ def test_only_adapter_parameters_train_and_all_of_them_do(settings, moe_model, b
     assert all("perft_" in name for name in trainable)
     model(input_ids=TOKENS, labels=TOKENS).loss.backward()
     silent = {name for name, p in trainable.items() if p.grad is None or not p.grad.any()}
-    # Weights that are the pretrained router's leave the own one to its balance loss, as in the authors' code on OLMoE.
-    own_router = {name for name in trainable if "perft_router" in name}
-    assert silent == (own_router if settings.get("router_weight_source") == "pretrained" else set())
+    assert not silent
+    if settings.get("router_weight_source") == "pretrained":
+        assert not any("perft_router" in name for name in trainable)
+
+
+def test_a_balance_loss_trains_a_router_whose_weights_are_the_pretrained_ones(moe_model, beside):
+    """As in the authors' code on OLMoE."""
+    settings = {"router_weight_source": "pretrained", "top_k": 3, "train_router": True}
+    model = shaken(beside(moe_model(), **settings)).train()
+    routers = {name: p for name, p in model.named_parameters() if "perft_router" in name}
+    assert all(parameter.requires_grad for parameter in routers.values())
+    model(input_ids=TOKENS, labels=TOKENS).loss.backward()
+    assert not any(parameter.grad is not None and parameter.grad.any() for parameter in routers.values())
     with record_routing(model) as record:
         model(input_ids=TOKENS)
-    if record.logits:
-        sum(u.softmax(-1).square().sum() for u in record.logits.values()).backward()
-        assert all(trainable[name].grad.any() for name in own_router)
+    sum(u.softmax(-1).square().sum() for u in record.logits.values()).backward()
+    assert all(parameter.grad.any() for parameter in routers.values())
 
 
 def test_checkpointing_leaves_gradients_and_recorded_routing_unchanged(settings, moe_model, beside):

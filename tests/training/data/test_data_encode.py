@@ -1,10 +1,12 @@
 """Token ids, with the tokenizer's chat template and without."""
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.training.data import Row, encode_rows
+from topiclora_cli.training.data import Row, encode, encode_rows
+from topiclora_cli.training.data.row import as_row
 
 CHATML = (
     "{% for message in messages %}<|{{ message.role }}|> {{ message.content }} <eos>\n{% endfor %}"
@@ -45,6 +47,37 @@ def test_a_header_that_opens_an_answer_otherwise_counts_as_completion(tokenizer)
     tokenizer.chat_template = CHATML.replace("<|assistant|>{% endif %}", "<|assistant|> thinking{% endif %}")
     (example,) = encode_rows([Row("Answer", " yes")], tokenizer, max_length=200, chat_template=True)
     assert example.prompt_length == len(tokenizer("<|user|> Answer <eos>\n", add_special_tokens=False)["input_ids"])
+
+
+def test_an_answer_keeps_its_white_space_whatever_the_template_writes_after_it(tokenizer, monkeypatch):
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    row = as_row("def f():\n", "    return\n\n")
+    with_text = []
+    monkeypatch.setattr(encode, "token_ids", lambda texts, *_, **__: with_text.extend(texts) or [[7]] * len(texts))
+    encode_rows([row], tokenizer, max_length=200, chat_template=True)
+    assert "def f():    return\n\n" in with_text
+    tokenizer.chat_template = CHATML
+    encode_rows([row], tokenizer, max_length=200, chat_template=True)
+    assert with_text[-1] == "<|user|> def f(): <eos>\n<|assistant|>     return\n\n <eos>"
+
+
+@pytest.mark.parametrize("special", ["$A <eos>", "<unk> $A", "<unk> $A <eos>", "$A"])
+@pytest.mark.parametrize("start", ["", "<unk> "])
+def test_special_tokens_stand_once_and_never_between_prompt_and_answer(tokenizer, special, start):
+    ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<unk>", "<eos>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=special, special_tokens=ids)
+    tokenizer.bos_token = "<unk>"
+    (example,) = encode_rows([Row(f"{start}Answer :", " yes")], tokenizer, max_length=200)
+    begun = "<unk>" in special or start
+    words = [*(["<unk>"] if begun else []), "Answer", ":", "yes", "<eos>"]
+    assert example.input_ids == tokenizer.convert_tokens_to_ids(words)
+    assert tokenizer.convert_ids_to_tokens(example.input_ids[example.prompt_length :]) == ["yes", "<eos>"]
+
+
+def test_a_tokenizer_without_an_end_is_one_line(tokenizer):
+    tokenizer.eos_token = None
+    with pytest.raises(TopicLoraError, match=r"has no end-of-sequence token.*tokenizer_config.json"):
+        encode_rows([TALK], tokenizer, max_length=200)
 
 
 @pytest.mark.parametrize(

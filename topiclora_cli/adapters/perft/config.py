@@ -8,6 +8,7 @@ from topiclora_cli.adapters.card import Card
 from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.scaling import LORA
 
 _VARIANTS = ("routed", "embedded", "dense", "shared")
 _SHOWN = (
@@ -64,6 +65,13 @@ class PerftConfig(RoutedConfig):
             "(what the authors' code does on OLMoE); the own router then learns from its balance loss only."
         },
     )
+    train_router: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether the own router trains. Null: where its weights are used; with router_weight_source: "
+            "'pretrained' nothing but a loss on the routing itself would reach it."
+        },
+    )
     router: str = field(default="linear", metadata={"help": "'linear', or 'topic': keys anchored in topics."})
     kernel: str = field(
         default="auto", metadata={"help": "All adapters masked ('dense'), sorted ('sparse'), or the faster."}
@@ -85,13 +93,18 @@ class PerftConfig(RoutedConfig):
         return self.variant == "routed"
 
     @property
+    def router_trains(self) -> bool:
+        """Whether the own router, if there is one, is to be trained."""
+        return self.router_weight_source == "own" if self.train_router is None else self.train_router
+
+    @property
     def follows_base(self) -> bool:
         """Whether the weights of the adapters are the pretrained router's."""
         return self.variant == "embedded" or (self.routes and self.router_weight_source == "pretrained")
 
     @property
     def scaling(self) -> float:
-        return self.lora_alpha / self.r if self.adapter_type == "lora" else 1.0
+        return LORA.scale(self.lora_alpha, self.r) if self.adapter_type == "lora" else 1.0
 
     def card(self) -> Card:
         """What the model card says of such an adapter."""

@@ -52,6 +52,7 @@ class PerftLayer(RoutedTunerLayer):
     adapter_layer_names = ("perft_A", "perft_B", "perft_router")
     other_param_names = ("perft_config",)
     no_merge = NO_MERGE
+    router_container = "perft_router"
 
     def __init__(self, base_layer: nn.Module, name: str, width: int) -> None:
         self.base_layer = base_layer
@@ -62,6 +63,7 @@ class PerftLayer(RoutedTunerLayer):
         self.perft_router = nn.ModuleDict()
         self.perft_config: dict[str, PerftConfig] = {}
         self.base_routing: BaseRouting | None = None
+        self.frozen_peft_weight_names: dict[str, tuple[str, ...]] = {}
         self._disable_adapters = False
         self.merged_adapters = []
 
@@ -78,6 +80,7 @@ class PerftLayer(RoutedTunerLayer):
         if router is not None:
             self.perft_router[adapter_name] = router.settle(self.name, base.device)
         self.perft_config[adapter_name] = config
+        self.frozen_peft_weight_names[adapter_name] = () if config.router_trains else ("perft_router",)
         self._watch_as_needed()
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -113,7 +116,7 @@ class PerftLayer(RoutedTunerLayer):
         if base is not None and not config.routes:
             return base
         decision: Decision = self.perft_router[adapter_name](x, no_pooling)
-        note_logits(self, decision.logits)
+        note_logits(self, decision.logits, excess=decision.excess)
         weights, adapters = keep_top_k(decision.gates, config.top_k, renormalize=config.renormalize == "on")
         if base is not None:
             # The authors' code on OLMoE: slot by slot, the pretrained router's weights. DeepSeek's are unsorted.

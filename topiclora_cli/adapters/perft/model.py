@@ -32,7 +32,7 @@ class PerftModel(RoutedTuner):
 
         Raises TopicLoraError for a model without such blocks, or a configuration that leaves all of them out.
         """
-        config: PerftConfig = self.peft_config[adapter_name]  # type: ignore[assignment]
+        config: PerftConfig = self.own_config(adapter_name)
         blocks = {block.name: block for block in require_moe_blocks(model)}
         if layers := [name for name, block in blocks.items() if hasattr(block.module, "self_attn")]:
             raise TopicLoraError(

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.routers.base import Decision, Router, RouterSettings, biases, weights
-from topiclora_cli.adapters.selection import sparsegen, threshold_experts
+from topiclora_cli.adapters.selection import in_proportion, sparsegen
 
 # At the start of LD-MoLE's network: both of its biases. Its last one makes 1 - lambda about 2.6.
 _SPARSEGEN_BIAS = -2.5
@@ -30,7 +30,8 @@ class ThresholdRouter(Router):
 
     def decide(self, scores: Tensor) -> Decision:
         logits, threshold = scores[..., :-1], scores[..., -1:]
-        return Decision(logits, threshold_experts(logits, threshold.sigmoid() / self.settings.num_experts))
+        excess = logits.softmax(-1) - threshold.sigmoid() / self.settings.num_experts
+        return Decision(logits, in_proportion(excess), excess=excess)
 
 
 class SparsegenRouter(Router):

@@ -46,13 +46,15 @@ class RouterSettings:
 class Decision(NamedTuple):
     """What a router decided: logits, whose softmax is its dense probability, and gates, which mix the experts.
 
-    All (..., E) in float32. token and task: the two parts' own logits, of a router that mixes such parts.
+    All (..., E) in float32. token and task: the two parts' own logits, of a router that mixes such parts. excess: the
+    probabilities less the threshold, of a router that has one.
     """
 
     logits: Tensor
     gates: Tensor
     token: Tensor | None = None
     task: Tensor | None = None
+    excess: Tensor | None = None
 
 
 class Router(CheckedModule):

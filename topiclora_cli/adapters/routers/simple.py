@@ -51,7 +51,7 @@ class TopicRouter(Router):
 
     def projection(self) -> Tensor:
         # Keys meet the weight, not the tokens: (E, d_k) @ (d_k, d_in) is small and saves a tensor per token.
-        return (self.keys @ self.weight) * self.scale
+        return (self.keys.to(self.weight.dtype) @ self.weight) * self.scale
 
     def read(self, projected: Tensor) -> Tensor:
         return projected + self.bias

@@ -10,6 +10,7 @@ from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.adapters.routers import ROUTERS, VERSION
 from topiclora_cli.adapters.topiclora.scope import SCOPES
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.scaling import scaling_law
 
 _SHOWN = (
     *("num_experts", "experts_per_layer", "r", "ranks_per_layer", "top_k", "top_p", "lora_alpha", "use_rslora"),
@@ -22,7 +23,9 @@ _SHOWN = (
 class TopicLoraConfig(RoutedConfig):
     """A mixture of LoRA experts on linear layers.
 
-    Without `anchors` the topic router's keys start as a simplex, so this is usable as a plain peft method. Raises
+    Without `anchors` the topic router's keys start as a simplex, so this is usable as a plain peft method. Routing by
+    prompt (granularity: prompt, router: hierarchical) averages over the prompt, so train inside
+    `prompt_tokens(mask)`, one example in a row; its mean lies on the cache, a transformers one. Raises
     TopicLoraError for sizes that do not fit together. Source: reconstruction of TopicLoRA (AAAI 2026); with other
     routers, scopes and losses it is most of its baselines (`topiclora methods`).
     """
@@ -49,6 +52,9 @@ class TopicLoraConfig(RoutedConfig):
         default=None, metadata={"help": "Number of experts of each decoder layer, first to last (MoLA)."}
     )
     ranks_per_layer: list[int] | None = field(default=None, metadata={"help": "Rank of each decoder layer's experts."})
+    alphas_per_layer: list[float] | None = field(
+        default=None, metadata={"help": "lora_alpha of each decoder layer, where ranks differ and scales should not."}
+    )
     shared_a: bool = field(default=False, metadata={"help": "One A for all experts (HydraLoRA, arXiv 2404.19245)."})
     mixing: str = field(
         default="linear",
@@ -82,7 +88,7 @@ class TopicLoraConfig(RoutedConfig):
 
     @property
     def scaling(self) -> float:
-        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
+        return scaling_law(vars(self)).scale(self.lora_alpha, self.r)
 
     @property
     def pools_prompt(self) -> bool:
@@ -91,11 +97,13 @@ class TopicLoraConfig(RoutedConfig):
 
     def at(self, name: str, layer: int | None) -> "TopicLoraConfig":
         """The configuration of one adapted module: its layer's numbers, or a plain LoRA's."""
-        changes: dict[str, Any] = {"experts_per_layer": None, "ranks_per_layer": None}
+        changes: dict[str, Any] = dict.fromkeys(("experts_per_layer", "ranks_per_layer", "alphas_per_layer"))
         if layer is not None and self.experts_per_layer is not None:
             changes["num_experts"] = self.experts_per_layer[layer]
         if layer is not None and self.ranks_per_layer is not None:
             changes["r"] = self.ranks_per_layer[layer]
+        if layer is not None and self.alphas_per_layer is not None:
+            changes["lora_alpha"] = self.alphas_per_layer[layer]
         if any(name == plain or name.endswith("." + plain) for plain in self.plain_modules or ()):
             changes |= {"num_experts": 1, "top_k": None, "top_p": None, "router": "uniform", "router_scope": "linear"}
             changes |= {"anchors": None, "granularity": "token", "mixing": "linear"}
@@ -123,6 +131,10 @@ class TopicLoraConfig(RoutedConfig):
             raise TopicLoraError("mixing: ffn needs one decision for a whole block.", "Set router_scope: block.")
         if self.router == "cosine" and not self.shared_a:
             raise TopicLoraError("The cosine router reads the rank space of a shared A.", "Set shared_a: true.")
+        if isinstance(self.plain_modules, str):
+            raise TopicLoraError(
+                f"plain_modules takes a list of names, not {self.plain_modules!r}.", "Name modules: [q_proj, v_proj]."
+            )
         if ROUTERS[self.router].chooses_itself and (self.top_k is not None or self.top_p is not None):
             key = "top_p" if self.top_k is None else "top_k"
             raise TopicLoraError(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
 from topiclora_cli.adapters.dropout import own_rank_space
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, is_untouched
-from topiclora_cli.adapters.mixture import collapse, expert_outputs, fan_in, fan_out, gated_sum, rank_space
+from topiclora_cli.adapters.mixture import collapse, fan_in, fan_out, gated_sum, rank_space
 from topiclora_cli.adapters.precision import computes_precisely, precise_product
 from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.record import note_gates, note_logits
@@ -39,6 +39,7 @@ class TopicLoraLayer(RoutedTunerLayer):
     adapter_layer_names = ("topiclora_A", "topiclora_B", "topiclora_router")
     other_param_names = ("topiclora_config", "topiclora_dropout", "topiclora_group", "topiclora_prompt")
     no_merge = NO_MERGE
+    router_container = "topiclora_router"
 
     def __init__(self, base_layer: nn.Module, name: str) -> None:
         self.base_layer = base_layer
@@ -112,14 +113,11 @@ class TopicLoraLayer(RoutedTunerLayer):
         else:
             decision = router.route(projected, pool)
         if config.num_experts > 1:
-            note_logits(self, decision.logits, token=decision.token, task=decision.task)
+            parts = {"token": decision.token, "task": decision.task, "excess": decision.excess}
+            note_logits(self, decision.logits, **parts)
         routing = Routing(decision.gates, config.top_k or config.num_experts, config.scaling)
         group.put(routing)
         return routing
-
-    def expert_outputs(self, adapter_name: str, x: Tensor) -> Tensor:
-        """Every expert's own output B_e A_e x, unscaled: x (N, d_in) -> (N, E, d_out)."""
-        return expert_outputs(x, *self.factors(adapter_name))
 
     def as_lora(self, adapter_name: str, gates: Tensor) -> tuple[Tensor, Tensor]:
         """A (R, d_in) and B (d_out, R) of the plain LoRA that equals this adapter under fixed gates (E,).

@@ -1,9 +1,11 @@
 """Puts mixture layers into a model: the tuner that peft drives."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
@@ -39,7 +41,7 @@ class TopicLoraModel(RoutedTuner):
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Adapt the targeted layers, then give each group of them its router."""
-        config: TopicLoraConfig = self.peft_config[adapter_name]  # type: ignore[assignment]
+        config: TopicLoraConfig = self.own_config(adapter_name)
         layers = count_layers(model)
         _check_per_layer(config, layers)
         if config.pools_prompt and getattr(getattr(model, "config", None), "is_encoder_decoder", False):
@@ -50,7 +52,8 @@ class TopicLoraModel(RoutedTuner):
         if config.pools_prompt:
             watch = PromptWatch(adapter_name)
             self.__dict__.setdefault("_watching", {})[adapter_name] = watch.attach(model)
-        _connect(model, adapter_name, config, layers, watch, self.twin_of(adapter_name))
+        with init_empty_weights() if kwargs.get("low_cpu_mem_usage") else nullcontext():
+            _connect(model, adapter_name, config, layers, watch, self.twin_of(adapter_name))
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter, and stop watching the model for it."""

@@ -20,7 +20,10 @@ _SAME_INPUT = (
     ("w1", "w3"),
     ("q_a_proj", "kv_a_proj_with_mqa"),
 )
-_OUTPUTS = {"o_proj", "out_proj", "c_proj", "dense", "down_proj", "dense_4h_to_h", "fc_out", "fc2", "wo", "w2"}
+_OUTPUTS = {
+    *("o_proj", "out_proj", "c_proj", "dense", "down_proj", "dense_4h_to_h", "fc_out", "fc2", "wo", "w2"),
+    *("linear_out", "output_linear", "proj_down"),
+}
 _CROSS_ATTENTION = re.compile(r"cross|enc(oder)?_?(dec(oder)?)?_?att(n|ention)", re.IGNORECASE)
 _FEED_FORWARD = {"mlp", "ffn", "feed_forward", "shared_expert", "shared_experts"}
 

@@ -54,6 +54,13 @@ def open_source(
         ) from None
 
 
+def file_states(section: SourceSection) -> list[tuple[str, int, int]]:
+    """Name, size in bytes and time of change in nanoseconds of a source's files; none of one that is not local."""
+    path = Path(str(section.source))
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
 def _of_files(
     files: Sequence[str], kind: str, delimiter: str | None, drawn: tuple[int, int] | None
 ) -> Iterator[Record]:

@@ -20,6 +20,8 @@ from topiclora_cli.training.data.encode import encode_fitting
 from topiclora_cli.training.data.load import position, source_key
 from topiclora_cli.training.data.reading import Reader, SourceCount
 from topiclora_cli.training.data.row import Row
+from topiclora_cli.training.data.sources import file_states
+from topiclora_cli.training.data.vocabulary import refuse_unknown_tokens
 
 CHUNK = 256  # examples that are tokenised and given their priors together
 
@@ -28,7 +30,8 @@ class ExampleStream(IterableDataset):
     """Endless rows for the collator: input_ids, prompt_length and, with `priors`, prior (E,) and confidence.
 
     priors: from prompts to their priors. `base_alone` makes the context in which they are computed: a text encoder that
-    reads the base model must not see the adapter that has been put on it since.
+    reads the base model must not see the adapter that has been put on it since. `embedded`: how many tokens the model
+    knows, if they are to be checked.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class ExampleStream(IterableDataset):
     ) -> None:
         self.data, self.reader, self.tokenizer, self.priors = data, reader, tokenizer, priors
         self.base_alone: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.embedded: int | None = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         rows = self._mixed()
@@ -50,6 +54,8 @@ class ExampleStream(IterableDataset):
                 max_length=self.data.max_length,
                 chat_template=self.data.chat_template,
             )
+            if self.embedded is not None:
+                refuse_unknown_tokens([example.input_ids for example in examples], self.tokenizer, self.embedded)
             records: list[dict[str, Any]] = [
                 {"input_ids": example.input_ids, "prompt_length": example.prompt_length} for example in examples
             ]
@@ -59,6 +65,10 @@ class ExampleStream(IterableDataset):
                 for record, prior, sure in zip(records, batch.prior.tolist(), batch.confidence.tolist(), strict=True):
                     record |= {"prior": prior, "confidence": sure}
             yield from records
+
+    def files(self) -> list[tuple[str, int, int]]:
+        """The local files of its sources: name, size and time of change."""
+        return [state for section in self.data.all_sources for state in file_states(section)]
 
     def _mixed(self) -> Iterator[Row]:
         """Examples drawn by the sources' weights, without those kept out to measure on."""

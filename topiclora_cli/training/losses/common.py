@@ -1,4 +1,4 @@
-"""What the losses share: full precision, means over real tokens, entropy and divergence."""
+"""What the losses share: full precision, sums over real tokens, entropy and divergence."""
 
 import torch
 from torch import Tensor
@@ -16,10 +16,9 @@ def probabilities(logits: Tensor) -> Tensor:
     return full_precision(logits).softmax(-1)
 
 
-def token_mean(values: Tensor, *, mask: Tensor) -> Tensor:
-    """Mean over the tokens whose mask (B, S) is 1: values (B, S) -> scalar, or (B, S, E) -> (E,)."""
-    weights = mask.to(values.dtype) / mask.sum()
-    return torch.tensordot(weights, values, dims=2)
+def token_sum(values: Tensor, *, mask: Tensor) -> Tensor:
+    """Sum over the tokens whose mask (B, S) is 1: values (B, S) -> scalar, or (B, S, n) -> (n,)."""
+    return torch.tensordot(mask.to(values.dtype), values, dims=2)
 
 
 def entropy(distribution: Tensor) -> Tensor:

@@ -15,27 +15,6 @@ def pooled_probabilities(logits: Tensor, *, mask: Tensor) -> Tensor:
     return torch.einsum("bse,bs->be", routing, weights.to(routing.dtype))
 
 
-def prior_kl(
-    pooled: Tensor,
-    *,
-    prior: Tensor,
-    weight: Tensor | None = None,
-    temperature: float = 1.0,
-    smoothing: float = 0.0,
-    direction: str = "forward",
-) -> Tensor:
-    """Divergence between the topic prior and the pooled routing, a scalar in nats.
-
-    pooled (L, B, E); prior (B, E); weight (B,), the prior's confidence. `forward` is KL(prior || routing), `reverse`
-    KL(routing || prior), `js` the mean of both to their midpoint, at most ln 2. Both sides are softened by
-    `temperature`, whose square keeps the gradient's size (Hinton et al., 2015). `smoothing` is the share of the prior
-    that is spread evenly over the experts (label smoothing, Szegedy et al., 2016). Source: reconstruction of
-    TopicLoRA's second loss.
-    """
-    per_example = prior_distance(pooled, prior=prior, temperature=temperature, smoothing=smoothing, direction=direction)
-    return (per_example if weight is None else per_example * weight).mean()
-
-
 def prior_distance(
     pooled: Tensor,
     *,
@@ -44,7 +23,13 @@ def prior_distance(
     smoothing: float = 0.0,
     direction: str = "forward",
 ) -> Tensor:
-    """What `prior_kl` is the mean of: the divergence of each example (B,), a mean over layers, in nats."""
+    """Divergence between each example's topic prior and its pooled routing, (B,) in nats, a mean over layers.
+
+    pooled (L, B, E); prior (B, E). `forward` is KL(prior || routing), `reverse` KL(routing || prior), `js` the mean of
+    both to their midpoint, at most ln 2. Both sides are softened by `temperature`, whose square keeps the gradient's
+    size (Hinton et al., 2015). `smoothing` is the share of the prior that is spread evenly over the experts (label
+    smoothing, Szegedy et al., 2016). Source: reconstruction of TopicLoRA's second loss.
+    """
     prior = (1 - smoothing) * prior + smoothing / prior.shape[-1]
     log_routing = _soften(pooled, temperature)
     log_prior = _soften(prior, temperature).expand_as(log_routing)
@@ -61,11 +46,11 @@ def prior_distance(
 
 
 def normalised_entropy(distribution: Tensor) -> Tensor:
-    """Mean entropy of the last axis divided by ln E: 1 is uniform, 0 is one expert."""
+    """Entropy of the last axis divided by ln E, (..., E) -> (...): 1 is uniform, 0 is one expert."""
     experts = distribution.shape[-1]
     if experts == 1:
-        return distribution.new_zeros(())
-    return entropy(distribution).mean() / math.log(experts)
+        return distribution.new_zeros(distribution.shape[:-1])
+    return entropy(distribution) / math.log(experts)
 
 
 def _soften(distribution: Tensor, temperature: float) -> Tensor:

@@ -1,0 +1,152 @@
+"""One optimizer step over twelve examples, cut as it is told: its gradients and what it logs, for every loss term.
+
+`torchrun -m tests.training.cut_steps OUT BATCH ACCUMULATION` saves those of all TERMS.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from peft import AdaLoraConfig, get_peft_model
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    OlmoeConfig,
+    OlmoeForCausalLM,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from tests.conftest import SMALL
+from topiclora_cli.adapters import PerftConfig, TopicLoraConfig
+from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.training.collate import Collator
+from topiclora_cli.training.trainer import DualLossTrainer
+
+MIXTURE = {"r": 2, "num_experts": 4, "top_k": 2, "target_modules": ["q_proj", "up_proj"]}
+CONFIGS = {
+    "topic": lambda: TopicLoraConfig(**MIXTURE, train_keys=True),
+    "linear": lambda: TopicLoraConfig(**MIXTURE, router="linear", lora_dropout=0.0),
+    "threshold": lambda: TopicLoraConfig(**{**MIXTURE, "top_k": None}, router="threshold"),
+    "hierarchical": lambda: TopicLoraConfig(**MIXTURE, router="hierarchical"),
+    "cosine": lambda: TopicLoraConfig(**{**MIXTURE, "shared_a": True}, router="cosine"),
+    "perft": lambda: PerftConfig(variant="routed", r=2, num_adapters=4, top_k=2),
+    "adalora": lambda: AdaLoraConfig(init_r=4, target_r=2, total_step=100, target_modules=["q_proj", "up_proj"]),
+}
+POOLED = {"reduce_routers": "pool", "balance_counts": "tokens"}
+TERMS = {
+    "lm": ("linear", {}),
+    "kl": ("topic", {"kl_weight": 1.0}),
+    "kl, unweighted": ("topic", {"kl_weight": 1.0, "confidence_weighted": False}),
+    "balance": ("linear", {"balance_weight": 1.0}),
+    "balance, summed": ("linear", {"balance_weight": 1.0, "reduce_routers": "sum", "balance_scores": "gates"}),
+    "balance, pooled": ("linear", {"balance_weight": 1.0, **POOLED}),
+    "balance of an excess": ("threshold", {"balance_weight": 1.0, "balance_scores": "excess"}),
+    "local_balance": ("linear", {"local_balance_weight": 1.0}),
+    "local_balance of types": ("topic", {"local_balance_weight": 1.0, "local_balance_delta": 0.3}),
+    "normal": ("linear", {"normal_weight": 1.0}),
+    "z": ("linear", {"z_weight": 1.0}),
+    "gjs": ("linear", {"gjs_weight": 1.0}),
+    "gjs of two parts": ("hierarchical", {"gjs_weight": 1.0, "reduce_routers": "sum"}),
+    "poisson": ("linear", {"poisson_weight": 1.0}),
+    "sparsity": ("linear", {"sparsity_weight": 1.0, "sparsity_target": 1}),
+    "contrast": ("topic", {"contrast_weight": 1.0, "contrast_tokens": 4, "contrast_temperature": 1.0}),
+    "anchor": ("topic", {"anchor_weight": 1.0}),
+    "orthogonal": ("linear", {"orthogonal_weight": 1.0}),
+    "centre": ("cosine", {"centre_weight": 1.0, "reduce_routers": "sum"}),
+    "base_balance": ("perft", {"base_balance_weight": 1.0, "balance_weight": 1.0, **POOLED}),
+    "adalora": ("adalora", {}),
+}
+
+
+class _Gradients(TrainerCallback):
+    def __init__(self):
+        self.found = {}
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        named = model.named_parameters()
+        self.found = {name: value.grad.clone() for name, value in named if value.grad is not None}
+
+
+def examples():
+    """Twelve of unlike length, with priors and confidence of their own."""
+    generator = torch.Generator().manual_seed(3)
+    return [
+        {
+            "input_ids": torch.randint(3, 64, (6 + index % 7,), generator=generator).tolist(),
+            "prompt_length": 2 + index % 3,
+            "length": 6 + index % 7,
+            "prior": torch.softmax(3 * torch.randn(4, generator=generator), 0).tolist(),
+            "confidence": float(torch.rand((), generator=generator)),
+        }
+        for index in range(12)
+    ]
+
+
+def adapted(kind, **changes):
+    """A tiny model with a random adapter of a kind, on a sparse base for PERFT."""
+    torch.manual_seed(0)
+    if kind == "perft":
+        base = OlmoeForCausalLM(OlmoeConfig(**SMALL, num_experts=4, num_experts_per_tok=2))
+        base.config.output_router_logits = True  # its own loss is to stay out of language modelling
+    else:
+        base = LlamaForCausalLM(LlamaConfig(**SMALL))
+    config = CONFIGS[kind]()
+    for name, value in changes.items():
+        setattr(config, name, value)
+    model = get_peft_model(base, config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.is_floating_point():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def one_step(term, batch_size, accumulation, *, packed=False, **changes):
+    """The gradients by parameter and the logged row of a step of the term's adapter, cut into these micro-batches."""
+    kind, losses = TERMS[term]
+    model = adapted(kind, **changes)
+    gradients = _Gradients()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = DualLossTrainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=batch_size,
+                gradient_accumulation_steps=accumulation,
+                max_steps=1,
+                use_cpu=True,
+                report_to="none",
+                disable_tqdm=True,
+                learning_rate=0.0,
+                remove_unused_columns=False,
+                save_strategy="no",
+                logging_steps=1,
+                ddp_find_unused_parameters=False,
+                accelerator_config={"dispatch_batches": False},
+            ),
+            train_dataset=Dataset.from_list(examples()),
+            data_collator=Collator(0, select_logits=True, packed=packed),
+            loss_section=LossSection(**{"kl_weight": 0.0, "kl_warmup": 0.0, **losses}),
+            router_learning_rate=None,
+            loraplus_lr_ratio=None,
+            group_by_length=False,
+            decode=str,
+            callbacks=[gradients],
+        )
+        trainer.train()
+    # Clipped by the Trainer beforehand: scaled back to what they were.
+    row = next(row for row in trainer.state.log_history if "loss" in row)
+    scale = max(1.0, row["grad_norm"])
+    return {name.removeprefix("module."): scale * value for name, value in gradients.found.items()}, row
+
+
+if __name__ == "__main__":
+    out, batch_size, accumulation = sys.argv[1:]
+    found = {term: one_step(term, int(batch_size), int(accumulation)) for term in TERMS}
+    if torch.distributed.get_rank() == 0:
+        assert torch.distributed.get_world_size() == 2
+        torch.save(found, Path(out))

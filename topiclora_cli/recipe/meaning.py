@@ -1,0 +1,108 @@
+"""Which settings a method reads. The others are not passed over in silence: whoever gives one is told.
+
+What a setting means may depend on others: a router's width on the router, a number of experts on a list of them.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from topiclora_cli.recipe.methods import DEFAULT, METHODS
+
+_OF_LORA = {
+    *("r", "budget", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save"),
+    "layers_to_transform",
+}
+_OF_EXPERTS = {
+    "num_experts",
+    "expert_dropout",
+    "top_k",
+    "router",
+    "router_temperature",
+    "router_init",
+    "train_keys",
+    "kernel",
+}
+_OF_PERFT = {"variant", "adapter_type", "renormalize", "router_weight_source"}
+_OF_MIXTURE = {
+    *("top_p", "experts_by_depth", "ranks_by_depth", "use_rslora", "plain_modules", "router_scope", "granularity"),
+    *("router_width", "router_dropout", "shared_a", "mixing", "init_from", "train_experts"),
+}
+_READ_BY = {
+    "lora": {*_OF_LORA, "use_rslora", "use_dora"},
+    "adalora": _OF_LORA,
+    "xlora": {"init_from", "top_k", "train_experts"},
+    "mixture": _OF_LORA | _OF_EXPERTS | _OF_MIXTURE,
+    "perft": _OF_LORA | _OF_EXPERTS | _OF_PERFT,
+}
+ADAPTER_KEYS = set().union(*_READ_BY.values())
+_FROM_LORAS = ("num_experts", "r", "budget", "lora_alpha", "use_rslora", "shared_a", "target_modules")
+_OF_A_ROUTED_PERFT = (
+    *("top_k", "router", "router_temperature", "router_init", "train_keys", "renormalize", "router_weight_source"),
+)
+# Routers with a rule of their own for how many experts take part.
+CHOOSE_THEMSELVES = ("threshold", "sparsegen", "uniform")
+_WIDE = ("graph", "sparsegen")
+_OF_THE_BASE = "base_balance_weight"  # the one loss that is not about an adapter's own routers and experts
+
+
+def idle_settings(adapter: Mapping[str, Any], loss_keys: Iterable[str]) -> dict[str, str]:
+    """Dotted keys that nothing reads under these adapter settings, a method's own included, each with the reason.
+
+    loss_keys: all keys of the loss section.
+    """
+    name = adapter.get("method", DEFAULT)
+    layer = METHODS[name].layer
+    idle = dict.fromkeys(ADAPTER_KEYS - _READ_BY[layer], f"means nothing to {name}")
+    if layer == "mixture":
+        idle |= _idle_in_a_mixture(adapter)
+    if layer == "perft":
+        idle |= _idle_in_perft(adapter, name)
+    dotted = {f"adapter.{key}": reason for key, reason in idle.items()}
+    if not has_routers(adapter):
+        reason = f"means nothing to {name}, which has no routed experts that it could shape"
+        dotted |= {f"loss.{key}": reason for key in loss_keys if key != _OF_THE_BASE}
+        dotted["train.router_learning_rate"] = f"means nothing to {name}, which has no router"
+    return dotted
+
+
+def has_routers(adapter: Mapping[str, Any]) -> bool:
+    """Whether a method has routers of its own, which losses and a rate of their own can shape."""
+    layer = METHODS[adapter.get("method", DEFAULT)].layer
+    return layer == "mixture" or (layer == "perft" and adapter.get("variant", "routed") == "routed")
+
+
+def _idle_in_a_mixture(adapter: Mapping[str, Any]) -> dict[str, str]:
+    router = adapter.get("router", "topic")
+    idle: dict[str, str] = {}
+    if router in CHOOSE_THEMSELVES:
+        reason = f"means nothing to the {router} router, which chooses how many experts take part"
+        idle |= dict.fromkeys(("top_k", "top_p"), reason)
+    if router not in _WIDE:
+        idle["router_width"] = f"means nothing to the {router} router"
+    if router == "uniform":
+        idle["router_temperature"] = "means nothing to the uniform router"
+    if router in ("uniform", "static"):
+        idle["granularity"] = f"means nothing to the {router} router, which reads no tokens"
+    if router != "topic":
+        idle["train_keys"] = f"means nothing to the {router} router, which has no keys of topics"
+    # auto asks for a choice, which is somebody's matter in any case.
+    given = adapter.get("num_experts") != "auto"
+    if adapter.get("experts_by_depth") and given:
+        idle["num_experts"] = "means nothing here: adapter.experts_by_depth says how many experts there are"
+    if adapter.get("init_from"):
+        reason = "means nothing here: adapter.init_from brings it with the trained adapters"
+        idle |= dict.fromkeys(_FROM_LORAS if given else _FROM_LORAS[1:], reason)
+    return idle
+
+
+def _idle_in_perft(adapter: Mapping[str, Any], name: str) -> dict[str, str]:
+    variant = adapter.get("variant", "routed")
+    idle: dict[str, str] = {}
+    if variant != "routed":
+        idle |= dict.fromkeys(_OF_A_ROUTED_PERFT, f"means nothing to {name}: its {variant} variant has no router")
+    if variant in ("embedded", "shared"):
+        number = "one for each of the base's experts" if variant == "embedded" else "a single one"
+        idle["num_experts"] = f"means nothing to {name}: of its {variant} adapters there is {number}"
+    if adapter.get("adapter_type") == "parallel":
+        idle["lora_alpha"] = "means nothing to adapter_type: parallel, which is not scaled"
+    return idle

@@ -1,0 +1,92 @@
+"""Forward passes with their routing watched: what losses are computed from, and what a step needs beforehand."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from topiclora_cli.adapters.prompt import prompt_tokens
+from topiclora_cli.adapters.record import RoutingRecord, record_routing
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.training.batch import Batch
+from topiclora_cli.training.model_losses import own_losses_apart
+from topiclora_cli.training.optimizer import parameter_kind
+from topiclora_cli.training.step import Step
+from topiclora_cli.training.token_terms import measure, needs_means, whole_means
+from topiclora_cli.training.whole_step import Parts, WholeStep, add_up, count_step, survey
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An adapted model under the losses of a recipe."""
+
+    model: Any
+    section: LossSection
+
+    @contextmanager
+    def watching(self, batch: Batch) -> Iterator[RoutingRecord]:
+        """What the routers do in the block with a batch, in its examples' shape afterwards."""
+        if self.section.base_balance_weight > 0:
+            batch.inputs["output_router_logits"] = True
+        with (
+            record_routing(self.model, inputs=self.section.contrast_weight > 0) as record,
+            prompt_tokens(batch.prompt_mask),
+            own_losses_apart(self.model),
+        ):
+            yield record
+        if record.logits:
+            refuse_hidden_gradients(self.model, record)
+            batch.arrange(record)
+
+    def step(self, batch: Batch, record: RoutingRecord, outputs: Any, whole: WholeStep, progress: float) -> Step:
+        """What the losses of this forward pass are functions of."""
+        balances_base = self.section.base_balance_weight > 0
+        return Step(
+            record=record,
+            model=self.model,
+            section=self.section,
+            whole=whole,
+            progress=progress,
+            token_mask=batch.token_mask,
+            prompt_mask=batch.prompt_mask,
+            prior=batch.prior,
+            confidence=batch.confidence,
+            base_logits=tuple(map(batch.of_rows, outputs["router_logits"])) if balances_base else (),
+            base_top_k=self.model.get_base_model().num_experts_per_tok if balances_base else 0,
+        )
+
+    def look_ahead(self, batches: Sequence[Batch], accelerator: Accelerator) -> WholeStep:
+        """The step that these micro-batches are, with its means where several of them need to know these before."""
+        whole = count_step(batches, accelerator)
+        if len(batches) == 1 or not needs_means(self.section):
+            return whole
+        self.model.train()
+
+        def parts_of(batch: Batch) -> Parts:
+            quick = batch.without_labels()
+            with self.watching(quick) as record:
+                outputs = self.model(**quick.inputs)
+            step = self.step(quick, record, outputs, whole, 0.0)
+            with torch.autocast(step.token_mask.device.type, enabled=False):
+                return whole_means(measure(step))
+
+        return replace(whole, means=add_up(survey(batches, parts_of), accelerator))
+
+
+def refuse_hidden_gradients(model: nn.Module, record: RoutingRecord) -> None:
+    """Raises TopicLoraError where routers train but what was recorded of them carries no gradient."""
+    recorded = any(logits.requires_grad for logits in record.logits.values())
+    if not model.training or not torch.is_grad_enabled() or recorded:
+        return
+    if any(
+        parameter_kind(name) == "router" and parameter.requires_grad for name, parameter in model.named_parameters()
+    ):
+        raise TopicLoraError(
+            "Gradient checkpointing with use_reentrant=True hides the routing from its losses.",
+            "Use train.gradient_checkpointing, or pass use_reentrant=False.",
+        )
