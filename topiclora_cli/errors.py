@@ -4,10 +4,11 @@ import difflib
 from collections.abc import Iterable
 
 
-class TopicLoraError(Exception):
+class TopicLoraError(ValueError):
     """A mistake the user can mend: one line saying what is wrong, one saying what to do; exit code 2.
 
-    Everything else that escapes is a bug of ours and keeps its traceback.
+    A ValueError, as peft and transformers raise for settings that they refuse. Everything else that escapes is a bug of
+    ours and keeps its traceback.
     """
 
     exit_code = 2

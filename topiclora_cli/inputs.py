@@ -67,6 +67,8 @@ def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tu
         if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.XLORA:
             base.model.config.use_cache = False  # it runs the model twice for each token, and peft refuses a cache
         model = PeftModel.from_pretrained(base.model, folder)
+    except TopicLoraError:
+        raise
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None

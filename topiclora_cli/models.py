@@ -215,6 +215,8 @@ def _read(
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options, **of_the_model
         )
+    except TopicLoraError:
+        raise
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from None
     return model.eval(), tokenizer
