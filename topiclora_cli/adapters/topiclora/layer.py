@@ -186,7 +186,8 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         config, role, factors = self.topiclora_config[name], self.mixing_role(name), self.factors(name)
         lora_a, lora_b = factors
         sparse = config.kernel == "sparse" and not torch.compiler.is_compiling()
-        sparse = sparse or (config.kernel == "auto" and prefers_sparse(x, lora_b, config.top_k))
+        own_masks = self._own_dropout(name) > 0
+        sparse = sparse or (config.kernel == "auto" and prefers_sparse(x, lora_b, config.top_k, own_masks=own_masks))
         fuses = role is None and not sparse and config.kernel != "plain" and not self._drops(name)
         if fuses and can_fuse(x, lora_a, self.base_layer):
             return self._fused(name, x, factors)
