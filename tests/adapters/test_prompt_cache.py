@@ -166,6 +166,13 @@ def test_a_cache_of_unknown_content_is_refused(cache, shaken):
         model(torch.randn(2, 1, 8), past_key_values=cache)
 
 
+def test_a_head_that_reads_selected_tokens_alone_is_refused(family_model, adapted, shaken):
+    model = shaken(adapted(family_model("llama"), granularity="prompt", target_modules=["lm_head", "q_proj"]))
+    close(followed(model, filled(model, TOKENS[:, :4]), TOKENS[:, 4:]), full(model, TOKENS, 4))
+    with pytest.raises(TopicLoraError, match="lm_head reads 2 of 6"):
+        logits(model, logits_to_keep=2)
+
+
 def test_examples_packed_in_a_row_are_refused(pooled):
     positions = torch.tensor([[0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 4, 5]])
     with pytest.raises(TopicLoraError, match="packed in a row"):

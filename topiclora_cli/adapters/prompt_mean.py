@@ -30,6 +30,11 @@ class PromptMean:
             )
         call = self.watch.call
         self.watch.check(call)
+        if call.length not in (None, scores.shape[1]):
+            raise TopicLoraError(
+                f"Routing by prompt needs all tokens, and {self.name} reads {scores.shape[1]} of {call.length}.",
+                "Leave it out of target_modules, or use granularity: token.",
+            )
         if call.seen and call.mask is None:
             total, count = (_repeated(sums[:, : call.seen][:, -1:], scores) for sums in self._kept(call, scores))
             return (total / count.clamp_min(1)).expand_as(scores)

@@ -2,8 +2,9 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from topiclora_cli.errors import nearest
 from topiclora_cli.recipe.section import Section
 
 Optimizer = Literal[
@@ -18,6 +19,12 @@ Optimizer = Literal[
     "adafactor",
     "sgd",
 ]
+
+# transformers' names of those that need no numbers of their own.
+SCHEDULERS = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+    "reduce_lr_on_plateau",
+)
 
 
 class TrainSection(Section):
@@ -60,3 +67,10 @@ class TrainSection(Section):
     liger: bool = False
     fsdp: bool = False
     fsdp_config: dict[str, Any] = {}
+
+    @field_validator("lr_scheduler")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SCHEDULERS:
+            raise ValueError(f"unknown schedule; known: {', '.join(SCHEDULERS)}. {nearest(name, SCHEDULERS)}")
+        return name
