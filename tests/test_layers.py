@@ -21,7 +21,7 @@ LAYERS = [
     {"examples"},
     {"training", "evaluation", "merging"},
     {"topics", "adapters", "models", "tasks"},
-    {"upcycle", "stored", "distributions"},
+    {"upcycle", "stored", "cache", "distributions"},
     {"recipe", "rundir", "naming", "progress", "processes"},
     {"files", "formats", "figures", "estimate", "tested", "scaling"},
     {"errors"},

@@ -36,7 +36,7 @@ from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import METRICS, read_metrics
 from topiclora_cli.training.arguments import count_steps, per_step
-from topiclora_cli.training.attach import attach, solve
+from topiclora_cli.training.attach import adapts_head, attach, solve
 from topiclora_cli.training.data import Encoded
 from topiclora_cli.training.fit import train_adapter
 
@@ -107,7 +107,8 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
         store_weights_in_bfloat16(skeleton)
     adapted = _adapted(recipe, skeleton)
     trained, activated = count_parameters(adapted)
-    data, encoded = _data(recipe, skeleton, download=measure)
+    selects = selects_logits(skeleton) and not adapts_head(adapted)
+    data, encoded = _data(recipe, selects=selects, download=measure)
     batch = Batch(train.batch_size, data.longest, data.labelled)
     embedding: Tensor = skeleton.get_input_embeddings().weight  # type: ignore[assignment]
     residual = embedding.element_size()
@@ -226,7 +227,8 @@ def _dtypes(skeleton: PreTrainedModel, quantization: str | None) -> str:
     return ", ".join([*([f"{quantization} linear layers"] if quantization else []), *names])
 
 
-def _data(recipe: Recipe, skeleton: PreTrainedModel, *, download: bool) -> tuple[DataNeeds, list[Encoded]]:
+def _data(recipe: Recipe, *, selects: bool, download: bool) -> tuple[DataNeeds, list[Encoded]]:
+    """selects: whether logits are made only where a labelled token comes next."""
     most = recipe.data.max_length
     try:
         rows = training_data(recipe).train
@@ -242,7 +244,7 @@ def _data(recipe: Recipe, skeleton: PreTrainedModel, *, download: bool) -> tuple
         read, examples = examples, (recipe.train.max_steps or 0) * per_step(recipe)
         tokens = round(tokens / read * examples)
     longest = labelled = max(len(example.input_ids) for example in encoded)
-    if selects_logits(skeleton):
+    if selects:
         first = [1 if recipe.data.train_on_prompt else example.prompt_length for example in encoded]
         labelled = max(len(example.input_ids) - start for example, start in zip(encoded, first, strict=True))
     return DataNeeds(examples, tokens, longest, labelled), encoded

@@ -1,13 +1,14 @@
-"""The one error that a user of topiclora is meant to read."""
+"""The one error that a user of topiclora is meant to read, and the one way to stop that is none."""
 
 import difflib
 from collections.abc import Iterable
 
 
-class TopicLoraError(Exception):
+class TopicLoraError(ValueError):
     """A mistake the user can mend: one line saying what is wrong, one saying what to do; exit code 2.
 
-    Everything else that escapes is a bug of ours and keeps its traceback.
+    A ValueError, as peft and transformers raise for settings that they refuse. Everything else that escapes is a bug of
+    ours and keeps its traceback.
     """
 
     exit_code = 2
@@ -19,6 +20,15 @@ class TopicLoraError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+
+class Interrupted(Exception):
+    """Training stopped on a signal after saving a checkpoint."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"interrupted at step {step}")
+        self.exit_code = 128 + signal_number
+        self.step = step
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:

@@ -76,6 +76,8 @@ def _refuse_unmergeable(recipe: Recipe) -> None:
     section = recipe.adapter
     if section.layer == "perft":
         raise TopicLoraError(*NO_MERGE)
+    if section.layer == "xlora":
+        raise TopicLoraError("X-LoRA scales its adapters by the input and equals no LoRA.", "Serve the adapter itself.")
     if section.layer != "mixture":
         raise TopicLoraError("The adapter is no mixture and needs no fixed gates.", "Use peft's merge_and_unload.")
     if section.mixing == "ffn":

@@ -57,14 +57,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Path, *, hint: str = "Choose another place.") -> Path:
     """Make a folder and those above it; raises TopicLoraError where that cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         file = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
         reason = f"{file} is a file" if file else (error.strerror or str(error))
-        raise TopicLoraError(f"The folder {path} cannot be made: {reason}.", "Choose another place.") from None
+        raise TopicLoraError(f"The folder {path} cannot be made: {reason}.", hint) from None
     return path
 
 

@@ -1,7 +1,13 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and commands as a shell reads them."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
+
+
+def command_line(*parts: object) -> str:
+    """A command that a shell takes as it is meant, spaces in paths included."""
+    return shlex.join(["topiclora", *map(str, parts)])
 
 
 def percent(value: float | None) -> str:

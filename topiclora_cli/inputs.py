@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
+from topiclora_cli.cache import cache_dir
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.examples import refuse_unknown_topics
 from topiclora_cli.files import read_json, sha256_file
-from topiclora_cli.models import BaseModel, base_source, cache_dir, load_base, store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.models import BaseModel, base_source, load_base, store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
@@ -66,6 +67,8 @@ def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tu
         if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.XLORA:
             base.model.config.use_cache = False  # it runs the model twice for each token, and peft refuses a cache
         model = PeftModel.from_pretrained(base.model, folder)
+    except TopicLoraError:
+        raise
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None

@@ -9,15 +9,12 @@ import hashlib
 import importlib.util
 import inspect
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from filelock import FileLock
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from topiclora_cli.cache import cached_model
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import replacing
 from topiclora_cli.recipe.schema import UpcycleSection
@@ -49,13 +47,6 @@ class BaseModel:
     tokenizer: PreTrainedTokenizerBase
     source: str
     masks_padding: bool = True
-
-
-def cache_dir() -> Path:
-    """Where derived files live: `$TOPICLORA_CACHE`, else `$XDG_CACHE_HOME/topiclora`, else `~/.cache/topiclora`."""
-    if explicit := os.environ.get("TOPICLORA_CACHE"):
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "topiclora"
 
 
 def load_base(
@@ -171,23 +162,14 @@ def resolve_source(name: str) -> str:
     if not name.startswith(PACKAGE_PREFIX):
         return name
     gguf = _packaged_gguf(name.removeprefix(PACKAGE_PREFIX))
-    return _cached(f"{gguf.stem}-{gguf.stat().st_size:x}", lambda folder: _dequantise(gguf, folder))
-
-
-def _cached(name: str, make: Callable[[Path], object]) -> str:
-    folder = cache_dir() / "models" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            make(folder)
-    return str(folder)
+    return cached_model(f"{gguf.stem}-{gguf.stat().st_size:x}", lambda folder: _dequantise(gguf, folder))
 
 
 def _cached_upcycle(name: str, settings: UpcycleSection, options: dict[str, Any]) -> str:
     source = resolve_source(name)
     key = json.dumps([_UPCYCLE_FORMAT, _state(name, source, options), settings.model_dump()])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return _cached(
+    return cached_model(
         f"{Path(source).resolve().name}-{digest}", lambda folder: upcycle_to(name, folder, settings, **options)
     )
 
@@ -233,6 +215,8 @@ def _read(
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options, **of_the_model
         )
+    except TopicLoraError:
+        raise
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from None
     return model.eval(), tokenizer
@@ -254,10 +238,20 @@ def _read_config(name: str, source: str, options: dict[str, Any], hint: str = ""
 
 
 def _unreadable(name: str, error: Exception, hint: str = "") -> TopicLoraError:
-    reason = str(error).strip().splitlines()[0]
-    return TopicLoraError(
-        f"Cannot load the model {name!r}: {reason}", hint or "Name a hub id, a local folder, or pypi:<package>."
-    )
+    path, reason = Path(name).expanduser(), str(error).strip().splitlines()[0]
+    told = f"Cannot load the model {name!r}:"
+    if (path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2) and not path.exists():
+        where = "" if path.is_absolute() else f", seen from {Path.cwd()}"
+        return TopicLoraError(
+            f"{told} there is no such folder{where}.", "Put it back, or set model.name to where it is now."
+        )
+    if "couldn't connect" in reason or "offline" in reason.lower():
+        return TopicLoraError(
+            f"{told} it is no folder seen from {Path.cwd()} and not in the hub's cache on this machine, and the hub "
+            "cannot be reached.",
+            hint or "Download it while there is a network, or name a local folder or pypi:<package>.",
+        )
+    return TopicLoraError(f"{told} {reason}", hint or "Name a hub id, a local folder, or pypi:<package>.")
 
 
 def _packaged_gguf(package: str) -> Path:

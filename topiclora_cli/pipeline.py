@@ -35,7 +35,7 @@ PRIORS = "graph/priors"
 def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = False) -> TrainResult:
     """Stages 2 and 3: priors, then router and experts under the dual loss.
 
-    Raises TopicLoraError for bad data or targets, and training.fit.Interrupted after a signal.
+    Raises TopicLoraError for bad data or targets, and errors.Interrupted after a signal.
     """
     if run.is_done("train") and not resume:
         raise TopicLoraError(f"{run.path} is trained already.", "Start a new run with --out, or evaluate this one.")

@@ -11,6 +11,7 @@ from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.topiclora.scope import layer_index
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.routing import mean_routing
+from topiclora_cli.formats import command_line
 from topiclora_cli.inputs import ADAPTER, GRAPH, graph_folder, load_tuned, make_batches, open_base, open_encoder
 from topiclora_cli.models import BaseModel, use_bfloat16
 from topiclora_cli.progress import Progress
@@ -104,7 +105,7 @@ def route_prompt(recipe: Recipe, run: RunDir, prompt: str, progress: Progress) -
 def _nothing_to_show(recipe: Recipe, run: RunDir) -> TopicLoraError:
     return TopicLoraError(
         f"{run.path} has no topic graph, and its adapter ({recipe.adapter.method}) has no routers.",
-        f"Make a graph with: topiclora build-graph --run {run.path}",
+        f"Make a graph with: {command_line('build-graph', '--run', run.path)}",
     )
 
 

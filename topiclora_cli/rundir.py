@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.files import make_folder, read_json, write_json, write_text
+from topiclora_cli.formats import command_line
 
 MANIFEST = "run.json"
 RECIPE = "recipe.yaml"
@@ -128,7 +129,7 @@ class RunDir:
         path = self.path / relative
         if not path.exists():
             raise TopicLoraError(
-                f"{self.path} has no {relative} yet.", f"Make it with: topiclora {made_by} --run {self.path}"
+                f"{self.path} has no {relative} yet.", f"Make it with: {command_line(made_by, '--run', self.path)}"
             )
         return path
 

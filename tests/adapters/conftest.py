@@ -66,6 +66,13 @@ FAMILIES = {
     },
     "recurrent_gemma": {"lru_width": 32, "block_types": ["recurrent", "attention"], "attention_window_size": 8},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "bart": {
+        "d_model": 32,
+        "decoder_layers": 2,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 48,
+        "is_decoder": True,
+    },
     "bloom": {"n_head": 4},
     "falcon": {},
     "gpt_neox": {},

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from tests.adapters.helpers import TOKENS, logits
@@ -13,6 +13,7 @@ from topiclora_cli.adapters.stock import why_no_lora
 from topiclora_cli.adapters.targets import full_names, left_alone, linear_layers, resolve_targets
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.schema import AdapterSection
+from topiclora_cli.training.attach import attach
 
 LLAMA = {"q_proj", "k_proj", "v_proj", "o_proj"}, {"gate_proj", "up_proj", "down_proj"}
 NO_FEED_FORWARD = (LLAMA[0], set())
@@ -22,6 +23,7 @@ PARTS = {
     "gpt2": ({"c_attn", "c_proj"}, {"c_fc", "c_proj"}),
     "opt": ({"q_proj", "k_proj", "v_proj", "out_proj"}, {"fc1", "fc2"}),
     "xglm": ({"q_proj", "k_proj", "v_proj", "out_proj"}, {"fc1", "fc2"}),
+    "bart": ({"q_proj", "k_proj", "v_proj", "out_proj"}, {"fc1", "fc2"}),
     "phi": ({"q_proj", "k_proj", "v_proj", "dense"}, {"fc1", "fc2"}),
     "phi3": ({"qkv_proj", "o_proj"}, {"gate_up_proj", "down_proj"}),
     **dict.fromkeys(
@@ -100,6 +102,19 @@ def test_a_layer_that_the_model_never_calls_is_refused(family, name, family_mode
         with pytest.raises(TopicLoraError, match=rf"{name} and|{name} would get an adapter that never runs"):
             resolve_targets(model, wanted)
     assert name in leaves(left_alone(model))
+
+
+def test_of_layers_with_one_name_those_that_are_called_are_meant(family_model):
+    model = family_model("bart")  # its cross-attention has nothing to read here
+    names = full_names(model, resolve_targets(model, ["q_proj", "v_proj"]))
+    assert names
+    assert all(".self_attn." in name for name in names)
+
+
+def test_no_way_leads_to_an_adapter_that_never_runs(family_model):
+    config = LoraConfig(target_modules=["dt_proj"], task_type="CAUSAL_LM")  # as experts from elsewhere bring it
+    with pytest.raises(TopicLoraError, match="never runs"):
+        attach(family_model("mamba"), config)
 
 
 @pytest.mark.parametrize("family", ["mamba2", "nemotron_h", "falcon_h1"])

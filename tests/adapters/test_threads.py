@@ -2,9 +2,11 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
+from peft import get_peft_model
 
 from tests.adapters.helpers import TOKENS, assert_same_gradients, gradients
 from topiclora_cli.adapters import PerftConfig, prompt_tokens, record_routing
@@ -29,8 +31,6 @@ def model(request, family_model, adapted, shaken):
     settings = CONFIGS[request.param]
     if settings is not None:
         return shaken(adapted(family_model("llama"), **settings))
-    from peft import get_peft_model
-
     config = PerftConfig(variant="embedded", r=2, task_type="CAUSAL_LM")
     return shaken(get_peft_model(family_model("olmoe"), config))
 
@@ -43,6 +43,13 @@ def in_threads(model):
     def meet(*_):
         barrier.wait(60)
 
+    def one(function, batch):
+        try:
+            return function(batch)
+        except BaseException:
+            barrier.abort()  # nobody waits for who will not come
+            raise
+
     def run(function):
         for name, module in model.named_modules():
             if name.endswith(MEETING_PLACES):
@@ -51,7 +58,7 @@ def in_threads(model):
                 met.append(module.get_base_layer().register_forward_hook(meet))
         try:
             with ThreadPoolExecutor(THREADS) as pool:
-                return list(pool.map(function, BATCHES))
+                return list(pool.map(partial(one, function), BATCHES))
         finally:
             for handle in met:
                 handle.remove()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lm_eval.tasks import TaskManager
 
 CHOICES = ["odd", "even"]
 ROWS = [{"q": f"{i} is", "a": CHOICES[i % 2 == 0], "text": f"{i} is {CHOICES[i % 2 == 0]}"} for i in range(12)]
@@ -72,6 +73,16 @@ def few_draws(monkeypatch):
     monkeypatch.setattr("topiclora_cli.evaluation.results.RESAMPLES", 10)
     monkeypatch.setattr("topiclora_cli.evaluation.running._environment", dict)
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda _: None)
+
+
+@pytest.fixture
+def few_tasks(monkeypatch):
+    """Unknown names are looked for among one's own tasks alone: lm-eval's thousands take many seconds to index."""
+
+    def make(**settings):
+        return TaskManager(**{**settings, "include_defaults": False})
+
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", make)
 
 
 @pytest.fixture(scope="session")

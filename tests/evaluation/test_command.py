@@ -103,9 +103,10 @@ def test_a_failing_task_loses_no_other(evaluate, run):
         ("choice,lazy", "pip install no_such_package"),
         ("choice,harmful", "eval.unsafe_code=true"),
         ("choice,unposed", "Mend its task file"),
+        ("choice,topiclora_sylogisms", "Did you mean 'topiclora_syllogisms'"),
     ],
 )
-def test_what_cannot_be_scored_is_said_before_the_base_is(tasks, message, evaluate, run):
+def test_what_cannot_be_scored_is_said_before_the_base_is(tasks, message, evaluate, run, few_tasks):
     code, text = evaluate(tasks)
     assert (code, message in text, "Evaluating" in text) == (2, True, False), text
     assert "Traceback" not in text

@@ -2,11 +2,9 @@
 
 import json
 import math
-from functools import partial
 
 import pytest
 import torch
-from lm_eval.tasks import TaskManager
 from sklearn.metrics import matthews_corrcoef
 from transformers import AutoTokenizer
 
@@ -21,10 +19,6 @@ from topiclora_cli.evaluation.running import run_harness
 @pytest.fixture(scope="module")
 def tokenizer(tiny_model_dir):
     return AutoTokenizer.from_pretrained(tiny_model_dir)
-
-
-def few_tasks(make, **settings):
-    return make(**{**settings, "include_defaults": False})
 
 
 @pytest.fixture
@@ -171,8 +165,6 @@ def test_a_task_that_fails_takes_no_other_with_it(score, tmp_path):
         ("choice", {"metrics": {"choise": "acc"}}, "'choise' is no task to evaluate. Did you mean 'choice'"),
     ],
 )
-def test_what_cannot_be_scored_is_said_before_a_model_is_loaded(task, settings, message, task_folder, monkeypatch):
-    # lm-eval's own thousands of tasks, among which it looks for a name, take many seconds to index.
-    monkeypatch.setattr("lm_eval.tasks.TaskManager", partial(few_tasks, TaskManager))
+def test_what_cannot_be_scored_is_said_before_a_model_is_loaded(task, settings, message, task_folder, few_tasks):
     with pytest.raises(TopicLoraError, match=message):
         load_tasks(EvalRequest(tasks=[task], include_path=str(task_folder), **settings))

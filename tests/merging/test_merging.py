@@ -12,7 +12,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from tests.adapters.helpers import logits
-from topiclora_cli.adapters import TopicLoraConfig
+from tests.conftest import shaken
+from topiclora_cli.adapters import TopicLoraConfig, prompt_tokens
 from topiclora_cli.adapters.targets import full_names, resolve_targets
 from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer
 from topiclora_cli.adapters.topiclora.routing import Routing
@@ -131,6 +132,22 @@ def under_fixed_gates(model, monkeypatch, gates):
     return {m.name: gates for m in model.modules() if isinstance(m, TopicLoraLayer)}
 
 
+def test_routing_by_prompt_is_compared_as_it_was_trained(tiny_model):
+    """The prompt ends where the batch says, not where the answer does."""
+    model = routed_model(tiny_model, granularity="prompt", router="linear")
+    labels = torch.where(torch.arange(5) < 3, -100, TOKENS)
+    prompt = (torch.arange(5) < 3).long().expand(2, -1)
+    ones, positions = torch.ones_like(TOKENS), torch.arange(5).expand(2, -1)
+    batch = {"input_ids": TOKENS, "attention_mask": ones, "position_ids": positions, "labels": labels}
+    with torch.no_grad(), prompt_tokens(prompt):
+        expected = model(TOKENS).logits[:, 2:4].flatten(0, 1).log_softmax(-1)
+    with torch.no_grad():
+        answered = gap._answer_log_probabilities(model, {**batch, "prompt_mask": prompt}, False)
+        without = gap._answer_log_probabilities(model, batch, False)
+    torch.testing.assert_close(answered, expected)
+    assert not torch.allclose(without, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("settings", [{"modules_to_save": ["lm_head"]}, {"modules_to_save": ["norm"]},
                                       {"target_modules": ["q_proj", "lm_head"]}], ids=str)  # fmt: skip
@@ -171,6 +188,19 @@ def test_layers_that_peft_refuses_are_named(family_model, monkeypatch):
     gates = under_fixed_gates(model, monkeypatch, torch.full((4,), 0.25))
     with pytest.raises(TopicLoraError, match=r"No stock LoRA adapts these layers: .*out_proj"):
         collapse_to_lora(model, family_model("mamba2"), gates)
+
+
+def test_trained_tokens_are_carried(tiny_model, tiny_model_dir, tmp_path, monkeypatch):
+    config = TopicLoraConfig(r=2, num_experts=4, target_modules=NAMES, task_type="CAUSAL_LM")
+    config.trainable_token_indices = [9, 30]  # as TRL sets it
+    model = shaken(get_peft_model(tiny_model, config))
+    gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
+    expected = logits(model, TOKENS)
+    lora = collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates)
+    torch.testing.assert_close(logits(lora, TOKENS), expected, atol=1e-5, rtol=1e-5)
+    lora.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), tmp_path)
+    torch.testing.assert_close(logits(again, TOKENS), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_what_no_lora_can_carry_is_refused(tiny_model, tiny_model_dir, monkeypatch):

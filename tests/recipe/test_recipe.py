@@ -37,9 +37,22 @@ def test_overrides_are_typed(tmp_path):
     assert recipe.seed == 3
 
 
+def test_what_is_quoted_is_text_and_numbers_are_numbers(tmp_path):
+    texts = ["20220301", "1e5", "true", "null", "2024-05-01"]
+    for text in texts:
+        recipe = load_recipe(write(tmp_path), [f'model.revision="{text}"'])
+        assert recipe.model.revision == text
+    assert load_recipe(write(tmp_path), ["model.revision=12e4567"]).model.revision == "12e4567"
+    assert load_recipe(write(tmp_path), ["train.max_steps=1e3", "train.learning_rate=1E-4"]).train.max_steps == 1000
+    assert load_recipe(write(tmp_path), [("eval.include_path", "tasks #2")]).eval.include_path == "tasks #2"
+    with pytest.raises(TopicLoraError, match=r"model.revision: .*If it is text, quote it"):
+        load_recipe(write(tmp_path), ["model.revision=20220301"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (["train.lr_scheduler=cosin"], "train.lr_scheduler: unknown schedule; known: linear, .*'cosine'"),
         (["adapter.num_expert=4"], r"r\.yaml: unknown key 'adapter.num_expert'.*Did you mean 'num_experts'"),
         (["lss.kl_weight=4"], "unknown key 'lss'.*'loss'"),
         (["train.batch_size=0"], "train.batch_size: .*greater than or equal to 1.*given: 0"),

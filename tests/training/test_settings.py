@@ -1,8 +1,10 @@
 """Recipe keys that change how a training run goes: its warm-up, and what its loss is taken over."""
 
 import pytest
-from transformers import TrainingArguments
+import torch
+from transformers import TrainingArguments, get_scheduler
 
+from topiclora_cli.recipe.train import SCHEDULERS
 from topiclora_cli.rundir import read_metrics
 
 
@@ -48,3 +50,9 @@ def test_several_gpus_in_one_process_are_refused_with_the_line_that_uses_them(ru
     assert code == 2
     assert "sees 4 GPUs" in text
     assert "torchrun --nproc-per-node 4" in text
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_schedule_needs_nothing_more(name):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    assert get_scheduler(name, optimizer, num_warmup_steps=1, num_training_steps=4)

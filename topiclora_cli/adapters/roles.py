@@ -105,7 +105,7 @@ def _try(model: nn.Module) -> frozenset[str]:
     try:
         with torch.no_grad():
             model.eval()(input_ids=tokens, use_cache=False)
-    except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, LookupError):
+    except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, AssertionError, LookupError):
         return frozenset()
     finally:
         model.train(training)

@@ -38,6 +38,9 @@ class RoutedConfig(PeftConfig):
     router_init: str = field(
         default="kaiming", metadata={"help": "Start of the router: 'kaiming' (uniform, by the width), or N(0, 0.02^2)."}
     )
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
+        default=None, metadata={"help": "Tokens whose embeddings train beside the adapter, as in peft's LoRA."}
+    )
     router_temperature: float = field(default=1.0, metadata={"help": "Divides the router's logits."})
     train_keys: bool = field(default=False, metadata={"help": "Let the topic router's keys move from their anchors."})
     anchors: list[list[float]] | None = field(

@@ -27,9 +27,10 @@ MOE_ROLES = ("router", "experts")
 def resolve_targets(model: nn.Module, wanted: str | Sequence[str], *, key: str = "target_modules") -> str | list[str]:
     """Names of layers for peft, which mean the same layers to every method.
 
-    A role becomes the names of the layers it stands for. A name stands for all layers that end so, of a composite model
-    for those of its language part, where it has any; a regex is taken as it is. Raises TopicLoraError for a name or a
-    role that matches nothing in the model, for a layer that the model never calls, and for the roles of a sparse base.
+    A role becomes the names of the layers it stands for. A name stands for all layers that end so, as far as any of
+    them are in the language part of a composite model, and any are called; a regex is taken as it is. Raises
+    TopicLoraError for a name or a role that matches nothing in the model, for a layer that the model never calls, and
+    for the roles of a sparse base.
     """
     if is_moe_role(wanted):
         raise TopicLoraError(
@@ -46,7 +47,7 @@ def resolve_targets(model: nn.Module, wanted: str | Sequence[str], *, key: str =
     if isinstance(wanted, str):
         matched = {name for name in every if re.fullmatch(wanted, name)}
         _require(bool(matched), f"adapter.{key}: {wanted!r}", wanted, names)
-        _refuse_idle(model, matched, key)
+        refuse_idle(model, matched, key=key)
         return wanted
     matched, chosen_names = set(), set[str]()
     language = language_part(model)
@@ -54,8 +55,9 @@ def resolve_targets(model: nn.Module, wanted: str | Sequence[str], *, key: str =
         found = {name for name in every if name == short or name.endswith("." + short)}
         _require(bool(found), f"adapter.{key}: {short!r}", short, names)
         matched |= found
-        chosen_names |= {name for name in found if name.startswith(language)} or found
-    _refuse_idle(model, chosen_names, key)
+        found = {name for name in found if name.startswith(language)} or found
+        chosen_names |= found - never_called(model) or found
+    refuse_idle(model, chosen_names, key=key)
     return list(wanted) if chosen_names == matched else _shortest(sorted(chosen_names), every)
 
 
@@ -79,6 +81,18 @@ def full_names(model: nn.Module, targets: str | Sequence[str], **limits: Any) ->
     found = ((name, check_target_module_exists(config, name)) for name, _ in model.named_modules() if name)
     # peft answers with an object of its own where a name is excluded.
     return [name for name, answer in found if answer is True or isinstance(answer, re.Match)]
+
+
+def refuse_idle(model: nn.Module, names: Collection[str], *, key: str = "target_modules") -> None:
+    """Raises TopicLoraError where some of the names are of linear layers that the model never calls."""
+    if idle := sorted(never_called(model) & set(names)):
+        language = language_part(model)
+        way_out = f"Leave out {', '.join(sorted({name.rpartition('.')[2] for name in idle}))}, or use a role."
+        raise TopicLoraError(
+            f"adapter.{key}: {idle[0]}{f' and {len(idle) - 1} more' if idle[1:] else ''} would get an adapter that "
+            "never runs: the model reads the weight itself, or does without the layer.",
+            f"Text alone calls {language}*: name layers of that part." if language else way_out,
+        )
 
 
 def is_role(wanted: str | Sequence[str]) -> bool:
@@ -131,17 +145,6 @@ def linear_layers(model: nn.Module) -> list[str]:
 def _is_plain_linear(module: nn.Module) -> bool:
     # Some routers inherit from nn.Linear and return more than a product; peft's layer in their place would break them.
     return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
-
-
-def _refuse_idle(model: nn.Module, names: Collection[str], key: str) -> None:
-    if idle := sorted(never_called(model) & set(names)):
-        language = language_part(model)
-        way_out = f"Leave out {', '.join(sorted({name.rpartition('.')[2] for name in idle}))}, or use a role."
-        raise TopicLoraError(
-            f"adapter.{key}: {idle[0]}{f' and {len(idle) - 1} more' if idle[1:] else ''} would get an adapter that "
-            "never runs: the model reads the weight itself, or does without the layer.",
-            f"Text alone calls {language}*: name layers of that part." if language else way_out,
-        )
 
 
 def _require(found: bool, what: str, name: str, names: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ class RoutedTunerLayer(BaseTunerLayer):
     name: str
     no_merge: tuple[str, str]
     router_container: ClassVar[str]
+    cast_input_dtype_enabled = True  # peft.helpers.disable_input_dtype_casting turns it off
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         # peft rounds whatever it moves to the base's precision, so the router stands aside meanwhile.
@@ -78,6 +79,13 @@ class RoutedTuner(BaseTuner):
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Always refuses, saying why."""
         self._check_merge_allowed()
+
+    def add_weighted_adapter(self, *_: Any, **__: Any) -> None:
+        """Always refuses: experts chosen by different routers have no weighted sum that is such an adapter."""
+        raise TopicLoraError(
+            "Adapters that decide by their input cannot be combined into one (add_weighted_adapter).",
+            "Activate several at once (model.base_model.set_adapter([...])), whose changes then add up.",
+        )
 
     def own_config(self, adapter_name: str) -> Any:
         """The adapter's configuration, now a copy: what it becomes on this model must not stay in the caller's."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from topiclora_cli.cli.console import TerminalProgress, console
+from topiclora_cli.cli.console import TerminalProgress, console, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, assignment, listed, start_or_open
 from topiclora_cli.cli.tables import ablation_table
 
@@ -22,7 +22,12 @@ def ablate(
     settings, directory = start_or_open(recipe, changes, run, out)
     from topiclora_cli.ablation.runner import run_grid
 
-    with directory.lock():
+    again = ["--cells", cells] if cells is not None else []
+    if recipe is None:
+        # What was said at the start of a run stands in its recipe; what is said of an existing one does not.
+        again += [part for text in overrides or [] for part in ("--set", text)]
+        again += ["--seeds", seeds] if seeds is not None else []
+    with interruptible("ablate", "--run", directory.path, *again), directory.lock():
         result = run_grid(settings, directory, TerminalProgress(), only=listed(cells) if cells else None)
     console.print(ablation_table(result))
     console.print(f"Report: {directory.path / 'ablation' / 'report.md'}", soft_wrap=True)

@@ -5,11 +5,13 @@ Commands import the library inside their bodies, so that `topiclora --help` answ
 
 import errno
 import os
+import signal
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from topiclora_cli import __version__
 from topiclora_cli.cli import (
@@ -30,8 +32,24 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.processes import process_count
 from topiclora_cli.tested import newer_than_tested
 
+
+class _Commands(TyperGroup):
+    """Ends on Ctrl-C with the signal's code, whatever the command."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("Interrupted.")
+            raise typer.Exit(128 + signal.SIGINT) from None
+
+
+# What a path can be that is no fault of the program's.
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
 app = typer.Typer(
     name="topiclora",
+    cls=_Commands,
     help="Fine-tune a frozen language model with LoRA experts whose routing is anchored in topics.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -84,11 +102,15 @@ def main(arguments: list[str] | None = None) -> None:
         fail(error.message, error.hint)
         sys.exit(error.exit_code)
     except Exception as error:
-        if not _is_full_disk(error):
+        if _is_full_disk(error):
+            hint = "Free some, or choose another --out; --resume goes on where it stopped."
+            fail("No space is left on the device.", hint)
+        elif isinstance(error, OSError) and error.errno in _FORBIDDEN and error.filename:
+            fail(
+                f"{error.filename} cannot be used: {error.strerror}.", "Choose another place, or have it opened to you."
+            )
+        else:
             raise
-        fail(
-            "No space is left on the device.", "Free some, or choose another --out; --resume goes on where it stopped."
-        )
         sys.exit(2)
 
 

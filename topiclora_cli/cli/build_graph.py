@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
-from topiclora_cli.cli.console import TerminalProgress, console
+from topiclora_cli.cli.console import TerminalProgress, console, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, assignment, start_or_open
 from topiclora_cli.cli.tables import graph_tables
+from topiclora_cli.formats import command_line
 
 
 def build_graph(
@@ -26,8 +27,8 @@ def build_graph(
     settings, directory = start_or_open(recipe or (None if run else "quickstart"), changes, run, out)
     from topiclora_cli import stage_one
 
-    with directory.lock():
+    with interruptible("build-graph", "--run", directory.path), directory.lock():
         result = stage_one.build_graph(settings, directory, TerminalProgress())
     for table in graph_tables(result):
         console.print(table)
-    console.print(f"Graph: {result.folder}\nNext:  topiclora train --run {directory.path}", soft_wrap=True)
+    console.print(f"Graph: {result.folder}\nNext:  {command_line('train', '--run', directory.path)}", soft_wrap=True)

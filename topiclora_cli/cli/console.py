@@ -1,9 +1,10 @@
 """The terminal: bars with rate and time left where somebody watches, plain lines where nobody does."""
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -20,17 +21,26 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from topiclora_cli.errors import Interrupted
+from topiclora_cli.formats import command_line
 from topiclora_cli.processes import process_index
 from topiclora_cli.progress import Advance
 
-if TYPE_CHECKING:
-    from topiclora_cli.training.fit import Interrupted
-
 PLAIN_INTERVAL = 20.0  # seconds between two lines of a bar that nobody watches
 
+
+def make_console(**options: Any) -> Console:
+    """A console that prints text as it is; all that is drawn goes through one of these.
+
+    Topics, sources, paths and errors are other people's text: a square bracket in it is no markup, nor is :smile: a
+    picture. What is to be bold is a rich Text.
+    """
+    return Console(highlight=False, markup=False, emoji=False, **options)
+
+
 # Of several processes the first speaks for all, but each reports what stopped it.
-console = Console(highlight=False, quiet=process_index() > 0)
-errors = Console(stderr=True, highlight=False)
+console = make_console(quiet=process_index() > 0)
+errors = make_console(stderr=True)
 
 
 def fail(message: str, hint: str = "") -> None:
@@ -43,14 +53,22 @@ def note_newer(packages: Sequence[str]) -> None:
     """Say once which installed packages are newer than the releases that topiclora was tested with."""
     if packages and process_index() == 0:
         words = f"note: {', '.join(packages)}: newer than tested; constraints.txt has versions that work together."
-        errors.print(words, style="yellow", soft_wrap=True, markup=False)
+        errors.print(words, style="yellow", soft_wrap=True)
 
 
-def fail_interrupted(stop: "Interrupted", command: str) -> NoReturn:
-    """Say that training stopped on a signal and which command goes on, then exit with the signal's code."""
-    if process_index() == 0:
-        fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: {command}")
-    raise typer.Exit(stop.exit_code)
+@contextmanager
+def interruptible(*command: object) -> Iterator[None]:
+    """Where a signal stops the block, say which command goes on, and exit with the signal's code."""
+    try:
+        yield
+    except Interrupted as stop:
+        if process_index() == 0:
+            fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: {command_line(*command)}")
+        raise typer.Exit(stop.exit_code) from None
+    except KeyboardInterrupt:
+        if process_index() == 0:
+            fail("Interrupted.", f"Go on with: {command_line(*command)}")
+        raise typer.Exit(128 + signal.SIGINT) from None
 
 
 class TerminalProgress:
@@ -93,7 +111,7 @@ class _PlainBar:
         rate = (self.done - self.before) / max(1e-9, now - self.started)
         left = (self.total - self.done) / max(1e-9, rate)
         line = f"{self.label} {self.done}/{self.total}  {rate:.2f}/s  {left:.0f} s left  {note}".rstrip()
-        self.to.print(line, soft_wrap=True, markup=False)
+        self.to.print(line, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):
@@ -103,12 +121,12 @@ class _Rate(ProgressColumn):
 
 def _bar(to: Console) -> RichProgress:
     return RichProgress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=to,
     )

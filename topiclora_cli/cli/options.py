@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, dump_recipe, load_recipe
+from topiclora_cli.recipe import Recipe, anchored, dump_recipe, load_recipe
 from topiclora_cli.rundir import RECIPE, RunDir, latest_run, list_runs, new_run_path
 
 RUNS = "runs"
@@ -37,13 +37,13 @@ def listed(text: str) -> list[str]:
 
 def start_run(recipe_name: str, overrides: list[str] | None, out: Path | None) -> tuple[Recipe, RunDir]:
     """A new run of a recipe."""
-    recipe = load_recipe(recipe_name, overrides or [])
+    recipe = anchored(load_recipe(recipe_name, overrides or []))
     path = out or new_run_path(RUNS, recipe.name)
     return recipe, RunDir.create(path, recipe_yaml=dump_recipe(recipe), name=recipe.name, seed=recipe.seed)
 
 
 def open_run(run: Path | None, overrides: list[str] | None) -> tuple[Recipe, RunDir]:
-    """An existing run, by default the latest, with its recipe; overrides apply to this call only."""
+    """An existing run, by default the latest, with its recipe; overrides are this call's, and a training's."""
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     return load_recipe(str(directory.path / RECIPE), overrides or []), directory
 

@@ -4,11 +4,13 @@ from typing import Annotated
 
 import typer
 from rich.rule import Rule
+from rich.text import Text
 
-from topiclora_cli.cli.console import TerminalProgress, console, fail_interrupted
+from topiclora_cli.cli.console import TerminalProgress, console, interruptible
 from topiclora_cli.cli.eval_table import eval_table
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
 from topiclora_cli.cli.tables import ablation_table, graph_tables, merge_table, routing_table
+from topiclora_cli.formats import command_line
 from topiclora_cli.recipe import Recipe, altered
 
 # Enough to show the mechanism; the full grid is a command of its own.
@@ -34,12 +36,12 @@ def quickstart(
     from topiclora_cli import export, pipeline, scoring, stage_one
     from topiclora_cli.ablation.runner import run_grid
     from topiclora_cli.report import write_report
-    from topiclora_cli.training.fit import Interrupted
 
     progress = TerminalProgress()
     ablates = ablation_steps > 0 and "kl_off" in settings.ablation.cells
     stages = _numbered(settings, ablates)
-    with directory.lock():
+    again = [] if recipe or run is None else [part for text in overrides or [] for part in ("--set", text)]
+    with interruptible("quickstart", "--run", directory.path, *again), directory.lock():
         if not directory.is_done("train"):
             scoring.try_tasks(settings)
         if settings.needs_graph:
@@ -49,20 +51,17 @@ def quickstart(
                 if directory.is_done("graph")
                 else stage_one.build_graph(settings, directory, progress)
             )
-        try:
-            console.print(stages["train"])
-            if not directory.is_done("train"):
-                pipeline.train(settings, directory, progress, resume=bool(directory.stage("train")))
-            console.print(stages["eval"])
-            scores = scoring.evaluate(settings, directory, progress)
-            if settings.adapter.exports:
-                console.print(stages["merge"])
-                exported = export.merge(settings, directory, progress)
-            if ablates:
-                console.print(stages["ablate"])
-                ablation = run_grid(_reduced(settings, ablation_steps), directory, progress, only=ABLATION_CELLS)
-        except Interrupted as stop:
-            fail_interrupted(stop, f"topiclora quickstart --run {directory.path}")
+        console.print(stages["train"])
+        if not directory.is_done("train"):
+            pipeline.train(settings, directory, progress, resume=bool(directory.stage("train")))
+        console.print(stages["eval"])
+        scores = scoring.evaluate(settings, directory, progress)
+        if settings.adapter.exports:
+            console.print(stages["merge"])
+            exported = export.merge(settings, directory, progress)
+        if ablates:
+            console.print(stages["ablate"])
+            ablation = run_grid(_reduced(settings, ablation_steps), directory, progress, only=ABLATION_CELLS)
         write_report(directory)
     console.print(Rule("Summary", align="left"))
     if settings.needs_graph:
@@ -98,7 +97,7 @@ def _reduced(settings: Recipe, steps: int) -> Recipe:
     return altered(settings, changes.items(), where="quickstart")
 
 
-def _where(settings: Recipe, run: str) -> str:
+def _where(settings: Recipe, run: str) -> Text:
     topical, exports = settings.needs_graph, settings.adapter.exports
     files = [
         f"  {run}/report.md         everything above, and more",
@@ -110,15 +109,18 @@ def _where(settings: Recipe, run: str) -> str:
         f"  {run}/eval/             every evaluation, with lm-eval's own results and samples",
         f"  {run}/metrics.jsonl     losses and routing of every step",
     ]
-    commands = [
-        f"  topiclora eval --run {run} --tasks arc_easy --limit 100      stock lm-eval tasks (need a hub)",
-        f"  topiclora merge --run {run} --gates topic:arithmetic         an export for one topic"
+    commands = {
+        command_line("eval", "--run", run, "--tasks", "arc_easy", "--limit", 100): "stock lm-eval tasks (need a hub)",
+        command_line("merge", "--run", run, "--gates", "topic:arithmetic"): "an export for one topic"
         if topical and exports
         else "",
-        f"  topiclora ablate --recipe {run}/recipe.yaml                  the full grid, all seeds, in a run of its own"
+        command_line("ablate", "--recipe", f"{run}/recipe.yaml"): "the full grid, all seeds, in a run of its own"
         if settings.ablation.cells
         else "",
-        f"  topiclora recipes copy {settings.name} mine.yaml                  your own model and data",
-    ]
-    lines = ["[bold]Files[/bold]", *filter(None, files), "[bold]Next[/bold]", *filter(None, commands)]
-    return "\n".join(lines)
+        command_line("recipes", "copy", settings.name, "mine.yaml"): "your own model and data",
+    }
+    widest = max(map(len, commands))
+    following = [f"  {line:{widest}}  {what}" for line, what in commands.items() if what]
+    return Text("\n").join(
+        [Text("Files", "bold"), *map(Text, filter(None, files)), Text("Next", "bold"), *map(Text, following)]
+    )

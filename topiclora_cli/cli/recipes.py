@@ -10,6 +10,7 @@ from rich.table import Table
 
 from topiclora_cli.cli.console import console
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.formats import command_line
 from topiclora_cli.recipe import bundled_recipes, find_recipe
 
 app = typer.Typer(help="List, show and copy the bundled recipes.", no_args_is_help=True)
@@ -41,4 +42,4 @@ def copy(
     if target.exists():
         raise TopicLoraError(f"{target} exists already.", "Name another target.")
     shutil.copyfile(source, target)
-    console.print(f"Copied to {target}. Run it with: topiclora train --recipe {target}", soft_wrap=True)
+    console.print(f"Copied to {target}. Run it with: {command_line('train', '--recipe', target)}", soft_wrap=True)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from topiclora_cli.cli.chart import curves_table
 from topiclora_cli.cli.console import console
@@ -39,7 +40,8 @@ def show(
     """One run's stages, timings, results and training curves."""
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest
-    console.print(f"[bold]{directory.path}[/bold]  recipe {manifest['name']}, seed {manifest['seed']}", soft_wrap=True)
+    facts_of_run = f"  recipe {manifest['name']}, seed {manifest['seed']}"
+    console.print(Text.assemble((str(directory.path), "bold"), facts_of_run), soft_wrap=True)
     table = Table("stage", "state", "seconds", "result", box=None)
     for name, record in manifest["stages"].items():
         facts = {k: v for k, v in record.items() if k not in _COLUMNS and not isinstance(v, (dict, list))}

@@ -133,7 +133,7 @@ def routing_table(routing: Mapping[str, Any]) -> Table:
     table = Table("topic", *(str(e) for e in range(experts)), title=title, title_justify="left", box=None)
     for topic, gates in list(by_topic.items())[:MAX_TOPIC_ROWS]:
         top = max(gates)
-        table.add_row(topic, *(f"[bold]{100 * g:.0f}[/bold]" if g == top else f"{100 * g:.0f}" for g in gates))
+        table.add_row(topic, *(Text(f"{100 * g:.0f}", style="bold" if g == top else "") for g in gates))
     for column in table.columns[1:]:
         column.justify = "right"
     return table

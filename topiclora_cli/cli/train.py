@@ -4,9 +4,8 @@ from contextlib import ExitStack
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from topiclora_cli.cli.console import TerminalProgress, console, fail_interrupted
+from topiclora_cli.cli.console import TerminalProgress, console, interruptible, make_console
 from topiclora_cli.cli.options import (
     OutOption,
     RecipeOption,
@@ -19,6 +18,7 @@ from topiclora_cli.cli.options import (
 )
 from topiclora_cli.cli.tables import needs_table, train_table
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.formats import command_line
 from topiclora_cli.processes import in_first, leave, process_count
 from topiclora_cli.recipe import Recipe, load_recipe
 
@@ -61,30 +61,27 @@ def train(
         return
     settings, directory = in_first(lambda: start_or_open(recipe, overrides, run, out, resume=resume))
     from topiclora_cli import pipeline, stage_one
-    from topiclora_cli.training.fit import Interrupted
 
     def prepare() -> None:
         locked.enter_context(directory.lock())
         if settings.needs_graph and not directory.is_done("graph"):
             stage_one.build_graph(settings, directory, TerminalProgress())
 
-    try:
-        with ExitStack() as locked:
-            locked.callback(leave)
-            in_first(prepare)
-            result = pipeline.train(settings, directory, TerminalProgress(), resume=resume)
-    except Interrupted as stop:
-        # torchrun takes a --run that follows its own arguments for one of them.
-        option = "--run" if process_count() == 1 else "--out"
-        fail_interrupted(stop, f"topiclora train {option} {directory.path} --resume")
+    # torchrun takes a --run that follows its own arguments for one of them.
+    option = "--run" if process_count() == 1 else "--out"
+    with interruptible("train", option, directory.path, "--resume"), ExitStack() as locked:
+        locked.callback(leave)
+        in_first(prepare)
+        result = pipeline.train(settings, directory, TerminalProgress(), resume=resume)
     console.print(train_table(result))
     console.print(
-        f"Adapter: {directory.path / 'adapter'}\nNext:    topiclora eval --run {directory.path}", soft_wrap=True
+        f"Adapter: {directory.path / 'adapter'}\nNext:    {command_line('eval', '--run', directory.path)}",
+        soft_wrap=True,
     )
 
 
 def _say_needs(recipe: Recipe, *, measure: bool) -> None:
     from topiclora_cli.dry_run import estimate_needs
 
-    needs = estimate_needs(recipe, TerminalProgress(Console(quiet=True)), measure=measure)
+    needs = estimate_needs(recipe, TerminalProgress(make_console(quiet=True)), measure=measure)
     console.print(needs_table(needs, recipe.name))

@@ -5,11 +5,13 @@ from topiclora_cli.recipe.load import differences as differences
 from topiclora_cli.recipe.load import with_experts as with_experts
 from topiclora_cli.recipe.overrides import parse_override as parse_override
 from topiclora_cli.recipe.overrides import with_overrides as with_overrides
+from topiclora_cli.recipe.paths import anchored as anchored
 from topiclora_cli.recipe.schema import Recipe
 
 __all__ = [
     "Recipe",
     "altered",
+    "anchored",
     "build_recipe",
     "bundled_recipes",
     "differences",

@@ -2,8 +2,9 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from topiclora_cli.errors import nearest
 from topiclora_cli.recipe.section import Section
 
 Optimizer = Literal[
@@ -19,15 +20,22 @@ Optimizer = Literal[
     "sgd",
 ]
 
+# transformers' names of those that need no numbers of their own.
+SCHEDULERS = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+    "reduce_lr_on_plateau",
+)
+
 
 class TrainSection(Section):
     """Optimisation, in the words of transformers' TrainingArguments; `warmup_steps` overrides `warmup_ratio`.
 
-    batch_size: examples per process and micro-batch. weight_decay: of the experts, and of all else that is trained but
-    biases and norms; routers have none. With held-out examples there is a validation, and a checkpoint, every
-    `eval_steps` (unset, `save_steps`); the best by `metric_for_best` is kept, and with `load_best` it is what the run
-    ends with. packing: lay a batch out in fewer rows, several examples in each, which do not see one another.
-    optimizer: in 8 bits or paged, it needs bitsandbytes. liger: fused kernels of liger-kernel, for GPUs. fsdp,
+    epochs: how often every example is trained on; the last step of an epoch takes what is left of them. max_steps: when
+    to stop instead. batch_size: examples per process and micro-batch. weight_decay: of the experts, and of all else
+    that is trained but biases and norms; routers have none. With held-out examples there is a validation, and a
+    checkpoint, every `eval_steps` (unset, `save_steps`); the best by `metric_for_best` is kept, and with `load_best` it
+    is what the run ends with. packing: lay a batch out in fewer rows, several examples in each, which do not see one
+    another. optimizer: in 8 bits or paged, it needs bitsandbytes. liger: fused kernels of liger-kernel, for GPUs. fsdp,
     fsdp_config: shard the model over GPUs.
     """
 
@@ -59,3 +67,10 @@ class TrainSection(Section):
     liger: bool = False
     fsdp: bool = False
     fsdp_config: dict[str, Any] = {}
+
+    @field_validator("lr_scheduler")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SCHEDULERS:
+            raise ValueError(f"unknown schedule; known: {', '.join(SCHEDULERS)}. {nearest(name, SCHEDULERS)}")
+        return name

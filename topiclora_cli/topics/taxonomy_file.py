@@ -45,6 +45,8 @@ def read(source: str | Path) -> tuple[str, dict[str, Any]]:
             content = {"topics": _csv_rows(text, path)}
         else:
             raise TopicLoraError(f"Taxonomy file {path} has an unknown type.", "Use .yaml, .jsonl or .csv.")
+    except TopicLoraError:
+        raise
     except UnicodeDecodeError as error:
         place = f"byte {error.start + 1}"
         raise TopicLoraError(f"Taxonomy file {path} is not UTF-8 text ({place}).", "Save it as UTF-8.") from None

@@ -24,6 +24,11 @@ def check_settings(recipe: Recipe, *, validates: bool) -> None:
                 f"train.{key} is set, but there are no held-out examples.",
                 f"Set data.validation, or raise it, or leave train.{key} out.",
             )
+    if train.lr_scheduler == "reduce_lr_on_plateau" and not validates:
+        raise TopicLoraError(
+            "train.lr_scheduler: reduce_lr_on_plateau waits for held-out losses, and there are no held-out examples.",
+            "Set data.validation, or choose another schedule.",
+        )
     if train.fsdp and recipe.data.streaming and recipe.needs_graph and recipe.graph.encoder == "lm":
         raise TopicLoraError(
             "data.streaming makes priors in training, and graph.encoder 'lm' cannot read a base that FSDP shards.",

@@ -19,8 +19,9 @@ from topiclora_cli.adapters.counting import (
 )
 from topiclora_cli.adapters.init_from import load_experts, read_loras
 from topiclora_cli.adapters.presets import make_config
+from topiclora_cli.adapters.roles import never_called
 from topiclora_cli.adapters.stock import why_no_lora
-from topiclora_cli.adapters.targets import is_role, left_alone, linear_layers
+from topiclora_cli.adapters.targets import is_role, left_alone, linear_layers, refuse_idle
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models import BaseModel
@@ -47,7 +48,8 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
         extra = {**extra, "train_router": reach_routers(recipe.loss)}
     config = solve(section, base.model, total_steps=total_steps, **extra)
     config.base_model_name_or_path = base.source
-    skeleton = empty_copy(base.model) if section.exports else None
+    # Packed weights do not go to the meta device; what keeps a LoRA off a layer is its place in any case.
+    skeleton = empty_copy(base.model) if section.exports and not getattr(base.model, "is_quantized", False) else None
     apart = left_alone(base.model) if is_role(section.target_modules) else {}
     model = attach(base.model, config)
     if sources is not None:
@@ -82,9 +84,14 @@ def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **
 
 
 def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
-    """Put a fresh adapter on a model; raises TopicLoraError naming the linear layers there are to choose from."""
+    """Put a fresh adapter on a model.
+
+    Raises TopicLoraError where targets match nothing, naming the linear layers there are to choose from, and for layers
+    that the model never calls, by whatever way they became targets.
+    """
+    never_called(model)  # an adapter's own calls are not the model's
     try:
-        return get_peft_model(model, config)  # type: ignore[arg-type, return-value]
+        adapted: Any = get_peft_model(model, config)  # type: ignore[arg-type]
     except ValueError as error:
         if "not found in the base model" not in str(error) and "No modules were targeted" not in str(error):
             raise
@@ -93,6 +100,9 @@ def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
             f"adapter.target_modules {_plain(config.target_modules)} matches nothing in the model.",  # type: ignore[attr-defined]
             f"Its linear layers: {', '.join(sorted(linears))}.",
         ) from None
+    layers = adapted.get_base_model().named_modules()
+    refuse_idle(model, [name for name, module in layers if isinstance(module, BaseTunerLayer)])
+    return adapted  # type: ignore[no-any-return]
 
 
 def adapts_head(model: PeftModel) -> bool:

@@ -13,7 +13,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from topiclora_cli.adapters.counting import count_parameters
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import Interrupted, TopicLoraError
 from topiclora_cli.models import BaseModel, selects_logits
 from topiclora_cli.processes import in_first, process_count, wait_for_all
 from topiclora_cli.progress import Progress
@@ -42,15 +42,6 @@ from topiclora_cli.training.padding import refuse_padding
 from topiclora_cli.training.ranks import AllocateRanks
 from topiclora_cli.training.saving import left_out, save_adapter
 from topiclora_cli.training.trainer import DualLossTrainer
-
-
-class Interrupted(Exception):
-    """Training stopped on a signal after saving a checkpoint."""
-
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"interrupted at step {step}")
-        self.exit_code = 128 + signal_number
-        self.step = step
 
 
 @dataclass(frozen=True)

@@ -162,9 +162,25 @@ def test_topics_from_a_file(tmp_path, kind):
     assert topics(source, topics=wanted) == [("arithmetic", "humor"), ()]
 
 
+def test_rows_and_files_without_topics_have_none(tmp_path):
+    tags = [None, "", 3, ["json", None, True], "arithmetic"]
+    rows = [{"q": str(number), "a": "x", "tags": tag, "task": tag} for number, tag in enumerate(tags)]
+    source = write(tmp_path / "rows.jsonl", [*rows, {"q": "5", "a": "x"}])
+    data = DataSection(source=source, prompt="{{ q }}", completion="{{ a }}", topics="tags")
+    assert [row.topics for row in load_rows(data, seed=0)] == [(), (), ("3",), ("json", "true"), ("arithmetic",), ()]
+    (tmp_path / "t.csv").write_text("key,topics\n3,humor;\narithmetic,\n")
+    wanted = {"file": str(tmp_path / "t.csv"), "key": "{{ task }}"}
+    assert topics(source, topics=wanted) == [(), (), ("humor",), (), (), ()]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read"), ('{"key": "sums"}\n', "without key and topics"), ("{", "cannot be read: line 1")],
+    [
+        (None, "cannot be read"),
+        ('{"key": "sums"}\n', "without key and topics"),
+        ('{"key": null, "topics": []}\n', "without key and"),
+        ("{", "cannot be read: line 1"),
+    ],
 )
 def test_topic_files_that_cannot_be_used(tmp_path, content, message):
     source = write(tmp_path / "rows.jsonl", ROWS)

@@ -23,7 +23,9 @@ _SHOWN = (
 class TopicLoraConfig(RoutedConfig):
     """A mixture of LoRA experts on linear layers.
 
-    Without `anchors` the topic router's keys start as a simplex, so this is usable as a plain peft method. Raises
+    Without `anchors` the topic router's keys start as a simplex, so this is usable as a plain peft method. Routing by
+    prompt (granularity: prompt, router: hierarchical) averages over the prompt, so train inside
+    `prompt_tokens(mask)`, one example in a row; its mean lies on the cache, a transformers one. Raises
     TopicLoraError for sizes that do not fit together. Source: reconstruction of TopicLoRA (AAAI 2026); with other
     routers, scopes and losses it is most of its baselines (`topiclora methods`).
     """

@@ -46,10 +46,7 @@ def _of_messages(
         if not record.get(column):
             return [MissingValue(column)] if record.get(column) in (None, "") else []
         found = conversations(key, column, record[column], every=every)
-        try:
-            tags = topics(record)
-        except MissingValue as error:
-            return [error] * len(found)
+        tags = topics(record)
         return [turns if isinstance(turns, MissingValue) else _example(turns, tags, number) for turns in found]
 
     return converse

@@ -111,7 +111,7 @@ def _explained(key: str, fill: Callable[[Record], Any]) -> Callable[[Record], An
     def call(record: Record) -> Any:
         try:
             return fill(record)
-        except MissingValue:
+        except (MissingValue, TopicLoraError):
             raise
         except (TemplateRuntimeError, TypeError, ValueError, ArithmeticError) as error:
             raise TopicLoraError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from topiclora_cli.models import cache_dir
+from topiclora_cli.cache import cache_dir
 from topiclora_cli.stored import stored_tensors
 
 WORTH_KEEPING = 2_000  # fewer texts are tokenised faster than a person notices

@@ -1,13 +1,15 @@
 """Which topics a row carries: from a column, the same for all rows, or looked up in a file."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import SourceSection, TopicsFile
-from topiclora_cli.training.data.missing import Names
+from topiclora_cli.training.data.missing import MissingValue, Names
 from topiclora_cli.training.data.tables import UnreadableError, read_table
 from topiclora_cli.training.data.templates import Record, template
+from topiclora_cli.training.data.written import written
 
 Topics = tuple[str, ...]
 
@@ -32,7 +34,14 @@ def _finder(section: SourceSection, key: str, names: Names) -> Callable[[Record]
         return lambda record: _column(key, wanted, record, names)
     if isinstance(wanted, TopicsFile):
         table, line = _read(wanted.file, f"{key}.topics.file"), template(f"{key}.topics.key", wanted.key, names)
-        return lambda record: table.get(line(record), ())
+
+        def look_up(record: Record) -> Topics:
+            try:
+                return table.get(line(record), ())
+            except MissingValue:
+                return ()
+
+        return look_up
     constant = tuple(wanted or ())
     return lambda record: constant
 
@@ -43,8 +52,10 @@ def _column(key: str, name: str, record: Record, names: Names) -> Topics:
     return _tuple(record.get(name))
 
 
-def _tuple(value: str | Sequence[str] | None) -> Topics:
-    return (str(value),) if isinstance(value, str) and value else tuple(topic for topic in value or () if topic)
+def _tuple(value: Any) -> Topics:
+    """The topics of one name or a list of them, as JSON writes those that are no text; none of what is missing."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(written(topic)) for topic in values if topic is not None and topic != "")
 
 
 def _read(file: str, key: str) -> dict[str, Topics]:
@@ -55,9 +66,9 @@ def _read(file: str, key: str) -> dict[str, Topics]:
         raise TopicLoraError(f"{key} {file!r} cannot be read: {error}.", "Name a .jsonl or .csv file.") from None
     try:
         if path.suffix == ".csv":
-            return {str(row["key"]): _tuple([t.strip() for t in row["topics"].split(";")]) for row in rows}
-        return {str(row["key"]): _tuple(row["topics"]) for row in rows}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            rows = [{**row, "topics": [t.strip() for t in (row["topics"] or "").split(";")]} for row in rows]
+        return {str(written(row["key"])): _tuple(row["topics"]) for row in rows}
+    except (MissingValue, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TopicLoraError(
             f"{key} {file!r} has a line without key and topics ({type(error).__name__}: {error}).",
             'Lines are {"key": "...", "topics": ["..."]}, or a CSV of the columns key and topics.',

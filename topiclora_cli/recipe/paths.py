@@ -1,0 +1,40 @@
+"""Relative paths in a recipe, made absolute when a run starts: it is to find its files from wherever it goes on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from topiclora_cli.recipe.data import EMBEDDED, SourceSection, TopicsFile
+from topiclora_cli.recipe.load import altered
+from topiclora_cli.recipe.schema import Recipe
+
+
+def anchored(recipe: Recipe) -> Recipe:
+    """The recipe with the whole path of every file and folder that it names by a relative one, seen from here."""
+    changes = [(key, place) for key, path in _paths(recipe) if (place := _place(path)) != path]
+    return altered(recipe, changes, where=recipe.name) if changes else recipe
+
+
+def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Keys whose values may be paths, with the values."""
+    yield "model.name", recipe.model.name
+    if recipe.graph.taxonomy not in ("bigbench", "mmlu", "induced"):
+        yield "graph.taxonomy", recipe.graph.taxonomy
+    if recipe.eval.include_path is not None:
+        yield "eval.include_path", recipe.eval.include_path
+    for number, folder in enumerate(recipe.adapter.init_from or []):
+        yield f"adapter.init_from.{number}", folder
+    yield from _source_paths("data", recipe.data)
+    for number, source in enumerate(recipe.data.sources):
+        yield from _source_paths(f"data.sources.{number}", source)
+
+
+def _source_paths(key: str, source: SourceSection) -> Iterator[tuple[str, str]]:
+    if source.source is not None and source.source != EMBEDDED:
+        yield f"{key}.source", source.source
+    if isinstance(source.topics, TopicsFile):
+        yield f"{key}.topics.file", source.topics.file
+
+
+def _place(path: str) -> Any:
+    return str(Path(path).absolute()) if Path(path).exists() else path
