@@ -53,7 +53,7 @@ def test_mixtures(method, tiny_model):
 
 @pytest.mark.parametrize("method", ["hmora", "gmoe", "samora", "ldmole"])
 def test_a_layer_is_the_base_and_the_gated_sum_of_its_experts(method, tiny_model):
-    model = shaken(get_peft_model(tiny_model, config(method, tiny_model, router_width=6)))
+    model = shaken(get_peft_model(tiny_model, config(method, tiny_model)))
     layers = {m.name: m for m in model.modules() if isinstance(m, TopicLoraLayer) and len(m.factors("default")[1]) > 1}
     seen = {}
     for name, layer in layers.items():

@@ -52,11 +52,16 @@ class PromptMean:
         return total / count.clamp_min(1)
 
     def _kept(self, call: PromptCall, scores: Tensor) -> tuple[Tensor, Tensor]:
+        if call.seen < 0:
+            raise TopicLoraError(
+                "Routing by prompt needs a cache that counts its tokens; tuples and recurrent states do not.",
+                "Decode with use_cache=False.",
+            )
         kept = (call.kept or {}).get(self.name)
         if kept is None or len(scores) % len(kept[0]):
             raise TopicLoraError(
                 "Routing by prompt goes on from a cache, but did not see its prompt.",
-                "Fill the cache, one that counts its tokens, with the same adapter and batch.",
+                "Fill the cache with the same adapter and batch.",
             )
         return kept
 
