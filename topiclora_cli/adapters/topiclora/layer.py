@@ -268,7 +268,8 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
 def _rides(router: nn.Module, x: Tensor) -> bool:
     """Whether the router's product with x can be part of the experts': in 16 bits it stands apart, in float32."""
-    return computes_precisely(x) and not router.drops and is_untouched(router)
+    # What FSDP wraps around a router is none, and holds its weights only while it is called.
+    return isinstance(router, Router) and computes_precisely(x) and not router.drops and is_untouched(router)
 
 
 def _features(base: Any, name: str) -> tuple[int, int]:
