@@ -238,16 +238,20 @@ def _read_config(name: str, source: str, options: dict[str, Any], hint: str = ""
 
 
 def _unreadable(name: str, error: Exception, hint: str = "") -> TopicLoraError:
-    path = Path(name).expanduser()
+    path, reason = Path(name).expanduser(), str(error).strip().splitlines()[0]
+    told = f"Cannot load the model {name!r}:"
     if (path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2) and not path.exists():
-        message = f"Cannot load the model {name!r}: there is no such folder" + f", seen from {Path.cwd()}" * (
-            not path.is_absolute()
+        where = "" if path.is_absolute() else f", seen from {Path.cwd()}"
+        return TopicLoraError(
+            f"{told} there is no such folder{where}.", "Put it back, or set model.name to where it is now."
         )
-        return TopicLoraError(f"{message}.", "Put it back, or set model.name to where it is now.")
-    reason = str(error).strip().splitlines()[0]
-    return TopicLoraError(
-        f"Cannot load the model {name!r}: {reason}", hint or "Name a hub id, a local folder, or pypi:<package>."
-    )
+    if "couldn't connect" in reason or "offline" in reason.lower():
+        return TopicLoraError(
+            f"{told} it is no folder seen from {Path.cwd()} and not in the hub's cache on this machine, and the hub "
+            "cannot be reached.",
+            hint or "Download it while there is a network, or name a local folder or pypi:<package>.",
+        )
+    return TopicLoraError(f"{told} {reason}", hint or "Name a hub id, a local folder, or pypi:<package>.")
 
 
 def _packaged_gguf(package: str) -> Path:

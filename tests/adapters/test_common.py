@@ -61,7 +61,10 @@ def make(settings, model=None, **changes):
     if "preset" not in settings:
         small = {"r": 2, "num_experts": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
         return TopicLoraConfig(**{**small, **settings, **changes})
-    adapter = {"method": settings["preset"], "r": 2, "router_width": 6, "lora_dropout": 0.0}
+    dropouts = {"lora_dropout", "router_dropout"} & METHODS[settings["preset"]].adapter.keys()
+    adapter = {"method": settings["preset"], "r": 2, **dict.fromkeys(dropouts, 0.0)}
+    if settings["preset"] in ("gmoe", "ldmole"):
+        adapter["router_width"] = 6
     if settings["preset"] == "ldmole":
         adapter["router_temperature"] = 9.0  # random weights would make it certain of one expert, without a gradient
     recipe = build_recipe({"name": "x", "model": {"name": "x"}, "adapter": adapter}, where="x")

@@ -7,7 +7,7 @@ from peft import get_peft_model
 from torch import nn
 
 from topiclora_cli.adapters import TopicLoraConfig, dropout
-from topiclora_cli.adapters.dispatch import dispatch, sparse_delta
+from topiclora_cli.adapters.dispatch import dispatch, prefers_sparse, sparse_delta
 from topiclora_cli.adapters.dropout import own_rank_space
 from topiclora_cli.errors import TopicLoraError
 
@@ -160,6 +160,14 @@ def test_between_a_blocks_layers_each_experts_row_has_its_own_mask(kind, equal):
             factor.copy_(torch.randn(factor.shape[1:]).expand_as(factor))
         rows = gate(torch.randn(1, 3, D)).unflatten(-2, (3, 2))
     assert torch.allclose(rows[..., 0, :], rows[..., 1, :]) is equal
+
+
+def test_own_masks_are_drawn_for_the_chosen_experts_alone_where_that_is_fewer():
+    x, lora_b = torch.randn(64, D), torch.randn(E, R, OUT)
+    assert not prefers_sparse(x, lora_b, 2)
+    assert prefers_sparse(x, lora_b, 2, own_masks=True)
+    assert not prefers_sparse(x, lora_b, 3, own_masks=True)
+    assert not prefers_sparse(x, lora_b, None, own_masks=True)
 
 
 def test_an_unknown_kind_is_an_error():

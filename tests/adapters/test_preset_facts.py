@@ -6,7 +6,10 @@ import pytest
 import torch
 from peft import LoraConfig, XLoraConfig, get_peft_model
 
+from tests.conftest import shaken
+from topiclora_cli.adapters import record_routing
 from topiclora_cli.adapters.presets import make_config
+from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.recipe.methods import METHODS
 
@@ -46,6 +49,26 @@ def test_mixtures(method, tiny_model):
     made = config(method, tiny_model)
     found = (made.scaling, made.lora_dropout, made.expert_dropout, made.router_dropout, made.router_init)
     assert found == (pytest.approx(FACTS[method][0]), *FACTS[method][1:])
+
+
+@pytest.mark.parametrize("method", ["hmora", "gmoe", "samora", "ldmole"])
+def test_a_layer_is_the_base_and_the_gated_sum_of_its_experts(method, tiny_model):
+    model = shaken(get_peft_model(tiny_model, config(method, tiny_model)))
+    layers = {m.name: m for m in model.modules() if isinstance(m, TopicLoraLayer) and len(m.factors("default")[1]) > 1}
+    seen = {}
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda _, inputs, output, name=name: seen.update({name: (inputs[0], output)}))
+    with record_routing(model) as record, torch.no_grad():
+        model(input_ids=torch.tensor([[5, 9, 12, 7, 30]]))
+        assert layers
+        for name, layer in layers.items():
+            x, output = seen[name]
+            lora_a, lora_b = layer.factors("default")
+            expected = layer.base_layer(x)
+            for e in range(len(lora_b)):
+                gate = record.gates[name][..., e, None]
+                expected = expected + FACTS[method][0] * gate * (x @ lora_a[e % len(lora_a)].T @ lora_b[e])
+            torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-5)
 
 
 def test_samoras_scale_is_one_at_any_rank(tiny_model):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import get_peft_model
 from torch import nn
-from transformers import DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from tests.adapters.helpers import TOKENS, assert_same_gradients, gradients, logits
 from topiclora_cli.adapters import TopicLoraConfig, prompt_tokens
@@ -158,12 +158,32 @@ def test_a_cache_is_found_by_any_of_its_names(name, shaken):
         close(run(x[:, 4:]), expected)
 
 
-@pytest.mark.parametrize("cache", [((torch.ones(1), torch.ones(1)),), Counter(3)])
-def test_a_cache_of_unknown_content_is_refused(cache, shaken):
+@pytest.mark.parametrize(
+    ("cache", "message"),
+    [(((torch.ones(1), torch.ones(1)),), "counts its tokens"), (Counter(3), "did not see its prompt")],
+)
+def test_a_cache_of_unknown_content_is_refused(cache, message, shaken):
     config = TopicLoraConfig(r=2, num_experts=4, granularity="prompt", router="linear", target_modules=["q_proj"])
     model = shaken(get_peft_model(Decoder(), config))
-    with pytest.raises(TopicLoraError, match="did not see its prompt"):
+    with pytest.raises(TopicLoraError, match=message):
         model(torch.randn(2, 1, 8), past_key_values=cache)
+
+
+def test_a_recurrent_state_is_refused_and_decoding_without_it_works(shaken):
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "pad_token_id": 0}
+    base = AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", eos_token_id=1, bos_token_id=2, **sizes))
+    config = TopicLoraConfig(r=2, num_experts=4, granularity="prompt", router="linear", target_modules=["in_proj"])
+    model = shaken(get_peft_model(base, config))
+    with pytest.raises(TopicLoraError, match="counts its tokens"):
+        model.generate(input_ids=TOKENS, max_new_tokens=2)
+    assert model.generate(input_ids=TOKENS, max_new_tokens=2, min_new_tokens=2, use_cache=False).shape == (2, 8)
+
+
+def test_a_head_that_reads_selected_tokens_alone_is_refused(family_model, adapted, shaken):
+    model = shaken(adapted(family_model("llama"), granularity="prompt", target_modules=["lm_head", "q_proj"]))
+    close(followed(model, filled(model, TOKENS[:, :4]), TOKENS[:, 4:]), full(model, TOKENS, 4))
+    with pytest.raises(TopicLoraError, match="lm_head reads 2 of 6"):
+        logits(model, logits_to_keep=2)
 
 
 def test_examples_packed_in_a_row_are_refused(pooled):

@@ -155,6 +155,7 @@ MISTAKES = {
     "missing include path": (["eval", "--run", "{run}", "--include-path", "nowhere"], "is not a folder"),
     "unknown gates": (["merge", "--run", "{run}", "--gates", "mena"], "Use 'mean' or 'topic:NAME'"),
     "unknown topic": (["merge", "--run", "{run}", "--gates", "topic:arithmetics"], "Did you mean 'arithmetic'"),
+    "another base": (["merge", "--run", "{run}", "--set", "model.name=org/other"], "recipe's model.name is org/other"),
     "unknown cell": (["ablate", "--run", "{run}", "--cells", "kl_of"], "Did you mean 'kl_off'"),
     "cell with other settings": (["ablate", "--run", "{run}", "--cells", "kl_off"], "other settings"),
     "trained already": (["train", "--run", "{run}"], "trained already"),

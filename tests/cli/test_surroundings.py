@@ -127,3 +127,9 @@ def test_a_model_folder_that_is_gone_is_named_as_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TopicLoraError, match=rf"'./models/base': there is no such folder, seen from {tmp_path}"):
         load_base("./models/base")
+
+
+def test_a_model_that_a_cleaned_cache_no_longer_has_is_named_as_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TopicLoraError, match=r"'org/gone': it is no folder .* not in the hub's cache .* be reached"):
+        load_base("org/gone")

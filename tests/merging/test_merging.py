@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.adapters.helpers import logits
 from tests.conftest import shaken
-from topiclora_cli.adapters import TopicLoraConfig
+from topiclora_cli.adapters import TopicLoraConfig, prompt_tokens
 from topiclora_cli.adapters.targets import full_names, resolve_targets
 from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer
 from topiclora_cli.adapters.topiclora.routing import Routing
@@ -130,6 +130,22 @@ def under_fixed_gates(model, monkeypatch, gates):
 
     monkeypatch.setattr(TopicLoraLayer, "route", fixed)
     return {m.name: gates for m in model.modules() if isinstance(m, TopicLoraLayer)}
+
+
+def test_routing_by_prompt_is_compared_as_it_was_trained(tiny_model):
+    """The prompt ends where the batch says, not where the answer does."""
+    model = routed_model(tiny_model, granularity="prompt", router="linear")
+    labels = torch.where(torch.arange(5) < 3, -100, TOKENS)
+    prompt = (torch.arange(5) < 3).long().expand(2, -1)
+    ones, positions = torch.ones_like(TOKENS), torch.arange(5).expand(2, -1)
+    batch = {"input_ids": TOKENS, "attention_mask": ones, "position_ids": positions, "labels": labels}
+    with torch.no_grad(), prompt_tokens(prompt):
+        expected = model(TOKENS).logits[:, 2:4].flatten(0, 1).log_softmax(-1)
+    with torch.no_grad():
+        answered = gap._answer_log_probabilities(model, {**batch, "prompt_mask": prompt}, False)
+        without = gap._answer_log_probabilities(model, batch, False)
+    torch.testing.assert_close(answered, expected)
+    assert not torch.allclose(without, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -41,6 +41,13 @@ def test_a_mixture_resolves_and_round_trips(tmp_path):
     assert load_recipe(str(again)) == recipe
 
 
+def test_another_definition_fills_in_its_own_templates(tmp_path):
+    stored = tmp_path / "stored.yaml"
+    stored.write_text(dump_recipe(load_recipe(write(tmp_path, {"source": "gsm8k"}))))
+    other = load_recipe(str(stored), ["data.source=dolly"])
+    assert other == load_recipe(write(tmp_path, {"source": "dolly"}))
+
+
 def test_every_definition_is_a_source():
     for name, keys in source_definitions().items():
         section = DataSection(name=name, source=keys.get("source", "local.parquet"))

@@ -63,6 +63,10 @@ def test_what_is_quoted_is_text_and_numbers_are_numbers(tmp_path):
         (["model.upcycle.expert=4"], "unknown key 'model.upcycle.expert'.*'experts'"),
         (["model.upcycle={experts: 2, top_k: 3}"], r"model.upcycle: top_k \(3\) cannot exceed experts \(2\)"),
         (["model.upcycle.noise=-1"], "model.upcycle.noise: .*greater than or equal to 0"),
+        (
+            ["adapter.method=loramoe", "loss.local_balance_delta=0.1"],
+            "local_balance_delta goes by examples' topic priors, and this recipe trains loramoe without",
+        ),
         (["novalue"], "not of the form key=value"),
         (["name.x=1"], "'name' is a value, not a section"),
     ],

@@ -1,9 +1,7 @@
 """Two processes against one with gradient accumulation 2: the same losses and the same adapter, also after a resume.
 
-That holds for sums over tokens and means over examples: the language-modelling loss, the KL, the terms on single
-tokens and on weights. Balance-type terms (balance, local_balance, gjs, normal) are functions of a micro-batch's
-statistics. They are equal here because a process's batch is what a micro-batch of the one process was; no cutting of a
-batch into smaller ones leaves them as they were.
+One of the terms here is a mean of tokens, one of examples, and two are functions of the whole step's means, which the
+one process looks for beforehand and the two exchange; test_cut_steps has them all.
 """
 
 import json
@@ -37,6 +35,8 @@ SETTINGS = {
     "train.router_learning_rate": 0.02,
     "loss.kl_floor": 0.1,
     "loss.z_weight": 0.01,
+    "loss.balance_weight": 0.01,
+    "loss.gjs_weight": 0.01,
 }
 ON_CPU = str(Path(__file__).with_name("fsdp_on_cpu.py"))
 
@@ -88,7 +88,8 @@ def assert_equal_runs(run, reference):
     assert json.loads((run / "run.json").read_text())["stages"]["train"]["processes"] == 2
     assert [row["step"] for row in rows(run)] == list(range(1, STEPS + 1))
     for ours, expected in zip(rows(run), rows(reference), strict=True):
-        for name in ("loss", "loss_lm", "loss_kl", "loss_z", "routing_entropy", "grad_norm", "effective_experts"):
+        names = ("loss", "loss_lm", "loss_kl", "loss_z", "loss_balance", "loss_gjs", "routing_entropy", "grad_norm")
+        for name in (*names, "effective_experts"):
             assert ours[name] == pytest.approx(expected[name], rel=1e-6, abs=1e-6), (name, ours["step"])
     weights, expected = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (run, reference))
     torch.testing.assert_close(weights, expected, atol=1e-6, rtol=0)

@@ -16,7 +16,7 @@ from topiclora_cli.formats import mean_label
 from topiclora_cli.inputs import asked_for
 from topiclora_cli.naming import SUMMARY, finished
 from topiclora_cli.progress import Progress
-from topiclora_cli.recipe import Recipe, dump_recipe
+from topiclora_cli.recipe import Recipe, dump_recipe, load_recipe
 from topiclora_cli.rundir import RECIPE, RunDir
 from topiclora_cli.stages import stage
 
@@ -45,7 +45,7 @@ def run_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Sequence[
     # One number for all cells: they are to differ in what their overrides say.
     grid = make_grid(stage_one.settled(recipe, run, progress), only=only)
     folder = run.path / "ablation"
-    there = [_existing(folder / cell.folder, dump_recipe(cell.recipe)) for cell in grid]
+    there = [_existing(folder / cell.folder, cell.recipe) for cell in grid]
     # A task that cannot be scored is to be known before a cell is trained.
     new = [cell.recipe for cell, made in zip(grid, there, strict=True) if made is None]
     for each in {repr(each.eval): each for each in new}.values():
@@ -63,10 +63,9 @@ def run_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Sequence[
 
 def _run_cell(cell: Cell, folder: Path, progress: Progress) -> dict[str, Any]:
     path = folder / cell.folder
-    wanted = dump_recipe(cell.recipe)
-    run = _existing(path, wanted)
+    run = _existing(path, cell.recipe)
     if run is None:
-        run = RunDir.create(path, recipe_yaml=wanted, name=cell.name, seed=cell.seed)
+        run = RunDir.create(path, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
     if cell.recipe.needs_graph and not run.is_done("graph"):
         stage_one.build_graph(cell.recipe, run, progress)
     if not run.is_done("train"):
@@ -96,11 +95,13 @@ def _read(scores: Path) -> dict[str, Any]:
     return read_json(scores, hint="Delete the cell's folder.")
 
 
-def _existing(path: Path, wanted: str) -> RunDir | None:
+def _existing(path: Path, wanted: Recipe) -> RunDir | None:
     if not path.exists():
         return None
     run = RunDir(path)
-    if (path / RECIPE).read_text(encoding="utf-8") != wanted:
+    # The grid that a cell is part of, and who said what, change nothing in it.
+    apart = {"ablation": True}
+    if load_recipe(str(path / RECIPE)).model_dump(exclude=apart) != wanted.model_dump(exclude=apart):
         raise TopicLoraError(
             f"{path} holds a cell with other settings.", "Delete that folder, or run the grid in a new run with --out."
         )

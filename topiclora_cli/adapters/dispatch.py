@@ -163,10 +163,14 @@ def _dropped_down(x: Tensor, lora_a: Tensor, plan: Dispatch, p: float) -> Tensor
     return _Down.apply(pairs, lora_a, apart)  # type: ignore[no-any-return]
 
 
-def prefers_sparse(x: Tensor, lora_b: Tensor, top_k: int | None) -> bool:
-    """Whether sorting is the faster way for these sizes on this device, and grouped_mm can take them."""
+def prefers_sparse(x: Tensor, lora_b: Tensor, top_k: int | None, *, own_masks: bool = False) -> bool:
+    """Whether sorting is the faster way for these sizes on this device, and grouped_mm can take them.
+
+    own_masks: each expert drops elements of x by itself, which costs more than anything else, and a sorted token k
+    masks instead of E.
+    """
     experts, rank, _ = lora_b.shape
-    limit = DENSE_UP_TO.get(x.device.type)
+    limit = 0 if own_masks else DENSE_UP_TO.get(x.device.type)
     if limit is None or top_k is None or 2 * top_k > experts or experts * rank <= limit:
         return False
     rows = x.numel() // x.shape[-1]

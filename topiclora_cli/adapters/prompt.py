@@ -71,7 +71,8 @@ class PromptCall:
     mask (B, S): which are prompt; None for all of them where the call starts, for none where it goes on from a cache.
     seen: tokens in that cache, -1 if it does not say; 0 where the call starts. earlier (B, seen): which of those are
     prompt, where that was said. kept: what the routers hold on to, None if nothing will. restarts: where positions
-    start anew in a row. trains_untold: whether the call trains and nobody said which tokens are prompt.
+    start anew in a row. trains_untold: whether the call trains and nobody said which tokens are prompt. length: S,
+    where the model is called with tokens or their embeddings.
     """
 
     mask: Tensor | None = None
@@ -80,6 +81,7 @@ class PromptCall:
     kept: Kept | None = None
     restarts: Tensor | None = None
     trains_untold: bool = False
+    length: int | None = None
     checked: bool = False
 
 
@@ -103,6 +105,7 @@ class PromptWatch:
         return [
             decoder.register_forward_pre_hook(self._before, with_kwargs=True),
             decoder.register_forward_hook(self._after, with_kwargs=True),
+            model.register_forward_hook(self._leave),
         ]
 
     @property
@@ -134,12 +137,14 @@ class PromptWatch:
     def _before(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = self._given(args, kwargs)
         cache, mask = _cache_of(given), _told.get()
+        tokens = (given.get(name) for name in ("input_ids", "inputs_embeds"))
+        length = next((part.shape[1] for part in tokens if part is not None), None)
         if seen := _length(cache):
             kept: Kept | None = getattr(cache, self._attribute, None) if seen > 0 else None
             if mask is not None and mask.shape[1] > seen > 0:
-                self._call.set(PromptCall(mask[:, seen:], seen, mask[:, :seen], kept))
+                self._call.set(PromptCall(mask[:, seen:], seen, mask[:, :seen], kept, length=length))
             else:
-                self._call.set(PromptCall(None, seen, None, kept))
+                self._call.set(PromptCall(None, seen, None, kept, length=length))
             return
         own = _token_mask(given.get("attention_mask"))
         self._call.set(
@@ -148,29 +153,31 @@ class PromptWatch:
                 kept={},
                 restarts=_restarts(given.get("position_ids"), own),
                 trains_untold=mask is None and decoder.training and torch.is_grad_enabled(),
+                length=length,
             )
         )
 
     def _after(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         call = self._call.get() or PromptCall()
-        self._call.set(None)
         fields = dict(output.items()) if isinstance(output, dict) else {}
-        cache = _cache_of(self._given(args, kwargs)) or _cache_of(fields)
-        if isinstance(output, tuple):
-            cache = cache or next((part for part in output if hasattr(part, "get_seq_length")), None)
-        if not call.seen:
-            if cache is not None and hasattr(cache, "get_seq_length"):
-                setattr(cache, self._attribute, call.kept)
-            else:
-                call.kept = None
+        parts = output if isinstance(output, tuple) else ()
+        caches = (_cache_of(self._given(args, kwargs)), _cache_of(fields), *parts)
+        cache = next((part for part in caches if hasattr(part, "get_seq_length")), None)
+        if not call.seen and cache is not None:
+            setattr(cache, self._attribute, call.kept)
+        elif not call.seen:
+            call.kept = None
         # Checkpointing runs layers again in backward, when other calls may have followed this one.
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
         again = call if call.seen else replace(call, kept=None, checked=True)
-        tensors = output if isinstance(output, tuple) else fields.values() or (output,)
+        tensors = parts or fields.values() or (output,)
         for tensor in tensors:
             if isinstance(tensor, Tensor) and tensor.requires_grad:
                 tensor.register_hook(lambda _: self._run_again(again))
+
+    def _leave(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._call.set(None)
 
     def _run_again(self, call: PromptCall) -> None:
         self._call.set(call)

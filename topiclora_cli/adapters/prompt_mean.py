@@ -30,6 +30,11 @@ class PromptMean:
             )
         call = self.watch.call
         self.watch.check(call)
+        if call.length not in (None, scores.shape[1]):
+            raise TopicLoraError(
+                f"Routing by prompt needs all tokens, and {self.name} reads {scores.shape[1]} of {call.length}.",
+                "Leave it out of target_modules, or use granularity: token.",
+            )
         if call.seen and call.mask is None:
             total, count = (_repeated(sums[:, : call.seen][:, -1:], scores) for sums in self._kept(call, scores))
             return (total / count.clamp_min(1)).expand_as(scores)
@@ -47,11 +52,16 @@ class PromptMean:
         return total / count.clamp_min(1)
 
     def _kept(self, call: PromptCall, scores: Tensor) -> tuple[Tensor, Tensor]:
+        if call.seen < 0:
+            raise TopicLoraError(
+                "Routing by prompt needs a cache that counts its tokens; tuples and recurrent states do not.",
+                "Decode with use_cache=False.",
+            )
         kept = (call.kept or {}).get(self.name)
         if kept is None or len(scores) % len(kept[0]):
             raise TopicLoraError(
                 "Routing by prompt goes on from a cache, but did not see its prompt.",
-                "Fill the cache, one that counts its tokens, with the same adapter and batch.",
+                "Fill the cache with the same adapter and batch.",
             )
         return kept
 

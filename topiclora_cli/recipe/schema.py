@@ -212,6 +212,15 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _types_have_priors(self) -> "Recipe":
+        if self.loss.local_balance_delta != 0 and not self.needs_graph:
+            raise ValueError(
+                "loss.local_balance_delta goes by examples' topic priors, and this recipe trains "
+                f"{self.adapter.method} without; leave it out, or set loss.kl_weight"
+            )
+        return self
+
     @property
     def said(self) -> dict[str, Any]:
         """The keys that somebody gave, without what the method and defaults filled in around them."""

@@ -30,11 +30,12 @@ SCHEDULERS = (
 class TrainSection(Section):
     """Optimisation, in the words of transformers' TrainingArguments; `warmup_steps` overrides `warmup_ratio`.
 
-    batch_size: examples per process and micro-batch. weight_decay: of the experts, and of all else that is trained but
-    biases and norms; routers have none. With held-out examples there is a validation, and a checkpoint, every
-    `eval_steps` (unset, `save_steps`); the best by `metric_for_best` is kept, and with `load_best` it is what the run
-    ends with. packing: lay a batch out in fewer rows, several examples in each, which do not see one another.
-    optimizer: in 8 bits or paged, it needs bitsandbytes. liger: fused kernels of liger-kernel, for GPUs. fsdp,
+    epochs: how often every example is trained on; the last step of an epoch takes what is left of them. max_steps: when
+    to stop instead. batch_size: examples per process and micro-batch. weight_decay: of the experts, and of all else
+    that is trained but biases and norms; routers have none. With held-out examples there is a validation, and a
+    checkpoint, every `eval_steps` (unset, `save_steps`); the best by `metric_for_best` is kept, and with `load_best` it
+    is what the run ends with. packing: lay a batch out in fewer rows, several examples in each, which do not see one
+    another. optimizer: in 8 bits or paged, it needs bitsandbytes. liger: fused kernels of liger-kernel, for GPUs. fsdp,
     fsdp_config: shard the model over GPUs.
     """
 

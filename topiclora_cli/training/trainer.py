@@ -57,7 +57,6 @@ class DualLossTrainer(Trainer):
         self._meter = Meter()
         self._decode = decode
         self._micro_batches: list[tuple[Tensor, Tensor]] = []  # first row and loss of each, within one step
-        self._watched = Watched(self._trained, loss_section)
         self._samples: list[dict[str, Any]] = []
         self._whole: WholeStep | None = None  # of the running step
         self._norms: dict[str, Tensor] = {}
@@ -76,6 +75,11 @@ class DualLossTrainer(Trainer):
     def _trained(self) -> Any:
         assert self.model is not None
         return self.model
+
+    @property
+    def _watched(self) -> Watched:
+        # Not kept: preparing the model for several processes may put another one in its place.
+        return Watched(self._trained, self.loss_section)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of a step and their number of labels, as the Trainer has them; kept for our losses."""

@@ -146,6 +146,7 @@ def test_a_number_beside_text_is_no_silent_no(tmp_path):
         (b"q,a\n1,2,3\n", "line 2 has 3 cells, the header 2.*double quotes"),
         (b'q,a\n1,"never closed\n2,x\n', "line 3: unexpected end of data"),
         (b"q\n1\n", "data.completion uses a missing column: 'a'.*Columns: q"),
+        (b"q,a-b\n1,2\n", r"missing column: 'a'.*Columns: q, a-b\. A template says row\[\"a-b\"\]"),
     ],
 )
 def test_csv_files_that_are_not_what_they_seem(tmp_path, content, message):

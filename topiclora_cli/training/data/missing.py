@@ -82,7 +82,11 @@ class Names:
         """Raises TopicLoraError for a name that was sought and that no row had."""
         for name, key in self._sought.items():
             if name not in self.columns and name not in self._keys:
-                raise TopicLoraError(f"{key} uses a missing column: {name!r}.", f"Columns: {', '.join(self.columns)}.")
+                odd = next((column for column in self.columns if not column.isidentifier()), None)
+                how = f' A template says row["{odd}"] for such a name.' if odd is not None else ""
+                raise TopicLoraError(
+                    f"{key} uses a missing column: {name!r}.", f"Columns: {', '.join(self.columns)}.{how}"
+                )
 
 
 def told(wanting: Counter[str]) -> str:
