@@ -11,6 +11,7 @@ from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_m
 from topiclora_cli.adapters.mixture import fan_in, fan_out, gated_sum, rank_space
 from topiclora_cli.adapters.precision import computes_precisely
 from topiclora_cli.adapters.record import note_gates
+from topiclora_cli.adapters.routers import Router
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import Factors, TopicLoraLayer
 from topiclora_cli.adapters.topiclora.routing import Routing
@@ -133,4 +134,5 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
 def _rides(router: nn.Module, x: Tensor) -> bool:
     """Whether the router's product with x can be part of the experts': in 16 bits it stands apart, in float32."""
-    return computes_precisely(x) and not router.drops and is_untouched(router)
+    # What FSDP wraps around a router is none, and holds its weights only while it is called.
+    return isinstance(router, Router) and computes_precisely(x) and not router.drops and is_untouched(router)
