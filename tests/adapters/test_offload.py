@@ -37,8 +37,10 @@ class Doubled(ModelHook):
 
 
 @pytest.fixture
-def on_disk(family_model, tmp_path):
+def on_disk(family_model, tmp_path, monkeypatch):
     """A function: a family's name -> a model of which a layer lies on disk."""
+    # peft loses the first slash of the folder to which it writes such a layer's adapter.
+    monkeypatch.chdir(tmp_path)
 
     def load(name):
         family_model(name).save_pretrained(tmp_path / name)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model_state_dict
+from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
@@ -87,7 +87,24 @@ def by_whole_state(folder, base):
     return model
 
 
-DOORS = [by_peft, by_peft_empty_first, by_load_adapter, by_auto_peft, by_auto_model, by_second_adapter, by_whole_state]
+def by_resuming(folder, base):
+    """What transformers' Trainer does with a checkpoint: into the adapter that is there."""
+    settings = {"r": 2, "num_experts": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    model = get_peft_model(base(), TopicLoraConfig(**settings))
+    model.load_adapter(folder, "default", is_trainable=True)
+    return model
+
+
+DOORS = [
+    by_resuming,
+    by_peft,
+    by_peft_empty_first,
+    by_load_adapter,
+    by_auto_peft,
+    by_auto_model,
+    by_second_adapter,
+    by_whole_state,
+]
 
 
 @pytest.mark.parametrize("door", DOORS)

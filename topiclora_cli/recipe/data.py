@@ -1,6 +1,7 @@
 """The recipe's section on training text: one source, or several mixed by weight."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -81,8 +82,10 @@ class SourceSection(Section):
 
     @property
     def label(self) -> str:
-        """What tables and messages call it."""
-        return self.name or str(self.source)
+        """What tables and messages call it: a path below this folder by what it is from here."""
+        here, source = Path.cwd(), str(self.source)
+        below = Path(source).is_absolute() and Path(source).is_relative_to(here)
+        return self.name or (str(Path(source).relative_to(here)) if below else source)
 
 
 class DataSection(SourceSection):

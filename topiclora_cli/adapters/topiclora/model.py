@@ -17,7 +17,8 @@ from topiclora_cli.adapters.prompt import PromptWatch, default_prompt, prompt_of
 from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.routers import ROUTERS, VERSION, Router, RouterSettings, TopicRouter, known_keys
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
-from topiclora_cli.adapters.topiclora.layer import NO_MERGE, TopicLoraLayer, TopicLoraLinear
+from topiclora_cli.adapters.topiclora.layer import NO_MERGE, TopicLoraLayer
+from topiclora_cli.adapters.topiclora.linear import TopicLoraLinear
 from topiclora_cli.adapters.topiclora.routing import RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import (
     count_layers,
