@@ -77,6 +77,7 @@ def test_what_is_quoted_is_text_and_numbers_are_numbers(tmp_path):
         (["ablation.seeds=[]"], "ablation.seeds: .*at least 1 item"),
         (["ablation.seeds=[-1]"], r"ablation\.seeds\.0: .*greater than or equal to 0"),
         (["novalue"], "not of the form key=value"),
+        (["data.prompt={{ question }}"], """quote it: --set 'data.prompt="{{ question }}"'"""),
         (["name.x=1"], "'name' is a value, not a section"),
     ],
 )
