@@ -37,7 +37,10 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), read_yaml(value)
     except yaml.YAMLError as error:
-        raise TopicLoraError(f"--set {key}: {value!r} is not a YAML value ({one_line(error)}).") from None
+        raise TopicLoraError(
+            f"--set {key}: {value!r} is not a YAML value ({one_line(error)}).",
+            f"""If it is text, quote it: --set '{key}="..."'.""",
+        ) from None
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any]]) -> dict[str, Any]:
