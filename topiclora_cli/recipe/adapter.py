@@ -1,5 +1,6 @@
 """The recipe's section on the trainable part."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
@@ -37,7 +38,7 @@ class AdapterSection(Section):
     exclude_modules: str | list[str] | None = None
     plain_modules: str | list[str] | None = None
     modules_to_save: list[str] | None = None
-    layers_to_transform: list[int] | None = None
+    layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
     router: Literal[
         "topic", "linear", "cosine", "threshold", "sparsegen", "hierarchical", "graph", "uniform", "static"
     ] = "topic"
@@ -80,6 +81,18 @@ class AdapterSection(Section):
         if method not in METHODS:
             raise ValueError(f"unknown method; known: {', '.join(METHODS)}. {nearest(method, METHODS)}")
         return method
+
+    @field_validator("target_modules", "exclude_modules", "plain_modules")
+    @classmethod
+    def _names(cls, wanted: str | list[str] | None) -> str | list[str] | None:
+        if wanted is not None and (not wanted or not all(wanted)):
+            raise ValueError("empty; name layers, or leave it out")
+        if isinstance(wanted, str):
+            try:
+                re.compile(wanted)
+            except re.error as error:
+                raise ValueError(f"neither a role nor a regular expression ({error})") from None
+        return wanted
 
     @field_validator("num_experts", mode="wrap")
     @classmethod
