@@ -41,6 +41,17 @@ def test_a_mistaken_override_does_not_stay(recipe, run):
     assert run.stage("train")["overridden"]["adapter.r"] == 4
 
 
+def test_a_mistake_costs_a_finished_training_nothing(recipe, run):
+    with stage(run, "train", recipe) as record:
+        record["steps"] = 3
+    kept, trained = run.stage("train"), (run.path / "recipes" / "train.yaml").read_text()
+    with pytest.raises(TopicLoraError), stage(run, "train", altered(recipe, [("adapter.r", 4)], where="here")):
+        raise TopicLoraError("of another recipe")
+    assert run.stage("train") == kept
+    assert (run.path / "recipes" / "train.yaml").read_text() == trained
+    assert own(run) == recipe
+
+
 def test_an_evaluation_changes_its_own_record_alone(recipe, run):
     other = altered(recipe, [("eval.limit", 7)], where="here")
     with stage(run, "eval", other, folder=run.path / "eval" / "some"):

@@ -95,19 +95,20 @@ class RunDir:
     def running(self, name: str) -> Iterator[dict[str, Any]]:
         """Mark a stage running, then done with its seconds and whatever the block put into the yielded dict."""
         record: dict[str, Any] = {"state": "running", "started": _now()}
-        self._record(name, record)
+        self.record(name, record)
         begin = time.monotonic()
         try:
             yield record
         except BaseException as error:
             record["state"] = "failed" if isinstance(error, TopicLoraError) else "interrupted"
             record["seconds"] = round(time.monotonic() - begin, 1)
-            self._record(name, record)
+            self.record(name, record)
             raise
         record.update(state="done", seconds=round(time.monotonic() - begin, 1))
-        self._record(name, record)
+        self.record(name, record)
 
-    def _record(self, name: str, record: dict[str, Any]) -> None:
+    def record(self, name: str, record: dict[str, Any]) -> None:
+        """Put a stage's record into the manifest."""
         self.update(stages={**self.manifest["stages"], name: record})
 
     @contextmanager

@@ -29,7 +29,7 @@ def stage(run: RunDir, name: str, recipe: Recipe, *, folder: Path | None = None)
     if process_index() > 0:
         yield {}
         return
-    before = (run.path / RECIPE).read_text(encoding="utf-8")
+    before, record_before = (run.path / RECIPE).read_text(encoding="utf-8"), run.stage(name)
     own = load_recipe(str(run.path / RECIPE))
     overridden = differences(own, recipe)
     path = run.path / "recipes" / f"{name}.yaml" if folder is None else folder / RECIPE
@@ -41,9 +41,12 @@ def stage(run: RunDir, name: str, recipe: Recipe, *, folder: Path | None = None)
             record.update(recipe=str(path.relative_to(run.path)), overridden=overridden)
             yield record
     except TopicLoraError:
-        # A mistake in an override is not to come back without it.
+        # A mistake in an override is not to come back without it, nor to take a finished training's place.
         if name == "train":
             write_text(run.path / RECIPE, before)
+            if record_before.get("state") == "done":
+                run.record(name, record_before)
+                write_text(path, before)
         raise
 
 

@@ -100,6 +100,27 @@ def test_a_resolved_recipe_of_an_earlier_version_opens(tmp_path):
     assert load_recipe(str(path), ["adapter.method=molora"]).adapter == recipe("molora").adapter
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "xlora"])
+def test_what_an_earlier_version_filled_in_and_never_read_keeps_no_run_shut(name, tmp_path):
+    before = recipe(name)
+    values = before.model_dump(mode="json")
+    values["loss"]["local_balance_delta"] = 0.1  # its default, whether there were priors or not
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump(values))
+    opened = load_recipe(str(path), ["eval.limit=3"])
+    assert opened.adapter == before.adapter
+    assert opened.loss.local_balance_delta == (0.1 if before.needs_graph else 0.0)
+    assert load_recipe(str(path), ["adapter.method=molora"]).loss.local_balance_delta == 0.0
+
+
+def test_a_types_delta_is_left_out_by_a_method_without_priors():
+    topical = recipe("topiclora", loss={"local_balance_weight": 0.1, "local_balance_delta": 0.2})
+    assert topical.loss.local_balance_delta == 0.2
+    other = altered(topical, [("adapter.method", "molora")], where="here")
+    assert (other.loss.local_balance_weight, other.loss.local_balance_delta) == (0.1, 0.0)
+    assert altered(other, [("loss.kl_weight", 0.1)], where="here").loss.local_balance_delta == 0.2
+
+
 @pytest.mark.parametrize(
     ("adapter", "key"),
     [
@@ -114,6 +135,8 @@ def test_a_resolved_recipe_of_an_earlier_version_opens(tmp_path):
         ({"method": "mola", "num_experts": 4}, "num_experts"),
         ({"method": "adamole", "top_k": 2}, "top_k"),
         ({"method": "molora", "router_width": 16}, "router_width"),
+        ({"method": "molora", "router": "uniform", "router_dropout": 0.1}, "router_dropout"),
+        ({"method": "molora", "router": "static", "router_init": "normal"}, "router_init"),
         ({"method": "molora", "init_from": ["a"], "r": 4}, "r"),
         ({"method": "perft-r", "shared_a": True}, "shared_a"),
         ({"method": "perft-e", "num_experts": 4}, "num_experts"),

@@ -38,10 +38,12 @@ def test_overrides_are_typed(tmp_path):
 
 
 def test_what_is_quoted_is_text_and_numbers_are_numbers(tmp_path):
-    texts = ["20220301", "1e5", "true", "null", "2024-05-01"]
+    texts = ["20220301", "1e5", "123e45", "true", "null", "2024-05-01", "1.e3"]
     for text in texts:
         recipe = load_recipe(write(tmp_path), [f'model.revision="{text}"'])
         assert recipe.model.revision == text
+        (tmp_path / "resolved.yaml").write_text(dump_recipe(recipe))
+        assert load_recipe(str(tmp_path / "resolved.yaml")) == recipe
     assert load_recipe(write(tmp_path), ["model.revision=12e4567"]).model.revision == "12e4567"
     assert load_recipe(write(tmp_path), ["train.max_steps=1e3", "train.learning_rate=1E-4"]).train.max_steps == 1000
     assert load_recipe(write(tmp_path), [("eval.include_path", "tasks #2")]).eval.include_path == "tasks #2"
@@ -67,6 +69,16 @@ def test_what_is_quoted_is_text_and_numbers_are_numbers(tmp_path):
             ["adapter.method=loramoe", "loss.local_balance_delta=0.1"],
             "local_balance_delta goes by examples' topic priors, and this recipe trains loramoe without",
         ),
+        (["adapter.top_k=yes"], r"adapter\.top_k: true and false are no value of this key \(given: True\)"),
+        (["train.learning_rate=on"], r"train\.learning_rate: true and false are no value"),
+        (["data.prompt={{q}}"], "is not a YAML value .*If it is text, quote it"),
+        (["loss.kl_weight=.inf"], "loss.kl_weight: .*finite number"),
+        (["eval.metrics=acc"], r"eval\.metrics: Input should be a valid list \(given: 'acc'\)"),
+        (["ablation.cells={../x: {}}"], r"ablation\.cells\.\.\./x"),
+        (["ablation.cells={full: {loss.kl_weight: 1}}"], "ablation: full is the recipe itself"),
+        (["ablation.seeds=[0,0]"], "ablation: seeds has one twice"),
+        (["ablation.seeds=[]"], "ablation.seeds: .*at least 1 item"),
+        (["ablation.seeds=[-1]"], r"ablation\.seeds\.0: .*greater than or equal to 0"),
         (["novalue"], "not of the form key=value"),
         (["name.x=1"], "'name' is a value, not a section"),
     ],

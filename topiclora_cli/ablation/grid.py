@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.recipe import Recipe, altered
-
-FULL = "full"
+from topiclora_cli.recipe import FULL, Recipe, altered
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,11 @@ def idle_keys(said: Mapping[str, Any]) -> dict[str, str]:
     """Dotted keys that nothing reads under what was said, each with the reason; none of an unknown method."""
     adapter = said.get("adapter") or {}
     method = _method(adapter)
-    return {} if method is None else idle_settings({**method.adapter, **adapter}, LossSection.model_fields)
+    if method is None:
+        return {}
+    loss = said.get("loss")
+    losses = method.values("loss") | (dict(loss) if isinstance(loss, Mapping) else {})
+    return idle_settings({**method.adapter, **adapter}, losses, LossSection.model_fields)
 
 
 def _method(adapter: Any) -> Method | None:

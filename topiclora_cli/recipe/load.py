@@ -11,7 +11,7 @@ from pydantic_core import to_jsonable_python
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe.fill import fill_in, idle_keys, said_keys
 from topiclora_cli.recipe.methods import DEFAULT
-from topiclora_cli.recipe.overrides import one_line, parse_override, read_yaml, with_overrides
+from topiclora_cli.recipe.overrides import one_line, parse_override, read_yaml, with_overrides, write_yaml
 from topiclora_cli.recipe.schema import Recipe
 
 SAID = "said"
@@ -93,10 +93,7 @@ def with_experts(recipe: Recipe, number: int) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out, and below it what was said."""
-    resolved, said = (
-        yaml.safe_dump(part, sort_keys=False, allow_unicode=True)
-        for part in (recipe.model_dump(mode="json"), {SAID: recipe.said})
-    )
+    resolved, said = (write_yaml(part) for part in (recipe.model_dump(mode="json"), {SAID: recipe.said}))
     return f"{resolved}{_ABOUT_SAID}{said}"
 
 
@@ -155,7 +152,8 @@ def _said_in(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def _explain(error: ValidationError, where: str) -> TopicLoraError:
     first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
+    # A union also names which of its kinds was tried, list[str] for example.
+    location = [str(part) for part in first["loc"] if "[" not in str(part)]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
         known = _fields_at(location[:-1])

@@ -45,8 +45,9 @@ _WIDE = ("graph", "sparsegen")
 _OF_THE_BASE = "base_balance_weight"  # the one loss that is not about an adapter's own routers and experts
 
 
-def idle_settings(adapter: Mapping[str, Any], loss_keys: Iterable[str]) -> dict[str, str]:
-    """Dotted keys that nothing reads under these adapter settings, a method's own included, each with the reason.
+def idle_settings(adapter: Mapping[str, Any], loss: Mapping[str, Any], loss_keys: Iterable[str]) -> dict[str, str]:
+    """Dotted keys that nothing reads under these settings of adapter and loss, a method's own included, each with the
+    reason.
 
     loss_keys: all keys of the loss section.
     """
@@ -62,7 +63,17 @@ def idle_settings(adapter: Mapping[str, Any], loss_keys: Iterable[str]) -> dict[
         reason = f"means nothing to {name}, which has no routed experts that it could shape"
         dotted |= {f"loss.{key}": reason for key in loss_keys if key != _OF_THE_BASE}
         dotted["train.router_learning_rate"] = f"means nothing to {name}, which has no router"
+    elif not has_priors(adapter, loss):
+        dotted["loss.local_balance_delta"] = f"goes by examples' topic priors, and this recipe trains {name} without"
     return dotted
+
+
+def has_priors(adapter: Mapping[str, Any], loss: Mapping[str, Any]) -> bool:
+    """Whether training knows a topic prior of each example: it builds the topic graph for the router's keys or the KL.
+
+    Both sections are filled in.
+    """
+    return has_routers(adapter) and bool(adapter.get("router", "topic") == "topic" or loss.get("kl_weight"))
 
 
 def has_routers(adapter: Mapping[str, Any]) -> bool:
@@ -82,7 +93,8 @@ def _idle_in_a_mixture(adapter: Mapping[str, Any]) -> dict[str, str]:
     if router == "uniform":
         idle["router_temperature"] = "means nothing to the uniform router"
     if router in ("uniform", "static"):
-        idle["granularity"] = f"means nothing to the {router} router, which reads no tokens"
+        reason = f"means nothing to the {router} router, which reads no tokens"
+        idle |= dict.fromkeys(("granularity", "router_dropout", "router_init"), reason)
     if router != "topic":
         idle["train_keys"] = f"means nothing to the {router} router, which has no keys of topics"
     # auto asks for a choice, which is somebody's matter in any case.

@@ -15,9 +15,18 @@ class Loader(yaml.SafeLoader):
     """YAML, with numbers such as 1e-4, which YAML 1.1 takes for text; what is quoted stays text."""
 
 
+class Dumper(yaml.SafeDumper):
+    """YAML for that Loader: text that it would take for a number is quoted."""
+
+
 def read_yaml(text: str) -> Any:
     """Parse YAML; raises yaml.YAMLError."""
     return yaml.load(text, Loader)
+
+
+def write_yaml(value: Any) -> str:
+    """YAML that read_yaml reads back as it was."""
+    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True)  # type: ignore[no-any-return]
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -28,7 +37,10 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), read_yaml(value)
     except yaml.YAMLError as error:
-        raise TopicLoraError(f"--set {key}: {value!r} is not a YAML value ({one_line(error)}).") from None
+        raise TopicLoraError(
+            f"--set {key}: {value!r} is not a YAML value ({one_line(error)}).",
+            f"""If it is text, quote it: --set '{key}="..."'.""",
+        ) from None
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -68,5 +80,6 @@ def _number(loader: Loader, node: yaml.ScalarNode) -> float | str:
 
 
 _SCIENTIFIC = re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
-Loader.add_implicit_resolver("!scientific", _SCIENTIFIC, list("-+.0123456789"))
+for _kind in (Loader, Dumper):
+    _kind.add_implicit_resolver("!scientific", _SCIENTIFIC, list("-+.0123456789"))
 Loader.add_constructor("!scientific", _number)

@@ -4,14 +4,17 @@ The defaults follow common practice for mixtures of LoRA (rank 8, eight experts,
 TopicLoRA abstract leaves open is a key here, so a reader who knows better changes a line of YAML and no code.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.data import DataSection
+from topiclora_cli.recipe.meaning import has_priors
 from topiclora_cli.recipe.section import Section
 from topiclora_cli.recipe.train import TrainSection
+
+FULL = "full"  # the recipe itself among an ablation's cells
 
 
 class UpcycleSection(Section):
@@ -174,11 +177,20 @@ class MergeSection(Section):
 
 
 class AblationSection(Section):
-    """Cells of overrides (dotted recipe keys), each run for every seed."""
+    """Cells of overrides (dotted recipe keys), each run for every seed in a folder of its name, beside the recipe
+    itself, which is called `full`."""
 
-    cells: dict[str, dict[str, Any]] = {}
-    seeds: list[int] = [0]
+    cells: dict[Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")], dict[str, Any]] = {}
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     overrides: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _apart(self) -> "AblationSection":
+        if FULL in self.cells:
+            raise ValueError(f"{FULL} is the recipe itself; give that cell another name")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds has one twice: {self.seeds}")
+        return self
 
 
 class Recipe(Section):
@@ -212,15 +224,6 @@ class Recipe(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _types_have_priors(self) -> "Recipe":
-        if self.loss.local_balance_delta != 0 and not self.needs_graph:
-            raise ValueError(
-                "loss.local_balance_delta goes by examples' topic priors, and this recipe trains "
-                f"{self.adapter.method} without; leave it out, or set loss.kl_weight"
-            )
-        return self
-
     @property
     def said(self) -> dict[str, Any]:
         """The keys that somebody gave, without what the method and defaults filled in around them."""
@@ -234,4 +237,4 @@ class Recipe(Section):
     @property
     def needs_graph(self) -> bool:
         """Whether training wants stage 1: for the topic router's keys, or for the prior."""
-        return self.adapter.routes and (self.adapter.router == "topic" or self.loss.kl_weight > 0)
+        return has_priors(self.adapter.model_dump(), self.loss.model_dump())

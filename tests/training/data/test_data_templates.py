@@ -5,6 +5,7 @@ import pytest
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.training.data import templates
 from topiclora_cli.training.data.missing import MissingValue, Names
+from topiclora_cli.training.data.tables import read_table
 from topiclora_cli.training.data.templates import letter, options, shuffled
 
 QUESTION = {"question": "Which is red?", "choices": ["sky", "blood"], "answer": 1, "label": "2", "key": "b"}
@@ -134,6 +135,49 @@ def test_values_are_printed_as_json_writes_them():
     fill = template("k", "{{ yes }} {{ n }} {{ list }} {{ map }} {{ huge }} {{ 1 == 1 }}\n")
     assert fill(marked(row)) == 'true 2 [true, null, "é", 0.5] {"a": [1]} 12345678901234567890123 true\n'
     assert options([True, 2]) == "A. true\nB. 2"
+
+
+def test_numbers_within_lists_are_to_the_letter(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": [0.10, {"k": 1E5}, 12345678901234567890.25, -0.0, true, null]}')
+    row = marked(next(read_table(tmp_path / "a.jsonl", "json")))
+    text = '[0.10, {"k": 1E5}, 12345678901234567890.25, -0.0, true, null]'
+    assert template("k", "{{ a }}")(row) == template("k", "{{ a | tojson }}")(row) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("{{ '' ~ yes ~ ' ' ~ list }}", 'true [true, "it\'s <b>"]'),
+        ("{{ list | join('; ') }}", "true; it's <b>"),
+        ("{{ people | join(', ', attribute='name') }}", "true, Bo"),
+        ("{{ yes | string }} {{ list | string }}", 'true [true, "it\'s <b>"]'),
+        ("{{ list | tojson }} {{ yes | tojson }}", '[true, "it\'s <b>"] true'),
+    ],
+)
+def test_whatever_joins_values_prints_them_as_they_are_printed_alone(text, printed):
+    row = {"yes": True, "list": [True, "it's <b>"], "people": [{"name": True}, {"name": "Bo"}]}
+    assert template("k", text)(marked(row)) == printed
+
+
+@pytest.mark.parametrize("text", ["{{ '' ~ a }}", "{{ a | string }}", "{{ a | tojson }}", "{{ [a] | join }}"])
+def test_what_is_missing_has_no_text_in_a_join_either(text):
+    with pytest.raises(MissingValue):
+        template("k", text)(marked({"a": None}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{{ list | map('upper') }}", r"not a list yet: add `\| list`"),
+        ("{{ self }}", r"a TemplateReference is no text.*row\['"),
+        ("{{ data }}", "a bytes is no text"),
+        ("{{ whole }}", "a bytes is no text"),
+    ],
+)
+def test_what_has_no_text_is_refused(text, message):
+    row = marked({"list": ["a"], "self": "x", "data": b"ab", "whole": {"bytes": b"ab"}})
+    with pytest.raises(TopicLoraError, match=message):
+        template("k", text)(row)
 
 
 def test_text_becomes_a_number_only_where_it_is_one():

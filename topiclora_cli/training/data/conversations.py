@@ -79,4 +79,10 @@ def _part(key: str, column: str, part: Any) -> str:
         part = part.get("text")
     if part is None:
         raise MissingValue(f"{column}.content")
-    return str(written(part))
+    try:
+        return str(written(part))
+    except TypeError as error:
+        raise TopicLoraError(
+            f"{key}.messages: the column {column!r} has a content without text: {error}.",
+            "Leave such rows out by filter.",
+        ) from None

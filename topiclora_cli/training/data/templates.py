@@ -15,13 +15,15 @@ from random import Random
 from string import ascii_uppercase
 from typing import Any
 
-from jinja2 import TemplateSyntaxError
+from jinja2 import Environment, TemplateSyntaxError, nodes, pass_environment
+from jinja2.compiler import CodeGenerator
 from jinja2.exceptions import TemplateRuntimeError
+from jinja2.filters import make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.training.data.missing import Missing, MissingValue, Names
-from topiclora_cli.training.data.written import number, whole_number, written
+from topiclora_cli.training.data.written import as_json, number, whole_number, written
 
 Record = Mapping[str, Any]
 ROW = "row"  # the whole row's name in a template, unless a column is called so
@@ -56,8 +58,35 @@ def shuffled(choices: Iterable[Any]) -> list[Any]:
     return order
 
 
+@pass_environment
+def joined(environment: Environment, items: Iterable[Any], separator: Any = "", attribute: Any = None) -> str:
+    """Jinja's join, of what a template would print of each."""
+    parts = items if attribute is None else map(make_attrgetter(environment, attribute), items)
+    return str(separator).join(str(written(part)) for part in parts)
+
+
+def tojson(value: Any) -> str:
+    """A value as JSON to the letter; raises MissingValue for none at all."""
+    return as_json(value) if not isinstance(value, Missing) else str(value)
+
+
+class _Printer(CodeGenerator):
+    """Joins by `~` what a template would print, where Jinja joins what Python does."""
+
+    def visit_Concat(self, node: nodes.Concat, frame: Any) -> None:
+        """`a ~ b` in Python."""
+        self.write("str_join((")
+        for part in node.nodes:
+            self.write("environment.finalize(")
+            self.visit(part, frame)
+            self.write("), ")
+        self.write("))")
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """Jinja for one template of the recipe's `key`; what it seeks in vain is noted in `names`."""
+
+    code_generator_class = _Printer
 
     def __init__(self, key: str, names: Names) -> None:
         class Absent(Missing):
@@ -68,6 +97,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
         super().__init__(undefined=Absent, finalize=written, keep_trailing_newline=True)
         self.filters |= {"options": options, "letter": letter, "shuffled": shuffled}
+        # Jinja's own print what Python does, and escape JSON for web pages.
+        self.filters |= {"join": joined, "string": lambda value: str(written(value)), "tojson": tojson}
         # Jinja's own make 0 of what is no number.
         self.filters |= {"int": whole_number, "float": number}
         self.tests["none"] = lambda value: value is None or isinstance(value, Missing)

@@ -55,7 +55,10 @@ def _column(key: str, name: str, record: Record, names: Names) -> Topics:
 def _tuple(value: Any) -> Topics:
     """The topics of one name or a list of them, as JSON writes those that are no text; none of what is missing."""
     values = value if isinstance(value, list | tuple) else [value]
-    return tuple(str(written(topic)) for topic in values if topic is not None and topic != "")
+    try:
+        return tuple(str(written(topic)) for topic in values if topic is not None and topic != "")
+    except TypeError as error:
+        raise TopicLoraError(f"Topics are names, and {error}.", "Name a column of text.") from None
 
 
 def _read(file: str, key: str) -> dict[str, Topics]:

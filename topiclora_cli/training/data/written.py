@@ -1,11 +1,16 @@
 """Values as the file wrote them: what a template prints of a number, a truth value or a list."""
 
 import json
+from collections.abc import Iterator, Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 from jinja2 import Undefined
 
 from topiclora_cli.training.data.missing import Missing, MissingValue
+
+_WITH_TEXT = (str, int, float, Decimal, date, time, timedelta)
 
 
 class Cell(str):
@@ -44,24 +49,36 @@ class Number(float):
 
 
 def written(value: Any) -> Any:
-    """What a template prints of a value: truth values, lists and mappings as JSON writes them, all else as it is.
+    """What a template prints of a value: truth values, lists and mappings as JSON writes them, texts, numbers and times
+    as they are.
 
-    Raises MissingValue for nothing at all, and TypeError for a function, which a template meant to call or to be a
-    column.
+    Raises MissingValue for nothing at all, and TypeError for what has no text: a function, bytes, an unfinished list.
     """
-    if isinstance(value, bool):
-        return json.dumps(value)
     if value is None or (isinstance(value, float) and value != value):
         raise MissingValue("a value of an expression")
-    if isinstance(value, list | tuple | dict):
-        return json.dumps(value, ensure_ascii=False, default=_within)
-    if callable(value) and not isinstance(value, Undefined):
+    if isinstance(value, bool | list | tuple | dict):
+        return as_json(value)
+    if isinstance(value, (*_WITH_TEXT, Undefined)):
+        return value
+    if isinstance(value, Iterator):
+        raise TypeError("a filter's result is not a list yet: add `| list` or `| join(...)`")
+    if callable(value):
         raise TypeError(f"{getattr(value, '__name__', value)!r} is a function, not a column")
-    return value
+    of_jinja = "; a column of that name is row['...']" if type(value).__module__.startswith("jinja2") else ""
+    raise TypeError(f"a {type(value).__name__} is no text{of_jinja}")
 
 
-def _within(value: Any) -> Any:
-    return None if isinstance(value, Missing) else str(value)
+def as_json(value: Any) -> str:
+    """A value as JSON on one line, its numbers as the file has them; null for what is missing."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{as_json(str(key))}: {as_json(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(as_json, value)) + "]"
+    if isinstance(value, Number):
+        return value.text
+    if value is None or isinstance(value, Missing) or (isinstance(value, float) and value != value):
+        return "null"
+    return json.dumps(value if isinstance(value, str | int | float) else str(written(value)), ensure_ascii=False)
 
 
 def whole_number(value: Any) -> int:
