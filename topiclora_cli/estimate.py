@@ -11,8 +11,8 @@ f, with c bytes a number in computation (2 under bfloat16 autocast) and b in the
                             share it
     c n r, GATE n           the rank space of a linear layer's n experts, and a router's gates
     b d_in                  where b > c, the input of a router: its product stays in float32
-    2 c d_in                with dropout: the mask and what it leaves; a mask for each expert is drawn again instead, for
-                            the same input as a router's
+    2 c d_in                with dropout: the mask and what it leaves; each expert's own is drawn again instead, from
+                            the input that a router reads
 
 The weights of the adapters, rounded to c bytes, are kept beside that, as are those of a head in another dtype.
 Gradient checkpointing keeps b h for each token and layer, and all of the above for one layer at a time. Logits stand at
