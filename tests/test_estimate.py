@@ -25,7 +25,7 @@ from topiclora_cli.recipe.train import Optimizer
 from topiclora_cli.training.attach import solve
 
 BASE = BaseShape(layers=2, hidden=10, attention=12, feed_forward=30, vocabulary=100)
-ADAPTER = AdapterShape(kept_inputs=40, inputs=50, rank_space=16, gates=8, dropout=False)
+ADAPTER = AdapterShape(kept_inputs=40, uncast_inputs=20, masked_inputs=0, rank_space=16, gates=8)
 BATCH = Batch(examples=2, width=5, labelled=3)
 STEP = {
     **{"base_bytes": 1000, "head_bytes": 50, "trained": 100, "optimizer": "adamw_torch", "compute": 2, "residual": 4},
@@ -36,15 +36,17 @@ STEP = {
 def test_a_token_by_hand():
     layers = 2 * (8 * 10 + 2 * (4 * 12 + 3 * 30 + 5))
     adapters = 2 * (40 + 16) + 12 * 8
-    assert kept_per_token(BASE, ADAPTER, width=5, compute=2) == layers + adapters
-    dropping = replace(ADAPTER, dropout=True)
-    assert kept_per_token(BASE, dropping, width=5, compute=2) == layers + adapters + 2 * 2 * 50
+    sizes = {"width": 5, "compute": 2}
+    assert kept_per_token(BASE, ADAPTER, **sizes, residual=2) == layers + adapters
+    assert kept_per_token(BASE, ADAPTER, **sizes, residual=4) == layers + adapters + 4 * 20
+    dropping = replace(ADAPTER, masked_inputs=50)
+    assert kept_per_token(BASE, dropping, **sizes, residual=2) == layers + adapters + 2 * 2 * 50
 
 
 def test_a_step_by_hand():
     memory = training_memory(BASE, ADAPTER, BATCH, **STEP)
     assert (memory.base, memory.adapter, memory.gradients, memory.optimizer) == (1000, 400, 400, 800)
-    assert memory.activations == 10 * kept_per_token(BASE, ADAPTER, width=5, compute=2) + 2 * 100 + 50
+    assert memory.activations == 10 * kept_per_token(BASE, ADAPTER, width=5, compute=2, residual=4) + 2 * 100 + 50
     # Logits at 2 x 3 positions take more than the gradients of a layer do.
     assert memory.logits_or_work == 14 * 100 * 6
     assert memory.total == 2600 + memory.activations + memory.logits_or_work
@@ -55,7 +57,7 @@ def test_a_step_by_hand():
 def test_checkpointing_keeps_the_residual_stream_and_one_layer():
     memory = training_memory(BASE, ADAPTER, replace(BATCH, labelled=0), **{**STEP, "checkpointing": True})
     assert memory.activations == 2 * 4 * 10 * 10 + 50
-    layer = (10 * kept_per_token(BASE, ADAPTER, width=5, compute=2) + 200) / 2
+    layer = (10 * kept_per_token(BASE, ADAPTER, width=5, compute=2, residual=4) + 200) / 2
     assert memory.logits_or_work == layer + 10 * (2 * 4 * 10 + 3 * 2 * 30)
 
 

@@ -177,8 +177,11 @@ def adapter_shape(adapted: PeftModel, recipe: Recipe, *, shared_inputs: bool) ->
     """The adapters' sizes; shared_inputs: whether linears that read one tensor keep it once."""
     section = recipe.adapter
     kept: dict[str, int] = {}
+    uncast: dict[str, int] = {}
     gates: dict[str, int] = {}
     inputs = rank_space = 0
+    redrawn = section.lora_dropout > 0 and section.expert_dropout == "own"
+    masks = section.lora_dropout > 0 and not redrawn
     for name, module in adapted.named_modules():
         if not isinstance(module, BaseTunerLayer) or not isinstance(module.get_base_layer(), nn.Module):
             continue
@@ -187,13 +190,22 @@ def adapter_shape(adapted: PeftModel, recipe: Recipe, *, shared_inputs: bool) ->
         inputs += size
         rank_space += rank * (1 if section.shared_a else experts)
         if router != "-":
-            gates[scope_key(name, section.router_scope)] = experts
+            scope = scope_key(name, section.router_scope)
+            # The first layer of a scope owns the router; a block's last layer reads what is in 16 bits already.
+            if scope not in gates and not is_output(name):
+                uncast[scope_key(name, "group")] = size
+            gates[scope] = experts
+        # Where each expert's mask is drawn again, the tensor that it is drawn for is kept as it came.
+        if redrawn and not shared_inputs and not is_output(name):
+            uncast[scope_key(name, "group")] = size
         # The input of attention's last layer is its output, which is kept anyway.
-        if in_feed_forward(name) or not is_output(name):
+        elif in_feed_forward(name) or not is_output(name):
             # peft's own layers go by float32 and round each for itself.
             shares = shared_inputs and isinstance(module, RoutedLayer)
             kept[scope_key(name, "group" if shares else "linear")] = size
-    return AdapterShape(sum(kept.values()), inputs, rank_space, sum(gates.values()), section.lora_dropout > 0)
+    return AdapterShape(
+        sum(kept.values()), sum(uncast.values()), inputs if masks else 0, rank_space, sum(gates.values())
+    )
 
 
 def _describe(module: Any) -> tuple[int, int, str]:

@@ -10,7 +10,9 @@ f, with c bytes a number in computation (2 under bfloat16 autocast) and b in the
     c d_in                  the input of every adapted linear layer; where b = c, those of ours that read one tensor
                             share it
     c n r, GATE n           the rank space of a linear layer's n experts, and a router's gates
-    2 c d_in                with dropout: the mask and what it leaves
+    b d_in                  where b > c, the input of a router: its product stays in float32
+    2 c d_in                with dropout: the mask and what it leaves; each expert's own is drawn again instead, from
+                            the input that a router reads
 
 The weights of the adapters, rounded to c bytes, are kept beside that, as are those of a head in another dtype.
 Gradient checkpointing keeps b h for each token and layer, and all of the above for one layer at a time. Logits stand at
@@ -58,13 +60,14 @@ class BaseShape:
 
 @dataclass(frozen=True)
 class AdapterShape:
-    """Sums over all adapted linear layers: kept inputs, all inputs, numbers in rank space, and experts with a gate."""
+    """Sums over all adapted linear layers: inputs kept as they are computed with and as the residual stream has them,
+    those under a mask that is kept, numbers in rank space, and experts with a gate."""
 
     kept_inputs: int
-    inputs: int
+    uncast_inputs: int
+    masked_inputs: int
     rank_space: int
     gates: int
-    dropout: bool
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,12 @@ class Memory:
         return self.base + self.adapter + self.gradients + self.optimizer + self.activations + self.logits_or_work
 
 
-def kept_per_token(base: BaseShape, adapter: AdapterShape, *, width: int, compute: int) -> float:
+def kept_per_token(base: BaseShape, adapter: AdapterShape, *, width: int, compute: int, residual: int) -> float:
     """Bytes that all layers keep of one token, in rows of `width`, without checkpointing and without weights."""
     plain = base.layers * (8 * base.hidden + compute * (4 * base.attention + 3 * base.feed_forward + width))
-    dropped = 2 * compute * adapter.inputs if adapter.dropout else 0
-    return plain + compute * (adapter.kept_inputs + adapter.rank_space) + GATE * adapter.gates + dropped
+    apart = residual * adapter.uncast_inputs if residual > compute else 0
+    adapted = compute * (adapter.kept_inputs + adapter.rank_space + 2 * adapter.masked_inputs)
+    return plain + adapted + apart + GATE * adapter.gates
 
 
 def training_memory(
@@ -125,7 +129,7 @@ def training_memory(
     parameters, in float32. compute, residual: bytes a number. shards: over how many processes FSDP spreads weights,
     gradients and optimizer; each gathers one layer.
     """
-    layers = kept_per_token(base, adapter, width=batch.width, compute=compute) * batch.tokens
+    layers = kept_per_token(base, adapter, width=batch.width, compute=compute, residual=residual) * batch.tokens
     rounded = compute * trained if compute < 4 else 0
     work: float = (2 * residual * base.hidden + 3 * compute * base.feed_forward) * batch.tokens
     kept: float = layers + rounded

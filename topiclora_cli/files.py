@@ -44,7 +44,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     make_folder(target.parent)
     # Same folder, because os.replace is atomic only within one file system.
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    temporary, old = scratch / target.name, scratch / "old"
+    temporary, old = scratch / target.name, scratch / f"{target.name}.old"
     try:
         yield temporary
         if temporary.is_dir() and target.is_dir():

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import replacing
 
 
@@ -18,6 +19,6 @@ def stored_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[st
         return load_file(path)
     tensors = make()
     # A full or read-only disk costs time at the next run, not this run.
-    with suppress(OSError, SafetensorError), replacing(path) as temporary:
+    with suppress(OSError, SafetensorError, TopicLoraError), replacing(path) as temporary:
         save_file(tensors, temporary)
     return tensors

@@ -13,7 +13,7 @@ from topiclora_cli.adapters.stock import why_no_lora
 from topiclora_cli.adapters.targets import full_names, left_alone, linear_layers, resolve_targets
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.schema import AdapterSection
-from topiclora_cli.training.attach import attach
+from topiclora_cli.training.attach import attach, solve
 
 LLAMA = {"q_proj", "k_proj", "v_proj", "o_proj"}, {"gate_proj", "up_proj", "down_proj"}
 NO_FEED_FORWARD = (LLAMA[0], set())
@@ -173,6 +173,27 @@ def test_a_lora_on_layers_that_peft_would_rename_trains_and_loads(family, family
     assert torch.equal(logits(PeftModel.from_pretrained(family_model(family), tmp_path).eval()), expected)
     model.train()(input_ids=TOKENS, labels=TOKENS).loss.backward()
     assert all(p.grad is not None and p.grad.any() for n, p in model.named_parameters() if "lora_B" in n)
+
+
+@pytest.mark.parametrize("method", ["molora", "lora"])
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"exclude_modules": ["k_proj", "v_porj"]}, r"adapter\.exclude_modules: 'v_porj' .*Did you mean 'v_proj'"),
+        ({"exclude_modules": "attention"}, r"adapter\.exclude_modules: 'attention' matches nothing"),
+        ({"modules_to_save": ["lm_haed"]}, r"adapter\.modules_to_save: 'lm_haed' .*Did you mean 'lm_head'"),
+        ({"layers_to_transform": [0, 2]}, r"adapter\.layers_to_transform: the model has no layer 2\. .*0 to 1"),
+    ],
+)
+def test_limits_that_stand_for_nothing_are_refused(method, limits, message, tiny_model):
+    with pytest.raises(TopicLoraError, match=message):
+        solve(AdapterSection(method=method, **limits), tiny_model)
+
+
+@pytest.mark.parametrize("method", ["molora", "lora"])
+@pytest.mark.parametrize("limits", [{"exclude_modules": r".*\.0\..*"}, {"exclude_modules": ["mlp.up_proj", "lm_head"]}])
+def test_limits_that_stand_for_something_hold(method, limits, tiny_model):
+    solve(AdapterSection(method=method, modules_to_save=["norm"], layers_to_transform=[1], **limits), tiny_model)
 
 
 def test_limits_hold_for_layers_named_as_parameters(family_model):

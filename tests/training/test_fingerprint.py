@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import read_json
 from topiclora_cli.training.checkpoints import EXAMPLES, SETTINGS, refuse_other_settings, seal
 from topiclora_cli.training.data import Encoded, Row
@@ -33,6 +34,15 @@ def test_other_tokens_masks_or_orders_are_other_examples():
 def test_checkpoints_of_earlier_versions_do_not_know(tmp_path):
     seal(tmp_path, {"seed": 0})
     refuse_other_settings(tmp_path, {"seed": 0, EXAMPLES: "new"})
+
+
+def test_a_checkpoint_of_a_version_without_a_key_says_so(tmp_path):
+    seal(tmp_path, {"seed": 0, "adapter.r": 8, "data.sources": [], "model.upcycle": None})
+    with pytest.raises(TopicLoraError, match=r"written by a version of topiclora that had no adapter\.router_init"):
+        refuse_other_settings(tmp_path, {"seed": 0, "adapter.r": 8, "adapter.router_init": "normal"})
+    # What a recipe newly says is no matter of versions.
+    with pytest.raises(TopicLoraError, match=r"of another recipe: data\.sources"):
+        refuse_other_settings(tmp_path, {"seed": 0, "adapter.r": 8, "data.sources.0.source": "x", "eval.tasks": ["a"]})
 
 
 @pytest.mark.parametrize("streaming", [False, True])

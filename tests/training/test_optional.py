@@ -67,6 +67,7 @@ def test_other_optimizers_train(name, train):
         assert other[-1]["loss"] != pytest.approx(plain[-1]["loss"], abs=1e-7)
 
 
+@pytest.mark.slow
 def test_compiled_training_has_the_same_losses(train):
     plain, compiled = (
         train("train.max_steps=3"),

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from topiclora_cli.adapters.moe_blocks import base_routers, require_moe_blocks
 from topiclora_cli.adapters.roles import handed_to_kernels, is_linear, language_part, never_called, part_of
-from topiclora_cli.adapters.topiclora.scope import is_output
+from topiclora_cli.adapters.topiclora.scope import count_layers, is_output
 from topiclora_cli.errors import TopicLoraError, nearest
 
 ROLES: dict[str, Callable[[nn.Module, str], bool]] = {
@@ -92,6 +92,29 @@ def refuse_idle(model: nn.Module, names: Collection[str], *, key: str = "target_
             f"adapter.{key}: {idle[0]}{f' and {len(idle) - 1} more' if idle[1:] else ''} would get an adapter that "
             "never runs: the model reads the weight itself, or does without the layer.",
             f"Text alone calls {language}*: name layers of that part." if language else way_out,
+        )
+
+
+def refuse_unknown(
+    model: nn.Module,
+    *,
+    exclude_modules: str | Sequence[str] | None,
+    modules_to_save: Sequence[str] | None,
+    layers_to_transform: Sequence[int] | None,
+) -> None:
+    """Raises TopicLoraError for a name, expression or number that stands for nothing in the model, as peft does not."""
+    names = [name for name, _ in model.named_modules() if name]
+    excluded = [exclude_modules] if isinstance(exclude_modules, str) else exclude_modules or ()
+    for key, wanted in (("exclude_modules", excluded), ("modules_to_save", modules_to_save or ())):
+        for one in wanted:
+            pattern = one if one is exclude_modules else rf"(.*\.)?{re.escape(one)}"
+            if not any(re.fullmatch(pattern, name) for name in names):
+                leaves = {name.rpartition(".")[2] for name in names}
+                raise TopicLoraError(f"adapter.{key}: {one!r} matches nothing in the model.", nearest(one, leaves))
+    layers = count_layers(model)
+    if beyond := [number for number in layers_to_transform or () if number >= layers]:
+        raise TopicLoraError(
+            f"adapter.layers_to_transform: the model has no layer {beyond[0]}.", f"Its layers are 0 to {layers - 1}."
         )
 
 

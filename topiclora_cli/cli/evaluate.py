@@ -7,7 +7,7 @@ import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.eval_table import eval_table
-from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, listed, open_run
+from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, listed, open_trained
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -47,8 +47,7 @@ def evaluate(
         *(overrides or []),
         *(assignment(f"eval.{key}", value) for key, value in given.items() if value is not None),
     ]
-    settings, directory = open_run(run, changes)
-    directory.require("adapter", made_by="train")
+    settings, directory = open_trained(run, changes)
     from topiclora_cli import scoring
 
     with directory.lock():

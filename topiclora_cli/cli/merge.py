@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console
-from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, open_run
+from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, open_trained
 from topiclora_cli.cli.tables import merge_table
 
 
@@ -19,8 +19,7 @@ def merge(
 ) -> None:
     """Export a run's adapter with fixed gates, for tools that know only plain LoRA or dense weights."""
     changes = [*(overrides or []), *([assignment("merge.gates", gates)] if gates is not None else [])]
-    settings, directory = open_run(run, changes)
-    directory.require("adapter", made_by="train")
+    settings, directory = open_trained(run, changes)
     from topiclora_cli import export
 
     with directory.lock():

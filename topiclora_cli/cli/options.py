@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, anchored, dump_recipe, load_recipe
+from topiclora_cli.recipe import Recipe, anchored, dump_recipe, load_recipe, parse_override
 from topiclora_cli.rundir import RECIPE, RunDir, latest_run, list_runs, new_run_path
 
 RUNS = "runs"
+_OF_TRAINING = ("adapter", "loss", "train", "ablation")
 
 RecipeOption = Annotated[
     str | None, typer.Option("--recipe", "-r", help="A recipe file, or the name of a bundled one.")
@@ -46,6 +47,22 @@ def open_run(run: Path | None, overrides: list[str] | None) -> tuple[Recipe, Run
     """An existing run, by default the latest, with its recipe; overrides are this call's, and a training's."""
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     return load_recipe(str(directory.path / RECIPE), overrides or []), directory
+
+
+def open_trained(run: Path | None, overrides: list[str] | None) -> tuple[Recipe, RunDir]:
+    """An existing run whose adapter is taken as it was trained.
+
+    Raises TopicLoraError where there is none, or where an override is about its training.
+    """
+    for key, _ in map(parse_override, overrides or []):
+        if key.split(".")[0] in _OF_TRAINING and key != "train.precision":
+            raise TopicLoraError(
+                f"--set {key} would change nothing: the adapter is taken as it was trained.",
+                "Leave it out, or train a run with it.",
+            )
+    settings, directory = open_run(run, overrides)
+    directory.require("adapter", made_by="train")
+    return settings, directory
 
 
 def start_or_open(

@@ -38,7 +38,7 @@ class AdapterSection(Section):
     exclude_modules: str | list[str] | None = None
     plain_modules: str | list[str] | None = None
     modules_to_save: list[str] | None = None
-    layers_to_transform: list[int] | None = None
+    layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
     router: Literal[
         "topic", "linear", "cosine", "threshold", "sparsegen", "hierarchical", "graph", "uniform", "static"
     ] = "topic"
@@ -88,6 +88,18 @@ class AdapterSection(Section):
         if budget is not None and not re.fullmatch(r"(total|activated)=\d+(\.\d+)?[kKmMbB]?", budget):
             raise ValueError("write total=4.2M or activated=500K, trainable parameters to solve the rank for")
         return budget
+
+    @field_validator("target_modules", "exclude_modules", "plain_modules")
+    @classmethod
+    def _names(cls, wanted: str | list[str] | None) -> str | list[str] | None:
+        if wanted is not None and (not wanted or not all(wanted)):
+            raise ValueError("empty; name layers, or leave it out")
+        if isinstance(wanted, str):
+            try:
+                re.compile(wanted)
+            except re.error as error:
+                raise ValueError(f"neither a role nor a regular expression ({error})") from None
+        return wanted
 
     @field_validator("num_experts", mode="wrap")
     @classmethod

@@ -1,9 +1,7 @@
 """Changes to a recipe, `dotted.key=value`, on the command line and in the cells of an ablation."""
 
-import json
 import math
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -39,9 +37,10 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), read_yaml(value)
     except yaml.YAMLError as error:
-        quoted = shlex.quote(f"{key}={json.dumps(value, ensure_ascii=False)}")
-        message = f"--set {key}: {value!r} is not a YAML value ({one_line(error)})."
-        raise TopicLoraError(message, f"If it is text, quote it: --set {quoted}") from None
+        raise TopicLoraError(
+            f"--set {key}: {value!r} is not a YAML value ({one_line(error)}).",
+            f"""If it is text, quote it: --set '{key}="..."'.""",
+        ) from None
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from topiclora_cli.adapters.init_from import load_experts, read_loras
 from topiclora_cli.adapters.presets import make_config
 from topiclora_cli.adapters.roles import never_called
 from topiclora_cli.adapters.stock import why_no_lora
-from topiclora_cli.adapters.targets import is_role, left_alone, linear_layers, refuse_idle
+from topiclora_cli.adapters.targets import is_role, left_alone, linear_layers, refuse_idle, refuse_unknown
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models import BaseModel
@@ -71,6 +71,12 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
 def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **extra: Any) -> PeftConfig:
     """The peft configuration of a recipe's adapter on `model`, its rank solved for the budget where there is one."""
     settings = section.model_dump()
+    refuse_unknown(
+        model,
+        exclude_modules=section.exclude_modules,
+        modules_to_save=section.modules_to_save,
+        layers_to_transform=section.layers_to_transform,
+    )
 
     def at_rank(rank: int) -> PeftConfig:
         # A budget solves for the rank, and must not change the update's size with it.

@@ -50,6 +50,13 @@ def refuse_other_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Raises TopicLoraError, naming the key, where a checkpoint was written under other settings."""
     before = read_json(checkpoint / SETTINGS, hint="") if (checkpoint / SETTINGS).is_file() else settings
     trained_on = before.pop(EXAMPLES, None)  # which earlier versions did not note
+    known = _recipe_keys(before)
+    sections = {key.partition(".")[0] for key in known}
+    if new := sorted(key for key in _recipe_keys(settings) - known if key.partition(".")[0] in sections):
+        raise TopicLoraError(
+            f"{checkpoint} was written by a version of topiclora that had no {new[0]}, and might go on otherwise now.",
+            "Resume with that version, or start a new run with --out.",
+        )
     for key in sorted({*before, *settings} - {EXAMPLES}):
         if before.get(key) != settings.get(key):
             raise TopicLoraError(
@@ -113,6 +120,11 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def step_of(checkpoint: Path) -> int:
     """The optimizer step after which a checkpoint was written."""
     return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def _recipe_keys(settings: Mapping[str, Any]) -> set[str]:
+    """The keys of a recipe's sections, whatever lies within their values."""
+    return {".".join(key.split(".")[:2]) for key in settings if "." in key and " " not in key}
 
 
 def _flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -64,7 +64,8 @@ def written(value: Any) -> Any:
         raise TypeError("a filter's result is not a list yet: add `| list` or `| join(...)`")
     if callable(value):
         raise TypeError(f"{getattr(value, '__name__', value)!r} is a function, not a column")
-    raise TypeError(f"a {type(value).__name__} is no text; a column of that name is row['...']")
+    of_jinja = "; a column of that name is row['...']" if type(value).__module__.startswith("jinja2") else ""
+    raise TypeError(f"a {type(value).__name__} is no text{of_jinja}")
 
 
 def as_json(value: Any) -> str:
