@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 import topiclora_cli.adapters  # noqa: F401 -- registers the method
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli.app import main
+from topiclora_cli.cli.console import console
 from topiclora_cli.report import write_report
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.topics.store import TopicGraph
@@ -22,9 +23,10 @@ def finished(tiny_model_dir, tmp_path_factory):
     """A run that went through `quickstart`, made once."""
     folder = tmp_path_factory.mktemp("quick")
     recipe = write_tiny_recipe(folder, tiny_model_dir)
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit) as stop, console.capture() as printed:
         main(["quickstart", "--recipe", str(recipe), "--out", str(folder / "run"), "--ablation-steps", "2"])
     assert not stop.value.code
+    assert f"topiclora recipes copy {recipe} mine.yaml" in printed.get()
     return folder / "run"
 
 

@@ -98,6 +98,9 @@ def test_gap_by_hand():
     p = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
     q = torch.tensor([[0.5, 0.5], [0.4, 0.6]]).log()
     assert measure_gap(Fixed(p), Fixed(p), [batch_of(0, 1)]).kl == pytest.approx(0, abs=1e-7)
+    for seed in range(20):
+        near = p + 1e-6 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed))
+        assert measure_gap(Fixed(p), Fixed(near), [batch_of(0, 1)]).kl >= 0
     expected = 0.9 * torch.tensor(0.9 / 0.4).log() + 0.1 * torch.tensor(0.1 / 0.6).log()
     for batches in ([batch_of(0, 1)], [batch_of(0), batch_of(1)]):
         gap = measure_gap(Fixed(p), Fixed(q), batches)

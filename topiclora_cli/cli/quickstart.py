@@ -31,7 +31,8 @@ def quickstart(
 
     With --run, the graph and a finished training are kept.
     """
-    settings, directory = start_or_open(recipe or (None if run else "quickstart"), overrides, run, out)
+    recipe = recipe or (None if run else "quickstart")
+    settings, directory = start_or_open(recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
     from topiclora_cli import export, pipeline, scoring, stage_one
     from topiclora_cli.ablation.runner import run_grid
@@ -73,7 +74,7 @@ def quickstart(
         console.print(merge_table(exported))
     if ablates:
         console.print(ablation_table(ablation))
-    console.print(_where(settings, str(directory.path)), soft_wrap=True)
+    console.print(_where(settings, str(directory.path), recipe or f"{directory.path}/recipe.yaml"), soft_wrap=True)
 
 
 def _numbered(settings: Recipe, ablates: bool) -> dict[str, Rule]:
@@ -97,7 +98,7 @@ def _reduced(settings: Recipe, steps: int) -> Recipe:
     return altered(settings, changes.items(), where="quickstart")
 
 
-def _where(settings: Recipe, run: str) -> Text:
+def _where(settings: Recipe, run: str, recipe: str) -> Text:
     topical, exports = settings.needs_graph, settings.adapter.exports
     files = [
         f"  {run}/report.md         everything above, and more",
@@ -117,7 +118,7 @@ def _where(settings: Recipe, run: str) -> Text:
         command_line("ablate", "--recipe", f"{run}/recipe.yaml"): "the full grid, all seeds, in a run of its own"
         if settings.ablation.cells
         else "",
-        command_line("recipes", "copy", settings.name, "mine.yaml"): "your own model and data",
+        command_line("recipes", "copy", recipe, "mine.yaml"): "your own model and data",
     }
     widest = max(map(len, commands))
     following = [f"  {line:{widest}}  {what}" for line, what in commands.items() if what]
