@@ -83,6 +83,9 @@ def test_latest_and_list(tmp_path):
         make(tmp_path / name)
     assert [run.path.name for run in list_runs(tmp_path)] == ["a", "b"]
     assert latest_run(tmp_path).path.name == "b"
+    with pytest.raises(TopicLoraError, match="bad data"), make(tmp_path / "c").lock():
+        raise TopicLoraError("bad data")
+    assert latest_run(tmp_path).path.name == "b"
 
 
 def test_runs_that_start_within_one_second_have_folders_of_their_own(tmp_path):

@@ -15,7 +15,8 @@ class TopicLoraError(ValueError):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
+        # What another library says may end without a full stop.
+        self.message = f"{message}." if hint and not message.endswith((".", "!", "?", ":")) else message
         self.hint = hint
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.examples import encode, training_data, training_stream
+from topiclora_cli.formats import command_line
 from topiclora_cli.inputs import (
     GRAPH,
     TRAINED_GRAPH,
@@ -16,7 +17,7 @@ from topiclora_cli.models import BaseModel
 from topiclora_cli.processes import in_first, process_index
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe, with_experts
-from topiclora_cli.rundir import RunDir
+from topiclora_cli.rundir import RECIPE, RunDir
 from topiclora_cli.stages import stage
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
@@ -38,7 +39,8 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     Raises TopicLoraError for bad data or targets, and errors.Interrupted after a signal.
     """
     if run.is_done("train") and not resume:
-        raise TopicLoraError(f"{run.path} is trained already.", "Start a new run with --out, or evaluate this one.")
+        again = command_line("train", "--recipe", run.path / RECIPE, "--out", "NEW")
+        raise TopicLoraError(f"{run.path} is trained already.", f"Evaluate it, or train a new run: {again}")
     require_libraries(recipe)
     graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
     if graph is not None and recipe.adapter.num_experts == "auto":

@@ -159,8 +159,8 @@ def list_runs(root: str | os.PathLike[str]) -> list[RunDir]:
 
 
 def latest_run(root: str | os.PathLike[str]) -> RunDir:
-    """The newest run under `root`; raises TopicLoraError when there is none."""
-    runs = list_runs(root)
+    """The newest run under `root` that did not fail before its first stage; raises TopicLoraError for want of one."""
+    runs = [run for run in list_runs(root) if not run.manifest.get("got_nowhere", False)]
     if not runs:
         raise TopicLoraError(f"There is no run under {root}/.", "Start one with: topiclora quickstart")
     return runs[-1]

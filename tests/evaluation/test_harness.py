@@ -160,8 +160,8 @@ def test_a_task_that_fails_takes_no_other_with_it(score, tmp_path):
         ("harmful", {}, "runs code that the model writes. .*eval.unsafe_code=true"),
         ("unposed", {}, "'unposed' cannot be posed: UndefinedError"),
         ("fewer", {}, "no task 'fewer'. Did you mean 'few'"),
-        ("choice", {"metrics": ["accuracy"]}, "no metric 'accuracy'. There are: acc,none acc_norm,none"),
-        ("over", {"metrics": {"over": "acc_norm"}}, "over has no metric 'acc_norm'. There are: acc,none"),
+        ("choice", {"metrics": ["accuracy"]}, "no metric 'accuracy'. There are: acc acc_norm"),
+        ("over", {"metrics": {"over": "acc_norm"}}, "over has no metric 'acc_norm'. There are: acc"),
         ("choice", {"metrics": {"choise": "acc"}}, "'choise' is no task to evaluate. Did you mean 'choice'"),
     ],
 )

@@ -147,6 +147,14 @@ def test_topics_without_any_tags_are_all_kept(tmp_path):
     assert load_taxonomy(write(tmp_path, "yaml", rows), min_tasks=3).names == ("sums", "poems")
 
 
+def test_topics_of_a_file_stay_however_few_their_tasks(tmp_path):
+    rows = [{"topic": "contract law", "tasks": ["bar_exam"]}, {"topic": "arithmetic"}, {"topic": "poems"}]
+    path = write(tmp_path, "yaml", [{"description": "", **row} for row in rows])
+    assert load_taxonomy(path).names == ("contract law", "arithmetic", "poems")
+    with pytest.raises(TopicLoraError, match=r"1 of 3 topics .* fewer than 1 tasks.* graph\.min_tasks"):
+        load_taxonomy(path, min_tasks=1)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -13,13 +13,20 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.formats import command_line
 from topiclora_cli.recipe import bundled_recipes, find_recipe
 
-app = typer.Typer(help="List, show and copy the bundled recipes.", no_args_is_help=True)
+app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
+def bare(context: typer.Context) -> None:
+    """List, show and copy the bundled recipes; alone, list them."""
+    if context.invoked_subcommand is None:
+        list_()
 
 
 @app.command("list")
 def list_() -> None:
     """Name and first line of every bundled recipe."""
-    table = Table("recipe", "what it does", box=None)
+    table = Table("recipe", "how to run it", box=None)
     for name, path in bundled_recipes().items():
         table.add_row(name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
     console.print(table)

@@ -14,11 +14,18 @@ from topiclora_cli.cli.options import RUNS
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.rundir import METRICS, RunDir, latest_run, list_runs, read_metrics
 
-app = typer.Typer(help="List runs and show what they hold.", no_args_is_help=True)
+app = typer.Typer(invoke_without_command=True)
 
 _COLUMNS = ("state", "seconds", "started", "recipe")
 
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of runs.")]
+
+
+@app.callback()
+def bare(context: typer.Context) -> None:
+    """List runs and show what they hold; alone, list them."""
+    if context.invoked_subcommand is None:
+        list_()
 
 
 @app.command("list")
@@ -28,7 +35,8 @@ def list_(root: RootOption = Path(RUNS)) -> None:
     for run in list_runs(root):
         manifest = run.manifest
         stages = ", ".join(f"{name} {record['state']}" for name, record in manifest["stages"].items())
-        table.add_row(run.path.name, manifest.get("created", "?"), stages or "none")
+        none = "failed before its first stage" if manifest.get("got_nowhere") else "none"
+        table.add_row(run.path.name, manifest.get("created", "?"), stages or none)
     console.print(table if table.row_count else f"No runs under {root}/. Start one with: topiclora quickstart")
 
 

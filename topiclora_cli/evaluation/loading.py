@@ -183,4 +183,5 @@ def _check_metrics(
 
 def _find_metric(metric: str, keys: Sequence[str], owner: str) -> None:
     if not any(matches(metric, key) for key in keys):
-        raise TopicLoraError(f"eval.metrics: {owner} no metric {metric!r}.", f"There are: {' '.join(keys)}.")
+        known = dict.fromkeys(key.removesuffix(",none") for key in keys)
+        raise TopicLoraError(f"eval.metrics: {owner} no metric {metric!r}.", f"There are: {' '.join(known)}.")

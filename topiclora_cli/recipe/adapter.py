@@ -26,7 +26,7 @@ class AdapterSection(Section):
     num_experts: Annotated[int, Field(ge=1)] | Literal["auto"] = 8
     top_k: int | None = Field(default=None, ge=1)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    budget: str | None = Field(default=None, pattern=r"^(total|activated)=\d+(\.\d+)?[kKmMbB]?$")
+    budget: str | None = None
     experts_by_depth: list[int] | None = None
     ranks_by_depth: list[int] | None = None
     lora_alpha: float = Field(default=16.0, gt=0)
@@ -81,6 +81,13 @@ class AdapterSection(Section):
         if method not in METHODS:
             raise ValueError(f"unknown method; known: {', '.join(METHODS)}. {nearest(method, METHODS)}")
         return method
+
+    @field_validator("budget")
+    @classmethod
+    def _counted(cls, budget: str | None) -> str | None:
+        if budget is not None and not re.fullmatch(r"(total|activated)=\d+(\.\d+)?[kKmMbB]?", budget):
+            raise ValueError("write total=4.2M or activated=500K, trainable parameters to solve the rank for")
+        return budget
 
     @field_validator("target_modules", "exclude_modules", "plain_modules")
     @classmethod

@@ -56,7 +56,8 @@ class GraphSection(Section):
     """Stage 1: taxonomy, text encoder, GNN and the separation of expert vectors.
 
     taxonomy: `bigbench`, `mmlu`, a YAML, JSONL or CSV file, or `induced` from `tagged_prompts` of the training prompts,
-    drawn at random. induced_topics: how many to find; unset, 32, or one for every 8 prompts where that is fewer.
+    drawn at random. min_tasks: topics of fewer tasks are left out; unset, of fewer than 3 in a packaged taxonomy, and
+    none of a file. induced_topics: how many to find; unset, 32, or one for every 8 prompts where that is fewer.
     tagged_prompts: training prompts, drawn in turn from each kind of the same topics, that teach the query projector
     and share out the experts, by their topics where they have any.
     hold_out: the share of edges that the report's link AUC hides from a second, throw-away fit; 0 leaves both out.
@@ -66,7 +67,7 @@ class GraphSection(Section):
 
     taxonomy: str = "bigbench"
     induced_topics: int | None = Field(default=None, ge=2)
-    min_tasks: int = Field(default=3, ge=1)
+    min_tasks: int | None = Field(default=None, ge=0)
     encoder: str = "lm"
     gnn: Literal["none", "gcn", "sage", "gatv2"] = "gcn"
     layers: int = Field(default=2, ge=1)

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.topics.taxonomy_file import FIELDS, KEYS, read
+from topiclora_cli.topics.taxonomy_file import FIELDS, KEYS, PACKAGED, read
+
+# A packaged taxonomy's topics of fewer tasks say too little.
+_LEAST_TASKS = 3
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,12 @@ class Taxonomy:
 
 
 def load_taxonomy(
-    source: str | Path = "bigbench", min_tasks: int = 3, *, exclude_tasks: Collection[str] = ()
+    source: str | Path = "bigbench", min_tasks: int | None = None, *, exclude_tasks: Collection[str] = ()
 ) -> Taxonomy:
     """Read a packaged taxonomy, `bigbench` or `mmlu`, or a user's YAML, JSONL or CSV file.
 
-    Where tasks are tagged, topics with fewer than `min_tasks` of them are dropped. `exclude_tasks` are task names, or
+    Where tasks are tagged, topics with fewer than `min_tasks` of them are dropped: unset, 3 of a packaged taxonomy, and
+    none of a file, whose topics were listed on purpose. `exclude_tasks` are task names, or
     names of the file's `task_sets` (BIG-bench has `bbh`), left out before counting: a task the model is scored on
     should not shape the graph.
     Raises TopicLoraError for unreadable files, unknown fields, missing names, names that differ at most by case or
@@ -66,11 +70,12 @@ def load_taxonomy(
     # Keywords such as "zero-shot" say how a question is put, not what it is about: an expert for them has no meaning.
     formats = set(content.get("format") or ())
     counts = Counter(name for names in tasks.values() for name in names)
-    kept = tuple(t for t in topics if t.name not in formats and (not tasks or counts[t.name] >= min_tasks))
+    least = min_tasks if min_tasks is not None else _LEAST_TASKS if str(source) in PACKAGED else 0
+    kept = tuple(t for t in topics if t.name not in formats and (not tasks or counts[t.name] >= least))
     if len(kept) < 2:
         raise TopicLoraError(
-            f"{label}: {len(kept)} of {len(topics)} topics left after dropping those of fewer than {min_tasks} tasks.",
-            "Routing needs at least two topics: add topics or tags, or lower min_tasks.",
+            f"{label}: {len(kept)} of {len(topics)} topics left after dropping those of fewer than {least} tasks.",
+            "Routing needs at least two topics: add topics or tags, or lower graph.min_tasks.",
         )
     names = {topic.name for topic in kept}
     tagged = {task: tuple(name for name in tags if name in names) for task, tags in tasks.items()}

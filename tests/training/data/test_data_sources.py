@@ -103,6 +103,7 @@ def test_the_held_out_number_is_met(files):
         ({"completion": "{{ '' }}"}, "Nothing is left of the 30 rows of data.sources.1.*empty prompt or completion 30"),
         ({"source": "gms8k"}, "data.sources.1.source 'gms8k'.*Did you mean 'gsm8k'"),
         ({"split": "test", "source": "d"}, "Cannot read data.sources.1.source"),
+        ({"source": "c.cvs.csv"}, "data.sources.1.source 'c.cvs.csv' does not exist. Looked for it from"),
     ],
 )
 def test_mistakes_name_the_source(files, monkeypatch, settings, message):

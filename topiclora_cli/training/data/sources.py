@@ -43,6 +43,8 @@ def open_source(
             yield from _drawn(saved, shuffled_stream)
         elif path.is_dir() and (found := _files(name, section.config, split)):
             yield from _of_files(*found, shuffled_stream)
+        elif path.suffix in KINDS or path.is_absolute():
+            raise TopicLoraError(f"{key}.source {name!r} does not exist.", f"Looked for it from {Path.cwd()}.")
         else:
             yield from _of_datasets(name, section.config, split, shuffled_stream)
     except TopicLoraError:
