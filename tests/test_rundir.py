@@ -123,6 +123,14 @@ def _replace(folder, content):
         (temporary / "w").write_text(content)
 
 
+def test_a_folder_may_be_called_as_it_likes(tmp_path):
+    for text in ("first", "second"):
+        with replacing(tmp_path / "old") as temporary:
+            temporary.mkdir()
+            (temporary / "w").write_text(text)
+    assert (tmp_path / "old" / "w").read_text() == "second"
+
+
 @pytest.mark.parametrize("fails", [2, (2, 3)])
 def test_a_folder_survives_a_rename_that_fails(fails, tmp_path, monkeypatch):
     folder = tmp_path / "adapter"

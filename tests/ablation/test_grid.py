@@ -58,6 +58,8 @@ def test_topic_controls_change_stage_1_and_nothing_else():
 
 
 def test_mistakes():
+    with pytest.raises(TopicLoraError, match=r"ablation\.cells\.bad: seed is ablation\.seeds' to say"):
+        make_grid(recipe(cells={"bad": {"seed": 3}}))
     with pytest.raises(TopicLoraError, match=r"ablation\.cells\.bad: unknown key 'loss\.kl_wait'"):
         make_grid(recipe(cells={"bad": {"loss.kl_wait": 0}}))
     with pytest.raises(TopicLoraError, match="Did you mean 'full'"):

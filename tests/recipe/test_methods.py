@@ -113,6 +113,16 @@ def test_what_an_earlier_version_filled_in_and_never_read_keeps_no_run_shut(name
     assert load_recipe(str(path), ["adapter.method=molora"]).loss.local_balance_delta == 0.0
 
 
+@pytest.mark.parametrize(("name", "key"), [("adamole", "balance_scores"), ("samora", "centre_weight")])
+def test_what_a_method_asks_of_its_own_router_goes_with_it(name, key):
+    own, default = getattr(recipe(name).loss, key), type(recipe(name).loss).model_fields[key].default
+    assert own != default
+    other = recipe(name, adapter={"router": "linear"})
+    assert getattr(other.loss, key) == default
+    with pytest.raises(TopicLoraError, match=rf"loss\.{key} means nothing to the linear router"):
+        recipe(name, adapter={"router": "linear"}, loss={key: own})
+
+
 def test_a_types_delta_is_left_out_by_a_method_without_priors():
     topical = recipe("topiclora", loss={"local_balance_weight": 0.1, "local_balance_delta": 0.2})
     assert topical.loss.local_balance_delta == 0.2

@@ -228,7 +228,7 @@ LORA = "means nothing to lora, which has no routed experts"
         ("contrast_weight", {"method": "lora"}, LORA),
         ("orthogonal_weight", {"method": "lora"}, LORA),
         ("centre_weight", {"method": "lora"}, LORA),
-        ("centre_weight", {"method": "molora"}, "is above 0, but the adapter has no cosine router"),
+        ("centre_weight", {"method": "molora"}, "means nothing to the linear router"),
     ],
 )
 def test_a_term_that_nothing_in_the_model_has_is_refused(key, adapter, reason, train):

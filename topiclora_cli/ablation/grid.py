@@ -32,6 +32,11 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
             if name not in cells:
                 raise TopicLoraError(f"The recipe has no ablation cell {name!r}.", nearest(name, cells))
         cells = {name: cells[name] for name in only}
+    for name, overrides in cells.items():
+        if "seed" in overrides:
+            raise TopicLoraError(
+                f"ablation.cells.{name}: seed is ablation.seeds' to say, the same for all cells.", "Leave it out."
+            )
     shared = altered(recipe, section.overrides.items(), where="ablation.overrides")
     grid = []
     for seed in section.seeds:

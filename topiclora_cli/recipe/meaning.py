@@ -63,8 +63,14 @@ def idle_settings(adapter: Mapping[str, Any], loss: Mapping[str, Any], loss_keys
         reason = f"means nothing to {name}, which has no routed experts that it could shape"
         dotted |= {f"loss.{key}": reason for key in loss_keys if key != _OF_THE_BASE}
         dotted["train.router_learning_rate"] = f"means nothing to {name}, which has no router"
-    elif not has_priors(adapter, loss):
+        return dotted
+    if not has_priors(adapter, loss):
         dotted["loss.local_balance_delta"] = f"goes by examples' topic priors, and this recipe trains {name} without"
+    router = adapter.get("router", "topic")
+    if router != "threshold" and loss.get("balance_scores") == "excess":
+        dotted["loss.balance_scores"] = f"means nothing to the {router} router, which has no threshold"
+    if router != "cosine":
+        dotted["loss.centre_weight"] = f"means nothing to the {router} router, which has no keys among the experts"
     return dotted
 
 
