@@ -106,7 +106,7 @@ MISTAKES = {
     "masked": ({**FILE, "completion": "{{ '  ' }}"}, "Nothing is left of the 24 rows", "empty prompt or completion 24"),
     "no chat template": ({"source": "talks.jsonl", "messages": "talk"}, "has no chat template", "data.chat_template"),
     "chat asked for": ({**FILE, "chat_template": True}, "has no chat template", "data.chat_template"),
-    "no file": ({**FILE, "source": "none.jsonl"}, "Cannot read data.source 'none.jsonl'", ""),
+    "no file": ({**FILE, "source": "none.jsonl"}, "data.source 'none.jsonl' does not exist", "Looked for it from"),
     "corrupt parquet": ({**FILE, "source": "bad.parquet"}, "bad.parquet'", "parquet"),
     "empty file": ({**FILE, "source": "empty.jsonl"}, "empty.jsonl' is an empty file", ""),
     "blank file": ({**FILE, "source": "blank.jsonl"}, "blank.jsonl' has no examples", ""),

@@ -46,7 +46,7 @@ def test_local_file_with_templates_and_topics(jsonl):
         ({"prompt": "{{ qestion }}"}, "data.prompt uses a missing column.*Columns: question, answer, kind"),
         ({"prompt": "{{ question "}, "not a valid Jinja"),
         ({"topics": "kidn"}, "data.topics uses a missing column: 'kidn'.*Columns: question, answer, kind"),
-        ({"source": "/nowhere/at/all.jsonl"}, "Cannot read data.source"),
+        ({"source": "/nowhere/at/all.jsonl"}, "data.source '/nowhere/at/all.jsonl' does not exist"),
     ],
 )
 def test_bad_sources_are_explained(jsonl, changes, message):
