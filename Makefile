@@ -28,7 +28,7 @@ check: $(VENV)/.installed  ## what every change must pass
 	$(MAKE) fast-test
 
 fast-test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not distributed"
 
 bench: $(VENV)/.installed  ## speed and memory against plain LoRA; options in BENCH, see tests/bench/__main__.py
 	$(BIN)/python -m tests.bench $(BENCH)

@@ -9,6 +9,8 @@ from tests.training.cut_steps import TERMS, one_step
 from tests.training.test_distributed import finish, torchrun
 from topiclora_cli.training import terms, token_terms
 
+pytestmark = pytest.mark.slow  # every term in every cut of a step
+
 LOGGED = ("loss", "routing_entropy", "effective_experts", "largest_load", "grad_norm", "kl_weight")
 whole = functools.cache(lambda term: one_step(term, 12, 1))
 

@@ -12,6 +12,8 @@ from topiclora_cli.rundir import read_metrics
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.packing import keeps_apart, pack
 
+pytestmark = pytest.mark.slow  # whole trainings, packed and apart
+
 ROWS = [
     {"input_ids": [11, 12, 13, 14, 1], "prompt_length": 3},
     {"input_ids": [21, 22, 1], "prompt_length": 2},

@@ -11,6 +11,8 @@ import pytest
 
 from topiclora_cli.training.checkpoints import SEAL, is_sound, latest_sound
 
+pytestmark = pytest.mark.slow  # runs are killed and started again
+
 STEPS = 40  # enough that a kill after the first checkpoint lands in the middle
 
 

@@ -20,6 +20,8 @@ from topiclora_cli.training import fit, trainer
 from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.saving import TENSORS, read_adapter, save_adapter
 
+pytestmark = pytest.mark.slow  # every preset trains, is resumed and opened again
+
 TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8]])
 PERFT = {name for name, method in METHODS.items() if method.layer == "perft"}
 ON_SPARSE_BASES = {"lora-router", "lora-experts", *PERFT}
