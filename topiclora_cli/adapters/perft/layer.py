@@ -190,17 +190,17 @@ class PerftBlock(nn.Module, PerftLayer):
         config, (down, up) = self.perft_config[name], self.factors(name)
         x = self.adapter_input(x, down)
         if not (config.routes or config.follows_base):
-            gates = x.new_full((*x.shape[:-1], len(down)), config.scaling)
+            gates = x.new_full((*x.shape[:-1], len(down)), config.scale)
             return gated_sum(self._rank_space(name, x, down), gates, up)
         weights, adapters = self.choose(name, x)
         # Whether anybody records or not, since checkpointing must meet the same operations when it runs this again.
         gates = weights.new_zeros(*weights.shape[:-1], len(down)).scatter(-1, adapters, weights)
         note_gates(self, gates, x)
         if not self._sorts(config, x, up):
-            return gated_sum(self._rank_space(name, x, down), gates * config.scaling, up)
+            return gated_sum(self._rank_space(name, x, down), gates * config.scale, up)
         drop = self._dropout(name)
         rows = dropped(x, drop.shared).flatten(0, -2)
-        chosen, scaled = adapters.flatten(0, -2), (weights * config.scaling).flatten(0, -2)
+        chosen, scaled = adapters.flatten(0, -2), (weights * config.scale).flatten(0, -2)
         plan = dispatch(chosen, scaled, len(down), even=x.device.type == "cpu")
         activation = F.silu if config.adapter_type == "parallel" else None
         return sparse_delta(rows, plan, down, up, activation, dropout=drop.own, rank_dropout=drop.hidden)

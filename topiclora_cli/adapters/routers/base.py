@@ -34,6 +34,7 @@ class RouterSettings:
     num_experts: int
     top_k: int | None = None
     top_p: float | None = None
+    gate_weights: str = "renormalised"
     temperature: float = 1.0
     per_prompt: bool = False
     width: int = 256
@@ -90,7 +91,9 @@ class Router(CheckedModule):
 
     def decide(self, scores: Tensor) -> Decision:
         """The decision from the scores."""
-        return Decision(scores, select_experts(scores, top_k=self.settings.top_k, top_p=self.settings.top_p))
+        settings = self.settings
+        gates = select_experts(scores, top_k=settings.top_k, top_p=settings.top_p, gate_weights=settings.gate_weights)
+        return Decision(scores, gates)
 
     def drop(self, x: Tensor) -> Tensor:
         """What the router reads of x (..., d_in) while it trains."""

@@ -10,11 +10,11 @@ from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.adapters.routers import ROUTERS, VERSION
 from topiclora_cli.adapters.topiclora.scope import SCOPES
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.scaling import scaling_law
+from topiclora_cli.scaling import GATE_WEIGHTS, gates_at_start
 
 _SHOWN = (
-    *("num_experts", "experts_per_layer", "r", "ranks_per_layer", "top_k", "top_p", "lora_alpha", "use_rslora"),
-    *("shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules", "target_modules"),
+    *("num_experts", "experts_per_layer", "r", "ranks_per_layer", "top_k", "top_p", "lora_alpha", "scaling"),
+    *("gate_weights", "shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules", "target_modules"),
     *("exclude_modules", "modules_to_save", "graph_sha256"),
 )
 
@@ -36,6 +36,7 @@ class TopicLoraConfig(RoutedConfig):
         "router_scope": SCOPES,
         "granularity": ("token", "prompt"),
         "mixing": ("linear", "ffn"),
+        "gate_weights": GATE_WEIGHTS,
         "kernel": ("auto", "plain", "dense", "sparse"),
     }
 
@@ -44,7 +45,14 @@ class TopicLoraConfig(RoutedConfig):
     top_p: float | None = field(
         default=None, metadata={"help": "Instead of top_k: the fewest experts that hold this much probability."}
     )
-    use_rslora: bool = field(default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) (arXiv 2312.03732)."})
+    gate_weights: str = field(
+        default="renormalised",
+        metadata={
+            "help": "Weights of the top_k experts: made to sum to 1 ('renormalised'; a single one keeps its "
+            "probability), their 'probability', or 'constant', 1 / top_k with the gradient of the probability."
+        },
+    )
+    use_rslora: bool = field(default=False, metadata={"help": "The older name of scaling: 'sqrt'."})
     plain_modules: list[str] | None = field(
         default=None, metadata={"help": "Those of the targets that carry a plain LoRA: one expert, no router."}
     )
@@ -83,12 +91,13 @@ class TopicLoraConfig(RoutedConfig):
             # A file says its peft type, a caller does not.
             self.router_version = VERSION if self.peft_type is None else 1
         super().__post_init__()
+        self.use_rslora = self.scaling == "sqrt"
         self._check_combinations()
         self._check_sizes()
 
     @property
-    def scaling(self) -> float:
-        return scaling_law(vars(self)).scale(self.lora_alpha, self.r)
+    def gates_at_start(self) -> float:
+        return gates_at_start(self.num_experts, top_k=self.top_k, top_p=self.top_p, gate_weights=self.gate_weights)
 
     @property
     def pools_prompt(self) -> bool:
@@ -107,7 +116,7 @@ class TopicLoraConfig(RoutedConfig):
         if any(name == plain or name.endswith("." + plain) for plain in self.plain_modules or ()):
             changes |= {"num_experts": 1, "top_k": None, "top_p": None, "router": "uniform", "router_scope": "linear"}
             changes |= {"anchors": None, "granularity": "token", "mixing": "linear"}
-            changes |= {"expert_dropout": "shared"}
+            changes |= {"expert_dropout": "shared", "gate_weights": "renormalised"}
         return replace(self, **changes)
 
     def card(self) -> Card:
@@ -140,6 +149,11 @@ class TopicLoraConfig(RoutedConfig):
             raise TopicLoraError(
                 f"{key} means nothing to the {self.router} router, which chooses how many experts take part.",
                 f"Set {key} to null.",
+            )
+        if self.top_k is None and self.gate_weights != "renormalised":
+            raise TopicLoraError(
+                f"gate_weights: {self.gate_weights} says how the top_k experts are weighted, and there is no top_k.",
+                "Set top_k, or leave gate_weights out.",
             )
         if self.top_k is not None and self.top_p is not None:
             raise TopicLoraError("top_k and top_p exclude one another.", "Set one of them to null.")

@@ -112,7 +112,7 @@ class TopicLoraLayer(RoutedTunerLayer):
         if config.num_experts > 1:
             parts = {"token": decision.token, "task": decision.task, "excess": decision.excess}
             note_logits(self, decision.logits, **parts)
-        routing = Routing(decision.gates, config.top_k or config.num_experts, config.scaling)
+        routing = Routing(decision.gates, config.top_k or config.num_experts, config.scale)
         group.put(routing)
         return routing
 
@@ -128,7 +128,7 @@ class TopicLoraLayer(RoutedTunerLayer):
                 "Experts mixed after a non-linearity (mixing: ffn) equal no LoRA, even with fixed gates.",
                 "Serve the adapter itself, or train with mixing: linear.",
             )
-        return collapse(gates * config.scaling, *(factor.detach() for factor in self.factors(adapter_name)))
+        return collapse(gates * config.scale, *(factor.detach() for factor in self.factors(adapter_name)))
 
     def idle_parameters(self, adapter_name: str) -> int:
         """Trainable parameters of the experts that one token leaves out; 0 where their number varies."""
