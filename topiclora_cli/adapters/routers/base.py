@@ -61,6 +61,7 @@ class Router(CheckedModule):
     """Base of all routers: x (..., d_in) -> a decision, in float32 (float64 if x is)."""
 
     reads_rank_space = False  # whether x is A x rather than the layer's input
+    joins_shared = False  # whether its gates are a softmax of scores alone, which shared experts' can join
     chooses_itself = False  # whether it knows by its own rule how many experts take part, and so no top_k or top_p
 
     def __init__(self, settings: RouterSettings) -> None:

@@ -10,6 +10,8 @@ from topiclora_cli.adapters.routers.base import Router, RouterSettings, weights
 class LinearRouter(Router):
     """Logits W x / tau (MoLoRA, MixLoRA, MoLA, HydraLoRA and most others)."""
 
+    joins_shared = True
+
     def __init__(self, settings: RouterSettings) -> None:
         super().__init__(settings)
         self.weight = weights(settings, settings.num_experts, settings.in_features)
@@ -29,6 +31,7 @@ class TopicRouter(Router):
     TopicLoRA (AAAI 2026), of which only the abstract is public.
     """
 
+    joins_shared = True
     keys: Tensor
     anchor: Tensor
 
