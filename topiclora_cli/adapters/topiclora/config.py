@@ -134,8 +134,8 @@ class TopicLoraConfig(RoutedConfig):
         return Card(
             title="Mixture of LoRA experts",
             summary=f"A mixture of {experts} LoRA experts of rank {rank}{_beside(self)} with a `{self.router}` router "
-            f"({choice}). Which experts act is decided {when} by the model itself, so the adapter cannot be merged into "
-            "the base weights without fixing the gates.",
+            f"({choice}). Which experts act is decided {when} by the model itself, so the adapter cannot be merged "
+            "into the base weights without fixing the gates.",
             serving="Tools that know only plain LoRA can serve an export with fixed gates (`topiclora merge`).",
             shown=(*_SHOWN, "shared_gate") if self.shared_experts else _SHOWN,
         )
