@@ -79,14 +79,16 @@ def gates_at_start(
 
     1 for all gates that are made to sum to 1. Kept probabilities that are left as they are (gate_weights: probability,
     a single expert, top_p) sum to the share of the experts that is kept; a router that prefers some gives them more.
-    Shared experts add 1 each, unless they join the softmax.
+    Shared experts add 1 each, or join the softmax, which then sums to 1 in any case.
     """
     routed = 1.0
+    if shared_experts and shared_gate == "softmax":
+        return routed
     if top_p is not None:
         routed = math.ceil(top_p * num_experts - 1e-9) / num_experts
     elif top_k is not None and top_k < num_experts and gate_weights != "constant":
         routed = top_k / num_experts if top_k == 1 or gate_weights == "probability" else 1.0
-    return routed + (shared_experts if shared_gate == "one" else 0)
+    return routed + shared_experts
 
 
 def plain_rank(settings: Mapping[str, Any]) -> float:

@@ -7,13 +7,14 @@ from typing import ClassVar
 from topiclora_cli.adapters.card import Card
 from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.routed_config import RoutedConfig
+from topiclora_cli.adapters.shared import check_shared
 from topiclora_cli.errors import TopicLoraError
 
 _VARIANTS = ("routed", "embedded", "dense", "shared")
 _SHOWN = (
     (_VARIANTS, ("variant", "adapter_type", "r", "lora_alpha", "scaling")),
     (("routed", "dense"), ("num_adapters",)),
-    (("routed",), ("top_k", "renormalize", "router", "router_weight_source", "graph_sha256")),
+    (("routed",), ("shared_adapters", "top_k", "renormalize", "router", "router_weight_source", "graph_sha256")),
     (_VARIANTS, ("target_modules", "exclude_modules", "modules_to_save")),
 )
 
@@ -47,6 +48,9 @@ class PerftConfig(RoutedConfig):
         metadata={
             "help": "Number of adapters, M; 'embedded' has one for each expert of the base, 'shared' one in all."
         },
+    )
+    shared_adapters: int = field(
+        default=0, metadata={"help": "Adapters beside those of the routed variant that every token passes through."}
     )
     top_k: int = field(default=2, metadata={"help": "Adapters per token of the routed variant; at most num_adapters."})
     renormalize: str = field(
@@ -87,6 +91,11 @@ class PerftConfig(RoutedConfig):
         self._check()
 
     @property
+    def all_adapters(self) -> int:
+        """M + S: the routed adapters first, the shared ones behind them."""
+        return self.num_adapters + self.shared_adapters
+
+    @property
     def routes(self) -> bool:
         """Whether the adapters have a router of their own."""
         return self.variant == "routed"
@@ -106,7 +115,7 @@ class PerftConfig(RoutedConfig):
         if not self.routes:
             return float(self.num_adapters)
         summed = self.renormalize == "on" or (self.renormalize == "auto" and self.top_k > 1)
-        return 1.0 if summed else self.top_k / self.num_adapters
+        return (1.0 if summed else self.top_k / self.num_adapters) + self.shared_adapters
 
     @property
     def scale(self) -> float:
@@ -115,7 +124,8 @@ class PerftConfig(RoutedConfig):
     def card(self) -> Card:
         """What the model card says of such an adapter."""
         number = {
-            "routed": f"{self.num_adapters} adapters with a `{self.router}` router of their own (top-{self.top_k})",
+            "routed": f"{self.num_adapters} adapters with a `{self.router}` router of their own (top-{self.top_k})"
+            + (f" and {self.shared_adapters} more for every token" if self.shared_adapters else ""),
             "embedded": "one adapter for each pretrained expert, under the pretrained router",
             "dense": f"{self.num_adapters} adapters, summed",
             "shared": "one adapter",
@@ -143,6 +153,12 @@ class PerftConfig(RoutedConfig):
             raise TopicLoraError(
                 "scaling: total goes by what the gates sum to, and the pretrained router's are the base model's own.",
                 "Use scaling: expert.",
+            )
+        check_shared(self.shared_adapters, self.num_adapters, key="shared_adapters", of="num_adapters")
+        if self.shared_adapters and not self.routes:
+            raise TopicLoraError(
+                f"shared_adapters means nothing to the {self.variant} variant, which routes none by itself.",
+                "Use variant: routed, or leave it out.",
             )
         if self.anchors is not None:
             check_anchors(self.anchors, [self.num_adapters])

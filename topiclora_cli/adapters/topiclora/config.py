@@ -8,13 +8,15 @@ from topiclora_cli.adapters.card import Card
 from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.adapters.routers import ROUTERS, VERSION
+from topiclora_cli.adapters.shared import SHARED_GATES, check_joined, check_shared
 from topiclora_cli.adapters.topiclora.scope import SCOPES
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.scaling import GATE_WEIGHTS, gates_at_start
 
 _SHOWN = (
-    *("num_experts", "experts_per_layer", "r", "ranks_per_layer", "top_k", "top_p", "lora_alpha", "scaling"),
-    *("gate_weights", "shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules", "target_modules"),
+    *("num_experts", "experts_per_layer", "shared_experts", "r", "ranks_per_layer", "top_k", "top_p", "gate_weights"),
+    *("lora_alpha", "scaling", "shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules"),
+    "target_modules",
     *("exclude_modules", "modules_to_save", "graph_sha256"),
 )
 
@@ -37,10 +39,18 @@ class TopicLoraConfig(RoutedConfig):
         "granularity": ("token", "prompt"),
         "mixing": ("linear", "ffn"),
         "gate_weights": GATE_WEIGHTS,
+        "shared_gate": SHARED_GATES,
         "kernel": ("auto", "plain", "dense", "sparse"),
     }
 
     num_experts: int = field(default=8, metadata={"help": "Number of LoRA experts, E."})
+    shared_experts: int = field(
+        default=0, metadata={"help": "Experts beside those that every token passes through, S (arXiv 2401.06066)."}
+    )
+    shared_gate: str = field(
+        default="one",
+        metadata={"help": "Their gate: 'one', or 'softmax': one softmax with the chosen experts (arXiv 2510.00570)."},
+    )
     top_k: int | None = field(default=None, metadata={"help": "Active experts per token; None mixes all."})
     top_p: float | None = field(
         default=None, metadata={"help": "Instead of top_k: the fewest experts that hold this much probability."}
@@ -97,7 +107,19 @@ class TopicLoraConfig(RoutedConfig):
 
     @property
     def gates_at_start(self) -> float:
-        return gates_at_start(self.num_experts, top_k=self.top_k, top_p=self.top_p, gate_weights=self.gate_weights)
+        return gates_at_start(
+            self.num_experts,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            gate_weights=self.gate_weights,
+            shared_experts=self.shared_experts,
+            shared_gate=self.shared_gate,
+        )
+
+    @property
+    def all_experts(self) -> int:
+        """E + S: the routed experts first, the shared ones behind them."""
+        return self.num_experts + self.shared_experts
 
     @property
     def pools_prompt(self) -> bool:
@@ -116,7 +138,8 @@ class TopicLoraConfig(RoutedConfig):
         if any(name == plain or name.endswith("." + plain) for plain in self.plain_modules or ()):
             changes |= {"num_experts": 1, "top_k": None, "top_p": None, "router": "uniform", "router_scope": "linear"}
             changes |= {"anchors": None, "granularity": "token", "mixing": "linear"}
-            changes |= {"expert_dropout": "shared", "gate_weights": "renormalised"}
+            changes |= {"expert_dropout": "shared", "shared_experts": 0, "shared_gate": "one"}
+            changes |= {"gate_weights": "renormalised"}
         return replace(self, **changes)
 
     def card(self) -> Card:
@@ -128,16 +151,29 @@ class TopicLoraConfig(RoutedConfig):
         when = "once per prompt" if self.granularity == "prompt" else "for every token"
         return Card(
             title="Mixture of LoRA experts",
-            summary=f"A mixture of {experts} LoRA experts of rank {rank} with a `{self.router}` router ({choice}). "
-            f"Which experts act is decided {when} by the model itself, so the adapter cannot be merged into the base "
-            "weights without fixing the gates.",
+            summary=f"A mixture of {experts} LoRA experts of rank {rank}{_beside(self)} with a `{self.router}` router "
+            f"({choice}). Which experts act is decided {when} by the model itself, so the adapter cannot be merged "
+            "into the base weights without fixing the gates.",
             serving="Tools that know only plain LoRA can serve an export with fixed gates (`topiclora merge`).",
-            shown=_SHOWN,
+            shown=(*_SHOWN, "shared_gate") if self.shared_experts else _SHOWN,
         )
 
     def _check_combinations(self) -> None:
         if self.mixing == "ffn" and self.router_scope not in ("block", "layer"):
             raise TopicLoraError("mixing: ffn needs one decision for a whole block.", "Set router_scope: block.")
+        if self.shared_gate == "softmax":
+            check_joined(self.router, self.shared_experts, joins=ROUTERS[self.router].joins_shared, mixing=self.mixing)
+            if self.gate_weights != "renormalised":
+                raise TopicLoraError(
+                    f"gate_weights: {self.gate_weights} means nothing to shared_gate: softmax, which makes all gates.",
+                    "Leave one of them out.",
+                )
+        if self.mixing == "ffn" and self.scaling == "total" and self.gates_at_start < 1 + self.shared_experts:
+            raise TopicLoraError(
+                "scaling: total has no scale for mixing: ffn where gates do not sum to 1, since only a block's last layer "
+                "is multiplied by them.",
+                "Use scaling: expert, or top_k of at least 2 with gate_weights: renormalised.",
+            )
         if self.router == "cosine" and not self.shared_a:
             raise TopicLoraError("The cosine router reads the rank space of a shared A.", "Set shared_a: true.")
         if isinstance(self.plain_modules, str):
@@ -169,6 +205,7 @@ class TopicLoraConfig(RoutedConfig):
         for key, values in (("r", ranks), ("num_experts", experts), ("router_width", [self.router_width])):
             if min(values) < 1:
                 raise TopicLoraError(f"{key} ({min(values)}) must be at least 1.")
+        check_shared(self.shared_experts, min(experts))
         if self.top_k is not None and not 1 <= self.top_k <= min(experts):
             raise TopicLoraError(f"top_k ({self.top_k}) must lie between 1 and the number of experts ({min(experts)}).")
         if self.router_version not in range(1, VERSION + 1):
@@ -181,3 +218,10 @@ class TopicLoraConfig(RoutedConfig):
             raise TopicLoraError(f"top_p ({self.top_p}) must lie above 0 and at most at 1.")
         if self.anchors is not None:
             check_anchors(self.anchors, experts)
+
+
+def _beside(config: TopicLoraConfig) -> str:
+    if not config.shared_experts:
+        return ""
+    joined = " in one softmax with them" if config.shared_gate == "softmax" else ""
+    return f" and {config.shared_experts} more for every token{joined},"
