@@ -97,14 +97,29 @@ def test_it_is_the_loop_over_tokens_and_experts(choice, kernel, eta, mixture):
         torch.testing.assert_close(ours[name], expected, atol=1e-10, rtol=1e-10, msg=name)
 
 
-def test_an_eta_of_0_is_bit_equal_and_outside_of_the_block_nothing_is_forced(mixture):
+def test_outside_of_the_block_nothing_is_forced(mixture):
     model = mixture(top_k=2)
     plain = logits(model)
     with forced(model, 0):
-        assert torch.equal(logits(model), plain)
+        torch.testing.assert_close(logits(model), plain)
     with forced(model, 0.5):
         assert not torch.allclose(logits(model), plain)
     assert torch.equal(logits(model), plain)
+
+
+@pytest.mark.parametrize("shared_gate", ["one", "softmax"])
+def test_shared_experts_keep_their_gates(shared_gate, mixture):
+    model = mixture(router="linear", shared_experts=2, shared_gate=shared_gate, target_modules=["q_proj"])
+    with record_routing(model) as own:
+        logits(model)
+    with record_routing(model) as record, forced(model, 0.4):
+        logits(model)
+    name = choosing_routers(model)[0][0]
+    torch.testing.assert_close(record.shared_gates[name], own.shared_gates[name])
+    pi = (1 - SMOOTHING) * priors() + SMOOTHING / 4
+    p = own.logits[name].softmax(-1) ** 0.6 * pi**0.4
+    routed = record.gates[name] / record.gates[name].sum(-1, keepdim=True)
+    torch.testing.assert_close(routed, p / p.sum(-1, keepdim=True))
 
 
 def test_losses_see_the_router_s_own_logits(mixture):

@@ -83,13 +83,15 @@ def refuse_other_experts(experts: int, name: str, own: int) -> None:
 def drawn_to_prior(router: nn.Module, logits: Tensor) -> Tensor:
     """What a router's experts are chosen by: its logits (..., E), or where it is forced those of p^(1 - eta) pi^eta.
 
-    Raises TopicLoraError where it reads other tokens than priors are known of.
+    Their logsumexp stays: shared experts in one softmax with them keep their part of it. Raises TopicLoraError where
+    the router reads other tokens than priors are known of.
     """
     forcing = _told.get()
     if forcing is None or router not in forcing.routers:
         return logits
     log_prior, eta = (_as_read(values, logits, router) for values in (forcing.log_prior, forcing.eta))
-    return torch.lerp(logits, log_prior, eta)
+    drawn = torch.lerp(logits, log_prior, eta).log_softmax(-1)
+    return drawn + logits.logsumexp(-1, keepdim=True)
 
 
 def _as_read(values: Tensor, logits: Tensor, router: Any) -> Tensor:

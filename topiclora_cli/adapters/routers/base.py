@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from topiclora_cli.adapters.forcing import drawn_to_prior
 from topiclora_cli.adapters.precision import no_autocast, precise, precise_product
 from topiclora_cli.adapters.selection import select_experts
+from topiclora_cli.adapters.shared import joined_gates
 from topiclora_cli.adapters.weights import CheckedModule
 
 INIT_STD = 0.02
@@ -26,7 +27,8 @@ Pool = Callable[[Tensor], Tensor]
 class RouterSettings:
     """What every router needs to know: sizes, choice of experts, its start, and where in the model it stands.
 
-    depth runs from 0 (first layer) to 1 (last); per_prompt averages the scores over the prompt; dropout is on what the
+    shared: further experts whose scores join the routed ones' in one softmax, of a router that `joins_shared`. depth
+    runs from 0 (first layer) to 1 (last); per_prompt averages the scores over the prompt; dropout is on what the
     router reads; version: 1 for the hierarchical and sparsegen routers that adapters were saved with before it was
     noted.
     """
@@ -42,13 +44,15 @@ class RouterSettings:
     init: str = "kaiming"
     dropout: float = 0.0
     version: int = VERSION
+    shared: int = 0
 
 
 class Decision(NamedTuple):
     """What a router decided: logits, whose softmax is its dense probability, and gates, which mix the experts.
 
-    All (..., E) in float32. token and task: the two parts' own logits, of a router that mixes such parts. excess: the
-    probabilities less the threshold, of a router that has one.
+    All (..., E) in float32; gates (..., E + S) where S shared experts are part of the softmax. token and task: the two
+    parts' own logits, of a router that mixes such parts. excess: the probabilities less the threshold, of a router that
+    has one.
     """
 
     logits: Tensor
@@ -62,6 +66,7 @@ class Router(CheckedModule):
     """Base of all routers: x (..., d_in) -> a decision, in float32 (float64 if x is)."""
 
     reads_rank_space = False  # whether x is A x rather than the layer's input
+    joins_shared = False  # whether its gates are a softmax of scores alone, which shared experts' can join
     chooses_itself = False  # whether it knows by its own rule how many experts take part, and so no top_k or top_p
     takes_prior = True  # whether prior forcing can draw its probabilities towards a prior
 
@@ -92,8 +97,13 @@ class Router(CheckedModule):
 
     def decide(self, scores: Tensor) -> Decision:
         """The decision from the scores; in training a topic prior may draw the gates, and never the logits."""
+        settings = self.settings
+        if settings.shared:
+            routed, others = scores.split([settings.num_experts, settings.shared], -1)
+            chosen_by = drawn_to_prior(self, routed)
+            return Decision(routed, joined_gates(chosen_by, others, top_k=settings.top_k, top_p=settings.top_p))
         chosen_by = drawn_to_prior(self, scores)
-        return Decision(scores, select_experts(chosen_by, top_k=self.settings.top_k, top_p=self.settings.top_p))
+        return Decision(scores, select_experts(chosen_by, top_k=settings.top_k, top_p=settings.top_p))
 
     def drop(self, x: Tensor) -> Tensor:
         """What the router reads of x (..., d_in) while it trains."""
