@@ -170,8 +170,8 @@ class TopicLoraConfig(RoutedConfig):
                 )
         if self.mixing == "ffn" and self.scaling == "total" and self.gates_at_start < 1 + self.shared_experts:
             raise TopicLoraError(
-                "scaling: total has no scale for mixing: ffn where gates do not sum to 1, since only a block's last layer "
-                "is multiplied by them.",
+                "scaling: total has no scale for mixing: ffn where gates do not sum to 1, which multiply a block's last "
+                "layer alone.",
                 "Use scaling: expert, or top_k of at least 2 with gate_weights: renormalised.",
             )
         if self.router == "cosine" and not self.shared_a:
