@@ -170,7 +170,7 @@ class TopicLoraConfig(RoutedConfig):
                 )
         if self.mixing == "ffn" and self.scaling == "total" and self.gates_at_start < 1 + self.shared_experts:
             raise TopicLoraError(
-                "scaling: total has no scale for mixing: ffn where gates do not sum to 1, which multiply a block's last "
+                "scaling: total has no scale for mixing: ffn where gates do not sum to 1, which act on a block's last "
                 "layer alone.",
                 "Use scaling: expert, or top_k of at least 2 with gate_weights: renormalised.",
             )
