@@ -52,7 +52,7 @@ class PerftLayer(RoutedTunerLayer):
     adapter_layer_names = ("perft_A", "perft_B", "perft_router")
     other_param_names = ("perft_config",)
     no_merge = NO_MERGE
-    router_container = "perft_router"
+    precise_containers = ("perft_router",)
 
     def __init__(self, base_layer: nn.Module, name: str, width: int) -> None:
         self.base_layer = base_layer
