@@ -117,28 +117,43 @@ def test_experts_start_with_segments_of_the_spectrum(name, family_model, adapted
 
 @pytest.mark.parametrize("kernel", ["plain", "dense"])
 def test_under_even_gates_a_spectral_start_is_the_base(kernel, family_model, adapted):
-    for settings in ({"router": "uniform"}, {"router": "uniform", "plain_modules": ["q_proj"], "lora_alpha": 3}):
+    for settings in ({}, {"plain_modules": ["q_proj"], "lora_alpha": 3}, {"shared_experts": 2}):
         base = family_model("llama").double()
         expected = logits(base)
-        model = adapted(base, init="svd", kernel=kernel, **settings)
+        model = adapted(base, init="svd", router="uniform", kernel=kernel, **settings)
         torch.testing.assert_close(logits(model), expected, atol=1e-12, rtol=0)
 
 
+def test_the_leading_segments_go_to_the_experts_that_every_token_passes_through(family_model, adapted):
+    model = adapted(family_model("llama"), init="svd", shared_experts=1)
+    mixture = layers(model)[0]
+    products = [b.T @ a for a, b in zip(*weights(mixture), strict=True)]
+    sizes = torch.stack([torch.linalg.matrix_norm(product, 2) for product in products])
+    assert sizes.argsort(descending=True).tolist() == [4, 0, 1, 2, 3]
+
+
+JOINED = {"shared_experts": 2, "shared_gate": "softmax"}
+
+
+@pytest.mark.parametrize("more", [{}, {"shared_experts": 1}, JOINED], ids=["routed", "shared", "joined"])
 @pytest.mark.parametrize("settings", [{"top_k": 1}, {"top_k": 2}, {"top_p": 0.6}, {}], ids=str)
-def test_where_gates_go_by_tokens_a_spectral_start_is_the_base_in_the_mean_over_them(settings):
+def test_where_gates_go_by_tokens_a_spectral_start_is_the_base_in_the_mean_over_them(settings, more):
     torch.manual_seed(0)
     holder = nn.ModuleDict({"proj": nn.Linear(24, 16)}).double()
-    config = TopicLoraConfig(r=3, num_experts=E, target_modules=["proj"], router="linear", init="svd", **settings)
-    layer = get_peft_model(holder, config).base_model.model.proj
+    config = TopicLoraConfig(
+        r=2, num_experts=E, target_modules=["proj"], router="linear", init="svd", **settings, **more
+    )
+    mixture = get_peft_model(holder, config).base_model.model.proj
     x = torch.randn(24, dtype=torch.float64)
-    layer.topiclora_router["default"].weight.data.zero_()
-    router = layer.topiclora_router["default"]
+    router = mixture.topiclora_router["default"]
+    for parameter in router.parameters():
+        parameter.data.zero_()
     total = 0
     for turn in range(E):  # every expert is each turn's favourite once, by nearly nothing
         scores = 1e-9 * ((torch.arange(E) + turn) % E).double()
         router.weight.data = (scores[:, None] * x / x.square().sum()).to(router.weight.dtype)
-        total = total + layer(x)
-    torch.testing.assert_close(total / E, layer.base_layer(x), atol=1e-8, rtol=0)
+        total = total + mixture(x)
+    torch.testing.assert_close(total / E, mixture.base_layer(x), atol=1e-8, rtol=0)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -39,14 +39,18 @@ def random_a(experts: int, rank: int, features: int, *, orthogonal: bool) -> Ten
     return lora_a
 
 
-def singular_factors(weight: Tensor, experts: int, rank: int, scaling: float) -> tuple[Tensor, Tensor]:
+def singular_factors(
+    weight: Tensor, experts: int, rank: int, scaling: float, *, leading: int = 0
+) -> tuple[Tensor, Tensor]:
     """A (E, r, d_in) and B (E, r, d_out) with s B_e A_e = the e-th segment of W / RHO, in W's precision.
 
     weight: W (d_out, d_in), of which n = min(d_out, d_in) singular values fall into E segments; a segment's r largest
-    are taken, halved between the factors by their square root (GOAT, arXiv 2502.16894, eq. for B_0 and A_0).
+    are taken, halved between the factors by their square root. The last `leading` experts, which every token passes
+    through, have the first segments, and the others those behind them. Source: GOAT, arXiv 2502.16894, which has no
+    such experts.
     """
     left, values, right = torch.linalg.svd(weight, full_matrices=False)
-    first = torch.arange(experts, device=weight.device) * (len(values) // experts)
+    first = torch.arange(experts, device=weight.device).roll(-leading) * (len(values) // experts)
     chosen = first.unsqueeze(-1) + torch.arange(rank, device=weight.device)  # (E, r)
     root = (values[chosen] / (scaling * RHO)).sqrt().unsqueeze(-1)
     return root * right[chosen], root * left.T[chosen]
@@ -80,13 +84,15 @@ def check_segments(base: Any, lora_b: Tensor, name: str) -> None:
 
 
 def mean_gates(config: Any) -> Tensor:
-    """Gates (E,) that a mixture has on average while its routing is even."""
-    experts, total = config.num_experts, 1.0
-    if config.top_k == 1:  # a single gate stays a probability
-        total = 1 / experts
-    if config.top_p is not None:
-        total = math.ceil(config.top_p * experts) / experts
-    return torch.full((experts,), total / experts)
+    """Gates (E + S,) that a mixture has on average while its routing is even."""
+    experts, shared, gate = config.num_experts, config.shared_experts, 1.0
+    chosen = config.top_k or (experts if config.top_p is None else math.ceil(config.top_p * experts))
+    total = 1.0
+    if config.shared_gate == "softmax":
+        total, gate = chosen / (chosen + shared), 1 / (chosen + shared)
+    elif config.top_p is not None or config.top_k == 1:  # they stay probabilities
+        total = chosen / experts
+    return torch.cat([torch.full((experts,), total / experts), torch.full((shared,), gate)])
 
 
 class Start(CheckedModule):

@@ -5,20 +5,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.mixture import collapse
+from topiclora_cli.adapters.mixture import apart, collapse
 from topiclora_cli.adapters.precision import precise_product
 from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.record import note_logits
 from topiclora_cli.adapters.routers import Decision, Router, no_pooling
+from topiclora_cli.adapters.shared import always_on
 from topiclora_cli.adapters.starts import Start, mean_gates, random_a, singular_factors
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.routing import Routing, RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output
-from topiclora_cli.adapters.tuner import RoutedTunerLayer
+from topiclora_cli.adapters.tuner import Described, RoutedTunerLayer
 from topiclora_cli.adapters.weights import Factor, read
 from topiclora_cli.errors import TopicLoraError
 
-Factors = tuple[Tensor, Tensor]  # A (E or 1, r, d_in) and B (E, r, d_out)
+Factors = tuple[Tensor, Tensor]  # A (E + S or 1, r, d_in) and B (E + S, r, d_out), the routed experts first
 NO_MERGE = (
     "A routed mixture has no exact dense weight and cannot be merged.",
     "Export it with fixed gates (topiclora merge), or serve the adapter itself.",
@@ -28,8 +29,9 @@ NO_MERGE = (
 class TopicLoraLayer(RoutedTunerLayer):
     """State of the adapters on one base layer.
 
-    Per adapter name: topiclora_A, whose weight is (E, r, d_in), or (1, r, d_in) when shared; topiclora_B, whose weight
-    is (E, r, d_out), zero at first unless they start from the base's spectrum; topiclora_start, what these began with;
+    Per adapter name: topiclora_A, whose weight is (E + S, r, d_in), or (1, r, d_in) when shared; topiclora_B, whose
+    weight is (E + S, r, d_out), zero at first unless they start from the base's spectrum: the S experts for every token
+    stand behind the E routed ones; topiclora_start, what experts from the spectrum began with;
     topiclora_router, where this layer is the first of its group; topiclora_config, this layer's own.
     """
 
@@ -58,9 +60,9 @@ class TopicLoraLayer(RoutedTunerLayer):
 
     def update_layer(self, adapter_name: str, config: TopicLoraConfig) -> None:
         """Add an adapter, or replace the one of that name; its router follows with `join`."""
-        experts_of_a = 1 if config.shared_a else config.num_experts
+        experts_of_a = 1 if config.shared_a else config.all_experts
         lora_a = random_a(experts_of_a, config.r, self.in_features, orthogonal=config.init == "orthogonal")
-        lora_b = torch.zeros(config.num_experts, config.r, self.out_features)
+        lora_b = torch.zeros(config.all_experts, config.r, self.out_features)
         self.topiclora_A[adapter_name] = Factor(f"{self.name}: topiclora_A.{adapter_name}", lora_a)
         self.topiclora_B[adapter_name] = Factor(f"{self.name}: topiclora_B.{adapter_name}", lora_b)
         for parts in (self.topiclora_router, self.topiclora_start):
@@ -82,7 +84,9 @@ class TopicLoraLayer(RoutedTunerLayer):
         """Start the experts from segments of the base weight (d_out, d_in), and subtract their mean from now on."""
         config = self.topiclora_config[adapter_name]
         lora_a, lora_b = self.factors(adapter_name)
-        first_a, first_b = singular_factors(weight, len(lora_b), config.r, config.scaling)
+        first_a, first_b = singular_factors(
+            weight, len(lora_b), config.r, config.scaling, leading=config.shared_experts
+        )
         lora_a.copy_(first_a)
         lora_b.copy_(first_b)
         start: Start = self.topiclora_start[adapter_name]  # type: ignore[assignment]
@@ -104,8 +108,12 @@ class TopicLoraLayer(RoutedTunerLayer):
         router.requires_grad_(trains)
 
     def factors(self, adapter_name: str) -> Factors:
-        """A (E or 1, r, d_in) and B (E, r, d_out), ready to multiply with."""
+        """A (E + S or 1, r, d_in) and B (E + S, r, d_out), ready to multiply with."""
         return read(self.topiclora_A[adapter_name]), read(self.topiclora_B[adapter_name])
+
+    def routed_factors(self, adapter_name: str) -> Factors:
+        """A (E or 1, r, d_in) and B (E, r, d_out), without the experts that every token passes through."""
+        return apart(self.factors(adapter_name), self.topiclora_config[adapter_name].num_experts)[0]
 
     def route(self, adapter_name: str, x: Tensor, projected: Tensor | None = None) -> Routing:
         """The decision for inputs x (..., d_in): made here, or taken from the group's first member.
@@ -128,22 +136,29 @@ class TopicLoraLayer(RoutedTunerLayer):
         if config.num_experts > 1:
             parts = {"token": decision.token, "task": decision.task, "excess": decision.excess}
             note_logits(self, decision.logits, **parts)
-        routing = Routing(decision.gates, config.top_k or config.num_experts, config.scaling)
+        shared = config.shared_experts
+        gates = decision.gates if config.shared_gate == "softmax" else always_on(decision.gates, shared)
+        routing = Routing(gates, config.top_k or config.num_experts, config.scaling, shared)
         group.put(routing)
         return routing
 
     def as_lora(self, adapter_name: str, gates: Tensor) -> tuple[Tensor, Tensor]:
-        """A (R, d_in) and B (d_out, R) of the plain LoRA that equals this adapter under fixed gates (E,).
+        """A (R, d_in) and B (d_out, R) of the plain LoRA that equals this adapter under fixed gates (E + S,).
 
-        R is E*r, r where the experts share A, or twice E*r where they started from the base's spectrum: what they began
-        with is a LoRA of its own. Raises TopicLoraError where experts are mixed after a non-linearity: no LoRA equals
-        that.
+        R is (E + S)*r; r where the experts share A; 2*(E + S)*r where they started from the base's spectrum, as what they
+        began with is a LoRA of its own. Raises TopicLoraError for another number of gates, and where experts are mixed
+        after a non-linearity: no LoRA equals that.
         """
         config = self.topiclora_config[adapter_name]
         if self.mixing_role(adapter_name):
             raise TopicLoraError(
                 "Experts mixed after a non-linearity (mixing: ffn) equal no LoRA, even with fixed gates.",
                 "Serve the adapter itself, or train with mixing: linear.",
+            )
+        if gates.shape != (config.all_experts,):
+            raise TopicLoraError(
+                f"{self.name} has {config.all_experts} experts, but gates of shape {tuple(gates.shape)} were given.",
+                "Give one for each, those of shared experts last (observe_gates with shared=True).",
             )
         lora_a, lora_b = collapse(gates * config.scaling, *(factor.detach() for factor in self.factors(adapter_name)))
         if adapter_name not in self.topiclora_start:
@@ -153,18 +168,22 @@ class TopicLoraLayer(RoutedTunerLayer):
         return torch.cat([lora_a, start_a]), torch.cat([lora_b, start_b], dim=1)
 
     def idle_parameters(self, adapter_name: str) -> int:
-        """Trainable parameters of the experts that one token leaves out; 0 where their number varies."""
+        """Trainable parameters of the experts that one token leaves out; 0 where their number varies.
+
+        A token leaves out routed experts alone.
+        """
         config = self.topiclora_config.get(adapter_name)
         if config is None or config.top_k is None:
             return 0
         experts = [self.topiclora_B[adapter_name]] + ([] if config.shared_a else [self.topiclora_A[adapter_name]])
         trainable = sum(p.numel() for factor in experts for p in factor.parameters() if p.requires_grad)
-        return round((1 - config.top_k / config.num_experts) * trainable)
+        return round((config.num_experts - config.top_k) / config.all_experts * trainable)
 
-    def describe(self, adapter_name: str) -> tuple[int, int, str]:
+    def describe(self, adapter_name: str) -> Described:
         """Number of experts, rank of one, and the router's kind."""
         config = self.topiclora_config[adapter_name]
-        return config.num_experts, config.r, config.router if config.num_experts > 1 else "-"
+        router = config.router if config.num_experts > 1 else "-"
+        return Described(config.num_experts, config.r, router, config.shared_experts)
 
     def mixing_role(self, adapter_name: str) -> str | None:
         """With mixing: ffn, whether this layer fans its block's tokens 'out' to k rows or 'in' again; else None."""
