@@ -145,7 +145,7 @@ class TopicLoraLayer(RoutedTunerLayer):
     def as_lora(self, adapter_name: str, gates: Tensor) -> tuple[Tensor, Tensor]:
         """A (R, d_in) and B (d_out, R) of the plain LoRA that equals this adapter under fixed gates (E + S,).
 
-        R is (E + S)*r; r where the experts share A; 2*(E + S)*r where they started from the base's spectrum, as what they
+        R is (E + S)*r; r where the experts share A; 2*(E + S)*r where they started from the base's spectrum: what they
         began with is a LoRA of its own. Raises TopicLoraError for another number of gates, and where experts are mixed
         after a non-linearity: no LoRA equals that.
         """
