@@ -136,7 +136,7 @@ JOINED = {"shared_experts": 2, "shared_gate": "softmax"}
 
 
 @pytest.mark.parametrize("more", [{}, {"shared_experts": 1}, JOINED], ids=["routed", "shared", "joined"])
-@pytest.mark.parametrize("settings", [{"top_k": 1}, {"top_k": 2}, {"top_p": 0.6}, {}], ids=str)
+@pytest.mark.parametrize("settings", [{"top_k": 1}, {"top_k": 2, "scaling": "total"}, {"top_p": 0.6}, {}], ids=str)
 def test_where_gates_go_by_tokens_a_spectral_start_is_the_base_in_the_mean_over_them(settings, more):
     torch.manual_seed(0)
     holder = nn.ModuleDict({"proj": nn.Linear(24, 16)}).double()

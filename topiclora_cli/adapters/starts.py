@@ -86,13 +86,11 @@ def check_segments(base: Any, lora_b: Tensor, name: str) -> None:
 def mean_gates(config: Any) -> Tensor:
     """Gates (E + S,) that a mixture has on average while its routing is even."""
     experts, shared, gate = config.num_experts, config.shared_experts, 1.0
-    chosen = config.top_k or (experts if config.top_p is None else math.ceil(config.top_p * experts))
-    total = 1.0
     if config.shared_gate == "softmax":
-        total, gate = chosen / (chosen + shared), 1 / (chosen + shared)
-    elif config.top_p is not None or config.top_k == 1:  # they stay probabilities
-        total = chosen / experts
-    return torch.cat([torch.full((experts,), total / experts), torch.full((shared,), gate)])
+        chosen = config.top_k or math.ceil((config.top_p or 1.0) * experts - 1e-9)
+        gate = 1 / (chosen + shared)
+    routed = (config.gates_at_start - shared * gate) / experts
+    return torch.cat([torch.full((experts,), routed), torch.full((shared,), gate)])
 
 
 class Start(CheckedModule):

@@ -29,12 +29,17 @@ class RoutedTunerLayer(BaseTunerLayer):
 
     name: str
     no_merge: tuple[str, str]
-    precise_containers: ClassVar[tuple[str, ...]]  # of what keeps its precision beside a base in 16 bits
+    router_container: ClassVar[str]
+    precise_containers: ClassVar[tuple[str, ...]] = ()  # what keeps its precision beside the base, as routers do
+    in_features: int
+    out_features: int
     cast_input_dtype_enabled = True  # peft.helpers.disable_input_dtype_casting turns it off
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         # peft rounds whatever it moves to the base's precision, so these stand aside meanwhile.
-        containers: list[nn.ModuleDict] = [getattr(self, name) for name in self.precise_containers]
+        containers: list[nn.ModuleDict] = [
+            getattr(self, name) for name in (self.router_container, *self.precise_containers)
+        ]
         aside: dict[nn.ModuleDict, Any] = {c: c[adapter_name] for c in containers if adapter_name in c}
         for container in aside:
             container[adapter_name] = nn.Identity()
@@ -42,6 +47,12 @@ class RoutedTunerLayer(BaseTunerLayer):
         for container, module in aside.items():
             to = device or next(self.get_base_layer().parameters()).device
             container[adapter_name] = module.settle(self.name, to)
+
+    def expert_parameters(self, adapter_name: str) -> int:
+        """Parameters of all experts together, frozen or not; 0 for an adapter it does not carry."""
+        containers = [getattr(self, name) for name in self.adapter_layer_names if name != self.router_container]
+        factors = [container[adapter_name] for container in containers if adapter_name in container]
+        return sum(weight.numel() for factor in factors for weight in factor.parameters())
 
     def adapter_input(self, x: Tensor, lora_a: Tensor) -> Tensor:
         """x in the adapter's precision; under autocast as it is, since matmuls choose there and undo a cast.

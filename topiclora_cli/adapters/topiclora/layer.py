@@ -40,7 +40,8 @@ class TopicLoraLayer(RoutedTunerLayer):
         *("topiclora_start", "topiclora_config", "topiclora_dropout", "topiclora_group", "topiclora_prompt"),
     )
     no_merge = NO_MERGE
-    precise_containers = ("topiclora_router", "topiclora_start")
+    router_container = "topiclora_router"
+    precise_containers = ("topiclora_start",)
 
     def __init__(self, base_layer: nn.Module, name: str) -> None:
         self.base_layer = base_layer
@@ -84,13 +85,11 @@ class TopicLoraLayer(RoutedTunerLayer):
         """Start the experts from segments of the base weight (d_out, d_in), and subtract their mean from now on."""
         config = self.topiclora_config[adapter_name]
         lora_a, lora_b = self.factors(adapter_name)
-        first_a, first_b = singular_factors(
-            weight, len(lora_b), config.r, config.scaling, leading=config.shared_experts
-        )
+        first_a, first_b = singular_factors(weight, len(lora_b), config.r, config.scale, leading=config.shared_experts)
         lora_a.copy_(first_a)
         lora_b.copy_(first_b)
         start: Start = self.topiclora_start[adapter_name]  # type: ignore[assignment]
-        start.keep(lora_a, lora_b, config.scaling * mean_gates(config))
+        start.keep(lora_a, lora_b, config.scale * mean_gates(config))
 
     def join(
         self, adapter_name: str, group: RoutingGroup, router: Router | None, prompt: PromptMean | None = None
@@ -138,7 +137,7 @@ class TopicLoraLayer(RoutedTunerLayer):
             note_logits(self, decision.logits, **parts)
         shared = config.shared_experts
         gates = decision.gates if config.shared_gate == "softmax" else always_on(decision.gates, shared)
-        routing = Routing(gates, config.top_k or config.num_experts, config.scaling, shared)
+        routing = Routing(gates, config.top_k or config.num_experts, config.scale, shared)
         group.put(routing)
         return routing
 
@@ -160,7 +159,7 @@ class TopicLoraLayer(RoutedTunerLayer):
                 f"{self.name} has {config.all_experts} experts, but gates of shape {tuple(gates.shape)} were given.",
                 "Give one for each, those of shared experts last (observe_gates with shared=True).",
             )
-        lora_a, lora_b = collapse(gates * config.scaling, *(factor.detach() for factor in self.factors(adapter_name)))
+        lora_a, lora_b = collapse(gates * config.scale, *(factor.detach() for factor in self.factors(adapter_name)))
         if adapter_name not in self.topiclora_start:
             return lora_a, lora_b
         start: Start = self.topiclora_start[adapter_name]  # type: ignore[assignment]
