@@ -29,7 +29,7 @@ LAYERS = [
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 ONLY_IN = {
     "torch_geometric": {"topics"},
-    "lm_eval": {f"evaluation/{name}.py" for name in ("harness", "loading", "running", "scorer")},
+    "lm_eval": {f"evaluation/{name}.py" for name in ("choice_loss", "harness", "loading", "questions", "running", "scorer")},
     "typer": {"cli"},
     "rich": {"cli"},
 }

@@ -7,11 +7,11 @@ from typing import Any
 from peft import PeftModel
 
 from topiclora_cli.adapters.observe import observe_gates
-from topiclora_cli.evaluation.harness import EvalRequest
 from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.results import summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
 from topiclora_cli.evaluation.running import run_harness
+from topiclora_cli.examples import eval_request
 from topiclora_cli.files import write_json
 from topiclora_cli.inputs import (
     adapter_folder,
@@ -32,7 +32,7 @@ from topiclora_cli.stages import stage
 
 def try_tasks(recipe: Recipe) -> None:
     """Raise TopicLoraError where the recipe's tasks cannot be scored or lack a metric of `eval.metrics`."""
-    load_tasks(_request(recipe))
+    load_tasks(eval_request(recipe))
 
 
 def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
     fails is named in `failed`, and the others are scored.
     """
     adapter_folder(recipe, run)  # before hours go into the base alone
-    section, request = recipe.eval, _request(recipe)
+    section, request = recipe.eval, eval_request(recipe)
     tasks = load_tasks(request)
     graph = graph_folder(run, progress)
     asked = asked_for(recipe, run, "eval")
@@ -67,21 +67,6 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
         if result["failed"]:
             record["failed"] = ", ".join(result["failed"])
     return result
-
-
-def _request(recipe: Recipe) -> EvalRequest:
-    section = recipe.eval
-    return EvalRequest(
-        tasks=section.tasks,
-        limit=section.limit,
-        num_fewshot=section.num_fewshot,
-        batch_size=section.batch_size,
-        include_path=section.include_path,
-        bfloat16=use_bfloat16(recipe.train.precision),
-        chat_template=section.chat_template,
-        metrics=section.metrics,
-        unsafe_code=section.unsafe_code,
-    )
 
 
 def observe_routing(

@@ -149,6 +149,23 @@ class LossSection(Section):
     base_balance_weight: float = Field(default=0.0, ge=0)
 
 
+class QuestionsSection(Section):
+    """Multiple-choice questions of the recipe's own, put as its training examples are: by `data.prompt`.
+
+    source, config, split: as of data. filter: a Jinja expression; unset, data.filter. choices: a Jinja expression over
+    a row's columns, the list of its choices; the right one is what `data.completion` makes of the row. by: a column;
+    each of its values is a task. limit: at most so many of each.
+    """
+
+    source: str
+    config: str | None = None
+    split: str = "train"
+    filter: str | None = None
+    choices: str = "choices"
+    by: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+
 class EvalSection(Section):
     """What lm-evaluation-harness is asked to run; `chat_template` puts questions through the tokenizer's.
 
@@ -156,6 +173,7 @@ class EvalSection(Section):
     task (or group) to metric; `acc` or, with lm-eval's filter, `exact_match,strict-match`. Unset, a task goes by
     acc_norm, acc or exact_match, whichever it has first, else by the first metric it lists. All are stored.
     unsafe_code: leave to run code that the model writes, for tasks that do.
+    questions: those that the task `topiclora_questions` asks.
     """
 
     tasks: list[str] = Field(default=["topiclora_quickstart"], min_length=1)
@@ -167,6 +185,7 @@ class EvalSection(Section):
     base: bool = True
     metrics: list[str] | dict[str, str] = []
     unsafe_code: bool = False
+    questions: QuestionsSection | None = None
 
 
 class MergeSection(Section):
@@ -214,6 +233,12 @@ class Recipe(Section):
     def _streams_end(self) -> "Recipe":
         if self.data.streaming and self.train.max_steps is None:
             raise ValueError("data.streaming has no end; set train.max_steps")
+        return self
+
+    @model_validator(mode="after")
+    def _questions_have_a_prompt(self) -> "Recipe":
+        if self.eval.questions is not None and (self.data.sources or not self.data.prompt):
+            raise ValueError("eval.questions are put by data.prompt, the template of a single source; give one")
         return self
 
     @model_validator(mode="after")
