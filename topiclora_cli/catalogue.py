@@ -115,14 +115,16 @@ def _words(recipe: Recipe) -> tuple[str, str, str]:
         words = {"lora+": f"B at {recipe.train.loraplus_lr_ratio or 0:g} x the rate", "dora": "direction and magnitude"}
         return "-", "-", words.get(section.method, "")
     chosen = f", top-{section.top_k}" if section.top_k else ""
-    experts = "-".join(map(str, section.experts_by_depth or (section.num_experts,))) + chosen
+    beside = f" + {section.shared_experts} shared" if section.shared_experts else ""
+    experts = "-".join(map(str, section.experts_by_depth or (section.num_experts,))) + beside + chosen
     if section.layer == "perft":
-        beside = f"{section.variant} beside the experts"
+        place = f"{section.variant} beside the experts"
         own = section.router if section.router_weight_source == "own" else f"{section.router}, pretrained weights"
         router = {"routed": own, "embedded": "pretrained"}.get(section.variant, "-")
         number = {"embedded": "the base's", "dense": str(section.num_experts), "shared": "1"}
-        return router, number.get(section.variant, experts), beside
+        return router, number.get(section.variant, experts), place
     sharing = [
+        "shared experts in the softmax" if section.shared_gate == "softmax" else "",
         "one A" if section.shared_a else "",
         "" if section.router_scope == "linear" else f"router per {section.router_scope}",
         "mixed after the FFN's non-linearity" if section.mixing == "ffn" else "",

@@ -20,6 +20,7 @@ from topiclora_cli.adapters.counting import RoutedLayer, activated_base_paramete
 from topiclora_cli.adapters.init_from import read_loras
 from topiclora_cli.adapters.moe_blocks import moe_blocks
 from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output, scope_key
+from topiclora_cli.adapters.tuner import Described
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.estimate import QUANTISED, AdapterShape, BaseShape, Batch, Memory, disk_bytes, training_memory
 from topiclora_cli.examples import encode, training_data
@@ -185,7 +186,8 @@ def adapter_shape(adapted: PeftModel, recipe: Recipe, *, shared_inputs: bool) ->
     for name, module in adapted.named_modules():
         if not isinstance(module, BaseTunerLayer) or not isinstance(module.get_base_layer(), nn.Module):
             continue
-        experts, rank, router = _describe(module)
+        routed, rank, router, shared = _describe(module)
+        experts = routed + shared
         size: int = getattr(module, "in_features", 0)
         inputs += size
         rank_space += rank * (1 if section.shared_a else experts)
@@ -208,10 +210,10 @@ def adapter_shape(adapted: PeftModel, recipe: Recipe, *, shared_inputs: bool) ->
     )
 
 
-def _describe(module: Any) -> tuple[int, int, str]:
+def _describe(module: Any) -> Described:
     """Experts, rank and router of an adapted layer; peft's own are single experts."""
     adapter = module.active_adapters[0]
-    return module.describe(adapter) if isinstance(module, RoutedLayer) else (1, module.r[adapter], "-")
+    return module.describe(adapter) if isinstance(module, RoutedLayer) else Described(1, module.r[adapter], "-")
 
 
 def _base_bytes(skeleton: PreTrainedModel, quantization: str | None) -> float:

@@ -54,7 +54,8 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None =
     with stage(run, "merge", recipe, folder=folder) as record:
         calibration = encode(recipe, base.tokenizer, rows)
         progress.say(f"Observing the routing of {len(calibration)} training examples ...")
-        observed = observe_gates(model, make_batches(base, calibration, tokens="all"), bfloat16=bfloat16)
+        batches = make_batches(base, calibration, tokens="all")
+        observed = observe_gates(model, batches, bfloat16=bfloat16, shared=True)
         gates = {linear: values.mean(0) for linear, values in observed.items()}
         measured = examples_to_measure_on(recipe, base, section.calibration, graph, topic=topic)
         lora = collapse_to_lora(model, open_base(recipe, exact=True).model, gates)

@@ -50,6 +50,17 @@ CONFIGS = {
     "dropout": {"lora_dropout": 0.1},
     "plain-kernel": {"top_k": 2, "kernel": "plain"},
     "sparse-kernel": {"r": 4, "top_k": 2, "kernel": "sparse"},
+    "shared-experts": {"top_k": 2, "shared_experts": 2, "router_scope": "layer"},
+    "shared-experts-in-the-softmax": {"top_k": 1, "shared_experts": 3, "shared_gate": "softmax", "train_keys": True},
+    "shared-experts-by-prompt": {
+        **{"router": "linear", "top_p": 0.6, "shared_a": True, "granularity": "prompt"},
+        **{"shared_experts": 1, "shared_gate": "softmax"},
+    },
+    "shared-experts-sparse": {"r": 4, "top_k": 2, "shared_experts": 2, "kernel": "sparse"},
+    "shared-experts-ffn": {
+        **{"router": "linear", "top_k": 2, "router_scope": "block", "mixing": "ffn", "plain_modules": ATTENTION},
+        "shared_experts": 2,
+    },
 }
 PRESETS = {name: {"preset": name} for name, method in METHODS.items() if method.layer == "mixture"}
 CONFIGS |= PRESETS

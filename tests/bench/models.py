@@ -86,15 +86,22 @@ def plain_lora(base: LlamaForCausalLM) -> PeftModel:
 
 
 def mixture(
-    base: LlamaForCausalLM, *, experts: int = EXPERTS, router_scope: str = "layer", kernel: str = "auto"
+    base: LlamaForCausalLM,
+    *,
+    experts: int = EXPERTS,
+    shared: int = 0,
+    rank: int = RANK,
+    router_scope: str = "layer",
+    kernel: str = "auto",
 ) -> PeftModel:
     """Our mixture on a twin of `base`."""
     from topiclora_cli.adapters import TopicLoraConfig  # not at the top: the peers' environment is too old for it
 
     config = TopicLoraConfig(
         task_type="CAUSAL_LM",
-        r=RANK,
+        r=rank,
         num_experts=experts,
+        shared_experts=shared,
         top_k=TOP_K,
         lora_alpha=ALPHA,
         router="linear",

@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from tests.bench import moe
-from tests.bench.models import LORA_RANK, Shape, causal_lm, mixture, plain_lora, random_llama
+from tests.bench.models import EXPERTS, LORA_RANK, RANK, Shape, causal_lm, mixture, plain_lora, random_llama
 from tests.bench.peer_process import PeerProcess
 from tests.bench.peers import CONTROL, SIZE
 from tests.bench.report import Bar, Line, Suite
@@ -21,12 +21,13 @@ from tests.bench.training import Trainer, autocast, random_tokens
 LORA = f"PEFT LoRA r={LORA_RANK}"
 OURS = "ours, router per layer"
 OURS_PER_LINEAR = "ours, router per linear"
+OURS_SHARED = "ours, half of the experts shared"
 SAVED_BAR = Bar(1.02)
 # Batch x length, and the bars of the two router scopes in it.
 TRAIN_SIZES = {
     (4, 32): {OURS: Bar(1.06)},
-    (4, 128): {OURS: Bar(1.00), OURS_PER_LINEAR: Bar(1.05)},
-    (4, 256): {OURS: Bar(1.00), OURS_PER_LINEAR: Bar(1.05)},
+    (4, 128): {OURS: Bar(1.00), OURS_SHARED: Bar(1.00), OURS_PER_LINEAR: Bar(1.05)},
+    (4, 256): {OURS: Bar(1.00), OURS_SHARED: Bar(1.00), OURS_PER_LINEAR: Bar(1.05)},
 }
 GROWTH = (2, 4, 8, 16, 32, 64)
 GROWTH_BARS = {64: Bar(1.8)}
@@ -55,7 +56,7 @@ def train_step(settings: Settings) -> Suite:
         cases = {name: timed(partial(trainer.step, tokens), settings.device) for name, trainer in trainers.items()}
         saved = {name: trainer.saved_bytes(tokens) for name, trainer in trainers.items()}
         timings = interleave(cases, LORA, settings.pairs)
-        saved_bars = dict.fromkeys((OURS, OURS_PER_LINEAR), SAVED_BAR)
+        saved_bars = dict.fromkeys((OURS, OURS_SHARED, OURS_PER_LINEAR), SAVED_BAR)
         lines += _step_lines(f"{batch} x {length}", LORA, timings, saved, time_bars, saved_bars)
     return Suite("train step", LORA, lines)
 
@@ -169,6 +170,7 @@ def _contestants(settings: Settings) -> dict[str, PeftModel]:
     return {
         LORA: plain_lora(base),
         OURS: mixture(base),
+        OURS_SHARED: mixture(base, shared=EXPERTS, rank=RANK // 2),
         OURS_PER_LINEAR: mixture(base, router_scope="linear"),
     }
 

@@ -12,6 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from topiclora_cli.adapters.moe_blocks import MoeBlock, base_name, moe_blocks
+from topiclora_cli.adapters.tuner import Described
 from topiclora_cli.errors import TopicLoraError
 
 _UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
@@ -24,8 +25,8 @@ class RoutedLayer(Protocol):
     def idle_parameters(self, adapter_name: str) -> int:
         """Trainable parameters that take no part in one token's forward pass; 0 for an adapter it does not carry."""
 
-    def describe(self, adapter_name: str) -> tuple[int, int, str]:
-        """Number of experts, rank of one, and the router's name, "-" where nothing is routed."""
+    def describe(self, adapter_name: str) -> Described:
+        """Its experts, their rank and its router."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,13 @@ def adapted_modules(model: PeftModel) -> list[Adapted]:
     adapter = model.active_adapters[0]
     rows = []
     for (name, shape), modules in groups.items():
-        experts, ranks, routers = zip(*(_describe(module, adapter) for module in modules), strict=True)
+        experts, ranks, routers, shared = zip(*(_describe(module, adapter) for module in modules), strict=True)
         rows.append(
             Adapted(
                 name=name,
                 count=len(modules),
                 shape=shape,
-                experts=_span(experts),
+                experts=_span(experts) + (f" + {_span(shared)} shared" if any(shared) else ""),
                 rank=_span(ranks),
                 router=", ".join(sorted(set(routers) - {"-"})) or "-",
                 parameters=sum(_own_parameters(module) for module in modules),
@@ -144,12 +145,12 @@ def _idle_on_experts(block: MoeBlock) -> int:
     return round(block.idle_share * (_trainable(experts) - ours))
 
 
-def _describe(module: BaseTunerLayer, adapter: str) -> tuple[int, int, str]:
+def _describe(module: BaseTunerLayer, adapter: str) -> Described:
     if isinstance(module, RoutedLayer):
         return module.describe(adapter)
     ranks = getattr(module, "r", {})
     rank = ranks.get(adapter, 0) if isinstance(ranks, dict) else 0
-    return (module.num_experts if isinstance(module, ParamWrapper) else 1), rank, "-"
+    return Described(module.num_experts if isinstance(module, ParamWrapper) else 1, rank, "-")
 
 
 def _shape(module: BaseTunerLayer) -> str:

@@ -83,6 +83,8 @@ def read_loras(folders: Sequence[str | Path]) -> LoraSources:
 def load_experts(model: PeftModel | nn.Module, sources: LoraSources, adapter_name: str = "default") -> None:
     """Make expert e of every mixture layer the e-th adapter of `sources`; where that one has none, its B is zero.
 
+    These are the routed experts; those for every token start fresh.
+
     Raises TopicLoraError, and leaves the model as it was, where the model has no such adapter, lacks a module that
     was adapted, or where experts, rank or features disagree.
     """
@@ -111,9 +113,9 @@ def load_experts(model: PeftModel | nn.Module, sources: LoraSources, adapter_nam
 
 
 def _check_fit(where: str, layer: TopicLoraLayer, adapter_name: str, factors: Factors, experts: int) -> None:
-    lora_a, lora_b = layer.factors(adapter_name)
+    lora_a, lora_b = layer.routed_factors(adapter_name)
     if len(lora_a) != experts or len(lora_b) != experts:
-        shared = " that share one A" if len(lora_a) < len(lora_b) else ""
+        shared = " that share one A" if layer.topiclora_config[adapter_name].shared_a else ""
         raise TopicLoraError(f"{where} has {len(lora_b)} experts{shared} here, for {experts} adapters.", _SETTINGS)
     if len(factors.a) > lora_a.shape[1]:
         raise TopicLoraError(f"{where} has rank {len(factors.a)}, but r is {lora_a.shape[1]} here.", _SETTINGS)

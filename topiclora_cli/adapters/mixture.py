@@ -27,6 +27,14 @@ def rank_space(x: Tensor, lora_a: Tensor) -> Tensor:
     return F.linear(x, lora_a.flatten(0, 1)).unflatten(-1, (-1, lora_a.shape[1]))
 
 
+def apart(factors: tuple[Tensor, Tensor], routed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """A (E + S or 1, r, d_in) and B (E + S, r, d_out) of the E routed experts, and of the S others; one A is both's."""
+    lora_a, lora_b = factors
+    if len(lora_a) == 1:
+        return (lora_a, lora_b[:routed]), (lora_a, lora_b[routed:])
+    return (lora_a[:routed], lora_b[:routed]), (lora_a[routed:], lora_b[routed:])
+
+
 def fan_out(hidden: Tensor, experts: Tensor, lora_b: Tensor) -> Tensor:
     """B_e h_e for the k experts chosen by each token: hidden (..., E or 1, r), experts (..., k) -> (..., k, d_out)."""
     one_hot = F.one_hot(experts, lora_b.shape[0]).to(hidden.dtype)  # (..., k, E)

@@ -17,9 +17,11 @@ def autocast(enabled: bool, device: torch.device) -> AbstractContextManager[None
 
 @torch.inference_mode()
 def observe_gates(
-    model: nn.Module, batches: Iterable[Mapping[str, Tensor]], *, bfloat16: bool = False
+    model: nn.Module, batches: Iterable[Mapping[str, Tensor]], *, bfloat16: bool = False, shared: bool = False
 ) -> dict[str, Tensor]:
     """Mean gates of each example over its masked tokens: adapted linear -> (N, E) in float32.
+
+    shared: with the gates of shared experts behind those of the routed ones, (N, E + S), as an export needs them.
 
     A batch has input_ids, attention_mask and position_ids (B, S) and token_mask (B, S), which tokens count; prompt_mask
     (B, S), where it has one, says which tokens routing by prompt may look at.
@@ -34,5 +36,7 @@ def observe_gates(
             model(**inputs)
         record.arrange(mask.shape)
         for name, gates in record.gates.items():
+            if shared and name in record.shared_gates:
+                gates = torch.cat([gates, record.shared_gates[name]], -1)
             collected.setdefault(name, []).append(torch.einsum("bse,bs->be", gates.float(), weights))
     return {name: torch.cat(parts) for name, parts in collected.items()}

@@ -102,6 +102,7 @@ def _perft(settings: Mapping[str, Any], **extra: Any) -> PerftConfig:
     return PerftConfig(
         task_type="CAUSAL_LM",
         num_adapters=settings["num_experts"],
+        shared_adapters=settings["shared_experts"],
         top_k=settings["top_k"] or settings["num_experts"],
         **shared,
         **extra,

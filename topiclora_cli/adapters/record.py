@@ -17,8 +17,9 @@ class RoutingRecord:
     """Tensors by module name, in order of execution.
 
     logits (B, S, E): one entry per router, under the name of the first layer that it serves; their softmax is the
-    router's dense probability. gates (B, S, E): one entry per adapted layer. inputs (B, S, d_in): what each adapted
-    layer read, kept only on request. token_logits and task_logits (B, S, E): the two parts of a hierarchical router
+    router's dense probability. gates (B, S, E): one entry per adapted layer, of its routed experts; shared_gates: of
+    the experts for every token, where a layer has such. inputs (B, S, d_in): what each adapted layer read, kept only
+    on request. token_logits and task_logits (B, S, E): the two parts of a hierarchical router
     before it mixes them, where the layer has them; the task's at a position is of the prompt so far, and of the whole
     prompt at any position behind it, the last one included. excess (B, S, E): a threshold router's probabilities less
     the threshold.
@@ -30,11 +31,12 @@ class RoutingRecord:
     task_logits: dict[str, Tensor] = field(default_factory=dict)
     excess: dict[str, Tensor] = field(default_factory=dict)
     gates: dict[str, Tensor] = field(default_factory=dict)
+    shared_gates: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
 
     def of_routing(self) -> tuple[dict[str, Tensor], ...]:
         """All but the inputs."""
-        return self.logits, self.token_logits, self.task_logits, self.excess, self.gates
+        return self.logits, self.token_logits, self.task_logits, self.excess, self.gates, self.shared_gates
 
     def arrange(self, shape: torch.Size) -> None:
         """Give all but the inputs the batch's shape (B, S, E): some layers read one row of tokens after another."""
@@ -90,10 +92,13 @@ def note_logits(
                     noted[layer.name] = part
 
 
-def note_gates(layer: RoutedTunerLayer, gates: Tensor, x: Tensor) -> None:
-    """Called by routed layers; costs nothing while nobody records."""
+def note_gates(layer: RoutedTunerLayer, gates: Tensor, x: Tensor, *, shared: int = 0) -> None:
+    """Called by routed layers, with gates (..., E + S) for S shared experts; costs nothing while nobody records."""
     for record, layers in _records.get() or ():
         if layer in layers:
-            record.gates[layer.name] = gates
+            routed = gates.shape[-1] - shared
+            record.gates[layer.name] = gates[..., :routed]
+            if shared:
+                record.shared_gates[layer.name] = gates[..., routed:]
             if record.keep_inputs:
                 record.inputs[layer.name] = x

@@ -19,6 +19,15 @@ def select_experts(logits: Tensor, *, top_k: int | None = None, top_p: float | N
     return torch.zeros_like(logits).scatter(-1, indices, kept)
 
 
+def chosen_experts(logits: Tensor, *, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+    """Which experts `select_experts` would give a gate: (..., E) of bool."""
+    if top_p is not None:
+        return _nucleus(logits.softmax(-1), top_p) > 0
+    if top_k is None or top_k >= logits.shape[-1]:
+        return torch.ones_like(logits, dtype=torch.bool)
+    return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, logits.topk(top_k, dim=-1).indices, True)
+
+
 def keep_top_k(probabilities: Tensor, top_k: int, *, renormalize: bool) -> tuple[Tensor, Tensor]:
     """The top_k largest of probabilities (..., E) and their indices, (..., k) each; renormalised to sum to 1 or not."""
     weights, experts = probabilities.topk(top_k, dim=-1)

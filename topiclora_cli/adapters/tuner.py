@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -12,6 +12,16 @@ from torch import Tensor, nn
 from topiclora_cli.adapters.dispatch import can_dispatch
 from topiclora_cli.adapters.old_files import renamed
 from topiclora_cli.errors import TopicLoraError
+
+
+class Described(NamedTuple):
+    """What a layer carries: experts to choose from, rank of one, the router's name, "-" where nothing is routed; and
+    how many experts more take part for every token."""
+
+    experts: int
+    rank: int
+    router: str
+    shared: int = 0
 
 
 class RoutedTunerLayer(BaseTunerLayer):

@@ -15,10 +15,11 @@ from topiclora_cli.merging.carry import EXPORT, carried_settings, carry
 
 
 def collapse_to_lora(routed: PeftModel, base: PreTrainedModel, gates: Mapping[str, Tensor]) -> PeftModel:
-    """Wrap `base` in a stock LoRA that equals `routed` under fixed gates: of rank E*r, or r where experts share A.
+    """Wrap `base` in a stock LoRA that equals `routed` under fixed gates: of rank (E + S)*r, or r with one A.
 
-    gates: adapted linear -> (E,). `base` must be a model of its own, since `routed` has its layers replaced. Raises
-    TopicLoraError where the adapter is no mixture, gates are missing, or something that it trains fits no LoRA.
+    gates: adapted linear -> (E + S,), those of shared experts last. `base` must be a model of its own, since `routed`
+    has its layers replaced. Raises TopicLoraError where the adapter is no mixture, gates are missing, or something that
+    it trains fits no LoRA.
     """
     adapter = routed.active_adapters[0]
     config = routed.peft_config[adapter]

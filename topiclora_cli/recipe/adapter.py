@@ -18,12 +18,16 @@ class AdapterSection(Section):
     outputs; `target_modules` of peft's LoRA on a mixture-of-experts base also router or experts. `*_by_depth` lists run
     from the lowest layers to the highest, each number for an equal share of them. `budget` (total=4.2M or
     activated=500K) solves for the rank; `lora_alpha` is then the one of rank `r`, whose scale is kept, as it is
-    under `ranks_by_depth`. `num_experts: auto` leaves the number to the topic graph.
+    under `ranks_by_depth`. `num_experts: auto` leaves the number to the topic graph. `shared_experts` are more experts,
+    beside those, that every token passes through: with a gate of 1 (`shared_gate: one`), or in one softmax with the
+    chosen ones.
     """
 
     method: str = DEFAULT
     r: int = Field(default=8, ge=1)
     num_experts: Annotated[int, Field(ge=1)] | Literal["auto"] = 8
+    shared_experts: int = Field(default=0, ge=0)
+    shared_gate: Literal["one", "softmax"] = "one"
     top_k: int | None = Field(default=None, ge=1)
     top_p: float | None = Field(default=None, gt=0, le=1)
     budget: str | None = None
@@ -120,6 +124,9 @@ class AdapterSection(Section):
         experts = min(self.experts_by_depth) if self.experts_by_depth else self.num_experts
         if self.top_k is not None and experts != "auto" and self.top_k > experts:
             raise ValueError(f"top_k ({self.top_k}) cannot exceed num_experts ({experts})")
+        # Experts of trained adapters are counted when those have been read.
+        if experts != "auto" and not self.init_from and self.shared_experts > experts:
+            raise ValueError(f"shared_experts ({self.shared_experts}) cannot exceed num_experts ({experts})")
         if self.top_k is not None and self.top_p is not None:
             raise ValueError("top_k and top_p exclude one another; set one of them to null")
         if self.budget and self.ranks_by_depth:

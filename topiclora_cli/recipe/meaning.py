@@ -14,6 +14,7 @@ _OF_LORA = {
 }
 _OF_EXPERTS = {
     "num_experts",
+    "shared_experts",
     "expert_dropout",
     "top_k",
     "router",
@@ -25,7 +26,7 @@ _OF_EXPERTS = {
 _OF_PERFT = {"variant", "adapter_type", "renormalize", "router_weight_source"}
 _OF_MIXTURE = {
     *("top_p", "experts_by_depth", "ranks_by_depth", "use_rslora", "plain_modules", "router_scope", "granularity"),
-    *("router_width", "router_dropout", "shared_a", "mixing", "init_from", "train_experts"),
+    *("router_width", "router_dropout", "shared_a", "shared_gate", "mixing", "init_from", "train_experts"),
 }
 _READ_BY = {
     "lora": {*_OF_LORA, "use_rslora", "use_dora"},
@@ -38,10 +39,12 @@ ADAPTER_KEYS = set().union(*_READ_BY.values())
 _FROM_LORAS = ("num_experts", "r", "budget", "lora_alpha", "use_rslora", "shared_a", "target_modules")
 _OF_A_ROUTED_PERFT = (
     *("top_k", "router", "router_temperature", "router_init", "train_keys", "renormalize", "router_weight_source"),
+    "shared_experts",
 )
 # Routers with a rule of their own for how many experts take part.
 CHOOSE_THEMSELVES = ("threshold", "sparsegen", "uniform")
 _WIDE = ("graph", "sparsegen")
+_JOINED = ("topic", "linear")  # routers whose softmax shared experts can join
 _OF_THE_BASE = "base_balance_weight"  # the one loss that is not about an adapter's own routers and experts
 
 
@@ -103,6 +106,12 @@ def _idle_in_a_mixture(adapter: Mapping[str, Any]) -> dict[str, str]:
         idle |= dict.fromkeys(("granularity", "router_dropout", "router_init"), reason)
     if router != "topic":
         idle["train_keys"] = f"means nothing to the {router} router, which has no keys of topics"
+    if not adapter.get("shared_experts"):
+        idle["shared_gate"] = "means nothing without adapter.shared_experts"
+    elif router not in _JOINED:
+        idle["shared_gate"] = f"means nothing to the {router} router, whose gates no other expert can join"
+    elif adapter.get("mixing") == "ffn":
+        idle["shared_gate"] = "means nothing to mixing: ffn, where shared experts are part of every chosen one"
     # auto asks for a choice, which is somebody's matter in any case.
     given = adapter.get("num_experts") != "auto"
     if adapter.get("experts_by_depth") and given:

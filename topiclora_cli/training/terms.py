@@ -118,7 +118,7 @@ def _contrast(step: Step) -> Tensor | None:
         if name not in layers or inputs[name].shape[:2] != step.token_mask.shape:
             continue
         adapter, layer = layers[name]
-        lora_a, lora_b = layer.factors(adapter)
+        lora_a, lora_b = layer.routed_factors(adapter)
         products = output_products(inputs[name][examples, places].to(lora_a.dtype), lora_a, lora_b)
         selected = (step.record.gates[name][examples, places] > 0) & real.unsqueeze(-1)
         values.append(expert_contrast(products, selected=selected, temperature=section.contrast_temperature))
@@ -133,14 +133,14 @@ def _anchor(step: Step) -> Tensor | None:
 
 
 def _orthogonal(step: Step) -> Tensor | None:
-    return _over_layers(step, (orthogonality(*layer.factors(name)) for name, layer in step.adapted()))
+    return _over_layers(step, (orthogonality(*layer.routed_factors(name)) for name, layer in step.adapted()))
 
 
 def _centre(step: Step) -> Tensor | None:
     return _over_layers(
         step,
         (
-            centre_alignment(router.keys, layer.factors(name)[1])
+            centre_alignment(router.keys, layer.routed_factors(name)[1])
             for name, layer in step.adapted()
             for owner, router in layer.topiclora_router.items()
             if owner == name and isinstance(router, CosineRouter)

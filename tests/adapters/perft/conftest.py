@@ -39,6 +39,8 @@ CONFIGS = {
     "routed-all": {"num_adapters": 3, "top_k": 3, "renormalize": "off"},
     "routed-sparse": {"r": 4, "kernel": "sparse"},
     "routed-parallel-sparse": {"r": 4, "kernel": "sparse", "adapter_type": "parallel"},
+    "routed-and-shared": {"shared_adapters": 2, "num_adapters": 4},
+    "routed-and-shared-sparse": {"r": 4, "shared_adapters": 1, "kernel": "sparse", "adapter_type": "parallel"},
     "routed-pretrained-weights": {"router_weight_source": "pretrained", "top_k": 3},
     "topic": {"router": "topic", "num_adapters": 4},
     "topic-anchored": {

@@ -98,6 +98,8 @@ KERNELS = {
     "routed": {"num_adapters": 5, "r": 4},
     "routed-parallel": {"num_adapters": 5, "adapter_type": "parallel", "renormalize": "on"},
     "routed-all": {"num_adapters": 3, "top_k": 3},
+    "routed-and-shared": {"num_adapters": 5, "r": 4, "shared_adapters": 3},
+    "routed-and-shared-parallel": {"num_adapters": 5, "adapter_type": "parallel", "shared_adapters": 2},
     "routed-pretrained-weights": {"num_adapters": 5, "router_weight_source": "pretrained"},
     "topic": {"num_adapters": 5, "router": "topic", "train_keys": True},
     "embedded": {"variant": "embedded"},

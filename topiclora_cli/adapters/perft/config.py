@@ -7,6 +7,7 @@ from typing import ClassVar
 from topiclora_cli.adapters.card import Card
 from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.routed_config import RoutedConfig
+from topiclora_cli.adapters.shared import check_shared
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.scaling import LORA
 
@@ -14,7 +15,7 @@ _VARIANTS = ("routed", "embedded", "dense", "shared")
 _SHOWN = (
     (_VARIANTS, ("variant", "adapter_type", "r", "lora_alpha")),
     (("routed", "dense"), ("num_adapters",)),
-    (("routed",), ("top_k", "renormalize", "router", "router_weight_source", "graph_sha256")),
+    (("routed",), ("shared_adapters", "top_k", "renormalize", "router", "router_weight_source", "graph_sha256")),
     (_VARIANTS, ("target_modules", "exclude_modules", "modules_to_save")),
 )
 
@@ -48,6 +49,9 @@ class PerftConfig(RoutedConfig):
         metadata={
             "help": "Number of adapters, M; 'embedded' has one for each expert of the base, 'shared' one in all."
         },
+    )
+    shared_adapters: int = field(
+        default=0, metadata={"help": "Adapters beside those of the routed variant that every token passes through."}
     )
     top_k: int = field(default=2, metadata={"help": "Adapters per token of the routed variant; at most num_adapters."})
     renormalize: str = field(
@@ -88,6 +92,11 @@ class PerftConfig(RoutedConfig):
         self._check()
 
     @property
+    def all_adapters(self) -> int:
+        """M + S: the routed adapters first, the shared ones behind them."""
+        return self.num_adapters + self.shared_adapters
+
+    @property
     def routes(self) -> bool:
         """Whether the adapters have a router of their own."""
         return self.variant == "routed"
@@ -109,7 +118,8 @@ class PerftConfig(RoutedConfig):
     def card(self) -> Card:
         """What the model card says of such an adapter."""
         number = {
-            "routed": f"{self.num_adapters} adapters with a `{self.router}` router of their own (top-{self.top_k})",
+            "routed": f"{self.num_adapters} adapters with a `{self.router}` router of their own (top-{self.top_k})"
+            + (f" and {self.shared_adapters} more for every token" if self.shared_adapters else ""),
             "embedded": "one adapter for each pretrained expert, under the pretrained router",
             "dense": f"{self.num_adapters} adapters, summed",
             "shared": "one adapter",
@@ -132,6 +142,12 @@ class PerftConfig(RoutedConfig):
             raise TopicLoraError(
                 f"The {self.variant} variant has no router of its own to set.",
                 "Use variant: routed, or leave out router and router_weight_source.",
+            )
+        check_shared(self.shared_adapters, self.num_adapters, key="shared_adapters", of="num_adapters")
+        if self.shared_adapters and not self.routes:
+            raise TopicLoraError(
+                f"shared_adapters means nothing to the {self.variant} variant, which routes none by itself.",
+                "Use variant: routed, or leave it out.",
             )
         if self.anchors is not None:
             check_anchors(self.anchors, [self.num_adapters])

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from topiclora_cli.adapters.dispatch import dispatch, prefers_sparse, sparse_delta
 from topiclora_cli.adapters.dropout import dropped, own_rank_space
-from topiclora_cli.adapters.mixture import gated_sum, rank_space
+from topiclora_cli.adapters.mixture import apart, gated_sum, rank_space
 from topiclora_cli.adapters.perft.base_routing import BaseRouting
 from topiclora_cli.adapters.perft.config import PerftConfig
 from topiclora_cli.adapters.record import note_gates, note_logits
 from topiclora_cli.adapters.routers import Decision, Router, no_pooling
 from topiclora_cli.adapters.selection import keep_top_k
-from topiclora_cli.adapters.tuner import RoutedTunerLayer
+from topiclora_cli.adapters.shared import always_on
+from topiclora_cli.adapters.tuner import Described, RoutedTunerLayer
 from topiclora_cli.adapters.weights import Factor, check_loaded, read
 from topiclora_cli.errors import TopicLoraError
 
@@ -44,8 +45,9 @@ class _Dropout(NamedTuple):
 class PerftLayer(RoutedTunerLayer):
     """State of the adapters on one block.
 
-    Per adapter name: perft_A, whose weight (M, r, d) holds the adapters' down projections; perft_B, whose weight
-    (M, r, d) holds their up projections, transposed; perft_router, of the routed variant; perft_config, this block's
+    Per adapter name: perft_A, whose weight (M + S, r, d) holds the adapters' down projections, those of the S adapters
+    for every token behind the M routed ones; perft_B, whose weight (M + S, r, d) holds their up projections,
+    transposed; perft_router, of the routed variant; perft_config, this block's
     own.
     """
 
@@ -72,7 +74,7 @@ class PerftLayer(RoutedTunerLayer):
         base = next(self.get_base_layer().parameters())
         dtype = base.dtype if base.is_floating_point() else torch.float32
         for key, variance in (("perft_A", 2 / config.r), ("perft_B", UP_VARIANCE)):
-            empty = torch.empty(config.num_adapters, config.r, self.in_features, dtype=dtype, device=base.device)
+            empty = torch.empty(config.all_adapters, config.r, self.in_features, dtype=dtype, device=base.device)
             factor = Factor(f"{self.name}: {key}.{adapter_name}", nn.init.normal_(empty, std=variance**0.5))
             getattr(self, key)[adapter_name] = factor
         if adapter_name in self.perft_router:
@@ -102,11 +104,11 @@ class PerftLayer(RoutedTunerLayer):
             self.base_routing = BaseRouting(self.get_base_layer().experts, self.name)  # type: ignore[arg-type]
 
     def factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
-        """Down and Up, transposed, (M, r, d) each, ready to multiply with."""
+        """Down and Up, transposed, (M + S, r, d) each, ready to multiply with."""
         return read(self.perft_A[adapter_name]), read(self.perft_B[adapter_name])
 
     def choose(self, adapter_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and indices of each token's adapters, (..., k) each, for inputs x (..., d).
+        """Weights and indices of each token's routed adapters, (..., k) each, for inputs x (..., d).
 
         Records the own router's logits. Raises TopicLoraError where the base's decision is needed and its experts did
         not run.
@@ -130,13 +132,13 @@ class PerftLayer(RoutedTunerLayer):
             return 0
         experts = [*self.perft_A[adapter_name].parameters(), *self.perft_B[adapter_name].parameters()]
         trained = sum(weights.numel() for weights in experts if weights.requires_grad)
-        return round((1 - config.top_k / config.num_adapters) * trained)
+        return round((config.num_adapters - config.top_k) / config.all_adapters * trained)
 
-    def describe(self, adapter_name: str) -> tuple[int, int, str]:
+    def describe(self, adapter_name: str) -> Described:
         """Number of adapters, their width, and the router's name."""
         config = self.perft_config[adapter_name]
         router = config.router if config.routes else "pretrained" if config.follows_base else "-"
-        return config.num_adapters, config.r, router
+        return Described(config.num_adapters, config.r, router, config.shared_adapters)
 
 
 class PerftBlock(nn.Module, PerftLayer):
@@ -190,20 +192,35 @@ class PerftBlock(nn.Module, PerftLayer):
         config, (down, up) = self.perft_config[name], self.factors(name)
         x = self.adapter_input(x, down)
         if not (config.routes or config.follows_base):
-            gates = x.new_full((*x.shape[:-1], len(down)), config.scaling)
-            return gated_sum(self._rank_space(name, x, down), gates, up)
+            return self._unrouted(name, dropped(x, self._dropout(name).shared), (down, up))
         weights, adapters = self.choose(name, x)
         # Whether anybody records or not, since checkpointing must meet the same operations when it runs this again.
-        gates = weights.new_zeros(*weights.shape[:-1], len(down)).scatter(-1, adapters, weights)
-        note_gates(self, gates, x)
-        if not self._sorts(config, x, up):
+        gates = weights.new_zeros(*weights.shape[:-1], config.num_adapters).scatter(-1, adapters, weights)
+        gates = always_on(gates, config.shared_adapters)
+        note_gates(self, gates, x, shared=config.shared_adapters)
+        x = dropped(x, self._dropout(name).shared)
+        if not self._sorts(config, x, up[: config.num_adapters]):
             return gated_sum(self._rank_space(name, x, down), gates * config.scaling, up)
+        routed, always = apart((down, up), config.num_adapters)
+        delta = self._sorted(name, x, weights, adapters, routed)
+        return delta.view(x.shape) + self._unrouted(name, x, always) if config.shared_adapters else delta
+
+    def _unrouted(self, name: str, x: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
+        """The plain sum of adapters, (..., d)."""
+        down, up = factors
+        scaling = x.new_full((*x.shape[:-1], len(down)), self.perft_config[name].scaling)
+        return gated_sum(self._rank_space(name, x, down), scaling, up)
+
+    def _sorted(
+        self, name: str, x: Tensor, weights: Tensor, adapters: Tensor, factors: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """What the routed adapters add, (T, d), the pairs of token and adapter sorted."""
+        config, (down, up) = self.perft_config[name], factors
         drop = self._dropout(name)
-        rows = dropped(x, drop.shared).flatten(0, -2)
         chosen, scaled = adapters.flatten(0, -2), (weights * config.scaling).flatten(0, -2)
         plan = dispatch(chosen, scaled, len(down), even=x.device.type == "cpu")
         activation = F.silu if config.adapter_type == "parallel" else None
-        return sparse_delta(rows, plan, down, up, activation, dropout=drop.own, rank_dropout=drop.hidden)
+        return sparse_delta(x.flatten(0, -2), plan, down, up, activation, dropout=drop.own, rank_dropout=drop.hidden)
 
     def _dropout(self, name: str) -> _Dropout:
         # The authors' parallel adapter drops what its first matrix returns, before the non-linearity.
@@ -216,11 +233,11 @@ class PerftBlock(nn.Module, PerftLayer):
         return _Dropout(own=config.lora_dropout) if own else _Dropout(shared=config.lora_dropout)
 
     def _rank_space(self, name: str, x: Tensor, down: Tensor) -> Tensor:
-        """What every adapter's up projection reads, (..., M, r)."""
+        """What every adapter's up projection reads, (..., M, r), of x after a mask that is all adapters'."""
         config, drop = self.perft_config[name], self._dropout(name)
         if drop.own:
             return own_rank_space(x, down, len(down), drop.own)
-        hidden = rank_space(dropped(x, drop.shared), down)
+        hidden = rank_space(x, down)
         return F.silu(dropped(hidden, drop.hidden)) if config.adapter_type == "parallel" else hidden
 
     def _sorts(self, config: PerftConfig, x: Tensor, up: Tensor) -> bool:

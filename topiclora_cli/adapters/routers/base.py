@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from topiclora_cli.adapters.precision import no_autocast, precise, precise_product
 from topiclora_cli.adapters.selection import select_experts
+from topiclora_cli.adapters.shared import joined_gates
 from topiclora_cli.adapters.weights import CheckedModule
 
 INIT_STD = 0.02
@@ -25,7 +26,8 @@ Pool = Callable[[Tensor], Tensor]
 class RouterSettings:
     """What every router needs to know: sizes, choice of experts, its start, and where in the model it stands.
 
-    depth runs from 0 (first layer) to 1 (last); per_prompt averages the scores over the prompt; dropout is on what the
+    shared: further experts whose scores join the routed ones' in one softmax, of a router that `joins_shared`. depth
+    runs from 0 (first layer) to 1 (last); per_prompt averages the scores over the prompt; dropout is on what the
     router reads; version: 1 for the hierarchical and sparsegen routers that adapters were saved with before it was
     noted.
     """
@@ -41,13 +43,15 @@ class RouterSettings:
     init: str = "kaiming"
     dropout: float = 0.0
     version: int = VERSION
+    shared: int = 0
 
 
 class Decision(NamedTuple):
     """What a router decided: logits, whose softmax is its dense probability, and gates, which mix the experts.
 
-    All (..., E) in float32. token and task: the two parts' own logits, of a router that mixes such parts. excess: the
-    probabilities less the threshold, of a router that has one.
+    All (..., E) in float32; gates (..., E + S) where S shared experts are part of the softmax. token and task: the two
+    parts' own logits, of a router that mixes such parts. excess: the probabilities less the threshold, of a router that
+    has one.
     """
 
     logits: Tensor
@@ -61,6 +65,7 @@ class Router(CheckedModule):
     """Base of all routers: x (..., d_in) -> a decision, in float32 (float64 if x is)."""
 
     reads_rank_space = False  # whether x is A x rather than the layer's input
+    joins_shared = False  # whether its gates are a softmax of scores alone, which shared experts' can join
     chooses_itself = False  # whether it knows by its own rule how many experts take part, and so no top_k or top_p
 
     def __init__(self, settings: RouterSettings) -> None:
@@ -90,6 +95,10 @@ class Router(CheckedModule):
 
     def decide(self, scores: Tensor) -> Decision:
         """The decision from the scores."""
+        if shared := self.settings.shared:
+            routed, others = scores.split([self.settings.num_experts, shared], -1)
+            gates = joined_gates(routed, others, top_k=self.settings.top_k, top_p=self.settings.top_p)
+            return Decision(routed, gates)
         return Decision(scores, select_experts(scores, top_k=self.settings.top_k, top_p=self.settings.top_p))
 
     def drop(self, x: Tensor) -> Tensor:

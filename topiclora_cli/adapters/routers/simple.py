@@ -10,12 +10,16 @@ from topiclora_cli.adapters.routers.base import Router, RouterSettings, weights
 class LinearRouter(Router):
     """Logits W x / tau (MoLoRA, MixLoRA, MoLA, HydraLoRA and most others)."""
 
+    joins_shared = True
+
     def __init__(self, settings: RouterSettings) -> None:
         super().__init__(settings)
         self.weight = weights(settings, settings.num_experts, settings.in_features)
+        if settings.shared:
+            self.shared_weight = weights(settings, settings.shared, settings.in_features)
 
     def projection(self) -> Tensor:
-        return self.weight
+        return torch.cat([self.weight, self.shared_weight]) if self.settings.shared else self.weight
 
     def read(self, projected: Tensor) -> Tensor:
         return self.tempered(projected)
@@ -25,10 +29,12 @@ class TopicRouter(Router):
     """Logits (W x) . k_e / (tau sqrt(d_k)) + b_e against topic-anchored keys k_e.
 
     The keys are stage 1's expert vectors rotated into their own span (keys.py), so d_k = E and no inner product
-    changes. Frozen keys are a buffer; trained keys remember their anchor for the anchor loss. Reconstruction of
-    TopicLoRA (AAAI 2026), of which only the abstract is public.
+    changes. Frozen keys are a buffer; trained keys remember their anchor for the anchor loss. Shared experts have no
+    topic: where they join the softmax, each has a plain learned row. Reconstruction of TopicLoRA (AAAI 2026), of which
+    only the abstract is public.
     """
 
+    joins_shared = True
     keys: Tensor
     anchor: Tensor
 
@@ -38,6 +44,8 @@ class TopicRouter(Router):
         self.scale = 1.0 / (settings.temperature * width**0.5)
         self.weight = weights(settings, width, settings.in_features)
         self.bias = nn.Parameter(torch.zeros(num_experts))
+        if settings.shared:
+            self.shared_weight = weights(settings, settings.shared, settings.in_features)
         if train_keys:
             self.keys = nn.Parameter(keys.clone())
             self.register_buffer("anchor", keys.clone())
@@ -51,10 +59,12 @@ class TopicRouter(Router):
 
     def projection(self) -> Tensor:
         # Keys meet the weight, not the tokens: (E, d_k) @ (d_k, d_in) is small and saves a tensor per token.
-        return (self.keys.to(self.weight.dtype) @ self.weight) * self.scale
+        routed = (self.keys.to(self.weight.dtype) @ self.weight) * self.scale
+        return torch.cat([routed, self.tempered(self.shared_weight)]) if self.settings.shared else routed
 
     def read(self, projected: Tensor) -> Tensor:
-        return projected + self.bias
+        shared = self.settings.shared
+        return projected + (F.pad(self.bias, (0, shared)) if shared else self.bias)
 
 
 class CosineRouter(Router):

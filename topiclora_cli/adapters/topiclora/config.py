@@ -8,13 +8,14 @@ from topiclora_cli.adapters.card import Card
 from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.adapters.routers import ROUTERS, VERSION
+from topiclora_cli.adapters.shared import SHARED_GATES, check_joined, check_shared
 from topiclora_cli.adapters.topiclora.scope import SCOPES
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.scaling import scaling_law
 
 _SHOWN = (
-    *("num_experts", "experts_per_layer", "r", "ranks_per_layer", "top_k", "top_p", "lora_alpha", "use_rslora"),
-    *("shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules", "target_modules"),
+    *("num_experts", "experts_per_layer", "shared_experts", "r", "ranks_per_layer", "top_k", "top_p", "lora_alpha"),
+    *("use_rslora", "shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules", "target_modules"),
     *("exclude_modules", "modules_to_save", "graph_sha256"),
 )
 
@@ -36,10 +37,18 @@ class TopicLoraConfig(RoutedConfig):
         "router_scope": SCOPES,
         "granularity": ("token", "prompt"),
         "mixing": ("linear", "ffn"),
+        "shared_gate": SHARED_GATES,
         "kernel": ("auto", "plain", "dense", "sparse"),
     }
 
     num_experts: int = field(default=8, metadata={"help": "Number of LoRA experts, E."})
+    shared_experts: int = field(
+        default=0, metadata={"help": "Experts beside those that every token passes through, S (arXiv 2401.06066)."}
+    )
+    shared_gate: str = field(
+        default="one",
+        metadata={"help": "Their gate: 'one', or 'softmax': one softmax with the chosen experts (arXiv 2510.00570)."},
+    )
     top_k: int | None = field(default=None, metadata={"help": "Active experts per token; None mixes all."})
     top_p: float | None = field(
         default=None, metadata={"help": "Instead of top_k: the fewest experts that hold this much probability."}
@@ -91,6 +100,11 @@ class TopicLoraConfig(RoutedConfig):
         return scaling_law(vars(self)).scale(self.lora_alpha, self.r)
 
     @property
+    def all_experts(self) -> int:
+        """E + S: the routed experts first, the shared ones behind them."""
+        return self.num_experts + self.shared_experts
+
+    @property
     def pools_prompt(self) -> bool:
         """Whether some routing decision looks at more than its own token."""
         return self.granularity == "prompt" or self.router == "hierarchical"
@@ -107,7 +121,7 @@ class TopicLoraConfig(RoutedConfig):
         if any(name == plain or name.endswith("." + plain) for plain in self.plain_modules or ()):
             changes |= {"num_experts": 1, "top_k": None, "top_p": None, "router": "uniform", "router_scope": "linear"}
             changes |= {"anchors": None, "granularity": "token", "mixing": "linear"}
-            changes |= {"expert_dropout": "shared"}
+            changes |= {"expert_dropout": "shared", "shared_experts": 0, "shared_gate": "one"}
         return replace(self, **changes)
 
     def card(self) -> Card:
@@ -119,16 +133,18 @@ class TopicLoraConfig(RoutedConfig):
         when = "once per prompt" if self.granularity == "prompt" else "for every token"
         return Card(
             title="Mixture of LoRA experts",
-            summary=f"A mixture of {experts} LoRA experts of rank {rank} with a `{self.router}` router ({choice}). "
-            f"Which experts act is decided {when} by the model itself, so the adapter cannot be merged into the base "
-            "weights without fixing the gates.",
+            summary=f"A mixture of {experts} LoRA experts of rank {rank}{_beside(self)} with a `{self.router}` router "
+            f"({choice}). Which experts act is decided {when} by the model itself, so the adapter cannot be merged "
+            "into the base weights without fixing the gates.",
             serving="Tools that know only plain LoRA can serve an export with fixed gates (`topiclora merge`).",
-            shown=_SHOWN,
+            shown=(*_SHOWN, "shared_gate") if self.shared_experts else _SHOWN,
         )
 
     def _check_combinations(self) -> None:
         if self.mixing == "ffn" and self.router_scope not in ("block", "layer"):
             raise TopicLoraError("mixing: ffn needs one decision for a whole block.", "Set router_scope: block.")
+        if self.shared_gate == "softmax":
+            check_joined(self.router, self.shared_experts, joins=ROUTERS[self.router].joins_shared, mixing=self.mixing)
         if self.router == "cosine" and not self.shared_a:
             raise TopicLoraError("The cosine router reads the rank space of a shared A.", "Set shared_a: true.")
         if isinstance(self.plain_modules, str):
@@ -155,6 +171,7 @@ class TopicLoraConfig(RoutedConfig):
         for key, values in (("r", ranks), ("num_experts", experts), ("router_width", [self.router_width])):
             if min(values) < 1:
                 raise TopicLoraError(f"{key} ({min(values)}) must be at least 1.")
+        check_shared(self.shared_experts, min(experts))
         if self.top_k is not None and not 1 <= self.top_k <= min(experts):
             raise TopicLoraError(f"top_k ({self.top_k}) must lie between 1 and the number of experts ({min(experts)}).")
         if self.router_version not in range(1, VERSION + 1):
@@ -167,3 +184,10 @@ class TopicLoraConfig(RoutedConfig):
             raise TopicLoraError(f"top_p ({self.top_p}) must lie above 0 and at most at 1.")
         if self.anchors is not None:
             check_anchors(self.anchors, experts)
+
+
+def _beside(config: TopicLoraConfig) -> str:
+    if not config.shared_experts:
+        return ""
+    joined = " in one softmax with them" if config.shared_gate == "softmax" else ""
+    return f" and {config.shared_experts} more for every token{joined},"

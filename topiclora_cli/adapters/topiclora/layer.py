@@ -6,19 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.mixture import collapse
+from topiclora_cli.adapters.mixture import apart, collapse
 from topiclora_cli.adapters.precision import precise_product
 from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.record import note_logits
 from topiclora_cli.adapters.routers import Decision, Router, no_pooling
+from topiclora_cli.adapters.shared import always_on
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.routing import Routing, RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output
-from topiclora_cli.adapters.tuner import RoutedTunerLayer
+from topiclora_cli.adapters.tuner import Described, RoutedTunerLayer
 from topiclora_cli.adapters.weights import Factor, read
 from topiclora_cli.errors import TopicLoraError
 
-Factors = tuple[Tensor, Tensor]  # A (E or 1, r, d_in) and B (E, r, d_out)
+Factors = tuple[Tensor, Tensor]  # A (E + S or 1, r, d_in) and B (E + S, r, d_out), the routed experts first
 NO_MERGE = (
     "A routed mixture has no exact dense weight and cannot be merged.",
     "Export it with fixed gates (topiclora merge), or serve the adapter itself.",
@@ -28,9 +29,9 @@ NO_MERGE = (
 class TopicLoraLayer(RoutedTunerLayer):
     """State of the adapters on one base layer.
 
-    Per adapter name: topiclora_A, whose weight is (E, r, d_in), or (1, r, d_in) when shared; topiclora_B, whose weight
-    is (E, r, d_out), zero at first; topiclora_router, where this layer is the first of its group; topiclora_config,
-    this layer's own.
+    Per adapter name: topiclora_A, whose weight is (E + S, r, d_in), or (1, r, d_in) when shared; topiclora_B, whose
+    weight is (E + S, r, d_out), zero at first: the S experts for every token stand behind the E routed ones;
+    topiclora_router, where this layer is the first of its group; topiclora_config, this layer's own.
     """
 
     adapter_layer_names = ("topiclora_A", "topiclora_B", "topiclora_router")
@@ -55,11 +56,11 @@ class TopicLoraLayer(RoutedTunerLayer):
 
     def update_layer(self, adapter_name: str, config: TopicLoraConfig) -> None:
         """Add an adapter, or replace the one of that name; its router follows with `join`."""
-        experts_of_a = 1 if config.shared_a else config.num_experts
+        experts_of_a = 1 if config.shared_a else config.all_experts
         lora_a = torch.empty(experts_of_a, config.r, self.in_features)
         for expert in lora_a:
             nn.init.kaiming_uniform_(expert, a=math.sqrt(5))
-        lora_b = torch.zeros(config.num_experts, config.r, self.out_features)
+        lora_b = torch.zeros(config.all_experts, config.r, self.out_features)
         self.topiclora_A[adapter_name] = Factor(f"{self.name}: topiclora_A.{adapter_name}", lora_a)
         self.topiclora_B[adapter_name] = Factor(f"{self.name}: topiclora_B.{adapter_name}", lora_b)
         if adapter_name in self.topiclora_router:
@@ -88,8 +89,12 @@ class TopicLoraLayer(RoutedTunerLayer):
         router.requires_grad_(trains)
 
     def factors(self, adapter_name: str) -> Factors:
-        """A (E or 1, r, d_in) and B (E, r, d_out), ready to multiply with."""
+        """A (E + S or 1, r, d_in) and B (E + S, r, d_out), ready to multiply with."""
         return read(self.topiclora_A[adapter_name]), read(self.topiclora_B[adapter_name])
+
+    def routed_factors(self, adapter_name: str) -> Factors:
+        """A (E or 1, r, d_in) and B (E, r, d_out), without the experts that every token passes through."""
+        return apart(self.factors(adapter_name), self.topiclora_config[adapter_name].num_experts)[0]
 
     def route(self, adapter_name: str, x: Tensor, projected: Tensor | None = None) -> Routing:
         """The decision for inputs x (..., d_in): made here, or taken from the group's first member.
@@ -112,15 +117,17 @@ class TopicLoraLayer(RoutedTunerLayer):
         if config.num_experts > 1:
             parts = {"token": decision.token, "task": decision.task, "excess": decision.excess}
             note_logits(self, decision.logits, **parts)
-        routing = Routing(decision.gates, config.top_k or config.num_experts, config.scaling)
+        shared = config.shared_experts
+        gates = decision.gates if config.shared_gate == "softmax" else always_on(decision.gates, shared)
+        routing = Routing(gates, config.top_k or config.num_experts, config.scaling, shared)
         group.put(routing)
         return routing
 
     def as_lora(self, adapter_name: str, gates: Tensor) -> tuple[Tensor, Tensor]:
-        """A (R, d_in) and B (d_out, R) of the plain LoRA that equals this adapter under fixed gates (E,).
+        """A (R, d_in) and B (d_out, R) of the plain LoRA that equals this adapter under fixed gates (E + S,).
 
-        R is E*r, or r where the experts share A. Raises TopicLoraError where experts are mixed after a non-linearity:
-        no LoRA equals that.
+        R is (E + S)*r, or r where the experts share A. Raises TopicLoraError for another number of gates, and where
+        experts are mixed after a non-linearity: no LoRA equals that.
         """
         config = self.topiclora_config[adapter_name]
         if self.mixing_role(adapter_name):
@@ -128,21 +135,30 @@ class TopicLoraLayer(RoutedTunerLayer):
                 "Experts mixed after a non-linearity (mixing: ffn) equal no LoRA, even with fixed gates.",
                 "Serve the adapter itself, or train with mixing: linear.",
             )
+        if gates.shape != (config.all_experts,):
+            raise TopicLoraError(
+                f"{self.name} has {config.all_experts} experts, but gates of shape {tuple(gates.shape)} were given.",
+                "Give one for each, those of shared experts last (observe_gates with shared=True).",
+            )
         return collapse(gates * config.scaling, *(factor.detach() for factor in self.factors(adapter_name)))
 
     def idle_parameters(self, adapter_name: str) -> int:
-        """Trainable parameters of the experts that one token leaves out; 0 where their number varies."""
+        """Trainable parameters of the experts that one token leaves out; 0 where their number varies.
+
+        A token leaves out routed experts alone.
+        """
         config = self.topiclora_config.get(adapter_name)
         if config is None or config.top_k is None:
             return 0
         experts = [self.topiclora_B[adapter_name]] + ([] if config.shared_a else [self.topiclora_A[adapter_name]])
         trainable = sum(p.numel() for factor in experts for p in factor.parameters() if p.requires_grad)
-        return round((1 - config.top_k / config.num_experts) * trainable)
+        return round((config.num_experts - config.top_k) / config.all_experts * trainable)
 
-    def describe(self, adapter_name: str) -> tuple[int, int, str]:
+    def describe(self, adapter_name: str) -> Described:
         """Number of experts, rank of one, and the router's kind."""
         config = self.topiclora_config[adapter_name]
-        return config.num_experts, config.r, config.router if config.num_experts > 1 else "-"
+        router = config.router if config.num_experts > 1 else "-"
+        return Described(config.num_experts, config.r, router, config.shared_experts)
 
     def mixing_role(self, adapter_name: str) -> str | None:
         """With mixing: ffn, whether this layer fans its block's tokens 'out' to k rows or 'in' again; else None."""

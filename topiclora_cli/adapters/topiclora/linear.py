@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
 from topiclora_cli.adapters.dropout import own_rank_space
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, is_untouched
-from topiclora_cli.adapters.mixture import fan_in, fan_out, gated_sum, rank_space
+from topiclora_cli.adapters.mixture import apart, fan_in, fan_out, gated_sum, rank_space
 from topiclora_cli.adapters.precision import computes_precisely
 from topiclora_cli.adapters.record import note_gates
 from topiclora_cli.adapters.routers import Router
@@ -50,9 +50,10 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         """The usual case, one active adapter: by the kernel that fits."""
         config, role, factors = self.topiclora_config[name], self.mixing_role(name), self.factors(name)
         lora_a, lora_b = factors
+        routed = lora_b[: config.num_experts] if config.shared_experts else lora_b
         sparse = config.kernel == "sparse" and not torch.compiler.is_compiling()
         own_masks = self._own_dropout(name) > 0
-        sparse = sparse or (config.kernel == "auto" and prefers_sparse(x, lora_b, config.top_k, own_masks=own_masks))
+        sparse = sparse or (config.kernel == "auto" and prefers_sparse(x, routed, config.top_k, own_masks=own_masks))
         fuses = role is None and not sparse and config.kernel != "plain" and not self._drops(name)
         if fuses and can_fuse(x, lora_a, self.base_layer):
             return self._fused(name, x, factors)
@@ -82,7 +83,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _routing(self, name: str, hidden: Tensor, projected: Tensor | None = None) -> Routing:
         routing = self.route(name, hidden, projected)
-        note_gates(self, routing.gates, hidden)
+        note_gates(self, routing.gates, hidden, shared=routing.shared)
         return routing
 
     def _own_dropout(self, name: str) -> float:
@@ -90,45 +91,67 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         config = self.topiclora_config[name]
         return config.lora_dropout if self.training and config.expert_dropout == "own" else 0.0
 
-    def _rank_space(self, name: str, x: Tensor, factors: Factors) -> Tensor:
-        """A_e x of every expert after dropout, (..., E or 1, r)."""
+    def _dropped(self, name: str, hidden: Tensor) -> Tensor:
+        """What the experts read, but for masks of their own."""
+        return hidden if self._own_dropout(name) else self.topiclora_dropout[name](hidden)  # type: ignore[no-any-return]
+
+    def _rank_space(self, name: str, dropped: Tensor, factors: Factors) -> Tensor:
+        """A_e x of every expert, (..., E or 1, r)."""
         lora_a, lora_b = factors
-        if p := self._own_dropout(name):
-            return own_rank_space(x, lora_a, len(lora_b), p)
-        return rank_space(self.topiclora_dropout[name](x), lora_a)
+        p = self._own_dropout(name)
+        return own_rank_space(dropped, lora_a, len(lora_b), p) if p else rank_space(dropped, lora_a)
 
     def _delta(self, name: str, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
-        return gated_sum(self._rank_space(name, hidden, factors), routing.scaled, factors[1])
+        return gated_sum(self._rank_space(name, self._dropped(name, hidden), factors), routing.scaled, factors[1])
 
     def _sparse(self, name: str, x: Tensor, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
-        lora_a, lora_b = factors
+        (lora_a, lora_b), always = apart(factors, routing.routed)
         self.require_sortable(hidden, lora_b)
         plan = routing.plan
-        if not self._drops(name) and can_fuse(x, lora_a, self.base_layer):
+        if not routing.shared and not self._drops(name) and can_fuse(x, lora_a, self.base_layer):
             return fused_sorted_mixture(x, plan, lora_a, lora_b, self.base_layer)  # type: ignore[arg-type]
-        result = self.base_layer(x)
-        own = self._own_dropout(name)
-        rows = (hidden if own else self.topiclora_dropout[name](hidden)).flatten(0, -2)
-        delta = sparse_delta(rows, plan, lora_a, lora_b, dropout=own)
+        # What every token passes through is not sorted: its rows would all be there, once more for each expert.
+        dropped = self._dropped(name, hidden)
+        result = self._with_shared(name, x, dropped, routing, always)
+        delta = sparse_delta(dropped.flatten(0, -2), plan, lora_a, lora_b, dropout=self._own_dropout(name))
         return result + delta.view(result.shape).to(result.dtype)  # type: ignore[no-any-return]
 
+    def _with_shared(self, name: str, x: Tensor, dropped: Tensor, routing: Routing, factors: Factors) -> Tensor:
+        """The base layer and the experts for every token, whose factors these are; they read `dropped`."""
+        if not routing.shared:
+            return self.base_layer(x)  # type: ignore[no-any-return]
+        gates = routing.scaled_shared
+        if not self._drops(name) and can_fuse(x, factors[0], self.base_layer):
+            return fused_mixture(x, lambda _: gates, *factors, self.base_layer)  # type: ignore[arg-type]
+        result = self.base_layer(x)
+        delta = gated_sum(self._rank_space(name, dropped, factors), gates, factors[1])
+        return result + delta.to(result.dtype)  # type: ignore[no-any-return]
+
     def _fan_out(self, name: str, x: Tensor, hidden: Tensor, routing: Routing, factors: Factors) -> Tensor:
-        """One row per token and chosen expert, (..., S*k, d_out): the block's interior is elementwise."""
-        delta = fan_out(self._rank_space(name, hidden, factors), routing.chosen[1], factors[1])
-        result = self.base_layer(x).unsqueeze(-2)
+        """One row per token and chosen expert, (..., T*k, d_out): the block's interior is elementwise.
+
+        Shared experts are part of every row, as the base layer is.
+        """
+        routed, always = apart(factors, routing.routed)
+        dropped = self._dropped(name, hidden)
+        delta = fan_out(self._rank_space(name, dropped, routed), routing.chosen[1], routed[1])
+        result = self._with_shared(name, x, dropped, routing, always).unsqueeze(-2)
         return (result + (delta * routing.scaling).to(result.dtype)).flatten(-3, -2)  # type: ignore[no-any-return]
 
     def _fan_in(self, name: str, x: Tensor, hidden: Tensor, factors: Factors) -> Tensor:
-        """Rows (..., S*k, d_in) of all chosen experts back to one per token."""
+        """Rows (..., T*k, d_in) of all chosen experts back to one per token."""
         routing = self.topiclora_group[name].take(self.name)
         weights, experts = routing.chosen
-        note_gates(self, routing.gates, x)
-        slots = x.unflatten(-2, (-1, routing.k))  # (..., S, k, d_in)
+        note_gates(self, routing.gates, x, shared=routing.shared)
+        slots = x.unflatten(-2, (-1, routing.k))  # (..., T, k, d_in)
         # The base's part is an average: with one expert whose gate is below one, the block must not shrink.
         share = (weights / weights.sum(-1, keepdim=True)).to(x.dtype)
-        result = self.base_layer((slots * share.unsqueeze(-1)).sum(-2))
+        mean = (slots * share.unsqueeze(-1)).sum(-2)
+        routed, always = apart(factors, routing.routed)
+        read = self._dropped(name, self.adapter_input(mean, factors[0]))
+        result = self._with_shared(name, mean, read, routing, always)
         dropped = self.topiclora_dropout[name](hidden).unflatten(-2, (-1, routing.k))
-        delta = fan_in(dropped, experts, weights * routing.scaling, *factors)
+        delta = fan_in(dropped, experts, weights * routing.scaling, *routed)
         return result + delta.to(result.dtype)  # type: ignore[no-any-return]
 
 

@@ -158,6 +158,7 @@ def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys
         init=config.router_init,
         dropout=config.router_dropout,
         version=config.router_version or VERSION,
+        shared=config.shared_experts if config.shared_gate == "softmax" else 0,
     )
     if kind is TopicRouter:
         return TopicRouter(

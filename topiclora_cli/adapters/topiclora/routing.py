@@ -13,26 +13,41 @@ from topiclora_cli.errors import TopicLoraError
 
 @dataclass
 class Routing:
-    """One routing decision: gates (..., E) in float32, k at most of them above zero, and the LoRA scaling."""
+    """One routing decision: gates (..., E + S) in float32, and the LoRA scaling.
+
+    Of the E routed experts' gates k at most are above zero; those of the S shared ones stand behind them.
+    """
 
     gates: Tensor
     k: int
     scaling: float
+    shared: int = 0
     scaled: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.scaled = self.gates if self.scaling == 1 else self.gates * self.scaling
 
+    @property
+    def routed(self) -> int:
+        """E."""
+        return self.gates.shape[-1] - self.shared
+
+    @property
+    def scaled_shared(self) -> Tensor:
+        """The shared experts' gates (..., S), with the LoRA scaling."""
+        return self.scaled[..., self.routed :]
+
     @cached_property
     def plan(self) -> Dispatch:
-        """The active experts sorted, made once for all the layers that share the decision."""
-        weights, experts = self.scaled.flatten(0, -2).topk(self.k, dim=-1)
-        return dispatch(experts, weights, self.gates.shape[-1], even=self.gates.device.type == "cpu")
+        """The active routed experts sorted, made once for all the layers that share the decision."""
+        routed = self.scaled[..., : self.routed].flatten(0, -2)
+        weights, experts = routed.topk(self.k, dim=-1)
+        return dispatch(experts, weights, self.routed, even=self.gates.device.type == "cpu")
 
     @property
     def chosen(self) -> tuple[Tensor, Tensor]:
-        """Weights and indices of the k experts, (..., k) each."""
-        weights, indices = self.gates.topk(self.k, dim=-1)
+        """Weights and indices of the k routed experts, (..., k) each."""
+        weights, indices = self.gates[..., : self.routed].topk(self.k, dim=-1)
         return weights, indices
 
     def fit(self, shape: torch.Size, name: str) -> "Routing":
