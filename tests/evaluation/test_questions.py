@@ -57,7 +57,7 @@ def test_filter_and_limit_are_those_of_training_unless_said_otherwise(rows):
     mine = recipe(rows, {"by": "task", "limit": 3}, filter="answer != 2")
     asked = eval_request(mine).questions
     assert [q.kind for q in asked] == ["odd"] * 3 + ["even"] * 3
-    assert all("so so" != q.choices[q.answer] for q in asked)
+    assert all(q.choices[q.answer] != "so so" for q in asked)
     other = eval_request(recipe(rows, {"filter": "task == 'odd'"}, filter="task == 'even'")).questions
     assert len(other) == 9
     assert {q.kind for q in other} == {"all"}
@@ -83,10 +83,9 @@ def test_a_limit_of_each_kind_does_not_depend_on_the_others(rows):
     ],
 )
 def test_mistakes(rows, questions, data, message):
+    mine = recipe(rows, questions, **data)
     with pytest.raises(TopicLoraError, match=message):
-        mine = recipe(rows, questions, **data)
-        eval_request(mine)
-        training_data(mine)
+        _ = eval_request(mine), training_data(mine)
 
 
 def test_mistakes_of_the_recipe(rows):

@@ -8,6 +8,7 @@ from lm_eval.tasks import TaskManager
 
 from topiclora_cli.evaluation.harness import QUESTIONS
 
+
 class Question(Protocol):
     """A multiple-choice question as text; `answer` is the right choice's place. kind: the task that it belongs to."""
 
@@ -29,7 +30,12 @@ class QuestionManager(TaskManager):
         self._questions: dict[str, list[Question]] = {}
         for question in questions:
             self._questions.setdefault(f"{QUESTIONS}_{question.kind}", []).append(question)
-        self._all_tasks = sorted([*self._all_tasks, *self._questions, *([QUESTIONS] if questions else [])])
+
+    @property
+    def all_tasks(self) -> list[str]:
+        """All names of tasks, groups and tags."""
+        own = [QUESTIONS, *self._questions] if self._questions else []
+        return [*super().all_tasks, *own]
 
     def match_tasks(self, task_list: list[str]) -> list[str]:
         """Names that there are, by glob patterns; a tag that matches stands for its tasks."""

@@ -1,4 +1,4 @@
-"""Multiple-choice questions put as a recipe's training examples are: the same prompt, and a choice as its completion."""
+"""Multiple-choice questions put as training examples are: the same prompt, and a choice as its completion."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,9 +54,7 @@ def _read(data: DataSection, section: QuestionsSection, names: Names) -> Iterato
     listed = expression(f"{KEY}.choices", section.choices, names)
     prompt = template("data.prompt", str(data.prompt), names)
     completion = template("data.completion", str(data.completion), names)
-    source = SourceSection(
-        source=section.source, config=section.config, prompt=data.prompt, completion=data.completion
-    )
+    source = SourceSection(source=section.source, config=section.config, prompt=data.prompt, completion=data.completion)
     for record in open_source(source, key=KEY, split=section.split):
         row = names.marked(record)
         try:
