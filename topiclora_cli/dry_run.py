@@ -274,7 +274,8 @@ def _measured(recipe: Recipe, encoded: Sequence[Encoded], progress: Progress) ->
         "load_best": False,
         "report_to": [],
     }
-    short = recipe.model_copy(update={"train": recipe.train.model_copy(update=few)})
+    unforced = recipe.loss.model_copy(update={"prior_forcing": 0.0})
+    short = recipe.model_copy(update={"train": recipe.train.model_copy(update=few), "loss": unforced})
     with TemporaryDirectory() as folder:
         base = open_base(short)
         train_adapter(base, encoded, short, folder=Path(folder), priors=None, resume=False, progress=progress)

@@ -11,7 +11,7 @@ from topiclora_cli.training import terms, token_terms
 
 pytestmark = pytest.mark.slow  # every term in every cut of a step
 
-LOGGED = ("loss", "routing_entropy", "effective_experts", "largest_load", "grad_norm", "kl_weight")
+LOGGED = ("loss", "routing_entropy", "effective_experts", "largest_load", "grad_norm", "kl_weight", "prior_forcing")
 whole = functools.cache(lambda term: one_step(term, 12, 1))
 
 

@@ -31,7 +31,7 @@ from topiclora_cli.training.whole_step import WholeStep
 
 # The base model's own balance needs a sparse one: see test_base_balance.
 WEIGHTS = [n for n in LossSection.model_fields if n.endswith("_weight") and n != "base_balance_weight"]
-TOGETHER = [f"loss.{name}=0.1" for name in WEIGHTS if name != "centre_weight"]
+TOGETHER = [f"loss.{name}=0.1" for name in WEIGHTS if name != "centre_weight"] + ["loss.prior_forcing=0.5"]
 # What a term needs of the adapter, where the topic router with trained keys will not do.
 ADAPTERS = {"centre_weight": {"router": "cosine", "shared_a": True}}
 NO_KL = {"kl_weight": 0.0}
@@ -189,6 +189,14 @@ def test_each_weight_changes_the_loss_and_is_logged(key, train, plain):
         assert row["loss"] == pytest.approx(row["loss_lm"] + 0.5 * row[name], abs=1e-4)
     assert rows[-1][name] > 0
     assert rows[-1]["grad_norm"] != pytest.approx(plain[-1]["grad_norm"], rel=1e-4)
+
+
+def test_prior_forcing_changes_the_gates_alone_and_is_logged(train, plain):
+    rows = train("loss.kl_weight=0", "loss.prior_forcing=0.6", "loss.prior_forcing_until=1", train_keys=True)
+    assert [row["prior_forcing"] for row in rows] == pytest.approx([0.6, 0.4, 0.2])
+    assert rows[0]["loss"] == pytest.approx(rows[0]["loss_lm"])
+    assert rows[0]["routing_entropy"] == plain[0]["routing_entropy"]
+    assert rows[0]["effective_experts"] != plain[0]["effective_experts"]
 
 
 def test_without_a_prior_the_other_terms_remain(train):

@@ -5,6 +5,7 @@ model = AutoModelForCausalLM.from_pretrained("runs/.../adapter")
 """
 
 from topiclora_cli.adapters.card import push_to_hub
+from topiclora_cli.adapters.forcing import forced_routing
 from topiclora_cli.adapters.old_files import have_transformers_rename
 from topiclora_cli.adapters.peft_type import register
 from topiclora_cli.adapters.perft import PerftConfig, PerftModel
@@ -21,6 +22,7 @@ __all__ = [
     "PerftModel",
     "TopicLoraConfig",
     "TopicLoraModel",
+    "forced_routing",
     "prompt_tokens",
     "push_to_hub",
     "record_routing",

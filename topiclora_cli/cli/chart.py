@@ -17,6 +17,7 @@ SHOWN = (
     "eval_loss",
     "eval_kl",
     "kl_weight",
+    "prior_forcing",
     "routing_entropy",
     "effective_experts",
     "largest_load",

@@ -43,6 +43,9 @@ _OF_A_ROUTED_PERFT = (
 )
 # Routers with a rule of their own for how many experts take part.
 CHOOSE_THEMSELVES = ("threshold", "sparsegen", "uniform")
+# Routers whose choice no prior can force: those, and one that knows no tokens, and one that mixes two choices.
+_NOT_FORCED = (*CHOOSE_THEMSELVES, "static", "hierarchical")
+_FORCING = ("prior_forcing", "prior_forcing_until")
 _WIDE = ("graph", "sparsegen")
 _JOINED = ("topic", "linear")  # routers whose softmax shared experts can join
 _OF_THE_BASE = "base_balance_weight"  # the one loss that is not about an adapter's own routers and experts
@@ -68,8 +71,12 @@ def idle_settings(adapter: Mapping[str, Any], loss: Mapping[str, Any], loss_keys
         dotted["train.router_learning_rate"] = f"means nothing to {name}, which has no router"
         return dotted
     if not has_priors(adapter, loss):
-        dotted["loss.local_balance_delta"] = f"goes by examples' topic priors, and this recipe trains {name} without"
+        reason = f"goes by examples' topic priors, and this recipe trains {name} without"
+        dotted |= {f"loss.{key}": reason for key in ("local_balance_delta", *_FORCING)}
     router = adapter.get("router", "topic")
+    if router in _NOT_FORCED:
+        reason = f"means nothing to the {router} router, which has a rule of its own for its choice"
+        dotted |= {f"loss.{key}": reason for key in _FORCING}
     if router != "threshold" and loss.get("balance_scores") == "excess":
         dotted["loss.balance_scores"] = f"means nothing to the {router} router, which has no threshold"
     if router != "cosine":

@@ -98,18 +98,24 @@ class LossSection(Section):
     is cut into micro-batches and processes. With several micro-batches, functions of means (balance, local_balance,
     normal, gjs, base_balance) cost a forward pass more, which finds the means.
 
-    kl: topic prior against routing, over `kl_layers`; `prior_smoothing` is the share of the prior that is spread
-    evenly over the experts. balance: Switch Transformer's; `balance_counts` says whether an expert's load is its share
-    of the active slots (1 where routing is even) or of the tokens (as many as are active), `balance_scores` what it is
-    multiplied by: the router's dense softmax, the gates, or a threshold router's softmax less its threshold.
-    local_balance: LoRAMoE's, between the halves of the experts where `local_balance_delta` is not 0, which needs
-    priors. z: ST-MoE's on large logits. gjs: HMoRA's generalised Jensen-Shannon divergence, of a hierarchical router's
-    token and task part each. poisson, normal: GMoE's profiles of one token's routing and of use over the step.
-    sparsity: LD-MoLE's, towards `sparsity_target` active experts. contrast: MoELoRA's between experts' outputs on
-    `contrast_tokens` tokens of each example, over `kl_layers`. anchor: trained topic keys to their start. orthogonal:
-    SAMoRA's on A and B. centre: SAMoRA's between the keys of a cosine router and the experts, with shared A.
-    base_balance: transformers' for a sparse base model's own routers, top_k where they are even; they are frozen, so
-    it moves the adapters before them.
+    kl: topic prior against routing, over `kl_layers` and the mean of an example's `kl_tokens`; `prior_smoothing` is the
+    share of the prior that is spread evenly over the experts. balance: Switch Transformer's; `balance_counts` says
+    whether an expert's load is its share of the active slots (1 where routing is even) or of the tokens (as many as are
+    active), `balance_scores` what it is multiplied by: the router's dense softmax, the gates, or a threshold router's
+    softmax less its threshold. local_balance: LoRAMoE's, between the halves of the experts where `local_balance_delta`
+    is not 0, which needs priors. z: ST-MoE's on large logits. gjs: HMoRA's generalised Jensen-Shannon divergence, of a
+    hierarchical router's token and task part each. poisson, normal: GMoE's profiles of one token's routing and of
+    use over the step. sparsity: LD-MoLE's, towards `sparsity_target` active experts. contrast: MoELoRA's between
+    experts' outputs on `contrast_tokens` tokens of each example, over `kl_layers`. anchor: trained topic keys to their
+    start. orthogonal: SAMoRA's on A and B. centre: SAMoRA's between the keys of a cosine router and the experts, with
+    shared A. base_balance: transformers' for a sparse base model's own routers, top_k where they are even; they are
+    frozen, so it moves the adapters before them.
+
+    prior_forcing: no term, but experts of their own topics before routers have learnt these. In training, routers of
+    `kl_layers` choose and weigh experts by p^(1 - eta) pi^eta, pi the prior after `prior_smoothing`; eta falls linearly
+    from `prior_forcing` to 0, where the part `prior_forcing_until` of training is done, and counts times the prior's
+    confidence where `confidence_weighted`. Losses see p; `temperature` softens both sides of the KL, which still meet
+    at p = pi, and has no part in it.
 
     reduce_routers: how the values of a term at several routers (of orthogonal and centre, at several layers) become
     one: their mean, their sum, or with `pool` the value for all routers' tokens together. It says nothing of kl,
@@ -121,8 +127,11 @@ class LossSection(Section):
     kl_warmup: float = Field(default=0.05, ge=0, le=1)
     kl_direction: Literal["forward", "reverse", "js"] = "forward"
     kl_layers: Literal["all", "top_half"] = "top_half"
+    kl_tokens: Literal["prompt", "all"] = "prompt"
     temperature: float = Field(default=1.0, gt=0)
     prior_smoothing: float = Field(default=0.0, ge=0, le=1)
+    prior_forcing: float = Field(default=0.0, ge=0, le=1)
+    prior_forcing_until: float = Field(default=0.5, gt=0, le=1)
     confidence_weighted: bool = True
     reduce_routers: Literal["mean", "sum", "pool"] = "mean"
     balance_weight: float = Field(default=0.0, ge=0)

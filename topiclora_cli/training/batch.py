@@ -43,6 +43,16 @@ class Batch:
         """Values (R * W, n) of all tokens in one row after another as those of the examples' (B, S, n)."""
         return self.by_example(values.reshape(*self.inputs["input_ids"].shape, -1))
 
+    def of_tokens(self, values: Tensor) -> Tensor:
+        """Values (B, n) of the examples as those of the rows' tokens (R, W, n), in packed rows 0 at padding."""
+        shape = self.inputs["input_ids"].shape
+        if self.places is None:
+            return values.unsqueeze(1).expand(*shape, -1)
+        real = self.places >= 0
+        spread = values.new_zeros(shape.numel(), values.shape[-1])
+        spread[self.places[real]] = values.unsqueeze(1).expand(*real.shape, -1)[real]
+        return spread.view(*shape, -1)
+
     def without_labels(self) -> "Batch":
         """The same for a forward pass that is after the routing alone: no loss, and logits at one position at most."""
         inputs = {name: value for name, value in self.inputs.items() if name not in ("labels", "shift_labels")}

@@ -32,11 +32,15 @@ def cached_priors(
 
 
 def refuse_even_priors(confidence: Tensor, section: LossSection) -> None:
-    """Raises TopicLoraError where the KL is weighted by priors' confidence (n,) and none has any."""
-    if section.kl_weight > 0 and section.confidence_weighted and confidence.max() < _EVEN:
+    """Raises TopicLoraError where what priors do is weighted by their confidence (n,) and none has any."""
+    subjects = {"kl_weight": "the KL", "prior_forcing": "prior forcing"}
+    wanted = [key for key in subjects if getattr(section, key) > 0]
+    if wanted and section.confidence_weighted and confidence.max() < _EVEN:
         raise TopicLoraError(
-            "The prior of every training prompt is even, so loss.confidence_weighted leaves the KL no weight.",
-            "Set loss.confidence_weighted=false to pull routing towards even use, or loss.kl_weight=0.",
+            "The prior of every training prompt is even, so loss.confidence_weighted leaves "
+            f"{' and '.join(subjects[key] for key in wanted)} no weight.",
+            "Set loss.confidence_weighted=false to pull routing towards even use, or "
+            f"{' and '.join(f'loss.{key}=0' for key in wanted)}.",
         )
 
 

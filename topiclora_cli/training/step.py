@@ -11,7 +11,13 @@ from topiclora_cli.adapters.record import RoutingRecord
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.adapters.topiclora.scope import layer_index
 from topiclora_cli.recipe.schema import LossSection
-from topiclora_cli.training.losses import normalised_entropy, pooled_probabilities, sample_types, token_sum
+from topiclora_cli.training.losses import (
+    normalised_entropy,
+    pooled_probabilities,
+    prior_forcing_at,
+    sample_types,
+    token_sum,
+)
 from topiclora_cli.training.whole_step import WholeStep
 
 
@@ -38,10 +44,11 @@ class Step:
 
     @cached_property
     def pooled(self) -> dict[str, Tensor]:
-        """Mean routing (B, E) over the prompt, of the routers whose layers are aligned."""
+        """Mean routing (B, E) over the tokens that the KL is about, of the routers whose layers are aligned."""
         logits = self.record.logits
+        mask = aligned_tokens(self.prompt_mask, self.token_mask, self.section.kl_tokens)
         return {
-            name: pooled_probabilities(logits[name], mask=self.prompt_mask)
+            name: pooled_probabilities(logits[name], mask=mask)
             for name in aligned_layers(list(logits), self.section.kl_layers)
         }
 
@@ -79,6 +86,16 @@ def aligned_layers(names: list[str], which: str) -> list[str]:
         return names
     middle = (min(numbers.values()) + max(numbers.values()) + 1) / 2
     return [name for name in names if numbers.get(name, middle) >= middle]
+
+
+def aligned_tokens(prompt_mask: Tensor, token_mask: Tensor, which: str) -> Tensor:
+    """The tokens (B, S) whose mean routing is held against the prior: those of the prompt, or all of the example."""
+    return prompt_mask if which == "prompt" else token_mask
+
+
+def prior_forcing(section: LossSection, progress: float) -> float:
+    """eta, how much the prior forces the routers when this part of training is done."""
+    return prior_forcing_at(progress, start=section.prior_forcing, until=section.prior_forcing_until)
 
 
 def spread_tokens(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.forcing import choosing_routers, refuse_other_experts
 from topiclora_cli.adapters.routers import CosineRouter, Router, TopicRouter
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
@@ -62,6 +63,11 @@ def refuse_idle_terms(section: LossSection, model: nn.Module, base: nn.Module) -
             raise TopicLoraError(
                 f"loss.{name}_weight is above 0, but {subject}.", "Set it to 0, or change adapter.method or model.name."
             )
+    if section.prior_forcing > 0 and not choosing_routers(model):
+        raise TopicLoraError(
+            "loss.prior_forcing is above 0, but the adapter has no router whose choice a prior could force.",
+            "Set it to 0, or change adapter.router or adapter.method.",
+        )
 
 
 def loss_terms(step: Step, measured: Mapping[str, Parts]) -> dict[str, tuple[float, Tensor]]:
@@ -85,11 +91,7 @@ def _kl(step: Step) -> Tensor | None:
         return None
     experts = step.prior.shape[-1]
     for name, routing in step.pooled.items():
-        if routing.shape[-1] != experts:
-            raise TopicLoraError(
-                f"The prior is over {experts} experts, but the router of {name} has {routing.shape[-1]}.",
-                f"Set adapter.num_experts to {experts}, or rebuild the graph for {routing.shape[-1]} experts.",
-            )
+        refuse_other_experts(experts, name, routing.shape[-1])
     distance = prior_distance(
         torch.stack(list(step.pooled.values())),
         prior=step.prior,

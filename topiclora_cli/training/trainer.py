@@ -24,7 +24,7 @@ from topiclora_cli.training.model_losses import rank_penalty
 from topiclora_cli.training.optimizer import parameter_groups, parameter_kind
 from topiclora_cli.training.sampler import LengthBlockSampler
 from topiclora_cli.training.saving import read_adapter, write_adapter
-from topiclora_cli.training.step import Step
+from topiclora_cli.training.step import Step, prior_forcing
 from topiclora_cli.training.terms import loss_terms, refuse_idle_terms, refuse_sharded_terms
 from topiclora_cli.training.token_terms import measure, whole_means
 from topiclora_cli.training.validation import validation_losses
@@ -81,6 +81,11 @@ class DualLossTrainer(Trainer):
         # Not kept: preparing the model for several processes may put another one in its place.
         return Watched(self._trained, self.loss_section)
 
+    @property
+    def _progress(self) -> float:
+        """The part of training that is done."""
+        return self.state.global_step / max(1, self.state.max_steps)
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of a step and their number of labels, as the Trainer has them; kept for our losses."""
         samples, labels = super().get_batch_samples(*args, **kwargs)
@@ -91,7 +96,7 @@ class DualLossTrainer(Trainer):
         """One micro-batch forward and backward; its first row is kept until the step has proved sound."""
         if self._whole is None:
             batches = [Batch.of(self._prepare_inputs(sample)) for sample in self._samples]
-            self._whole = self._watched.look_ahead(batches, self.accelerator)
+            self._whole = self._watched.look_ahead(batches, self.accelerator, self._progress)
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._micro_batches.append((inputs["input_ids"][0], loss))
         return loss
@@ -105,15 +110,14 @@ class DualLossTrainer(Trainer):
     ) -> Any:
         batch = Batch.of(inputs)
         whole = self._whole or count_step([batch], None)
-        with self._watched.watching(batch) as record:
+        with self._watched.watching(batch, self._progress) as record:
             loss, outputs = super().compute_loss(
                 model, batch.inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
         # Of a model that cannot be told the step's number of labels, the Trainer averages micro-batches later.
         later = 1 if num_items_in_batch is not None else whole.micro_batches
         language_modelling = loss.detach() / later
-        progress = self.state.global_step / max(1, self.state.max_steps)
-        step = self._watched.step(batch, record, outputs, whole, progress)
+        step = self._watched.step(batch, record, outputs, whole, self._progress)
         loss = loss + later * self._auxiliary_loss(step)
         if model.training:
             self._meter.add(loss_lm=language_modelling)
@@ -166,9 +170,11 @@ class DualLossTrainer(Trainer):
             for weight, value in terms.values():
                 total = total + weight * value
         if step.model.training:
-            if "kl" in terms:
-                values["kl_weight"] = total.new_tensor(terms["kl"][0] / step.whole.micro_batches)
-            self._meter.add(**values)
+            scheduled = {"kl_weight": terms["kl"][0]} if "kl" in terms else {}
+            if step.section.prior_forcing > 0:
+                scheduled["prior_forcing"] = prior_forcing(step.section, step.progress)
+            shares = {name: total.new_tensor(value / step.whole.micro_batches) for name, value in scheduled.items()}
+            self._meter.add(**values, **shares)
         return total
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:

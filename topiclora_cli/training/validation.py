@@ -14,7 +14,7 @@ from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.collate import next_labels
 from topiclora_cli.training.losses import pooled_probabilities, prior_distance
-from topiclora_cli.training.step import aligned_layers
+from topiclora_cli.training.step import aligned_layers, aligned_tokens
 
 
 @torch.no_grad()
@@ -54,7 +54,8 @@ def _per_example(model: nn.Module, collated: dict[str, Any], section: LossSectio
     if batch.prior is not None and batch.confidence is not None and record.logits:
         batch.arrange(record)
         layers = aligned_layers(list(record.logits), section.kl_layers)
-        pooled = torch.stack([pooled_probabilities(record.logits[name], mask=batch.prompt_mask) for name in layers])
+        mask = aligned_tokens(batch.prompt_mask, batch.token_mask, section.kl_tokens)
+        pooled = torch.stack([pooled_probabilities(record.logits[name], mask=mask) for name in layers])
         kl = prior_distance(
             pooled,
             prior=batch.prior,

@@ -1,7 +1,7 @@
 """Forward passes with their routing watched: what losses are computed from, and what a step needs beforehand."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,14 +9,16 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from topiclora_cli.adapters.forcing import choosing_routers, forced_routing
 from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import RoutingRecord, record_routing
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.batch import Batch
+from topiclora_cli.training.losses import smoothed
 from topiclora_cli.training.model_losses import own_losses_apart
 from topiclora_cli.training.optimizer import parameter_kind
-from topiclora_cli.training.step import Step
+from topiclora_cli.training.step import Step, aligned_layers, prior_forcing
 from topiclora_cli.training.token_terms import measure, needs_means, whole_means
 from topiclora_cli.training.whole_step import Parts, WholeStep, add_up, count_step, survey
 
@@ -29,19 +31,42 @@ class Watched:
     section: LossSection
 
     @contextmanager
-    def watching(self, batch: Batch) -> Iterator[RoutingRecord]:
-        """What the routers do in the block with a batch, in its examples' shape afterwards."""
+    def watching(self, batch: Batch, progress: float) -> Iterator[RoutingRecord]:
+        """What the routers do in the block with a batch, in its examples' shape afterwards.
+
+        While the model trains, a prior forces them as much as `progress`, the part of training that is done, leaves of
+        loss.prior_forcing.
+        """
         if self.section.base_balance_weight > 0:
             batch.inputs["output_router_logits"] = True
         with (
             record_routing(self.model, inputs=self.section.contrast_weight > 0) as record,
             prompt_tokens(batch.prompt_mask),
             own_losses_apart(self.model),
+            self._forced(batch, progress),
         ):
             yield record
         if record.logits:
             refuse_hidden_gradients(self.model, record)
             batch.arrange(record)
+
+    def _forced(self, batch: Batch, progress: float) -> AbstractContextManager[None]:
+        section = self.section
+        eta = prior_forcing(section, progress)
+        if eta == 0 or not self.model.training:
+            return nullcontext()
+        if batch.prior is None or batch.confidence is None:
+            raise TopicLoraError(
+                "loss.prior_forcing is above 0, but the examples have no topic priors.",
+                "Set it to 0, or use a method with a topic graph or loss.kl_weight above 0.",
+            )
+        # What the KL pulls the router towards: its temperature softens both sides, so that they still meet there.
+        prior = smoothed(batch.prior, section.prior_smoothing)
+        # An example that is about no topic is left to the router.
+        certain = batch.confidence if section.confidence_weighted else torch.ones_like(batch.confidence)
+        layers = aligned_layers([name for name, _ in choosing_routers(self.model)], section.kl_layers)
+        share = batch.of_tokens(eta * certain.unsqueeze(-1)).squeeze(-1)
+        return forced_routing(self.model, batch.of_tokens(prior), share, layers)
 
     def step(self, batch: Batch, record: RoutingRecord, outputs: Any, whole: WholeStep, progress: float) -> Step:
         """What the losses of this forward pass are functions of."""
@@ -60,7 +85,7 @@ class Watched:
             base_top_k=self.model.get_base_model().num_experts_per_tok if balances_base else 0,
         )
 
-    def look_ahead(self, batches: Sequence[Batch], accelerator: Accelerator) -> WholeStep:
+    def look_ahead(self, batches: Sequence[Batch], accelerator: Accelerator, progress: float) -> WholeStep:
         """The step that these micro-batches are, with its means where several of them need to know these before."""
         whole = count_step(batches, accelerator)
         if len(batches) == 1 or not needs_means(self.section):
@@ -69,9 +94,9 @@ class Watched:
 
         def parts_of(batch: Batch) -> Parts:
             quick = batch.without_labels()
-            with self.watching(quick) as record:
+            with self.watching(quick, progress) as record:
                 outputs = self.model(**quick.inputs)
-            step = self.step(quick, record, outputs, whole, 0.0)
+            step = self.step(quick, record, outputs, whole, progress)
             with torch.autocast(step.token_mask.device.type, enabled=False):
                 return whole_means(measure(step))
 

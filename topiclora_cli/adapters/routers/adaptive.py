@@ -15,6 +15,7 @@ class ThresholdRouter(Router):
     """Softmax over W x, cut at a learned threshold sigma(w x + b) / E (AdaMoLE, arXiv 2405.00361)."""
 
     chooses_itself = True
+    takes_prior = False
 
     def __init__(self, settings: RouterSettings) -> None:
         super().__init__(settings)
@@ -43,6 +44,7 @@ class SparsegenRouter(Router):
     """
 
     chooses_itself = True
+    takes_prior = False
 
     def __init__(self, settings: RouterSettings) -> None:
         super().__init__(settings)

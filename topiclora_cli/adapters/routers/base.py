@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.forcing import drawn_to_prior
 from topiclora_cli.adapters.precision import no_autocast, precise, precise_product
 from topiclora_cli.adapters.selection import select_experts
 from topiclora_cli.adapters.shared import joined_gates
@@ -67,6 +68,7 @@ class Router(CheckedModule):
     reads_rank_space = False  # whether x is A x rather than the layer's input
     joins_shared = False  # whether its gates are a softmax of scores alone, which shared experts' can join
     chooses_itself = False  # whether it knows by its own rule how many experts take part, and so no top_k or top_p
+    takes_prior = True  # whether prior forcing can draw its probabilities towards a prior
 
     def __init__(self, settings: RouterSettings) -> None:
         super().__init__()
@@ -94,12 +96,14 @@ class Router(CheckedModule):
         return logits if self.settings.temperature == 1 else logits / self.settings.temperature
 
     def decide(self, scores: Tensor) -> Decision:
-        """The decision from the scores."""
-        if shared := self.settings.shared:
-            routed, others = scores.split([self.settings.num_experts, shared], -1)
-            gates = joined_gates(routed, others, top_k=self.settings.top_k, top_p=self.settings.top_p)
-            return Decision(routed, gates)
-        return Decision(scores, select_experts(scores, top_k=self.settings.top_k, top_p=self.settings.top_p))
+        """The decision from the scores; in training a topic prior may draw the gates, and never the logits."""
+        settings = self.settings
+        if settings.shared:
+            routed, others = scores.split([settings.num_experts, settings.shared], -1)
+            chosen_by = drawn_to_prior(self, routed)
+            return Decision(routed, joined_gates(chosen_by, others, top_k=settings.top_k, top_p=settings.top_p))
+        chosen_by = drawn_to_prior(self, scores)
+        return Decision(scores, select_experts(chosen_by, top_k=settings.top_k, top_p=settings.top_p))
 
     def drop(self, x: Tensor) -> Tensor:
         """What the router reads of x (..., d_in) while it trains."""

@@ -21,6 +21,8 @@ class HierarchicalRouter(Router):
     with a network of its own; here the prompt's mean score stands for it.
     """
 
+    takes_prior = False
+
     token_weight: Tensor
     token_bias: Tensor
     task_weight: Tensor

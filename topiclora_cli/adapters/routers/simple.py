@@ -85,6 +85,7 @@ class UniformRouter(Router):
     """Every expert with weight 1/E: the control without routing. With one expert, a plain LoRA."""
 
     chooses_itself = True
+    takes_prior = False
 
     def read(self, projected: Tensor) -> Tensor:
         return projected.new_zeros(*projected.shape[:-1], self.settings.num_experts)
@@ -92,6 +93,8 @@ class UniformRouter(Router):
 
 class StaticRouter(Router):
     """Learned logits that do not look at the input: the control with routing but no choice."""
+
+    takes_prior = False
 
     def __init__(self, settings: RouterSettings) -> None:
         super().__init__(settings)

@@ -22,8 +22,8 @@ from topiclora_cli.training.losses.certainty import (
     z_loss,
 )
 from topiclora_cli.training.losses.common import full_precision, probabilities, token_sum
-from topiclora_cli.training.losses.prior import normalised_entropy, pooled_probabilities, prior_distance
-from topiclora_cli.training.losses.schedule import kl_weight_at
+from topiclora_cli.training.losses.prior import normalised_entropy, pooled_probabilities, prior_distance, smoothed
+from topiclora_cli.training.losses.schedule import kl_weight_at, prior_forcing_at
 from topiclora_cli.training.losses.specialise import (
     centre_alignment,
     expert_contrast,
@@ -50,8 +50,10 @@ __all__ = [
     "poisson_profile",
     "pooled_probabilities",
     "prior_distance",
+    "prior_forcing_at",
     "probabilities",
     "sample_types",
+    "smoothed",
     "sparsity",
     "switch_balance",
     "token_sum",

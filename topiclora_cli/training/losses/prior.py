@@ -30,7 +30,7 @@ def prior_distance(
     size (Hinton et al., 2015). `smoothing` is the share of the prior that is spread evenly over the experts (label
     smoothing, Szegedy et al., 2016). Source: reconstruction of TopicLoRA's second loss.
     """
-    prior = (1 - smoothing) * prior + smoothing / prior.shape[-1]
+    prior = smoothed(prior, smoothing)
     log_routing = _soften(pooled, temperature)
     log_prior = _soften(prior, temperature).expand_as(log_routing)
     if direction == "forward":
@@ -43,6 +43,11 @@ def prior_distance(
     else:
         raise ValueError(f"direction must be 'forward', 'reverse' or 'js', not {direction!r}")
     return distance.mean(0) * temperature**2
+
+
+def smoothed(prior: Tensor, share: float) -> Tensor:
+    """The prior (..., E) with this share of it spread evenly over the experts."""
+    return (1 - share) * prior + share / prior.shape[-1]
 
 
 def normalised_entropy(distribution: Tensor) -> Tensor:
