@@ -18,7 +18,7 @@ def scales(config, model):
     """The scales that peft's own layers, or ours, work with."""
     layers = [module for module in attach(model, config).modules() if "q_proj" in getattr(module, "name", "q_proj")]
     peft_s = {layer.scaling["default"] for layer in layers if isinstance(getattr(layer, "scaling", None), dict)}
-    ours = {layer.topiclora_config["default"].scaling for layer in layers if hasattr(layer, "topiclora_config")}
+    ours = {layer.topiclora_config["default"].scale for layer in layers if hasattr(layer, "topiclora_config")}
     return sorted(peft_s | ours)
 
 
@@ -43,12 +43,12 @@ def test_ranks_by_depth_leave_the_scale_as_it_is(tiny_model):
     for settings, wanted in (({}, 2.0), ({"use_rslora": True}, 16 / 8**0.5)):
         config = solve(section("molora", ranks_by_depth=[2, 6], **settings), tiny_model)
         assert [config.at("q_proj", layer).r for layer in (0, 1)] == [2, 6]
-        assert [config.at("q_proj", layer).scaling for layer in (0, 1)] == [pytest.approx(wanted)] * 2
+        assert [config.at("q_proj", layer).scale for layer in (0, 1)] == [pytest.approx(wanted)] * 2
 
 
 def test_an_adapter_saved_without_alphas_by_layer_keeps_the_scales_it_was_trained_with():
     config = TopicLoraConfig(r=8, lora_alpha=16, ranks_per_layer=[2, 8], target_modules=["q_proj"])
-    assert [config.at("q_proj", layer).scaling for layer in (0, 1)] == [8, 2]
+    assert [config.at("q_proj", layer).scale for layer in (0, 1)] == [8, 2]
 
 
 def test_plain_modules_take_no_regular_expression(tiny_model):

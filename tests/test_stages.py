@@ -31,7 +31,7 @@ def test_a_training_leaves_the_recipe_that_was_trained(recipe, run):
     assert load_recipe(str(run.path / "recipes" / "train.yaml")) == other
     kept = run.stage("train")
     assert (kept["recipe"], kept["steps"]) == ("recipes/train.yaml", 3)
-    assert kept["overridden"] == {"adapter.r": 4, "adapter.lora_alpha": 8.0, "train.max_steps": 3}
+    assert kept["overridden"] == {"adapter.r": 4, "adapter.lora_alpha": 64.0, "train.max_steps": 3}
 
 
 def test_a_mistaken_override_does_not_stay(recipe, run):

@@ -124,7 +124,7 @@ def _words(recipe: Recipe) -> tuple[str, str, str]:
         number = {"embedded": "the base's", "dense": str(section.num_experts), "shared": "1"}
         return router, number.get(section.variant, experts), place
     sharing = [
-        "shared experts in the softmax" if section.shared_gate == "softmax" else "",
+        "shared in the softmax" if section.shared_gate == "softmax" else "",
         "one A" if section.shared_a else "",
         "" if section.router_scope == "linear" else f"router per {section.router_scope}",
         "mixed after the FFN's non-linearity" if section.mixing == "ffn" else "",

@@ -56,7 +56,7 @@ def naive(x, layer, prior, eta, top_k=None, top_p=None):
                 gates = {expert: p[expert] / sum(p[e] for e in kept) for expert in kept}
             out = layer.base_layer(token)
             for expert, gate in gates.items():
-                out = out + config.scaling * gate * (lora_a[expert] @ token) @ lora_b[expert]
+                out = out + config.scale * gate * (lora_a[expert] @ token) @ lora_b[expert]
             rows.append(out)
     return torch.stack(rows).view(*x.shape[:2], -1)
 

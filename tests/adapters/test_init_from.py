@@ -86,15 +86,16 @@ def test_settings_are_the_largest_rank_and_every_adapted_module(folders):
     sources = read_loras([str(folder) for folder in folders])
     settings = sources.settings()
     modules = settings.pop("target_modules")
-    assert settings == {"num_experts": 3, "r": 5, "lora_alpha": 5.0, "use_rslora": False, "shared_a": False}
+    scaling = {"lora_alpha": 5.0, "scaling": "expert", "use_rslora": False}
+    assert settings == {"num_experts": 3, "r": 5, "shared_a": False, **scaling}
     both = [f"model.layers.{i}.{m}" for i in (0, 1) for m in ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")]
     assert modules == sorted([*both, "model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj"])
-    assert TopicLoraConfig(**sources.settings()).scaling == 1
+    assert TopicLoraConfig(**sources.settings()).scale == 1
     assert [len(expert) for expert in sources.experts] == [4, 4, 2]
     assert {t.dtype for expert in sources.experts for factors in expert.values() for t in factors} == {torch.float32}
 
 
-@pytest.mark.parametrize("changes", [{}, {"kernel": "plain"}, {"lora_alpha": 2.0, "use_rslora": True}, {"r": 8}])
+@pytest.mark.parametrize("changes", [{}, {"kernel": "plain"}, {"lora_alpha": 2.0, "scaling": "sqrt"}, {"r": 8}])
 def test_each_expert_alone_is_its_adapter_in_stock_peft(changes, tiny_model, tiny_model_dir, folders):
     model, sources = mixture(tiny_model, folders, **changes)
     assert set(layers_of(model)) == set(sources.settings()["target_modules"])

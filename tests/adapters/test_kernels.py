@@ -57,7 +57,7 @@ def randomised(module, dtype):
 def expert(mixture, index, x):
     """s B_e A_e x."""
     lora_a, lora_b = mixture.topiclora_A["default"].weight, mixture.topiclora_B["default"].weight
-    return mixture.topiclora_config["default"].scaling * (x @ lora_a[index % len(lora_a)].T @ lora_b[index])
+    return mixture.topiclora_config["default"].scale * (x @ lora_a[index % len(lora_a)].T @ lora_b[index])
 
 
 def loop(mixture, x):

@@ -36,7 +36,7 @@ FACTS = {
     "gmoe": (0.5, 0.0, "shared", 0.0, "kaiming"),
     "samora": (1.0, 0.05, "shared", 0.05, "kaiming"),
     "ldmole": (2.0, 0.1, "shared", 0.1, "kaiming"),
-    "topiclora": (2.0, 0.0, "shared", 0.0, "kaiming"),
+    "topiclora": (16.0, 0.0, "shared", 0.0, "kaiming"),
 }
 
 
@@ -47,7 +47,7 @@ def test_the_facts_are_of_every_mixture():
 @pytest.mark.parametrize("method", FACTS)
 def test_mixtures(method, tiny_model):
     made = config(method, tiny_model)
-    found = (made.scaling, made.lora_dropout, made.expert_dropout, made.router_dropout, made.router_init)
+    found = (made.scale, made.lora_dropout, made.expert_dropout, made.router_dropout, made.router_init)
     assert found == (pytest.approx(FACTS[method][0]), *FACTS[method][1:])
 
 
@@ -72,14 +72,14 @@ def test_a_layer_is_the_base_and_the_gated_sum_of_its_experts(method, tiny_model
 
 
 def test_samoras_scale_is_one_at_any_rank(tiny_model):
-    assert config("samora", tiny_model, r=4).scaling == 1
+    assert config("samora", tiny_model, r=4).scale == 1
 
 
 @pytest.mark.parametrize("variant", ["perft-r", "perft-e", "perft-d", "perft-s", "topic-perft"])
 def test_perft(variant, tiny_model):
     made = config(variant, tiny_model)
     start = "kaiming" if variant == "topic-perft" else "normal"
-    assert (made.scaling, made.lora_dropout, made.expert_dropout) == (2, 0.05, "own")
+    assert (made.scale, made.lora_dropout, made.expert_dropout) == (2, 0.05, "own")
     assert made.router_init == start
 
 

@@ -129,7 +129,7 @@ def under_fixed_gates(model, monkeypatch, gates):
     """Has every mixture layer take these gates; returns them by layer."""
 
     def fixed(layer, adapter, x, projected=None):
-        return Routing(gates.expand(*x.shape[:-1], len(gates)), len(gates), layer.topiclora_config[adapter].scaling)
+        return Routing(gates.expand(*x.shape[:-1], len(gates)), len(gates), layer.topiclora_config[adapter].scale)
 
     monkeypatch.setattr(TopicLoraLayer, "route", fixed)
     return {m.name: gates for m in model.modules() if isinstance(m, TopicLoraLayer)}

@@ -22,7 +22,7 @@ def test_every_bundled_recipe_is_valid_and_says_how_to_run_it():
 
 def test_resolved_recipe_round_trips(tmp_path):
     recipe = load_recipe(write(tmp_path, adapter={"r": 4}))
-    assert recipe.adapter.lora_alpha == 8
+    assert recipe.adapter.lora_alpha == 64  # twice the rank of the plain LoRA of the same size, 8 x 4
     (tmp_path / "again.yaml").write_text(dump_recipe(recipe))
     assert load_recipe(str(tmp_path / "again.yaml")) == recipe
 

@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from topiclora_cli.adapters.moe_blocks import MoeBlock, base_name, moe_blocks
-from topiclora_cli.adapters.tuner import Described
+from topiclora_cli.adapters.tuner import Described, RoutedTunerLayer
 from topiclora_cli.errors import TopicLoraError
 
 _UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
@@ -127,6 +127,18 @@ def count_on(model: nn.Module, config: PeftConfig) -> tuple[int, int]:
     """`count_parameters` of a configuration on an empty copy of the model, which itself stays as it is."""
     with torch.device("meta"):
         return count_parameters(get_peft_model(empty_copy(model), copy.deepcopy(config)))  # type: ignore[arg-type]
+
+
+def plain_rank_on(model: nn.Module, config: PeftConfig) -> float:
+    """Rank of the plain LoRA on the same layers that has as many parameters as all experts of a configuration of ours.
+
+    Routers are not counted. The model stays as it is.
+    """
+    with torch.device("meta"):
+        adapted = get_peft_model(empty_copy(model), copy.deepcopy(config))  # type: ignore[arg-type]
+    layers = [module for module in adapted.modules() if isinstance(module, RoutedTunerLayer)]
+    experts = sum(layer.expert_parameters(name) for layer in layers for name in adapted.active_adapters)
+    return experts / sum(layer.in_features + layer.out_features for layer in layers)
 
 
 def empty_copy(model: nn.Module) -> nn.Module:

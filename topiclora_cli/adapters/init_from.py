@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.scaling import scaling_law
+from topiclora_cli.scaling import stock_law
 
 CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
 # What makes of a peft LoRA something else than W x + s B A x on linear layers.
@@ -56,6 +56,7 @@ class LoraSources:
             "num_experts": len(self.experts),
             "r": rank,
             "lora_alpha": float(rank),
+            "scaling": "expert",
             "use_rslora": False,
             "shared_a": False,
             "target_modules": sorted({module for expert in self.experts for module in expert}),
@@ -102,7 +103,7 @@ def load_experts(model: PeftModel | nn.Module, sources: LoraSources, adapter_nam
             _check_fit(f"{folder}: {module}", layers[module], adapter_name, factors, len(sources.experts))
     for name, layer in layers.items():
         lora_a, lora_b = (next(part[adapter_name].parameters()) for part in (layer.topiclora_A, layer.topiclora_B))
-        scaling = layer.topiclora_config[adapter_name].scaling
+        scaling = layer.topiclora_config[adapter_name].scale
         # Spare ranks keep the A they were initialised with: were both factors zero, neither would get a gradient.
         lora_b.zero_()
         for index, expert in enumerate(sources.experts):
@@ -173,7 +174,7 @@ def _scaled(folder: Path, config: Mapping[str, Any], module: str, pair: Mapping[
     if not 1 <= len(pair["A"]) == pair["B"].shape[1] == rank:
         ranks = f"{len(pair['A'])} in lora_A and {pair['B'].shape[1]} in lora_B"
         raise TopicLoraError(f"{folder}: {module} has rank {ranks}, but r is {rank}.", _SAVE)
-    scaling = scaling_law(config).scale(alpha, len(pair["A"]))
+    scaling = stock_law(config).scale(alpha, len(pair["A"]))
     return Factors(pair["A"], pair["B"].T * scaling)
 
 

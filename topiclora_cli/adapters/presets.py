@@ -14,7 +14,7 @@ from topiclora_cli.adapters.targets import ROLES, full_names, is_moe_role, resol
 from topiclora_cli.adapters.topiclora import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.scope import count_layers
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.scaling import scaling_law
+from topiclora_cli.scaling import LAWS
 
 # Rank of AdaLoRA before pruning, over the rank that it keeps: the ratio of peft's defaults, 12 to 8.
 ADALORA_SPARE = 1.5
@@ -50,9 +50,9 @@ def make_config(
         mixture["plain_modules"] = _plain_modules(settings["plain_modules"], model)
     layers = count_layers(model)
     mixture["experts_per_layer"] = by_depth(settings["experts_by_depth"], layers)
-    if (ranks := by_depth(settings["ranks_by_depth"], layers)) is not None:
-        alpha, of, law = settings["lora_alpha"], settings["r"], scaling_law(settings)
-        mixture["ranks_per_layer"] = ranks
+    mixture["ranks_per_layer"] = ranks = by_depth(settings["ranks_by_depth"], layers)
+    if ranks is not None and settings["scaling"] != "total":  # under which one alpha starts all ranks alike
+        alpha, of, law = settings["lora_alpha"], settings["r"], LAWS[settings["scaling"]]
         mixture["alphas_per_layer"] = [law.alpha_at(rank, alpha=alpha, of=of) for rank in ranks]
     return TopicLoraConfig(**{**common, **mixture, **extra})
 

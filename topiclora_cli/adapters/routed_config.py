@@ -12,6 +12,7 @@ from topiclora_cli.adapters.old_files import FORMAT
 from topiclora_cli.adapters.peft_type import extend_peft_type
 from topiclora_cli.adapters.routers import INITS
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.scaling import LAWS, law_name
 
 
 @dataclass
@@ -22,7 +23,14 @@ class RoutedConfig(PeftConfig):
     choices: ClassVar[Mapping[str, Sequence[str]]]
 
     r: int = field(default=8, metadata={"help": "Rank of one expert, or width of one adapter's bottleneck."})
-    lora_alpha: float = field(default=16.0, metadata={"help": "Scaling numerator: s = lora_alpha / r."})
+    lora_alpha: float = field(default=16.0, metadata={"help": "Numerator of the scale, under all laws of scaling."})
+    scaling: str | None = field(
+        default=None,
+        metadata={
+            "help": "Law of the scale: 'expert', lora_alpha / r; 'total', divided by the gates' sum too, so that the "
+            "first step is a plain LoRA's; 'sqrt', lora_alpha / sqrt(r). Null: 'expert', as in files without this key."
+        },
+    )
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the experts."})
     target_modules: list[str] | str | None = field(
         default=None,
@@ -61,7 +69,9 @@ class RoutedConfig(PeftConfig):
                 f"The adapter's files are of format {self.format_version}, this version reads up to {FORMAT}.",
                 "Upgrade topiclora.",
             )
-        for key, known in {"expert_dropout": ("shared", "own"), "router_init": INITS, **self.choices}.items():
+        self.scaling = law_name(self.scaling, use_rslora=getattr(self, "use_rslora", False))
+        known_values = {"expert_dropout": ("shared", "own"), "router_init": INITS, "scaling": tuple(LAWS)}
+        for key, known in {**known_values, **self.choices}.items():
             if getattr(self, key) not in known:
                 hint = nearest(str(getattr(self, key)), known)
                 raise TopicLoraError(f"{key} {getattr(self, key)!r} is unknown.", hint)
@@ -69,6 +79,20 @@ class RoutedConfig(PeftConfig):
             raise TopicLoraError("lora_alpha and router_temperature must be above 0.")
         if not 0 <= self.lora_dropout < 1:
             raise TopicLoraError(f"lora_dropout ({self.lora_dropout}) must lie between 0 and 1.")
+
+    @property
+    def gates_at_start(self) -> float:
+        """What the gates of a token sum to where routing is even."""
+        raise NotImplementedError
+
+    @property
+    def scale(self) -> float:
+        """The factor of an expert's product."""
+        return self.scale_by_law()
+
+    def scale_by_law(self) -> float:
+        """The scale by the law of `scaling`."""
+        return LAWS[str(self.scaling)].scale(self.lora_alpha, self.r, self.gates_at_start)
 
     def card(self) -> Card:
         """What the model card says of such an adapter."""

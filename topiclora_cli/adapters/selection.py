@@ -4,18 +4,28 @@ import torch
 from torch import Tensor
 
 
-def select_experts(logits: Tensor, *, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+def select_experts(
+    logits: Tensor, *, top_k: int | None = None, top_p: float | None = None, gate_weights: str = "renormalised"
+) -> Tensor:
     """Gates (..., E) from logits (..., E): softmax over all, over the k largest, or the fewest that hold mass top_p.
 
-    The k kept are renormalised, except a single one: made one it would be constant, and the router would get no
-    gradient from the language-modelling loss. For the same reason top-p leaves the probabilities as they are.
+    gate_weights says what the k kept weigh. renormalised: a softmax over them, except for a single one: made one it
+    would be constant, and the router would get no gradient from the language-modelling loss. For the same reason top-p
+    leaves the probabilities as they are. probability: as the softmax over all has them. constant: 1 / k each, with the
+    gradient of that probability in its place (a straight-through estimate; ReMix, arXiv 2603.10160, has constant gates
+    and trains its router by reinforcement).
     """
     if top_p is not None:
         return _nucleus(logits.softmax(-1), top_p)
-    if top_k is None or top_k >= logits.shape[-1]:
+    if top_k is None or (top_k >= logits.shape[-1] and gate_weights != "constant"):
         return logits.softmax(-1)
     values, indices = logits.topk(top_k, dim=-1)
-    kept = values.softmax(-1) if top_k > 1 else logits.softmax(-1).gather(-1, indices)
+    if gate_weights == "renormalised" and top_k > 1:
+        kept = values.softmax(-1)
+    else:
+        kept = logits.softmax(-1).gather(-1, indices)
+    if gate_weights == "constant":
+        kept = kept - kept.detach() + 1 / top_k
     return torch.zeros_like(logits).scatter(-1, indices, kept)
 
 

@@ -30,6 +30,8 @@ class RoutedTunerLayer(BaseTunerLayer):
     name: str
     no_merge: tuple[str, str]
     router_container: ClassVar[str]
+    in_features: int
+    out_features: int
     cast_input_dtype_enabled = True  # peft.helpers.disable_input_dtype_casting turns it off
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
@@ -42,6 +44,12 @@ class RoutedTunerLayer(BaseTunerLayer):
         if router is not None:
             to = device or next(self.get_base_layer().parameters()).device
             routers[adapter_name] = router.settle(self.name, to)  # type: ignore[operator]
+
+    def expert_parameters(self, adapter_name: str) -> int:
+        """Parameters of all experts together, frozen or not; 0 for an adapter it does not carry."""
+        containers = [getattr(self, name) for name in self.adapter_layer_names if name != self.router_container]
+        factors = [container[adapter_name] for container in containers if adapter_name in container]
+        return sum(weight.numel() for factor in factors for weight in factor.parameters())
 
     def adapter_input(self, x: Tensor, lora_a: Tensor) -> Tensor:
         """x in the adapter's precision; under autocast as it is, since matmuls choose there and undo a cast.

@@ -21,6 +21,11 @@ class AdapterSection(Section):
     under `ranks_by_depth`. `num_experts: auto` leaves the number to the topic graph. `shared_experts` are more experts,
     beside those, that every token passes through: with a gate of 1 (`shared_gate: one`), or in one softmax with the
     chosen ones.
+
+    `scaling` is the law of the scale (scaling.py). Under `total` every adapted layer starts like a plain LoRA of this
+    `lora_alpha`, whatever its experts, ranks and gates are; unsaid, it is twice the rank of the plain LoRA that has as
+    many parameters as the experts have, and a `budget` keeps its part of that rank. `use_rslora` is the older name of
+    `scaling: sqrt`, and plain LoRA's own.
     """
 
     method: str = DEFAULT
@@ -30,10 +35,12 @@ class AdapterSection(Section):
     shared_gate: Literal["one", "softmax"] = "one"
     top_k: int | None = Field(default=None, ge=1)
     top_p: float | None = Field(default=None, gt=0, le=1)
+    gate_weights: Literal["renormalised", "probability", "constant"] = "renormalised"
     budget: str | None = None
     experts_by_depth: list[int] | None = None
     ranks_by_depth: list[int] | None = None
     lora_alpha: float = Field(default=16.0, gt=0)
+    scaling: Literal["total", "expert", "sqrt"] = "expert"
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     expert_dropout: Literal["shared", "own"] = "shared"
     use_rslora: bool = False
@@ -131,6 +138,10 @@ class AdapterSection(Section):
             raise ValueError("top_k and top_p exclude one another; set one of them to null")
         if self.budget and self.ranks_by_depth:
             raise ValueError("budget solves for one rank; leave out ranks_by_depth")
+        if self.layer == "mixture" and self.use_rslora and self.scaling != "sqrt":
+            raise ValueError(
+                f"use_rslora scales as scaling: sqrt does, and not as scaling: {self.scaling}; leave one out"
+            )
         if self.layer == "xlora" and not self.init_from:
             raise ValueError("xlora mixes trained LoRA adapters; name their folders in adapter.init_from")
         return self

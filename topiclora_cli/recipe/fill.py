@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from topiclora_cli.recipe.meaning import idle_settings
-from topiclora_cli.recipe.methods import DEFAULT, METHODS, SECTIONS, Method
+from topiclora_cli.recipe.methods import DEFAULT, METHODS, PLAIN, SECTIONS, Method
 from topiclora_cli.recipe.schema import LossSection
-from topiclora_cli.scaling import scaling_law
+from topiclora_cli.scaling import LAWS, plain_rank
 
 _RIVALS = {"top_k": "top_p"}  # a method's choice that gives way to another that was said
 
@@ -18,8 +18,8 @@ _RIVALS = {"top_k": "top_p"}  # a method's choice that gives way to another that
 def fill_in(said: Mapping[str, Any]) -> dict[str, Any]:
     """Recipe values: what was said, and where that leaves a key open, the method's; an unknown method adds nothing.
 
-    A rank said without an alpha keeps the method's scale. What was said and means nothing to the method, such as the
-    top_k of the method before, is left out here and stays said.
+    A size said without an alpha has the alpha that belongs to it under the law of scaling. What was said and means
+    nothing to the method, such as the top_k of the method before, is left out here and stays said.
     """
     values = dict(said)
     sections = {name: said.get(name) or {} for name in SECTIONS}
@@ -33,10 +33,7 @@ def fill_in(said: Mapping[str, Any]) -> dict[str, Any]:
         preset = {key: value for key, value in method.values(name).items() if not own.get(_RIVALS.get(key, ""))}
         kept = {key: value for key, value in preset.items() if f"{name}.{key}" not in dropped}
         values[name] = kept | {key: value for key, value in own.items() if f"{name}.{key}" not in idle}
-    adapter = values["adapter"]
-    if "lora_alpha" not in sections["adapter"] and isinstance(adapter.get("r"), int) and "r" in method.adapter:
-        alpha, rank = method.adapter["lora_alpha"], method.adapter["r"]
-        adapter["lora_alpha"] = scaling_law(adapter).alpha_at(adapter["r"], alpha=alpha, of=rank)
+    _fill_in_scaling(values["adapter"], sections["adapter"], method)
     return values
 
 
@@ -58,6 +55,42 @@ def idle_keys(said: Mapping[str, Any]) -> dict[str, str]:
     loss = said.get("loss")
     losses = method.values("loss") | (dict(loss) if isinstance(loss, Mapping) else {})
     return idle_settings({**method.adapter, **adapter}, losses, LossSection.model_fields)
+
+
+def _fill_in_scaling(adapter: dict[str, Any], said: Mapping[str, Any], method: Method) -> None:
+    """The law of scaling by either of its two names, and the alpha that belongs to it and to the sizes."""
+    if method.layer == "mixture":
+        if "scaling" not in said and said.get("use_rslora") is not None:
+            # The older key alone says which law, as it did.
+            as_method = "expert" if adapter.get("scaling") == "sqrt" else adapter.get("scaling", "expert")
+            adapter["scaling"] = "sqrt" if said["use_rslora"] else as_method
+        elif "use_rslora" not in said and adapter.get("scaling") == "sqrt":
+            adapter["use_rslora"] = True
+    if "lora_alpha" not in said and "r" in method.adapter and (alpha := _alpha_of_sizes(adapter, method)):
+        adapter["lora_alpha"] = alpha
+
+
+def _alpha_of_sizes(adapter: Mapping[str, Any], method: Method) -> float | None:
+    """The alpha that is to these sizes what the method's own is to its own sizes.
+
+    Under a law that is not the method's it is the plain LoRA's, which `total` compares every method with, or what the
+    method without `total` would have. None where something is no number, which is refused by its key.
+    """
+    own, name = method.adapter, "sqrt" if adapter.get("use_rslora") else adapter.get("scaling", "expert")
+    if name not in LAWS:
+        return None
+    of = PLAIN if (name == "total") != (own.get("scaling") == "total") else own
+    if name != "total":
+        rank, of_rank = adapter.get("r"), of["r"]
+    else:
+        number = own.get("num_experts", 1) if adapter.get("num_experts") == "auto" else adapter.get("num_experts")
+        try:
+            rank, of_rank = plain_rank({**adapter, "num_experts": number}), plain_rank(of)
+        except TypeError:
+            return None
+    if not isinstance(rank, int | float):
+        return None
+    return LAWS[name].alpha_at(rank, alpha=of["lora_alpha"], of=of_rank)
 
 
 def _method(adapter: Any) -> Method | None:

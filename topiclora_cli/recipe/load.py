@@ -10,7 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe.fill import fill_in, idle_keys, said_keys
-from topiclora_cli.recipe.methods import DEFAULT
+from topiclora_cli.recipe.methods import DEFAULT, METHODS
 from topiclora_cli.recipe.overrides import one_line, parse_override, read_yaml, with_overrides, write_yaml
 from topiclora_cli.recipe.schema import Recipe
 
@@ -133,7 +133,7 @@ def _written_out(values: Mapping[str, Any]) -> bool:
 
 def _said_in(stored: Mapping[str, Any]) -> dict[str, Any]:
     """What a resolved recipe keeps as said, and what was changed in it by hand since, or is filled in otherwise now."""
-    resolved = {key: value for key, value in stored.items() if key != SAID}
+    resolved = _with_scaling({key: value for key, value in stored.items() if key != SAID})
     said = stored.get(SAID)
     if not isinstance(said, dict):
         said = {key: resolved[key] for key in ("name", "model") if key in resolved}
@@ -148,6 +148,16 @@ def _said_in(stored: Mapping[str, Any]) -> dict[str, Any]:
         if now == said:
             return said
         said = now
+
+
+def _with_scaling(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved recipe with its law of scaling, which an earlier version had no key for; it scaled every expert."""
+    adapter = resolved.get("adapter")
+    method = METHODS.get(str(adapter.get("method", DEFAULT))) if isinstance(adapter, dict) else None
+    if not isinstance(adapter, dict) or "scaling" in adapter or method is None or method.layer != "mixture":
+        return dict(resolved)
+    law = "sqrt" if adapter.get("use_rslora") else "expert"
+    return {**resolved, "adapter": {**adapter, "scaling": law}}
 
 
 def _explain(error: ValidationError, where: str) -> TopicLoraError:

@@ -23,10 +23,11 @@ _OF_EXPERTS = {
     "train_keys",
     "kernel",
 }
-_OF_PERFT = {"variant", "adapter_type", "renormalize", "router_weight_source"}
+_OF_PERFT = {"variant", "adapter_type", "renormalize", "router_weight_source", "scaling"}
 _OF_MIXTURE = {
     *("top_p", "experts_by_depth", "ranks_by_depth", "use_rslora", "plain_modules", "router_scope", "granularity"),
     *("router_width", "router_dropout", "shared_a", "shared_gate", "mixing", "init_from", "train_experts"),
+    *("scaling", "gate_weights"),
 }
 _READ_BY = {
     "lora": {*_OF_LORA, "use_rslora", "use_dora"},
@@ -36,7 +37,7 @@ _READ_BY = {
     "perft": _OF_LORA | _OF_EXPERTS | _OF_PERFT,
 }
 ADAPTER_KEYS = set().union(*_READ_BY.values())
-_FROM_LORAS = ("num_experts", "r", "budget", "lora_alpha", "use_rslora", "shared_a", "target_modules")
+_FROM_LORAS = ("num_experts", "r", "budget", "lora_alpha", "scaling", "use_rslora", "shared_a", "target_modules")
 _OF_A_ROUTED_PERFT = (
     *("top_k", "router", "router_temperature", "router_init", "train_keys", "renormalize", "router_weight_source"),
     "shared_experts",
@@ -103,7 +104,11 @@ def _idle_in_a_mixture(adapter: Mapping[str, Any]) -> dict[str, str]:
     idle: dict[str, str] = {}
     if router in CHOOSE_THEMSELVES:
         reason = f"means nothing to the {router} router, which chooses how many experts take part"
-        idle |= dict.fromkeys(("top_k", "top_p"), reason)
+        idle |= dict.fromkeys(("top_k", "top_p", "gate_weights"), reason)
+    elif adapter.get("top_p") or not adapter.get("top_k"):
+        idle["gate_weights"] = "means nothing without adapter.top_k, whose experts it weights"
+    elif adapter.get("shared_experts") and adapter.get("shared_gate") == "softmax":
+        idle["gate_weights"] = "means nothing to shared_gate: softmax, whose one softmax makes all gates"
     if router not in _WIDE:
         idle["router_width"] = f"means nothing to the {router} router"
     if router == "uniform":
@@ -138,5 +143,6 @@ def _idle_in_perft(adapter: Mapping[str, Any], name: str) -> dict[str, str]:
         number = "one for each of the base's experts" if variant == "embedded" else "a single one"
         idle["num_experts"] = f"means nothing to {name}: of its {variant} adapters there is {number}"
     if adapter.get("adapter_type") == "parallel":
-        idle["lora_alpha"] = "means nothing to adapter_type: parallel, which is not scaled"
+        reason = "means nothing to adapter_type: parallel, which is not scaled"
+        idle |= dict.fromkeys(("lora_alpha", "scaling"), reason)
     return idle

@@ -32,7 +32,7 @@ class Method:
         return {"kl_weight": 0.0, **own} if section == "loss" else own
 
 
-_PLAIN = {"r": 8, "lora_alpha": 16.0}
+PLAIN = {"r": 8, "lora_alpha": 16.0}
 _OWN_DROPOUT = {"lora_dropout": 0.05, "expert_dropout": "own"}
 _LINEAR = {"router": "linear"}
 # transformers' balance: over all layers' tokens together, top_k where routing is even.
@@ -65,17 +65,17 @@ def _perft(variant: str, **adapter: Any) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "lora": Method("lora", _PLAIN),
-    "rslora": Method("lora", {**_PLAIN, "use_rslora": True}),
-    "dora": Method("lora", {**_PLAIN, "use_dora": True}),
-    "adalora": Method("adalora", _PLAIN),
-    "lora+": Method("lora", _PLAIN, train={**_TRAIN_2E4, "loraplus_lr_ratio": 16.0}),
+    "lora": Method("lora", PLAIN),
+    "rslora": Method("lora", {**PLAIN, "use_rslora": True}),
+    "dora": Method("lora", {**PLAIN, "use_dora": True}),
+    "adalora": Method("adalora", PLAIN),
+    "lora+": Method("lora", PLAIN, train={**_TRAIN_2E4, "loraplus_lr_ratio": 16.0}),
     "xlora": Method("xlora"),
     "lora-qv": Method(
-        "lora", {**_PLAIN, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}, train=_TRAIN_1E5
+        "lora", {**PLAIN, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}, train=_TRAIN_1E5
     ),
-    "lora-router": Method("lora", {**_PLAIN, "target_modules": "router"}, train=_TRAIN_1E5),
-    "lora-experts": Method("lora", {**_PLAIN, "target_modules": "experts"}, train=_TRAIN_1E5),
+    "lora-router": Method("lora", {**PLAIN, "target_modules": "router"}, train=_TRAIN_1E5),
+    "lora-experts": Method("lora", {**PLAIN, "target_modules": "experts"}, train=_TRAIN_1E5),
     "molora": Method(adapter={**_LINEAR, "num_experts": 8, "r": 8, "lora_alpha": 16.0}),
     "mola": Method(
         adapter={
@@ -152,7 +152,7 @@ METHODS: dict[str, Method] = {
             "top_k": 2,
             "r": 8,
             "lora_alpha": 8.0,
-            "use_rslora": True,
+            "scaling": "sqrt",
             "lora_dropout": 0.1,
             "router_dropout": 0.1,
         },
@@ -205,7 +205,8 @@ METHODS: dict[str, Method] = {
     "perft-s": _perft("shared", num_experts=1),
     "topic-perft": _perft("routed", num_experts=8, top_k=2, router="topic", router_init="kaiming"),
     "topiclora": Method(
-        adapter={"router": "topic", "num_experts": 8, "top_k": 2, "r": 8, "lora_alpha": 16.0},
+        # As a plain LoRA of rank 64, at twice its rank.
+        adapter={"router": "topic", "num_experts": 8, "top_k": 2, "r": 8, "lora_alpha": 128.0, "scaling": "total"},
         loss={"kl_weight": 0.1},
     ),
 }

@@ -14,6 +14,7 @@ from topiclora_cli.adapters.counting import (
     count_parameters,
     empty_copy,
     parse_budget,
+    plain_rank_on,
     rank_for_budget,
     rank_of,
 )
@@ -28,7 +29,7 @@ from topiclora_cli.models import BaseModel
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import AdapterSection
-from topiclora_cli.scaling import scaling_law
+from topiclora_cli.scaling import LAWS, plain_rank, stock_law
 from topiclora_cli.training.terms import reach_routers
 
 _COLUMNS = ("modules", "count", "shape", "experts", "rank", "router", "parameters")
@@ -78,15 +79,21 @@ def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **
         layers_to_transform=section.layers_to_transform,
     )
 
-    def at_rank(rank: int) -> PeftConfig:
-        # A budget solves for the rank, and must not change the update's size with it.
-        alpha = scaling_law(settings).alpha_at(rank, alpha=section.lora_alpha, of=section.r)
+    def made(rank: int, alpha: float) -> PeftConfig:
         changed = {**settings, "r": rank, "lora_alpha": alpha}
         return make_config(section.layer, changed, model, total_steps=total_steps, **extra)
 
     if section.budget is None:
-        return at_rank(section.r)
-    return at_rank(rank_for_budget(section.budget, model, at_rank))
+        return made(section.r, section.lora_alpha)
+    # A budget solves for the rank, and must not change the update's size with it.
+    rank = rank_for_budget(section.budget, model, lambda rank: made(rank, section.lora_alpha))
+    if section.scaling == "total":
+        config = made(rank, section.lora_alpha)
+        alpha = LAWS["total"].alpha_at(plain_rank_on(model, config), alpha=section.lora_alpha, of=plain_rank(settings))
+    else:
+        law = stock_law(settings) if section.layer in ("lora", "adalora") else LAWS[section.scaling]
+        alpha = law.alpha_at(rank, alpha=section.lora_alpha, of=section.r)
+    return made(rank, alpha)
 
 
 def attach(model: nn.Module, config: PeftConfig) -> PeftModel:

@@ -43,7 +43,7 @@ def test_fresh_adapter_is_as_near_the_base_as_the_published_start(settings, moe_
     for block in blocks(model):
         with torch.no_grad():
             change = (block(h) - block.get_base_layer()(h)).abs().max()
-        assert 0 < change < 10 * chosen.scaling * math.sqrt(UP_VARIANCE * 2 * 32 * summed)
+        assert 0 < change < 10 * chosen.scale * math.sqrt(UP_VARIANCE * 2 * 32 * summed)
     before = logits(moe_model())
     assert (logits(model) - before).abs().max() < 1e-2 * before.abs().max()
     with torch.no_grad():

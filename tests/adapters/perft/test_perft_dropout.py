@@ -32,7 +32,7 @@ def test_lora_adapters_drop_their_input(kind, moe_model, beside):
     block, x = block_of(shaken(model)), torch.randn(5, D)
     drawn = masks(M, 5, D) if kind == "own" else masks(5, D).expand(M, -1, -1)
     down, up = block.factors("default")
-    scaling = block.perft_config["default"].scaling
+    scaling = block.perft_config["default"].scale
     naive = sum(scaling * ((x * drawn[j]) @ down[j].T @ up[j]) for j in range(M))
     torch.testing.assert_close(delta(block, x), naive, atol=1e-5, rtol=1e-5)
 

@@ -9,11 +9,10 @@ from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.adapters.shared import check_shared
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.scaling import LORA
 
 _VARIANTS = ("routed", "embedded", "dense", "shared")
 _SHOWN = (
-    (_VARIANTS, ("variant", "adapter_type", "r", "lora_alpha")),
+    (_VARIANTS, ("variant", "adapter_type", "r", "lora_alpha", "scaling")),
     (("routed", "dense"), ("num_adapters",)),
     (("routed",), ("shared_adapters", "top_k", "renormalize", "router", "router_weight_source", "graph_sha256")),
     (_VARIANTS, ("target_modules", "exclude_modules", "modules_to_save")),
@@ -112,8 +111,15 @@ class PerftConfig(RoutedConfig):
         return self.variant == "embedded" or (self.routes and self.router_weight_source == "pretrained")
 
     @property
-    def scaling(self) -> float:
-        return LORA.scale(self.lora_alpha, self.r) if self.adapter_type == "lora" else 1.0
+    def gates_at_start(self) -> float:
+        if not self.routes:
+            return float(self.num_adapters)
+        summed = self.renormalize == "on" or (self.renormalize == "auto" and self.top_k > 1)
+        return (1.0 if summed else self.top_k / self.num_adapters) + self.shared_adapters
+
+    @property
+    def scale(self) -> float:
+        return self.scale_by_law() if self.adapter_type == "lora" else 1.0
 
     def card(self) -> Card:
         """What the model card says of such an adapter."""
@@ -142,6 +148,11 @@ class PerftConfig(RoutedConfig):
             raise TopicLoraError(
                 f"The {self.variant} variant has no router of its own to set.",
                 "Use variant: routed, or leave out router and router_weight_source.",
+            )
+        if self.scaling == "total" and self.follows_base:
+            raise TopicLoraError(
+                "scaling: total goes by what the gates sum to, and the pretrained router's are the base model's own.",
+                "Use scaling: expert.",
             )
         check_shared(self.shared_adapters, self.num_adapters, key="shared_adapters", of="num_adapters")
         if self.shared_adapters and not self.routes:

@@ -200,7 +200,7 @@ class PerftBlock(nn.Module, PerftLayer):
         note_gates(self, gates, x, shared=config.shared_adapters)
         x = dropped(x, self._dropout(name).shared)
         if not self._sorts(config, x, up[: config.num_adapters]):
-            return gated_sum(self._rank_space(name, x, down), gates * config.scaling, up)
+            return gated_sum(self._rank_space(name, x, down), gates * config.scale, up)
         routed, always = apart((down, up), config.num_adapters)
         delta = self._sorted(name, x, weights, adapters, routed)
         return delta.view(x.shape) + self._unrouted(name, x, always) if config.shared_adapters else delta
@@ -208,7 +208,7 @@ class PerftBlock(nn.Module, PerftLayer):
     def _unrouted(self, name: str, x: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
         """The plain sum of adapters, (..., d)."""
         down, up = factors
-        scaling = x.new_full((*x.shape[:-1], len(down)), self.perft_config[name].scaling)
+        scaling = x.new_full((*x.shape[:-1], len(down)), self.perft_config[name].scale)
         return gated_sum(self._rank_space(name, x, down), scaling, up)
 
     def _sorted(
@@ -217,7 +217,7 @@ class PerftBlock(nn.Module, PerftLayer):
         """What the routed adapters add, (T, d), the pairs of token and adapter sorted."""
         config, (down, up) = self.perft_config[name], factors
         drop = self._dropout(name)
-        chosen, scaled = adapters.flatten(0, -2), (weights * config.scaling).flatten(0, -2)
+        chosen, scaled = adapters.flatten(0, -2), (weights * config.scale).flatten(0, -2)
         plan = dispatch(chosen, scaled, len(down), even=x.device.type == "cpu")
         activation = F.silu if config.adapter_type == "parallel" else None
         return sparse_delta(x.flatten(0, -2), plan, down, up, activation, dropout=drop.own, rank_dropout=drop.hidden)

@@ -37,6 +37,7 @@ class RouterSettings:
     num_experts: int
     top_k: int | None = None
     top_p: float | None = None
+    gate_weights: str = "renormalised"
     temperature: float = 1.0
     per_prompt: bool = False
     width: int = 256
@@ -103,7 +104,10 @@ class Router(CheckedModule):
             chosen_by = drawn_to_prior(self, routed)
             return Decision(routed, joined_gates(chosen_by, others, top_k=settings.top_k, top_p=settings.top_p))
         chosen_by = drawn_to_prior(self, scores)
-        return Decision(scores, select_experts(chosen_by, top_k=settings.top_k, top_p=settings.top_p))
+        weights = settings.gate_weights
+        return Decision(
+            scores, select_experts(chosen_by, top_k=settings.top_k, top_p=settings.top_p, gate_weights=weights)
+        )
 
     def drop(self, x: Tensor) -> Tensor:
         """What the router reads of x (..., d_in) while it trains."""

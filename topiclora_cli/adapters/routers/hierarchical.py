@@ -16,9 +16,9 @@ class HierarchicalRouter(Router):
     """(1 - a) softmax(W x + b) + a softmax(mean of V x + c over the prompt), a rising with depth (HMoRA, ICLR 2025).
 
     a = sigma(alpha), alpha learned, from -2 in the first layer to 2 in the last; a layer that starts with a below 0.2
-    has the token's router alone, one above 0.8 the task's. Gates are a softmax over the k largest probabilities
-    themselves, as in the authors' code, which leaves the two of k = 2 between 0.27 and 0.73. HMoRA encodes the task
-    with a network of its own; here the prompt's mean score stands for it.
+    has the token's router alone, one above 0.8 the task's. Renormalised gates are a softmax over the k largest
+    probabilities themselves, as in the authors' code, which leaves the two of k = 2 between 0.27 and 0.73. HMoRA
+    encodes the task with a network of its own; here the prompt's mean score stands for it.
     """
 
     takes_prior = False
@@ -65,7 +65,8 @@ class HierarchicalRouter(Router):
 
     def decide(self, scores: Tensor) -> Decision:
         top_k = self.settings.top_k
-        if self.first_version or top_k is None or top_k == 1:
+        otherwise = self.first_version or self.settings.gate_weights != "renormalised"
+        if otherwise or top_k is None or top_k == 1:
             return super().decide(scores)
         values, indices = scores.exp().topk(top_k, dim=-1)
         return Decision(scores, torch.zeros_like(scores).scatter(-1, indices, values.softmax(-1)))

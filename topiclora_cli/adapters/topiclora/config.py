@@ -11,11 +11,12 @@ from topiclora_cli.adapters.routers import ROUTERS, VERSION
 from topiclora_cli.adapters.shared import SHARED_GATES, check_joined, check_shared
 from topiclora_cli.adapters.topiclora.scope import SCOPES
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.scaling import scaling_law
+from topiclora_cli.scaling import GATE_WEIGHTS, gates_at_start
 
 _SHOWN = (
-    *("num_experts", "experts_per_layer", "shared_experts", "r", "ranks_per_layer", "top_k", "top_p", "lora_alpha"),
-    *("use_rslora", "shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules", "target_modules"),
+    *("num_experts", "experts_per_layer", "shared_experts", "r", "ranks_per_layer", "top_k", "top_p", "gate_weights"),
+    *("lora_alpha", "scaling", "shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules"),
+    "target_modules",
     *("exclude_modules", "modules_to_save", "graph_sha256"),
 )
 
@@ -37,6 +38,7 @@ class TopicLoraConfig(RoutedConfig):
         "router_scope": SCOPES,
         "granularity": ("token", "prompt"),
         "mixing": ("linear", "ffn"),
+        "gate_weights": GATE_WEIGHTS,
         "shared_gate": SHARED_GATES,
         "kernel": ("auto", "plain", "dense", "sparse"),
     }
@@ -53,7 +55,14 @@ class TopicLoraConfig(RoutedConfig):
     top_p: float | None = field(
         default=None, metadata={"help": "Instead of top_k: the fewest experts that hold this much probability."}
     )
-    use_rslora: bool = field(default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) (arXiv 2312.03732)."})
+    gate_weights: str = field(
+        default="renormalised",
+        metadata={
+            "help": "Weights of the top_k experts: made to sum to 1 ('renormalised'; a single one keeps its "
+            "probability), their 'probability', or 'constant', 1 / top_k with the gradient of the probability."
+        },
+    )
+    use_rslora: bool = field(default=False, metadata={"help": "The older name of scaling: 'sqrt'."})
     plain_modules: list[str] | None = field(
         default=None, metadata={"help": "Those of the targets that carry a plain LoRA: one expert, no router."}
     )
@@ -92,12 +101,20 @@ class TopicLoraConfig(RoutedConfig):
             # A file says its peft type, a caller does not.
             self.router_version = VERSION if self.peft_type is None else 1
         super().__post_init__()
+        self.use_rslora = self.scaling == "sqrt"
         self._check_combinations()
         self._check_sizes()
 
     @property
-    def scaling(self) -> float:
-        return scaling_law(vars(self)).scale(self.lora_alpha, self.r)
+    def gates_at_start(self) -> float:
+        return gates_at_start(
+            self.num_experts,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            gate_weights=self.gate_weights,
+            shared_experts=self.shared_experts,
+            shared_gate=self.shared_gate,
+        )
 
     @property
     def all_experts(self) -> int:
@@ -122,6 +139,7 @@ class TopicLoraConfig(RoutedConfig):
             changes |= {"num_experts": 1, "top_k": None, "top_p": None, "router": "uniform", "router_scope": "linear"}
             changes |= {"anchors": None, "granularity": "token", "mixing": "linear"}
             changes |= {"expert_dropout": "shared", "shared_experts": 0, "shared_gate": "one"}
+            changes |= {"gate_weights": "renormalised"}
         return replace(self, **changes)
 
     def card(self) -> Card:
@@ -145,6 +163,17 @@ class TopicLoraConfig(RoutedConfig):
             raise TopicLoraError("mixing: ffn needs one decision for a whole block.", "Set router_scope: block.")
         if self.shared_gate == "softmax":
             check_joined(self.router, self.shared_experts, joins=ROUTERS[self.router].joins_shared, mixing=self.mixing)
+            if self.gate_weights != "renormalised":
+                raise TopicLoraError(
+                    f"gate_weights: {self.gate_weights} means nothing to shared_gate: softmax, which makes all gates.",
+                    "Leave one of them out.",
+                )
+        if self.mixing == "ffn" and self.scaling == "total" and self.gates_at_start < 1 + self.shared_experts:
+            raise TopicLoraError(
+                "scaling: total has no scale for mixing: ffn where gates do not sum to 1, which act on a block's last "
+                "layer alone.",
+                "Use scaling: expert, or top_k of at least 2 with gate_weights: renormalised.",
+            )
         if self.router == "cosine" and not self.shared_a:
             raise TopicLoraError("The cosine router reads the rank space of a shared A.", "Set shared_a: true.")
         if isinstance(self.plain_modules, str):
@@ -156,6 +185,11 @@ class TopicLoraConfig(RoutedConfig):
             raise TopicLoraError(
                 f"{key} means nothing to the {self.router} router, which chooses how many experts take part.",
                 f"Set {key} to null.",
+            )
+        if self.top_k is None and self.gate_weights != "renormalised":
+            raise TopicLoraError(
+                f"gate_weights: {self.gate_weights} says how the top_k experts are weighted, and there is no top_k.",
+                "Set top_k, or leave gate_weights out.",
             )
         if self.top_k is not None and self.top_p is not None:
             raise TopicLoraError("top_k and top_p exclude one another.", "Set one of them to null.")

@@ -119,7 +119,7 @@ class TopicLoraLayer(RoutedTunerLayer):
             note_logits(self, decision.logits, **parts)
         shared = config.shared_experts
         gates = decision.gates if config.shared_gate == "softmax" else always_on(decision.gates, shared)
-        routing = Routing(gates, config.top_k or config.num_experts, config.scaling, shared)
+        routing = Routing(gates, config.top_k or config.num_experts, config.scale, shared)
         group.put(routing)
         return routing
 
@@ -140,7 +140,7 @@ class TopicLoraLayer(RoutedTunerLayer):
                 f"{self.name} has {config.all_experts} experts, but gates of shape {tuple(gates.shape)} were given.",
                 "Give one for each, those of shared experts last (observe_gates with shared=True).",
             )
-        return collapse(gates * config.scaling, *(factor.detach() for factor in self.factors(adapter_name)))
+        return collapse(gates * config.scale, *(factor.detach() for factor in self.factors(adapter_name)))
 
     def idle_parameters(self, adapter_name: str) -> int:
         """Trainable parameters of the experts that one token leaves out; 0 where their number varies.

@@ -151,6 +151,7 @@ def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys
         num_experts=config.num_experts,
         top_k=config.top_k,
         top_p=config.top_p,
+        gate_weights=config.gate_weights,
         temperature=config.router_temperature,
         per_prompt=config.granularity == "prompt",
         width=config.router_width,
