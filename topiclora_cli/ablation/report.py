@@ -103,7 +103,7 @@ def warnings(scores: Sequence[CellScore]) -> Iterator[str]:
     """A line for every value that was best at the end of its list."""
     for s in scores:
         for key in s.edges:
-            yield f"Warning: {s.name} is best at the end of what was tried, {key} {s.tuned[key]:g}. Try values beyond it."
+            yield f"Warning: {s.name} is best at the end of what was tried: {key} {s.tuned[key]:g}. Try one beyond it."
 
 
 def _note(work: Work) -> str:
