@@ -63,6 +63,7 @@ class AdapterSection(Section):
     shared_a: bool = False
     mixing: Literal["linear", "ffn"] = "linear"
     kernel: Literal["auto", "plain", "dense", "sparse"] = "auto"
+    init: Literal["kaiming", "orthogonal", "svd"] = "kaiming"
     init_from: list[str] | None = None
     train_experts: bool = True
 
