@@ -217,6 +217,13 @@ def test_shapes_counts_and_words_by_hand(tiny_model):
     }
 
 
+def test_frozen_experts_are_all_of_them(tiny_model):
+    settings = {"shared_experts": 2, "shared_gate": "softmax", "router": "linear", "train_experts": False}
+    model = get_peft_model(tiny_model, TopicLoraConfig(r=2, num_experts=4, target_modules=["q_proj"], **settings))
+    trained = {name.split("topiclora_")[1] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"router.default.weight", "router.default.shared_weight"}
+
+
 def test_one_a_for_all_experts_is_never_idle(tiny_model):
     config = TopicLoraConfig(
         r=2, num_experts=4, top_k=1, shared_experts=2, shared_a=True, router="static", target_modules=["q_proj"]
