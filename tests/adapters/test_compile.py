@@ -17,6 +17,8 @@ CONFIGS = {
     "sparsegen": {"router": "sparsegen", "router_width": 6},
     "graph": {"router": "graph", "router_width": 6},
     "sparse-kernel": {"r": 4, "top_k": 2, "kernel": "sparse"},
+    "shared-experts": {"top_k": 2, "shared_experts": 2},
+    "shared-experts-in-the-softmax": {"router": "linear", "shared_experts": 2, "shared_gate": "softmax"},
 }
 TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8], [4, 4, 21, 17, 6, 11]])
 

@@ -14,6 +14,7 @@ CONFIGS = {
     "hierarchical": {"router": "hierarchical", "router_scope": "group"},
     "ffn": {"router": "linear", "top_k": 2, "router_scope": "block", "mixing": "ffn"},
     "sparse": {"r": 4, "top_k": 2, "kernel": "sparse"},
+    "shared-experts": {"top_k": 2, "shared_experts": 2, "shared_gate": "softmax"},
 }
 BY_PROMPT = ["prompt", "layer-scope-by-prompt", "hierarchical"]
 PROMPTS = [[5, 9, 12, 7, 30, 8], [4, 21, 17]]

@@ -175,6 +175,30 @@ def test_a_plain_module_has_none(tiny_model):
     assert shapes == {"q_proj": (6, 2, 32), "v_proj": (1, 2, 16)}
 
 
+def test_layers_that_differ_in_their_experts_have_the_same_number_of_shared_ones(tiny_model):
+    config = TopicLoraConfig(
+        r=2, experts_per_layer=[2, 5], ranks_per_layer=[3, 1], shared_experts=2, top_k=2, target_modules=["q_proj"]
+    )
+    model = shaken(get_peft_model(tiny_model, config))
+    assert [p.shape for n, p in model.named_parameters() if "topiclora_B" in n] == [(4, 3, 32), (7, 1, 32)]
+    (row,) = adapted_modules(model)
+    assert (row.experts, row.rank) == ("2-5 + 2 shared", "1-3")
+    assert logits(model).isfinite().all()
+
+
+def test_two_active_adapters_add_up(tiny_model, tiny_model_dir):
+    settings = {"r": 2, "num_experts": 4, "top_k": 2, "target_modules": ["lm_head"], "task_type": "CAUSAL_LM"}
+    model = shaken(get_peft_model(tiny_model, TopicLoraConfig(**settings, shared_experts=3)))
+    model.add_adapter("second", TopicLoraConfig(**settings, shared_experts=2, shared_gate="softmax"))
+    shaken(model, seed=7)
+    base, deltas = logits(AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()), []
+    for name in ("default", "second"):
+        model.set_adapter(name)
+        deltas.append(logits(model) - base)
+    model.base_model.set_adapter(["default", "second"])
+    torch.testing.assert_close(logits(model), base + sum(deltas), atol=1e-5, rtol=1e-5)
+
+
 def test_shapes_counts_and_words_by_hand(tiny_model):
     settings = {"router": "linear", "router_scope": "layer", "target_modules": ["q_proj", "down_proj"]}
     config = TopicLoraConfig(r=2, num_experts=4, top_k=1, shared_experts=3, shared_gate="softmax", **settings)
@@ -191,6 +215,13 @@ def test_shapes_counts_and_words_by_hand(tiny_model):
         "router.default.weight": (4, 32),
         "router.default.shared_weight": (3, 32),
     }
+
+
+def test_frozen_experts_are_all_of_them(tiny_model):
+    settings = {"shared_experts": 2, "shared_gate": "softmax", "router": "linear", "train_experts": False}
+    model = get_peft_model(tiny_model, TopicLoraConfig(r=2, num_experts=4, target_modules=["q_proj"], **settings))
+    trained = {name.split("topiclora_")[1] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"router.default.weight", "router.default.shared_weight"}
 
 
 def test_one_a_for_all_experts_is_never_idle(tiny_model):

@@ -108,6 +108,19 @@ def test_rank_for_a_budget(peft_method, budget, rank, smollm2):
     assert rank_for_budget(budget, smollm2, make) == rank
 
 
+def test_a_budget_counts_experts_for_every_token(smollm2):
+    settings = AdapterSection(top_k=2, shared_experts=8).model_dump()
+
+    def make(r):
+        return make_config(None, {**settings, "r": r}, smollm2)
+
+    total, activated = count_on(smollm2, make(4))
+    assert rank_for_budget("total=20.74M", smollm2, make) == 4  # half that of eight experts alone
+    assert rank_for_budget(f"total={total}", smollm2, make) == rank_for_budget(f"activated={activated}", smollm2, make)
+    one = 4 * 30 * (576 * 9 + 1536 * 3 + 192 * 2)  # both ends of an expert's seven linear layers
+    assert total - activated == 6 * one
+
+
 def test_a_budget_below_rank_one_is_refused(smollm2):
     settings = AdapterSection().model_dump()
     with pytest.raises(TopicLoraError, match=r"even rank 1 has .* more than 500,000"):

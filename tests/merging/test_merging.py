@@ -40,6 +40,7 @@ def routed_model(base, **settings):
     "settings",
     [
         {},
+        {"init": "svd"},
         {"shared_a": True, "router": "linear"},
         {"use_rslora": True},
         {"ranks_per_layer": [1, 3]},
@@ -51,6 +52,8 @@ def test_export_equals_the_mixture_when_its_gates_are_those(settings, tiny_model
     gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
     other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     lora = collapse_to_lora(model, other, gates)
+    if "init" in settings:  # what the experts began with is a LoRA of its own
+        assert lora.peft_config["default"].r == 2 * 4 * 2
     with torch.no_grad():
         expected = model(TOKENS).logits
         torch.testing.assert_close(lora(TOKENS).logits, expected, atol=1e-5, rtol=1e-5)

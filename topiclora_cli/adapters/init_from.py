@@ -100,6 +100,11 @@ def load_experts(model: PeftModel | nn.Module, sources: LoraSources, adapter_nam
         for module, factors in expert.items():
             if module not in layers:
                 raise TopicLoraError(f"{folder} adapts {module}, which is no mixture layer here.", _SETTINGS)
+            if adapter_name in layers[module].topiclora_start:
+                raise TopicLoraError(
+                    f"{folder} cannot start experts that started from the base's spectrum (init: svd).",
+                    "Use init: kaiming or orthogonal.",
+                )
             _check_fit(f"{folder}: {module}", layers[module], adapter_name, factors, len(sources.experts))
     for name, layer in layers.items():
         lora_a, lora_b = (next(part[adapter_name].parameters()) for part in (layer.topiclora_A, layer.topiclora_B))

@@ -30,20 +30,23 @@ class RoutedTunerLayer(BaseTunerLayer):
     name: str
     no_merge: tuple[str, str]
     router_container: ClassVar[str]
+    precise_containers: ClassVar[tuple[str, ...]] = ()  # what keeps its precision beside the base, as routers do
     in_features: int
     out_features: int
     cast_input_dtype_enabled = True  # peft.helpers.disable_input_dtype_casting turns it off
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        # peft rounds whatever it moves to the base's precision, so the router stands aside meanwhile.
-        routers: nn.ModuleDict = getattr(self, self.router_container)
-        router = dict(routers.items()).get(adapter_name)
-        if router is not None:
-            routers[adapter_name] = nn.Identity()
+        # peft rounds whatever it moves to the base's precision, so these stand aside meanwhile.
+        containers: list[nn.ModuleDict] = [
+            getattr(self, name) for name in (self.router_container, *self.precise_containers)
+        ]
+        aside: dict[nn.ModuleDict, Any] = {c: c[adapter_name] for c in containers if adapter_name in c}
+        for container in aside:
+            container[adapter_name] = nn.Identity()
         super()._move_adapter_to_device_of_base_layer(adapter_name, device)
-        if router is not None:
+        for container, module in aside.items():
             to = device or next(self.get_base_layer().parameters()).device
-            routers[adapter_name] = router.settle(self.name, to)  # type: ignore[operator]
+            container[adapter_name] = module.settle(self.name, to)
 
     def expert_parameters(self, adapter_name: str) -> int:
         """Parameters of all experts together, frozen or not; 0 for an adapter it does not carry."""

@@ -26,7 +26,7 @@ _OF_EXPERTS = {
 _OF_PERFT = {"variant", "adapter_type", "renormalize", "router_weight_source", "scaling"}
 _OF_MIXTURE = {
     *("top_p", "experts_by_depth", "ranks_by_depth", "use_rslora", "plain_modules", "router_scope", "granularity"),
-    *("router_width", "router_dropout", "shared_a", "shared_gate", "mixing", "init_from", "train_experts"),
+    *("router_width", "router_dropout", "shared_a", "shared_gate", "mixing", "init", "init_from", "train_experts"),
     *("scaling", "gate_weights"),
 }
 _READ_BY = {
@@ -37,7 +37,9 @@ _READ_BY = {
     "perft": _OF_LORA | _OF_EXPERTS | _OF_PERFT,
 }
 ADAPTER_KEYS = set().union(*_READ_BY.values())
-_FROM_LORAS = ("num_experts", "r", "budget", "lora_alpha", "scaling", "use_rslora", "shared_a", "target_modules")
+_FROM_LORAS = (
+    *("num_experts", "r", "budget", "lora_alpha", "scaling", "use_rslora", "shared_a", "target_modules", "init"),
+)
 _OF_A_ROUTED_PERFT = (
     *("top_k", "router", "router_temperature", "router_init", "train_keys", "renormalize", "router_weight_source"),
     "shared_experts",

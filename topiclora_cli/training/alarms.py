@@ -1,21 +1,32 @@
 """What the logged losses say has gone wrong, in plain words: functions of the rows of metrics.jsonl alone."""
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 Rows = Sequence[Mapping[str, Any]]
 
-# Means over so many logged steps are compared: single steps differ by which topics their examples are about.
-WINDOW = 10
+# Means over so many logged steps are compared: single steps differ by which topics their examples are about. In a long
+# run, the newest are so large a part of it.
+WINDOW, LATELY = 10, 0.2
+# Standard errors of the difference of two such means that are put down to chance: of batches of eight short examples,
+# two tens of steps differed by a tenth where nothing had changed, and every step is looked at.
+CHANCE = 3.0
 # From this part of the run on the KL should have moved; routers of which a probe lost only a tenth of their KL hardly
 # learnt, and the adapter was no better than a plain LoRA.
 JUDGED_FROM, STILL_ABOVE = 0.3, 0.9
 # The KL may waver by a tenth as its weight sinks; beyond that the routers move away from the prior.
 RISEN_BY = 1.1
+# Where experts have the scale of a LoRA of all their ranks, a sound run's KL rose from 0.5 to 0.7 as its weight sank,
+# and fell again. Twice its lowest, the routers have left what they had learnt.
+REGAINED = 2.0
 # Nats below which routers agree with the prior as well as anybody could ask, and falling is not to be expected.
 AGREED = 0.05
 # 1.2 effective experts are one with 91 % of the load, and all others together have the rest.
 COLLAPSED = 1.2
+# From this eta on gates say more of the prior than of the router.
+FORCED = 0.5
 # Some of hundreds of experts are always idle; one in every router is a part of the adapter that was paid for in vain.
 DEAD_PER_ROUTER = 1.0
 
@@ -34,25 +45,41 @@ def _kl_not_falling(rows: Rows, progress: float) -> str | None:
     values = _values(rows, "loss_kl")
     if progress < JUDGED_FROM or len(values) < 2 * WINDOW:
         return None
-    start, now = _mean(values[:WINDOW]), _mean(values[-WINDOW:])
-    if start < AGREED or not STILL_ABOVE * start < now <= RISEN_BY * start:
+    first, newest = values[:WINDOW], values[-_lately(values) :]
+    start, now = _mean(first), _mean(newest)
+    if start < AGREED or STILL_ABOVE * start >= now or _exceeds(newest, first, RISEN_BY):
         return None
     return (
-        f"The KL has hardly fallen: {start:.3f} at the start, {now:.3f} after {progress:.0%} of the run. "
-        "The routers are not learning the prior; raise train.router_learning_rate or loss.kl_weight."
+        f"The KL has hardly fallen: {start:.3f} at the start, {now:.3f} after {progress:.0%} of the run. The routers "
+        "are not learning the prior; raise train.router_learning_rate or loss.kl_weight, or lower train.learning_rate."
     )
 
 
 def _kl_rising(rows: Rows, _: float) -> str | None:
     values = _values(rows, "loss_kl")
-    if len(values) < 2 * WINDOW:
-        return None
-    start, now = _mean(values[:WINDOW]), _mean(values[-WINDOW:])
-    if max(start, AGREED) * RISEN_BY >= now:
+    first, newest = values[:WINDOW], values[-_lately(values) :]
+    if len(values) < 2 * WINDOW or not _exceeds(newest, first, RISEN_BY):
         return None
     return (
-        f"The KL is rising: {start:.3f} at the start, {now:.3f} now. The routers move away from the prior; raise "
-        "loss.kl_weight and loss.kl_floor, or lower train.router_learning_rate."
+        f"The KL is rising: {_mean(first):.3f} at the start, {_mean(newest):.3f} now. The routers move away from the "
+        "prior; raise loss.kl_weight and loss.kl_floor, or lower train.router_learning_rate."
+    )
+
+
+def _kl_risen_again(rows: Rows, _: float) -> str | None:
+    values = _values(rows, "loss_kl")
+    length = _lately(values)
+    newest = values[-length:]
+    if len(values) < 2 * WINDOW or _exceeds(newest, values[:WINDOW], RISEN_BY):
+        return None
+    sums = [0.0, *accumulate(values)]
+    start = min(range(len(values) - length + 1), key=lambda first: sums[first + length] - sums[first])
+    lowest = values[start : start + length]
+    if _mean(newest) <= 2 * AGREED * REGAINED or not _exceeds(newest, lowest, REGAINED):
+        return None
+    return (
+        f"The KL has risen again: {_mean(lowest):.3f} at its lowest, {_mean(newest):.3f} now. The routers leave the "
+        "prior that they had learnt; raise loss.kl_floor, or lower train.router_learning_rate."
     )
 
 
@@ -60,8 +87,14 @@ def _collapsed(rows: Rows, _: float) -> str | None:
     values = _values(rows, "effective_experts")[-WINDOW:]
     if len(values) < WINDOW or max(values) >= COLLAPSED:
         return None
+    found = f"({_mean(values):.2f} effective ones over {WINDOW} logged steps)"
+    if _forced(rows[-WINDOW:]):
+        return (
+            f"The prior sends all examples to one expert {found}, and loss.prior_forcing has the routers follow it. "
+            "Lower loss.prior_forcing, or build a graph that tells these examples' topics apart."
+        )
     return (
-        f"The routing has collapsed to one expert ({_mean(values):.2f} effective ones over {WINDOW} logged steps). "
+        f"The routing has collapsed to one expert {found}. "
         "Raise loss.kl_weight or loss.balance_weight, or lower train.router_learning_rate."
     )
 
@@ -70,13 +103,42 @@ def _dead(rows: Rows, _: float) -> str | None:
     values = _values(rows, "dead_experts")[-2 * WINDOW :]
     if len(values) < 2 * WINDOW or min(values) < DEAD_PER_ROUTER:
         return None
-    return (
+    found = (
         f"{min(values):.1f} experts or more of an average router have had less than 1 % of an even share for "
-        f"{2 * WINDOW} logged steps. They are not trained; raise loss.balance_weight, or have fewer experts."
+        f"{2 * WINDOW} logged steps."
     )
+    if _forced(rows[-2 * WINDOW :]):
+        return (
+            f"{found} The prior leaves them out, and loss.prior_forcing has the routers follow it; have fewer experts, "
+            "or lower loss.prior_forcing."
+        )
+    return f"{found} They are not trained; raise loss.balance_weight, or have fewer experts."
 
 
-_JUDGES = {"kl_not_falling": _kl_not_falling, "kl_rising": _kl_rising, "collapsed": _collapsed, "dead_experts": _dead}
+_JUDGES = {
+    "kl_not_falling": _kl_not_falling,
+    "kl_rising": _kl_rising,
+    "kl_risen_again": _kl_risen_again,
+    "collapsed": _collapsed,
+    "dead_experts": _dead,
+}
+
+
+def _forced(rows: Rows) -> bool:
+    """Whether the prior has decided these steps' gates more than the routers have."""
+    return _mean([row.get("prior_forcing", 0.0) for row in rows]) >= FORCED
+
+
+def _lately(values: Sequence[float]) -> int:
+    """How many values are the newest."""
+    return max(WINDOW, round(LATELY * len(values)))
+
+
+def _exceeds(newest: Sequence[float], before: Sequence[float], factor: float) -> bool:
+    """Whether the newest values' mean is above that of others, or AGREED, times a factor, and not by chance."""
+    risen = _mean(newest) - _mean(before)
+    error = math.sqrt(sum(_variance(values) / len(values) for values in (newest, before)))
+    return _mean(newest) > factor * max(_mean(before), AGREED) and risen > CHANCE * error
 
 
 def _values(rows: Rows, name: str) -> list[float]:
@@ -85,3 +147,8 @@ def _values(rows: Rows, name: str) -> list[float]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return sum((value - mean) ** 2 for value in values) / (len(values) - 1)

@@ -18,6 +18,8 @@ VARIANTS = {
     "routed": {"num_adapters": 4, "renormalize": "off"},
     "routed-parallel": {"num_adapters": 4, "renormalize": "on", "adapter_type": "parallel"},
     "routed-sparse": {"num_adapters": 6, "r": 4, "renormalize": "on", "kernel": "sparse"},
+    "routed-and-shared": {"num_adapters": 4, "shared_adapters": 2, "renormalize": "off"},
+    "routed-and-shared-sparse": {"num_adapters": 6, "r": 4, "shared_adapters": 3, "kernel": "sparse"},
     "routed-pretrained-weights": {"num_adapters": 4, "router_weight_source": "pretrained"},
     "topic": {"num_adapters": 4, "router": "topic", "renormalize": "off"},
     "embedded": {"variant": "embedded"},
@@ -59,7 +61,8 @@ def weighted(block, h, base_weights, base_indices):
         weights = base_weights.sort(descending=True).values[: config.top_k]
     elif config.renormalize == "on":
         weights = weights / weights.sum()
-    return list(zip(weights, chosen, strict=True))
+    always = [(1.0, number) for number in range(config.num_adapters, config.num_adapters + config.shared_adapters)]
+    return [*zip(weights, chosen, strict=True), *always]
 
 
 def with_naive_adapters(base, adapted):

@@ -9,6 +9,7 @@ from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.adapters.routers import ROUTERS, VERSION
 from topiclora_cli.adapters.shared import SHARED_GATES, check_joined, check_shared
+from topiclora_cli.adapters.starts import STARTS
 from topiclora_cli.adapters.topiclora.scope import SCOPES
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.scaling import GATE_WEIGHTS, gates_at_start
@@ -40,6 +41,7 @@ class TopicLoraConfig(RoutedConfig):
         "mixing": ("linear", "ffn"),
         "gate_weights": GATE_WEIGHTS,
         "shared_gate": SHARED_GATES,
+        "init": STARTS,
         "kernel": ("auto", "plain", "dense", "sparse"),
     }
 
@@ -91,6 +93,13 @@ class TopicLoraConfig(RoutedConfig):
         },
     )
     router_width: int = field(default=256, metadata={"help": "Hidden units of the graph and sparsegen routers."})
+    init: str = field(
+        default="kaiming",
+        metadata={
+            "help": "Start of the experts: 'kaiming', 'orthogonal' (each reads a subspace of its own), or 'svd' "
+            "(segments of the base weight's spectrum, arXiv 2502.16894)."
+        },
+    )
     train_experts: bool = field(default=True, metadata={"help": "False trains the routers alone."})
     kernel: str = field(
         default="auto", metadata={"help": "'plain' autograd, fused 'dense', 'sparse' (sorted), or the fastest."}
@@ -176,6 +185,12 @@ class TopicLoraConfig(RoutedConfig):
             )
         if self.router == "cosine" and not self.shared_a:
             raise TopicLoraError("The cosine router reads the rank space of a shared A.", "Set shared_a: true.")
+        if self.init == "svd" and (self.shared_a or self.mixing == "ffn"):
+            other = "shared_a: true has one A for all experts" if self.shared_a else "mixing: ffn gives them no gates"
+            raise TopicLoraError(
+                f"init: svd starts each expert's A apart, under gates whose mean is known; {other}.",
+                "Use init: orthogonal, or leave out shared_a." if self.shared_a else "Use init: orthogonal.",
+            )
         if isinstance(self.plain_modules, str):
             raise TopicLoraError(
                 f"plain_modules takes a list of names, not {self.plain_modules!r}.", "Name modules: [q_proj, v_proj]."

@@ -1,6 +1,5 @@
 """The adapters on a linear layer as its state: E LoRA experts, and the router that it owns or shares."""
 
-import math
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.record import note_logits
 from topiclora_cli.adapters.routers import Decision, Router, no_pooling
 from topiclora_cli.adapters.shared import always_on
+from topiclora_cli.adapters.starts import Start, mean_gates, random_a, singular_factors
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.routing import Routing, RoutingGroup
 from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output
@@ -30,14 +30,18 @@ class TopicLoraLayer(RoutedTunerLayer):
     """State of the adapters on one base layer.
 
     Per adapter name: topiclora_A, whose weight is (E + S, r, d_in), or (1, r, d_in) when shared; topiclora_B, whose
-    weight is (E + S, r, d_out), zero at first: the S experts for every token stand behind the E routed ones;
+    weight is (E + S, r, d_out), zero at first unless they start from the base's spectrum: the S experts for every token
+    stand behind the E routed ones; topiclora_start, what experts from the spectrum began with;
     topiclora_router, where this layer is the first of its group; topiclora_config, this layer's own.
     """
 
     adapter_layer_names = ("topiclora_A", "topiclora_B", "topiclora_router")
-    other_param_names = ("topiclora_config", "topiclora_dropout", "topiclora_group", "topiclora_prompt")
+    other_param_names = (
+        *("topiclora_start", "topiclora_config", "topiclora_dropout", "topiclora_group", "topiclora_prompt"),
+    )
     no_merge = NO_MERGE
     router_container = "topiclora_router"
+    precise_containers = ("topiclora_start",)
 
     def __init__(self, base_layer: nn.Module, name: str) -> None:
         self.base_layer = base_layer
@@ -46,6 +50,7 @@ class TopicLoraLayer(RoutedTunerLayer):
         self.topiclora_A = nn.ModuleDict()
         self.topiclora_B = nn.ModuleDict()
         self.topiclora_router = nn.ModuleDict()
+        self.topiclora_start = nn.ModuleDict()
         self.topiclora_config: dict[str, TopicLoraConfig] = {}
         self.topiclora_dropout = nn.ModuleDict()
         self.topiclora_group: dict[str, RoutingGroup] = {}
@@ -57,21 +62,34 @@ class TopicLoraLayer(RoutedTunerLayer):
     def update_layer(self, adapter_name: str, config: TopicLoraConfig) -> None:
         """Add an adapter, or replace the one of that name; its router follows with `join`."""
         experts_of_a = 1 if config.shared_a else config.all_experts
-        lora_a = torch.empty(experts_of_a, config.r, self.in_features)
-        for expert in lora_a:
-            nn.init.kaiming_uniform_(expert, a=math.sqrt(5))
+        lora_a = random_a(experts_of_a, config.r, self.in_features, orthogonal=config.init == "orthogonal")
         lora_b = torch.zeros(config.all_experts, config.r, self.out_features)
         self.topiclora_A[adapter_name] = Factor(f"{self.name}: topiclora_A.{adapter_name}", lora_a)
         self.topiclora_B[adapter_name] = Factor(f"{self.name}: topiclora_B.{adapter_name}", lora_b)
-        if adapter_name in self.topiclora_router:
-            del self.topiclora_router[adapter_name]
+        for parts in (self.topiclora_router, self.topiclora_start):
+            if adapter_name in parts:
+                del parts[adapter_name]
         self.topiclora_config[adapter_name] = config
         self.topiclora_dropout[adapter_name] = (
             nn.Dropout(config.lora_dropout) if config.lora_dropout > 0 else nn.Identity()
         )
         self.frozen_peft_weight_names[adapter_name] = () if config.train_experts else ("topiclora_A", "topiclora_B")
         self._move_adapter_to_device_of_base_layer(adapter_name)
+        if config.init == "svd":
+            lora_a, lora_b = self.factors(adapter_name)
+            self.topiclora_start[adapter_name] = Start(lora_a, lora_b).settle(self.name, lora_a.device)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    @torch.no_grad()
+    def start_from_spectrum(self, adapter_name: str, weight: Tensor) -> None:
+        """Start the experts from segments of the base weight (d_out, d_in), and subtract their mean from now on."""
+        config = self.topiclora_config[adapter_name]
+        lora_a, lora_b = self.factors(adapter_name)
+        first_a, first_b = singular_factors(weight, len(lora_b), config.r, config.scale, leading=config.shared_experts)
+        lora_a.copy_(first_a)
+        lora_b.copy_(first_b)
+        start: Start = self.topiclora_start[adapter_name]  # type: ignore[assignment]
+        start.keep(lora_a, lora_b, config.scale * mean_gates(config))
 
     def join(
         self, adapter_name: str, group: RoutingGroup, router: Router | None, prompt: PromptMean | None = None
@@ -126,8 +144,9 @@ class TopicLoraLayer(RoutedTunerLayer):
     def as_lora(self, adapter_name: str, gates: Tensor) -> tuple[Tensor, Tensor]:
         """A (R, d_in) and B (d_out, R) of the plain LoRA that equals this adapter under fixed gates (E + S,).
 
-        R is (E + S)*r, or r where the experts share A. Raises TopicLoraError for another number of gates, and where
-        experts are mixed after a non-linearity: no LoRA equals that.
+        R is (E + S)*r; r where the experts share A; 2*(E + S)*r where they started from the base's spectrum: what they
+        began with is a LoRA of its own. Raises TopicLoraError for another number of gates, and where experts are mixed
+        after a non-linearity: no LoRA equals that.
         """
         config = self.topiclora_config[adapter_name]
         if self.mixing_role(adapter_name):
@@ -140,7 +159,12 @@ class TopicLoraLayer(RoutedTunerLayer):
                 f"{self.name} has {config.all_experts} experts, but gates of shape {tuple(gates.shape)} were given.",
                 "Give one for each, those of shared experts last (observe_gates with shared=True).",
             )
-        return collapse(gates * config.scale, *(factor.detach() for factor in self.factors(adapter_name)))
+        lora_a, lora_b = collapse(gates * config.scale, *(factor.detach() for factor in self.factors(adapter_name)))
+        if adapter_name not in self.topiclora_start:
+            return lora_a, lora_b
+        start: Start = self.topiclora_start[adapter_name]  # type: ignore[assignment]
+        start_a, start_b = start.as_lora()
+        return torch.cat([lora_a, start_a]), torch.cat([lora_b, start_b], dim=1)
 
     def idle_parameters(self, adapter_name: str) -> int:
         """Trainable parameters of the experts that one token leaves out; 0 where their number varies.

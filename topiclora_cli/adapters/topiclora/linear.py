@@ -31,7 +31,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         active = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.topiclora_B]
         if len(active) == 1 and not args and not kwargs:
-            return self._single(x, active[0])
+            return self._from_start(x, self._single(x, active[0]), active)
         result = self.base_layer(x, *args, **kwargs)
         for name in active:
             if self.mixing_role(name):
@@ -40,7 +40,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
             hidden = self.adapter_input(x, factors[0])
             routing = self._routing(name, hidden)
             result = result + self._delta(name, hidden, routing, factors).to(result.dtype)
-        return result
+        return self._from_start(x, result, active)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         check_loaded(self.name, self, prefix, state_dict)
@@ -67,6 +67,13 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
             return self._sparse(name, x, hidden, routing, factors)
         result = self.base_layer(x)
         return result + self._delta(name, hidden, routing, factors).to(result.dtype)  # type: ignore[no-any-return]
+
+    def _from_start(self, x: Tensor, result: Tensor, active: list[str]) -> Tensor:
+        """The layer's output less what experts that started from the base's spectrum began with."""
+        for start in (self.topiclora_start[name] for name in active if name in self.topiclora_start):
+            began: Tensor = start(self.adapter_input(x, start.start_a))  # type: ignore[arg-type]
+            result = result - began.to(result.dtype)
+        return result
 
     def _fused(self, name: str, x: Tensor, factors: Factors) -> Tensor:
         rides = name in self.topiclora_router and _rides(self.topiclora_router[name], x)

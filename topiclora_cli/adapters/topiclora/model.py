@@ -16,6 +16,7 @@ from topiclora_cli.adapters.moe_blocks import exclude_base_routers
 from topiclora_cli.adapters.prompt import PromptWatch, default_prompt, prompt_of_generate
 from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.routers import ROUTERS, VERSION, Router, RouterSettings, TopicRouter, known_keys
+from topiclora_cli.adapters.starts import base_weight, check_segments
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import NO_MERGE, TopicLoraLayer
 from topiclora_cli.adapters.topiclora.linear import TopicLoraLinear
@@ -55,6 +56,8 @@ class TopicLoraModel(RoutedTuner):
             self.__dict__.setdefault("_watching", {})[adapter_name] = watch.attach(model)
         with init_empty_weights() if kwargs.get("low_cpu_mem_usage") else nullcontext():
             _connect(model, adapter_name, config, layers, watch, self.twin_of(adapter_name))
+        if config.init == "svd" and not config.inference_mode:  # what only serves comes from a file
+            _start_from_spectrum(_adapted(model, adapter_name), adapter_name)
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter, and stop watching the model for it."""
@@ -116,11 +119,7 @@ def _connect(
     watch: PromptWatch | None,
     twin: str | None,
 ) -> None:
-    adapted: dict[str, TopicLoraLayer] = {
-        layer.name: layer
-        for layer in model.modules()
-        if isinstance(layer, TopicLoraLayer) and adapter_name in layer.topiclora_B
-    }
+    adapted = _adapted(model, adapter_name)
     if config.mixing == "ffn":
         _check_feed_forward(model, adapted, adapter_name)
     groups: dict[str, list[TopicLoraLayer]] = {}
@@ -141,6 +140,19 @@ def _connect(
         owner.join(adapter_name, group, router, None if watch is None else PromptMean(watch, owner.name))
         for member in members[1:]:
             member.join(adapter_name, group, None)
+
+
+def _adapted(model: nn.Module, adapter_name: str) -> dict[str, TopicLoraLayer]:
+    layers = (layer for layer in model.modules() if isinstance(layer, TopicLoraLayer))
+    return {layer.name: layer for layer in layers if adapter_name in layer.topiclora_B}
+
+
+def _start_from_spectrum(adapted: Mapping[str, TopicLoraLayer], adapter_name: str) -> None:
+    """Raises TopicLoraError before any layer has started where one of them cannot."""
+    for layer in adapted.values():
+        check_segments(layer.get_base_layer(), layer.factors(adapter_name)[1], layer.name)
+    for layer in (layer for layer in adapted.values() if not layer.factors(adapter_name)[0].is_meta):
+        layer.start_from_spectrum(adapter_name, base_weight(layer.get_base_layer()))
 
 
 def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys: torch.Tensor | None) -> Router:
