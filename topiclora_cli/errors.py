@@ -23,6 +23,10 @@ class TopicLoraError(ValueError):
         return f"{self.message} {self.hint}".strip()
 
 
+class Diverged(TopicLoraError):
+    """Training whose loss or gradient is no number any more."""
+
+
 class Interrupted(Exception):
     """Training stopped on a signal after saving a checkpoint."""
 

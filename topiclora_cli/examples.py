@@ -6,13 +6,15 @@ from functools import lru_cache
 from transformers import PreTrainedTokenizerBase
 
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.evaluation.harness import EvalRequest, evaluation_questions
+from topiclora_cli.evaluation.harness import QUESTIONS, EvalRequest, evaluation_questions
+from topiclora_cli.models import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
 from topiclora_cli.topics.prior import PriorBatch
 from topiclora_cli.topics.taxonomy import Taxonomy, load_taxonomy
 from topiclora_cli.training.data import Data, Encoded, Row, encode_rows, load_data, load_rows
 from topiclora_cli.training.data.clean import Contamination
+from topiclora_cli.training.data.questions import Question, load_questions
 from topiclora_cli.training.data.reading import Reader
 from topiclora_cli.training.data.stream import ExampleStream
 
@@ -42,6 +44,34 @@ def rows_to_measure_on(recipe: Recipe, enough: int) -> tuple[list[Row], bool]:
         return load_rows(few, seed=recipe.seed, split="validation"), True
     examples = training_data(recipe)
     return (examples.validation, True) if examples.validation else (examples.train, False)
+
+
+def eval_request(recipe: Recipe) -> EvalRequest:
+    """What the recipe asks of lm-eval; raises TopicLoraError for questions of its own that cannot be read."""
+    section = recipe.eval
+    return EvalRequest(
+        tasks=section.tasks,
+        limit=section.limit,
+        num_fewshot=section.num_fewshot,
+        batch_size=section.batch_size,
+        include_path=section.include_path,
+        bfloat16=use_bfloat16(recipe.train.precision),
+        chat_template=section.chat_template,
+        metrics=section.metrics,
+        unsafe_code=section.unsafe_code,
+        questions=own_questions(recipe),
+    )
+
+
+def own_questions(recipe: Recipe) -> tuple[Question, ...]:
+    """The recipe's own questions where its tasks name them."""
+    if not any(task.startswith(QUESTIONS) for task in recipe.eval.tasks):
+        return ()
+    if recipe.eval.questions is None:
+        raise TopicLoraError(
+            f"eval.tasks names {QUESTIONS}, and nothing says which.", "Set eval.questions.source, a file of them."
+        )
+    return load_questions(recipe.data, recipe.eval.questions)
 
 
 def encode(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[Encoded]:
@@ -77,10 +107,14 @@ def _known_topics(recipe: Recipe) -> set[str] | None:
 def _overlap(recipe: Recipe) -> Contamination | None:
     if not recipe.data.decontaminate:
         return None
-    return _contamination(tuple(recipe.eval.tasks), recipe.eval.include_path, recipe.data.ngram)
+    asked = own_questions(recipe)
+    return _contamination(tuple(recipe.eval.tasks), recipe.eval.include_path, asked, recipe.data.ngram)
 
 
 @lru_cache(maxsize=1)
-def _contamination(tasks: tuple[str, ...], include_path: str | None, ngram: int) -> Contamination:
+def _contamination(
+    tasks: tuple[str, ...], include_path: str | None, questions: tuple[Question, ...], ngram: int
+) -> Contamination:
     # A command reads the data several times; lm-eval's tasks take many seconds each time.
-    return Contamination(evaluation_questions(EvalRequest(tasks=tasks, include_path=include_path)), ngram)
+    request = EvalRequest(tasks=tasks, include_path=include_path, questions=questions)
+    return Contamination(evaluation_questions(request), ngram)

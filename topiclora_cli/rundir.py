@@ -112,12 +112,14 @@ class RunDir:
         self.update(stages={**self.manifest["stages"], name: record})
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, patience: float = 0) -> Iterator[None]:
         """Hold the run for writing; the operating system frees it when the process dies.
+
+        patience: seconds to wait for another process that holds it.
 
         A run whose first command fails before any of its stages is marked as one that got nowhere.
         """
-        with _locked(self.path):
+        with _locked(self.path, patience):
             try:
                 yield
             except TopicLoraError:
@@ -178,8 +180,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path / LOCK, timeout=0)
+def _locked(path: Path, patience: float = 0) -> Iterator[None]:
+    lock = FileLock(path / LOCK, timeout=patience)
     try:
         lock.acquire()
     except Timeout:

@@ -7,11 +7,11 @@ from typing import Any
 from peft import PeftModel
 
 from topiclora_cli.adapters.observe import observe_gates
-from topiclora_cli.evaluation.harness import EvalRequest
 from topiclora_cli.evaluation.loading import load_tasks
-from topiclora_cli.evaluation.results import summary
+from topiclora_cli.evaluation.results import by_question, summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
 from topiclora_cli.evaluation.running import run_harness
+from topiclora_cli.examples import eval_request
 from topiclora_cli.files import write_json
 from topiclora_cli.inputs import (
     adapter_folder,
@@ -22,7 +22,7 @@ from topiclora_cli.inputs import (
     open_base,
 )
 from topiclora_cli.models import BaseModel, use_bfloat16
-from topiclora_cli.naming import SUMMARY, named_folder
+from topiclora_cli.naming import BY_QUESTION, SUMMARY, named_folder
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
@@ -32,17 +32,21 @@ from topiclora_cli.stages import stage
 
 def try_tasks(recipe: Recipe) -> None:
     """Raise TopicLoraError where the recipe's tasks cannot be scored or lack a metric of `eval.metrics`."""
-    load_tasks(_request(recipe))
+    load_tasks(eval_request(recipe))
 
 
-def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None) -> dict[str, Any]:
+def evaluate(
+    recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None, untrained: bool = False
+) -> dict[str, Any]:
     """Base and tuned model on the same questions, through lm-eval; plus routing by topic on the held-out split.
 
-    The outcome lies in `eval/NAME`, named after the tasks unless told otherwise; no other one is touched. A task that
-    fails is named in `failed`, and the others are scored.
+    untrained: score the base in the tuned model's place; the run needs no adapter then. The outcome lies in
+    `eval/NAME`, named after the tasks unless told otherwise; no other one is touched. A task that fails is named in
+    `failed`, and the others are scored.
     """
-    adapter_folder(recipe, run)  # before hours go into the base alone
-    section, request = recipe.eval, _request(recipe)
+    if not untrained:
+        adapter_folder(recipe, run)  # before hours go into the base alone
+    section, request = recipe.eval, eval_request(recipe)
     tasks = load_tasks(request)
     graph = graph_folder(run, progress)
     asked = asked_for(recipe, run, "eval")
@@ -53,12 +57,15 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
             progress.say("Evaluating the base model ...")
             base = open_base(recipe)
             base_results = run_harness(base.model, base.tokenizer, request, tasks, label="base", output_path=folder)
-        progress.say("Evaluating the tuned model ...")
-        base, model = load_tuned(recipe, run)
-        tuned = run_harness(model, base.tokenizer, request, tasks, label="tuned", output_path=folder)
+        label = "base" if untrained else "tuned"
+        progress.say(f"Evaluating the {label} model ...")
+        base, model = (open_base(recipe), None) if untrained else load_tuned(recipe, run)
+        tuned = run_harness(model or base.model, base.tokenizer, request, tasks, label=label, output_path=folder)
+        both = {"base": base_results, "tuned": tuned}
+        write_json(folder / BY_QUESTION, {name: by_question(each) for name, each in both.items() if each is not None})
         result = {"name": folder.name, **summary(base_results, tuned), "routing": None}
         write_json(folder / SUMMARY, result)  # hours of scoring are not to hang on what follows
-        if report := observe_routing(recipe, base, model, graph):
+        if model is not None and (report := observe_routing(recipe, base, model, graph)):
             result["routing"] = asdict(report)
             write_json(folder / SUMMARY, result)
         record.update({k: v for k, v in (result["mean"] or {}).items() if isinstance(v, float)}, name=folder.name)
@@ -67,21 +74,6 @@ def evaluate(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | Non
         if result["failed"]:
             record["failed"] = ", ".join(result["failed"])
     return result
-
-
-def _request(recipe: Recipe) -> EvalRequest:
-    section = recipe.eval
-    return EvalRequest(
-        tasks=section.tasks,
-        limit=section.limit,
-        num_fewshot=section.num_fewshot,
-        batch_size=section.batch_size,
-        include_path=section.include_path,
-        bfloat16=use_bfloat16(recipe.train.precision),
-        chat_template=section.chat_template,
-        metrics=section.metrics,
-        unsafe_code=section.unsafe_code,
-    )
 
 
 def observe_routing(

@@ -5,9 +5,10 @@ import json
 import pytest
 from rich.console import Console
 
-from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.report import write_report
-from topiclora_cli.ablation.runner import _score
+from topiclora_cli.ablation.scores import score_cell
+from topiclora_cli.ablation.work import Work
 from topiclora_cli.cli.tables import ablation_table
 from topiclora_cli.recipe import build_recipe
 
@@ -31,9 +32,10 @@ def outcome(value, metric, unit, better):
 )
 def test_scores_have_a_unit_and_a_direction(values, kind, heading, cells, tmp_path):
     full, other = ({seed: outcome(value, *kind) for seed, value in enumerate(each)} for each in values)
-    scores = [_score("full", full, full), _score("other", other, full)]
+    finished = {"full": full, "other": other}
+    scores = [score_cell(name, by_seed, finished) for name, by_seed in finished.items()]
     recipe = build_recipe({"name": "x", "model": {"name": "m"}}, where="x")
-    write_report(tmp_path, scores, [Cell("full", 0, recipe)])
+    write_report(Work(make_grid(recipe), tmp_path), scores, recipe)
     console = Console(width=120, record=True)
     console.print(ablation_table(scores))
     for text in ((tmp_path / "report.md").read_text(), console.export_text()):

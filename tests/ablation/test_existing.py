@@ -2,7 +2,8 @@
 
 import pytest
 
-from topiclora_cli.ablation.runner import _existing
+from topiclora_cli.ablation.cell import open_cell
+from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import altered, build_recipe, dump_recipe
 from topiclora_cli.rundir import RunDir
@@ -10,9 +11,9 @@ from topiclora_cli.rundir import RunDir
 
 def test_other_seeds_or_cells_leave_a_cell_as_it_is(tmp_path):
     recipe = build_recipe({"name": "x", "model": {"name": "m"}, "loss": {"kl_weight": 0.1}}, where="here")
-    assert _existing(tmp_path / "c", recipe) is None
-    RunDir.create(tmp_path / "c", recipe_yaml=dump_recipe(recipe), name="c", seed=0)
+    assert open_cell(tmp_path, Cell("c", 0, recipe)) is None
+    RunDir.create(tmp_path / "c-s0", recipe_yaml=dump_recipe(recipe), name="c", seed=0)
     larger = altered(recipe, [("ablation.seeds", ["0", "1"]), ("ablation.cells", {"a": {"seed": 3}})], where="here")
-    assert _existing(tmp_path / "c", larger).path == tmp_path / "c"
+    assert open_cell(tmp_path, Cell("c", 0, larger)).path == tmp_path / "c-s0"
     with pytest.raises(TopicLoraError, match="holds a cell with other settings"):
-        _existing(tmp_path / "c", altered(recipe, [("loss.kl_weight", 0.2)], where="here"))
+        open_cell(tmp_path, Cell("c", 0, altered(recipe, [("loss.kl_weight", 0.2)], where="here")))

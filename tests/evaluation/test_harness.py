@@ -63,7 +63,7 @@ def test_metrics_of_pairs_have_values_and_errors(score, tiny_model, tokenizer):
     assert result.headline == "mcc,none"
     assert result.metric.value == pytest.approx(matthews_corrcoef([CHOICES.index(row["a"]) for row in ROWS], guessed))
     assert result.metric.stderr is not None
-    assert set(result.metrics) == {"mcc,none", "f1,none"}
+    assert set(result.metrics) == {"mcc,none", "f1,none", "choice_loss,none"}
 
 
 def test_perplexity_is_lower_for_better(score, tiny_model, tokenizer):
@@ -117,7 +117,7 @@ def test_the_same_model_differs_by_nothing_and_every_metric_is_stored(score):
     for row in stored["tasks"]:
         assert (row["delta"], row["delta_stderr"]) == (0, 0), row["task"]
     rows = {row["task"]: row for row in stored["tasks"]}
-    assert set(rows["choice"]["metrics"]) == {"acc,none", "acc_norm,none"}
+    assert set(rows["choice"]["metrics"]) == {"acc,none", "acc_norm,none", "choice_loss,none"}
     assert set(rows["choice"]["metrics"]["acc,none"]) == {
         *("unit", "higher_is_better", "base", "base_stderr", "tuned", "tuned_stderr", "delta", "delta_stderr")
     }

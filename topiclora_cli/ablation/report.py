@@ -1,38 +1,131 @@
-"""The grid's outcome on disk: a table to read and JSON to compute with."""
+"""The grid's outcome on disk: tables to read and JSON to compute with."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.scores import LEVELS, CellScore, as_json
+from topiclora_cli.ablation.work import Work
 from topiclora_cli.files import write_json, write_text
 from topiclora_cli.formats import measure, metric_label, number
+from topiclora_cli.recipe import FULL, Recipe
 
-if TYPE_CHECKING:
-    from topiclora_cli.ablation.runner import CellScore
-
-_HEADER = """# Ablation
-
-{metric}: mean over tasks, mean and standard deviation over seeds; `vs full` is paired by seed.
-`KL` is the last training value of the routing loss, `MI` the mutual information of topic and expert in nats.
-
-| cell | seeds | score | deviation | vs full | KL | MI |
-| --- | --- | --- | --- | --- | --- | --- |
-"""
+_OF = {"tasks": "mean of tasks", "questions": "all questions"}
 
 
-def write_report(folder: Path, scores: Sequence["CellScore"], grid: Sequence[Cell]) -> None:
-    """Write report.md and results.json into `folder`."""
-    rows = [
-        f"| {s.name} | {s.seeds} | {measure(s.mean, s.unit)} | {measure(s.deviation, s.unit)} "
-        f"| {measure(s.against_full, s.unit, signed=True)} | {number(s.kl)} | {number(s.mutual_information)} |"
-        for s in scores
-    ]
-    steps = sorted({str(cell.recipe.train.max_steps) for cell in grid})
-    note = f"\nEvaluated on {', '.join(grid[0].recipe.eval.tasks)}; max_steps {', '.join(steps)}.\n"
-    write_text(
-        folder / "report.md",
-        _HEADER.format(metric=metric_label(scores[0].metric, asdict(scores[0]))) + "\n".join(rows) + "\n" + note,
+def write_report(work: Work, scores: Sequence[CellScore], recipe: Recipe) -> None:
+    """Write report.md and results.json into the grid's folder, of all that is finished so far."""
+    parts = [_heading(work), _scores(scores)]
+    reference = recipe.ablation.reference
+    parts += [_differences(scores, name, minus_it=name != FULL) for name in dict.fromkeys((reference, FULL))]
+    parts += [_tuning(scores), _note(work)]
+    write_text(work.folder / "report.md", "\n".join(part for part in parts if part))
+    write_json(work.folder / "results.json", [as_json(score) for score in scores])
+
+
+def _heading(work: Work) -> str:
+    names = {cell.name for cell in work.grid}
+    every = len({(cell.name, cell.seed) for cell in work.grid})
+    done = sum(work.is_chosen(cell) and work.result(cell) is not None for cell in work.grid)
+    state = "all" if done == every else f"{done} of {every}"
+    return f"# Ablation\n\nScored: {state} runs of {len(names)} cells.\n"
+
+
+def _scores(scores: Sequence[CellScore]) -> str:
+    label = metric_label(scores[0].metric, asdict(scores[0]))
+    others = list(dict.fromkeys(name for s in scores for name in s.measures if name != s.metric))
+    about = (
+        f"{label}: mean over tasks, mean and standard deviation over seeds; `vs full` is paired by seed.\n"
+        "`KL` is the routing loss's last training value, `MI` the mutual information of topic and expert in nats.\n"
     )
-    write_json(folder / "results.json", [asdict(score) for score in scores])
+    columns = ["cell", "seeds", "score", "deviation", "vs full"]
+    columns += [part for name in others for part in (f"{name} ↓", "deviation")]
+    tuned = any(s.tuned for s in scores)
+    columns += ["KL", "MI", "trainable", *(["chosen"] if tuned else [])]
+    rows = []
+    for s in scores:
+        row = [s.name, str(s.seeds), measure(s.mean, s.unit), measure(s.deviation, s.unit)]
+        row.append(measure(s.against_full, s.unit, signed=True))
+        for name in others:
+            found = s.measures.get(name)
+            row += [
+                number(part["tasks"] if part else None) for part in (found and found.mean, found and found.deviation)
+            ]
+        row += [number(s.kl), number(s.mutual_information), "-" if s.parameters is None else f"{s.parameters:,}"]
+        rows.append([*row, *([_values(s.tuned)] if tuned else [])])
+    return f"{about}\n{_table(columns, rows)}"
+
+
+def _differences(scores: Sequence[CellScore], name: str, *, minus_it: bool) -> str:
+    """Each cell minus the one called `name`, or the other way round."""
+    rows, columns = [], []
+    for s in scores:
+        found = {metric: each.against[name] for metric, each in s.measures.items() if name in each.against}
+        if found:
+            columns = [f"{metric}, {_OF[level]}" for metric in found for level in LEVELS]
+            cells = [
+                _interval(found[metric][level], s.measures[metric].unit, sign=1 if minus_it else -1)
+                for metric in found
+                for level in LEVELS
+            ]
+            rows.append([s.name, *cells])
+    if not rows:
+        return ""
+    title = f"Each cell minus {name}" if minus_it else f"{name} minus each cell"
+    about = "On the same questions and seeds, with 95 % intervals by paired bootstrap over questions and seeds.\n"
+    return f"## {title}\n\n{about}\n{_table(['cell', *columns], rows)}"
+
+
+def _interval(found: dict[str, float] | Any, unit: str, *, sign: int) -> str:
+    mean, low, high = found["mean"], *sorted((sign * found["low"], sign * found["high"]))
+    ends = ", ".join(measure(end, unit) for end in (low, high))
+    return f"{measure(sign * mean, unit, signed=True)} [{ends}]"
+
+
+def _tuning(scores: Sequence[CellScore]) -> str:
+    tuned = [s for s in scores if s.tried]
+    if not tuned:
+        return ""
+    rows = [
+        [s.name, _values(each["values"]), _loss(each["eval_loss"]), "yes" if each["values"] == s.tuned else ""]
+        for s in tuned
+        for each in s.tried
+    ]
+    return (
+        "## Values tried\n\nThe loss on examples held out of training, in nats per answer token, at the first seed.\n\n"
+        f"{_table(['cell', 'values', 'held-out loss', 'chosen'], rows)}"
+        + "".join(f"\n{line}\n" for line in warnings(tuned))
+    )
+
+
+def warnings(scores: Sequence[CellScore]) -> Iterator[str]:
+    """A line for every value that was best at the end of its list."""
+    for s in scores:
+        for key in s.edges:
+            yield f"Warning: {s.name} is best at the end of what was tried: {key} {s.tuned[key]:g}. Try one beyond it."
+
+
+def _note(work: Work) -> str:
+    recipes = [cell.recipe for cell in work.grid]
+    steps = sorted({str(recipe.train.max_steps) for recipe in recipes})
+    return f"Evaluated on {', '.join(recipes[0].eval.tasks)}; max_steps {', '.join(steps)}.\n"
+
+
+def _values(values: Any) -> str:
+    return (
+        ", ".join(
+            f"{key.rpartition('.')[2]} {value:g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in values.items()
+        )
+        or "-"
+    )
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "diverged"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

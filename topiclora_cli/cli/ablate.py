@@ -8,6 +8,8 @@ from topiclora_cli.cli.console import TerminalProgress, console, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, assignment, listed, start_or_open
 from topiclora_cli.cli.tables import ablation_table
 
+PREPARATION = 600.0  # seconds to wait for another process that prepares the same grid
+
 
 def ablate(
     recipe: RecipeOption = None,
@@ -17,17 +19,27 @@ def ablate(
     cells: Annotated[str | None, typer.Option("--cells", help="Comma-separated names of cells (default: all).")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Comma-separated seeds (default: the recipe's).")] = None,
 ) -> None:
-    """Train and evaluate every cell of the recipe's ablation grid; finished cells are not run again."""
+    """Train and evaluate every cell of the recipe's ablation grid; finished cells are not run again.
+
+    The same command with --run in other terminals divides the cells among them.
+    """
     changes = [*(overrides or []), *([assignment("ablation.seeds", listed(seeds))] if seeds is not None else [])]
     settings, directory = start_or_open(recipe, changes, run, out)
-    from topiclora_cli.ablation.runner import run_grid
+    from topiclora_cli.ablation.report import warnings
+    from topiclora_cli.ablation.runner import prepare_grid, run_grid
 
     again = ["--cells", cells] if cells is not None else []
     if recipe is None:
         # What was said at the start of a run stands in its recipe; what is said of an existing one does not.
         again += [part for text in overrides or [] for part in ("--set", text)]
         again += ["--seeds", seeds] if seeds is not None else []
-    with interruptible("ablate", "--run", directory.path, *again), directory.lock():
-        result = run_grid(settings, directory, TerminalProgress(), only=listed(cells) if cells else None)
+    progress = TerminalProgress()
+    with interruptible("ablate", "--run", directory.path, *again):
+        # Held while the grid is prepared alone: each cell has a lock of its own.
+        with directory.lock(patience=PREPARATION):
+            grid = prepare_grid(settings, directory, progress, only=listed(cells) if cells else None)
+        result = run_grid(grid, settings, directory, progress)
     console.print(ablation_table(result))
+    for line in warnings(result):
+        console.print(line, soft_wrap=True)
     console.print(f"Report: {directory.path / 'ablation' / 'report.md'}", soft_wrap=True)

@@ -35,7 +35,7 @@ def quickstart(
     settings, directory = start_or_open(recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
     from topiclora_cli import export, pipeline, scoring, stage_one
-    from topiclora_cli.ablation.runner import run_grid
+    from topiclora_cli.ablation.runner import prepare_grid, run_grid
     from topiclora_cli.report import write_report
 
     progress = TerminalProgress()
@@ -62,7 +62,9 @@ def quickstart(
             exported = export.merge(settings, directory, progress)
         if ablates:
             console.print(stages["ablate"])
-            ablation = run_grid(_reduced(settings, ablation_steps), directory, progress, only=ABLATION_CELLS)
+            small = _reduced(settings, ablation_steps)
+            grid = prepare_grid(small, directory, progress, only=ABLATION_CELLS)
+            ablation = run_grid(grid, small, directory, progress)
         write_report(directory)
     console.print(Rule("Summary", align="left"))
     if settings.needs_graph:

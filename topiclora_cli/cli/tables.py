@@ -11,7 +11,7 @@ from topiclora_cli.estimate import GIB
 from topiclora_cli.formats import contender, measure, metric_label, number, percent
 
 if TYPE_CHECKING:
-    from topiclora_cli.ablation.runner import CellScore
+    from topiclora_cli.ablation.scores import CellScore
     from topiclora_cli.dry_run import Needs
     from topiclora_cli.export import MergeResult
     from topiclora_cli.route import GateView, PromptRoute, TopicView

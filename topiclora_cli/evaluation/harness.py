@@ -8,10 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
 
+if TYPE_CHECKING:
+    from topiclora_cli.evaluation.questions import Question
+
+QUESTIONS = "topiclora_questions"
 OUR_TASKS = Path(__file__).parent / "tasks"
 
 
@@ -21,6 +25,7 @@ class EvalRequest:
 
     chat_template: whether questions go through the tokenizer's. metrics: headline metrics, a list of which each task
     takes the first that it has, or by task. unsafe_code: run code that the model writes, where a task does that.
+    questions: the recipe's own, which the task QUESTIONS asks.
     """
 
     tasks: Sequence[str]
@@ -32,6 +37,7 @@ class EvalRequest:
     chat_template: bool = False
     metrics: Sequence[str] | Mapping[str, str] = ()
     unsafe_code: bool = False
+    questions: tuple["Question", ...] = ()
 
 
 def make_task_manager(request: EvalRequest) -> Any:
@@ -41,7 +47,7 @@ def make_task_manager(request: EvalRequest) -> Any:
     TopicLoraError with the nearest names for a task nobody knows, and for an include path that does not exist.
     """
     _quiet()
-    from lm_eval.tasks import TaskManager
+    from topiclora_cli.evaluation.questions import QuestionManager
 
     paths = [str(OUR_TASKS)]
     if request.include_path is not None:
@@ -50,9 +56,9 @@ def make_task_manager(request: EvalRequest) -> Any:
                 f"eval.include_path {request.include_path!r} is not a folder.", "Name a folder of task YAMLs."
             )
         paths.append(request.include_path)
-    manager = TaskManager(include_path=paths, include_defaults=False)
+    manager = QuestionManager(request.questions, include_path=paths, include_defaults=False)
     if not all(manager.match_tasks([task]) for task in request.tasks):
-        manager = TaskManager(include_path=paths, include_defaults=True)
+        manager = QuestionManager(request.questions, include_path=paths, include_defaults=True)
     for task in request.tasks:
         if not manager.match_tasks([task]):
             raise TopicLoraError(f"lm-eval has no task {task!r}.", nearest(task, manager.all_tasks))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.evaluation.choice_loss import add_choice_loss, add_to_group
 from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, one_line, quietly
 from topiclora_cli.evaluation.metrics import headline, matches
 
@@ -49,6 +50,10 @@ def load_tasks(request: EvalRequest) -> Tasks:
         for name in manager.match_tasks([asked]):
             with quietly(), one_line(name):
                 loaded = manager.load([name])
+            for task in loaded["tasks"].values():
+                add_choice_loss(task)
+            for group in loaded["groups"].values():
+                add_to_group(group)
             inside = {child for group in loaded["groups"].values() for child in group.child_names}
             names = [*loaded["groups"], *loaded["tasks"]]
             roots += [each for each in names if each not in inside]

@@ -11,6 +11,7 @@ _SHARES = re.compile(r"(acc|exact_match)(_\w+)?|pass@\d+")
 _UNITS = {
     **dict.fromkeys(("bleu", "chrf", "chrf++", "ter"), "points of 100"),
     "bits_per_byte": "bits per byte",
+    "choice_loss": "nats",
     "word_perplexity": "per word",
     "byte_perplexity": "per byte",
 }

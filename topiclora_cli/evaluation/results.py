@@ -63,6 +63,19 @@ def summary(base: EvalResults | None, tuned: EvalResults) -> dict[str, Any]:
     return {"mean": _mean([row for row in rows if row["counted"]]), "tasks": rows, "failed": failed}
 
 
+def by_question(results: EvalResults) -> dict[str, dict[str, list[float]]]:
+    """Of each task what each question adds to every metric that is a mean over questions, in the questions' order."""
+    return {
+        name: {
+            key: [float(each) for each in metric.scores]
+            for key, metric in score.metrics.items()
+            if metric.aggregate is None and len(metric.scores) == score.count
+        }
+        for name, score in results.scores.items()
+        if not score.group
+    }
+
+
 _MEASURES = ("base", "base_stderr", "tuned", "tuned_stderr", "delta", "delta_stderr")
 
 

@@ -6,9 +6,10 @@ from topiclora_cli.recipe.load import with_experts as with_experts
 from topiclora_cli.recipe.overrides import parse_override as parse_override
 from topiclora_cli.recipe.overrides import with_overrides as with_overrides
 from topiclora_cli.recipe.paths import anchored as anchored
-from topiclora_cli.recipe.schema import FULL, Recipe
+from topiclora_cli.recipe.schema import BASE, FULL, Recipe
 
 __all__ = [
+    "BASE",
     "FULL",
     "Recipe",
     "altered",

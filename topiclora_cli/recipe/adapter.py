@@ -21,7 +21,7 @@ class AdapterSection(Section):
     activated=500K) solves for the rank; `lora_alpha` is then the one of rank `r`, whose scale is kept, as it is
     under `ranks_by_depth`. `num_experts: auto` leaves the number to the topic graph. `shared_experts` are more experts,
     beside those, that every token passes through: with a gate of 1 (`shared_gate: one`), or in one softmax with the
-    chosen ones.
+    chosen ones. `num_experts`, `top_k` and the topics are about the others alone.
 
     `scaling` is the law of the scale (scaling.py). Under `total` every adapted layer starts like a plain LoRA of this
     `lora_alpha`, whatever its experts, ranks and gates are; unsaid, it is twice the rank of the plain LoRA that has as

@@ -38,7 +38,8 @@ class SourceSection(Section):
     with all before it as the prompt.
     topics: a column of topic tags, a list that holds for every row, or a file. unknown_topics: whether a tag that the
     graph does not know is an error or left out.
-    filter: a Jinja expression; rows where it is false are left out. limit: stop after so many examples.
+    filter: a Jinja expression; rows where it is false are left out. limit: stop after so many examples. limit_by: a
+    column, of each of whose values there are at most so many; which ones, a hash of their prompts decides.
     weight: the probability of drawing from this source, relative to the others'.
     """
 
@@ -54,6 +55,7 @@ class SourceSection(Section):
     unknown_topics: Literal["error", "drop"] = "error"
     filter: str | None = None
     limit: int | None = Field(default=None, ge=1)
+    limit_by: str | None = None
     weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     per_family: int = Field(default=160, ge=1)
 
@@ -72,8 +74,11 @@ class SourceSection(Section):
             raise ValueError("a source is missing: set source, or name one of the ready definitions")
         if self.messages and (self.prompt or self.completion):
             raise ValueError("messages and prompt with completion exclude one another; set one of them to null")
-        if self.source == EMBEDDED and (self.filter or self.messages):
-            raise ValueError(f"{EMBEDDED!r} has no columns for {'filter' if self.filter else 'messages'}")
+        columns = {"filter": self.filter, "messages": self.messages, "limit_by": self.limit_by}
+        if self.source == EMBEDDED and any(columns.values()):
+            raise ValueError(f"{EMBEDDED!r} has no columns for {next(key for key in columns if columns[key])}")
+        if self.limit_by and not self.limit:
+            raise ValueError("limit_by says of what limit is counted; give a limit, too")
         if self.source != EMBEDDED and not self.messages and not (self.prompt and self.completion):
             raise ValueError(
                 f"a data source other than {EMBEDDED!r} needs the templates data.prompt and data.completion, or "
@@ -143,6 +148,8 @@ class DataSection(SourceSection):
             raise ValueError("a stream is not searched for duplicates; leave out dedup or streaming")
         if self.validation is not None and self.validation >= 1:
             raise ValueError("of a stream, validation keeps a share below 1, not a number of prompts")
+        if any(source.limit_by for source in self.all_sources):
+            raise ValueError("of a stream, limit_by cannot choose; leave it out")
         if len(self.sources) > 1 and self.sources[0].weight is None:
             raise ValueError("a stream of several sources needs their weights")
         if self.sources and self.limit:

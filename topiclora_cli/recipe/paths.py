@@ -22,6 +22,8 @@ def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "graph.taxonomy", recipe.graph.taxonomy
     if recipe.eval.include_path is not None:
         yield "eval.include_path", recipe.eval.include_path
+    if recipe.eval.questions is not None:
+        yield "eval.questions.source", recipe.eval.questions.source
     for number, folder in enumerate(recipe.adapter.init_from or []):
         yield f"adapter.init_from.{number}", folder
     yield from _source_paths("data", recipe.data)

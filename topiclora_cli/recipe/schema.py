@@ -8,14 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from topiclora_cli.errors import nearest
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.data import DataSection
-from topiclora_cli.recipe.meaning import has_priors
+from topiclora_cli.recipe.meaning import TEACH_ROUTERS, has_priors
 from topiclora_cli.recipe.section import Section
 from topiclora_cli.recipe.starts import reads_base
 from topiclora_cli.recipe.train import TrainSection
 
-FULL = "full"  # the recipe itself among an ablation's cells
+FULL, BASE = "full", "base"  # among an ablation's cells: the recipe itself, and the model without any training
 
 
 class UpcycleSection(Section):
@@ -159,6 +160,23 @@ class LossSection(Section):
     base_balance_weight: float = Field(default=0.0, ge=0)
 
 
+class QuestionsSection(Section):
+    """Multiple-choice questions of the recipe's own, put as its training examples are: by `data.prompt`.
+
+    source, config, split: as of data. filter: a Jinja expression; unset, data.filter. choices: a Jinja expression over
+    a row's columns, the list of its choices; the right one is what `data.completion` makes of the row. by: a column;
+    each of its values is a task. limit: at most so many of each.
+    """
+
+    source: str
+    config: str | None = None
+    split: str = "train"
+    filter: str | None = None
+    choices: str = "choices"
+    by: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+
 class EvalSection(Section):
     """What lm-evaluation-harness is asked to run; `chat_template` puts questions through the tokenizer's.
 
@@ -166,6 +184,7 @@ class EvalSection(Section):
     task (or group) to metric; `acc` or, with lm-eval's filter, `exact_match,strict-match`. Unset, a task goes by
     acc_norm, acc or exact_match, whichever it has first, else by the first metric it lists. All are stored.
     unsafe_code: leave to run code that the model writes, for tasks that do.
+    questions: those that the task `topiclora_questions` asks.
     """
 
     tasks: list[str] = Field(default=["topiclora_quickstart"], min_length=1)
@@ -177,6 +196,7 @@ class EvalSection(Section):
     base: bool = True
     metrics: list[str] | dict[str, str] = []
     unsafe_code: bool = False
+    questions: QuestionsSection | None = None
 
 
 class MergeSection(Section):
@@ -189,18 +209,37 @@ class MergeSection(Section):
 
 class AblationSection(Section):
     """Cells of overrides (dotted recipe keys), each run for every seed in a folder of its name, beside the recipe
-    itself, which is called `full`."""
+    itself, which is called `full`.
+
+    base: score the untrained model, too, as a cell of that name. tune: dotted keys and the values to try of each, in
+    all combinations; at the first seed every cell trains them all and keeps what has the lowest loss on the examples of
+    data.validation. A key that a cell sets itself is not tried in it. reference: the cell that others are compared
+    with.
+    """
 
     cells: dict[Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")], dict[str, Any]] = {}
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     overrides: dict[str, Any] = {}
+    base: bool = False
+    tune: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    reference: str = FULL
 
     @model_validator(mode="after")
     def _apart(self) -> "AblationSection":
         if FULL in self.cells:
             raise ValueError(f"{FULL} is the recipe itself; give that cell another name")
+        if self.base and BASE in self.cells:
+            raise ValueError(f"{BASE} is the untrained model; give that cell another name")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds has one twice: {self.seeds}")
+        for key, values in self.tune.items():
+            if key == "seed" or key.startswith(("ablation.", "data.", "eval.")):
+                raise ValueError(f"tune: {key} is the same for all, or they could not be compared")
+            if any(values.count(value) > 1 for value in values):
+                raise ValueError(f"tune.{key} has a value twice: {values}")
+        known = [FULL, *([BASE] if self.base else []), *self.cells]
+        if self.reference not in known:
+            raise ValueError(f"reference {self.reference!r} is no cell. {nearest(self.reference, known)}")
         return self
 
 
@@ -236,11 +275,27 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _questions_have_a_prompt(self) -> "Recipe":
+        if self.eval.questions is not None and (self.data.sources or not self.data.prompt):
+            raise ValueError("eval.questions are put by data.prompt, the template of a single source; give one")
+        return self
+
+    @model_validator(mode="after")
     def _auto_has_a_graph(self) -> "Recipe":
         if self.adapter.num_experts == "auto" and not self.needs_graph:
             raise ValueError(
                 "adapter.num_experts: auto needs the topic graph, and this recipe trains "
                 f"{self.adapter.method} without one; give a number"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _constant_gates_learn(self) -> "Recipe":
+        weights = self.loss.model_dump(include={f"{name}_weight" for name in TEACH_ROUTERS})
+        if self.adapter.gate_weights == "constant" and not any(weights.values()):
+            raise ValueError(
+                "adapter.gate_weights: constant leaves the routers nothing to learn from but an estimate of the "
+                f"gradient; set loss.kl_weight or another loss on routing ({', '.join(weights)})"
             )
         return self
 

@@ -1,12 +1,18 @@
 """What the logged losses say has gone wrong, in plain words: functions of the rows of metrics.jsonl alone."""
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 Rows = Sequence[Mapping[str, Any]]
 
-# Means over so many logged steps are compared: single steps differ by which topics their examples are about.
-WINDOW = 10
+# Means over so many logged steps are compared: single steps differ by which topics their examples are about. In a long
+# run, the newest are so large a part of it.
+WINDOW, LATELY = 10, 0.2
+# Standard errors of the difference of two such means that are put down to chance: of batches of eight short examples,
+# two tens of steps differed by a tenth where nothing had changed, and every step is looked at.
+CHANCE = 3.0
 # From this part of the run on the KL should have moved; routers of which a probe lost only a tenth of their KL hardly
 # learnt, and the adapter was no better than a plain LoRA.
 JUDGED_FROM, STILL_ABOVE = 0.3, 0.9
@@ -39,39 +45,41 @@ def _kl_not_falling(rows: Rows, progress: float) -> str | None:
     values = _values(rows, "loss_kl")
     if progress < JUDGED_FROM or len(values) < 2 * WINDOW:
         return None
-    start, now = _mean(values[:WINDOW]), _mean(values[-WINDOW:])
-    if start < AGREED or not STILL_ABOVE * start < now <= RISEN_BY * start:
+    first, newest = values[:WINDOW], values[-_lately(values) :]
+    start, now = _mean(first), _mean(newest)
+    if start < AGREED or STILL_ABOVE * start >= now or _exceeds(newest, first, RISEN_BY):
         return None
     return (
-        f"The KL has hardly fallen: {start:.3f} at the start, {now:.3f} after {progress:.0%} of the run. "
-        "The routers are not learning the prior; raise train.router_learning_rate or loss.kl_weight."
+        f"The KL has hardly fallen: {start:.3f} at the start, {now:.3f} after {progress:.0%} of the run. The routers "
+        "are not learning the prior; raise train.router_learning_rate or loss.kl_weight, or lower train.learning_rate."
     )
 
 
 def _kl_rising(rows: Rows, _: float) -> str | None:
     values = _values(rows, "loss_kl")
-    if len(values) < 2 * WINDOW:
-        return None
-    start, now = _mean(values[:WINDOW]), _mean(values[-WINDOW:])
-    if max(start, AGREED) * RISEN_BY >= now:
+    first, newest = values[:WINDOW], values[-_lately(values) :]
+    if len(values) < 2 * WINDOW or not _exceeds(newest, first, RISEN_BY):
         return None
     return (
-        f"The KL is rising: {start:.3f} at the start, {now:.3f} now. The routers move away from the prior; raise "
-        "loss.kl_weight and loss.kl_floor, or lower train.router_learning_rate."
+        f"The KL is rising: {_mean(first):.3f} at the start, {_mean(newest):.3f} now. The routers move away from the "
+        "prior; raise loss.kl_weight and loss.kl_floor, or lower train.router_learning_rate."
     )
 
 
 def _kl_risen_again(rows: Rows, _: float) -> str | None:
     values = _values(rows, "loss_kl")
-    if len(values) < 2 * WINDOW or _kl_rising(rows, _) is not None:
+    length = _lately(values)
+    newest = values[-length:]
+    if len(values) < 2 * WINDOW or _exceeds(newest, values[:WINDOW], RISEN_BY):
         return None
-    lowest = min(_mean(values[end - WINDOW : end]) for end in range(WINDOW, len(values) + 1))
-    now = _mean(values[-WINDOW:])
-    if max(lowest, 2 * AGREED) * REGAINED >= now:
+    sums = [0.0, *accumulate(values)]
+    start = min(range(len(values) - length + 1), key=lambda first: sums[first + length] - sums[first])
+    lowest = values[start : start + length]
+    if _mean(newest) <= 2 * AGREED * REGAINED or not _exceeds(newest, lowest, REGAINED):
         return None
     return (
-        f"The KL has risen again: {lowest:.3f} at its lowest, {now:.3f} now. The routers leave the prior that they had "
-        "learnt; raise loss.kl_floor, or lower train.router_learning_rate."
+        f"The KL has risen again: {_mean(lowest):.3f} at its lowest, {_mean(newest):.3f} now. The routers leave the "
+        "prior that they had learnt; raise loss.kl_floor, or lower train.router_learning_rate."
     )
 
 
@@ -121,9 +129,26 @@ def _forced(rows: Rows) -> bool:
     return _mean([row.get("prior_forcing", 0.0) for row in rows]) >= FORCED
 
 
+def _lately(values: Sequence[float]) -> int:
+    """How many values are the newest."""
+    return max(WINDOW, round(LATELY * len(values)))
+
+
+def _exceeds(newest: Sequence[float], before: Sequence[float], factor: float) -> bool:
+    """Whether the newest values' mean is above that of others, or AGREED, times a factor, and not by chance."""
+    risen = _mean(newest) - _mean(before)
+    error = math.sqrt(sum(_variance(values) / len(values) for values in (newest, before)))
+    return _mean(newest) > factor * max(_mean(before), AGREED) and risen > CHANCE * error
+
+
 def _values(rows: Rows, name: str) -> list[float]:
     return [row[name] for row in rows if name in row]
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return sum((value - mean) ** 2 for value in values) / (len(values) - 1)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import Diverged, TopicLoraError
 from topiclora_cli.recipe.train import TrainSection
 
 _SHOWN = 80  # characters of an example
@@ -34,11 +34,11 @@ def is_full_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
 
 
-def not_finite(step: int, examples: list[str]) -> TopicLoraError:
+def not_finite(step: int, examples: list[str]) -> Diverged:
     """The error for a loss or gradient that is no number; `examples` open the micro-batches that it came from."""
     shown = " and ".join(repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...") for text in examples[:2])
     where = f", in the batch that starts with {shown}" if shown else ", in a batch of another process"
-    return TopicLoraError(
+    return Diverged(
         f"The loss or its gradient is not finite at step {step}{where}.",
         "The last checkpoint is from before. Lower train.learning_rate, or look at that example.",
     )

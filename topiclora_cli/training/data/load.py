@@ -68,7 +68,8 @@ def load_data(
     groups, validation = _held_out(groups, data.validation, counts)
     weights = [section.weight for section in data.sources if section.weight is not None]
     rows = mix(groups, weights or None, seed=seed, stopping_strategy=data.stopping_strategy)
-    return Data(rows[: data.limit], validation, counts)
+    # One counted by a column was kept to as the source was read.
+    return Data(rows[: data.limit] if data.limit_by is None else rows, validation, counts)
 
 
 def source_key(data: DataSection, number: int) -> str:

@@ -2,23 +2,24 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from topiclora_cli.recipe.data import EMBEDDED, SourceSection
 from topiclora_cli.tasks import mixture
+from topiclora_cli.training.data.draw import at_most
 from topiclora_cli.training.data.examples import examples_of
 from topiclora_cli.training.data.missing import MissingValue, Names
 from topiclora_cli.training.data.row import Row, embedded_row
 from topiclora_cli.training.data.sources import open_source
-from topiclora_cli.training.data.templates import condition
+from topiclora_cli.training.data.templates import Record, condition
 
 
 @dataclass
 class SourceCount:
     """Of one source: rows read and filtered out; examples left out for what reason; examples kept out to measure on.
 
-    wanting: of the missing ones, what was missing.
+    wanting: of the missing ones, what was missing. surplus: of a kind that has more than its limit.
     """
 
     label: str
@@ -30,6 +31,7 @@ class SourceCount:
     empty: int = 0
     duplicates: int = 0
     contaminated: int = 0
+    surplus: int = 0
     held_out: int = 0
 
 
@@ -64,7 +66,8 @@ class Reader:
         templates use and no row had.
         """
         names = Names()
-        yield from islice(self._kept(section, number, key, count, epoch, names), first)
+        rows = self._kept(section, number, key, count, epoch, names)
+        yield from islice(rows if section.limit_by is None else _limited(section, rows, count), first)
         names.refuse_unknown()
 
     def _kept(
@@ -84,7 +87,7 @@ class Reader:
             else:
                 yield row
                 kept += 1
-                if kept == section.limit:
+                if kept == section.limit and section.limit_by is None:
                     return
 
     def _examples(
@@ -112,4 +115,21 @@ class Reader:
                 continue
             made = examples(row)
             count.empty += not made
+            if section.limit_by is not None:
+                kind = kind_of(row, section.limit_by, f"{key}.limit_by", names)
+                made = [each if isinstance(each, MissingValue) else replace(each, kind=kind) for each in made]
             yield from made
+
+
+def kind_of(record: Record, column: str, key: str, names: Names) -> str:
+    """What a row has in a column that parts rows into kinds; the recipe's `key` names it."""
+    if column not in record:
+        names.sought(column, key)
+    return str(record.get(column) or "")
+
+
+def _limited(section: SourceSection, rows: Iterator[Row], count: SourceCount) -> list[Row]:
+    every = list(rows)
+    kept = [every[place] for place in at_most(section.limit or 0, [(row.kind, row.opening) for row in every])]
+    count.surplus = len(every) - len(kept)
+    return kept

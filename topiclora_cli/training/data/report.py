@@ -11,7 +11,7 @@ from topiclora_cli.training.data.load import Data
 from topiclora_cli.training.data.missing import told
 from topiclora_cli.training.data.reading import SourceCount
 
-_REASONS = ("filtered", "missing", "empty", "duplicates", "contaminated", "held_out", "too_long")
+_REASONS = ("filtered", "missing", "empty", "duplicates", "contaminated", "surplus", "held_out", "too_long")
 
 
 @dataclass(frozen=True)

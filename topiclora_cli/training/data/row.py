@@ -15,7 +15,7 @@ class Row:
 
     turns: of a conversation, (role, content) of every message up to the completion; `prompt` is then all of it but the
     last, for the text encoder to read. source: the number of the source it comes from. gap: how many characters of the
-    completion are not its own, but stand before it.
+    completion are not its own, but stand before it. kind: its value of the column that a limit is counted by.
     """
 
     prompt: str
@@ -24,6 +24,7 @@ class Row:
     turns: tuple[tuple[str, str], ...] = ()
     source: int = 0
     gap: int = 1
+    kind: str = ""
 
     @property
     def opening(self) -> str:

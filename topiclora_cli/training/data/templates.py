@@ -131,11 +131,17 @@ def template(key: str, text: str, names: Names) -> Callable[[Record], str]:
 
 def condition(key: str, text: str, names: Names) -> Callable[[Record], bool]:
     """A function that says whether a Jinja expression holds of a row; both raise as those of `template` do."""
+    value = expression(key, text, names)
+    return lambda record: bool(value(record))
+
+
+def expression(key: str, text: str, names: Names) -> Callable[[Record], Any]:
+    """A function from a row to the value of a Jinja expression; both raise as those of `template` do."""
     try:
         compiled = _Environment(key, names).compile_expression(text, undefined_to_none=False)
     except TemplateSyntaxError as error:
         raise TopicLoraError(f"{key} is not a valid Jinja expression: {error}.", "Example: answer >= 0") from None
-    return _explained(key, lambda record: bool(compiled({ROW: record, **record})))
+    return _explained(key, lambda record: compiled({ROW: record, **record}))
 
 
 def _explained(key: str, fill: Callable[[Record], Any]) -> Callable[[Record], Any]:

@@ -1,0 +1,151 @@
+"""A grid that is tuned: every value at the first seed, the best at all, nothing twice, and a report after each cell."""
+
+import json
+
+import pytest
+import yaml
+
+from topiclora_cli.ablation.grid import make_grid
+from topiclora_cli.ablation.tuning import choose
+from topiclora_cli.ablation.work import Work
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import build_recipe
+
+RATES = [0.001, 0.01, 0.1]
+
+
+def recipe(*, validation=4, **ablation):
+    values = {"name": "x", "model": {"name": "m"}, "data": {"validation": validation}, "ablation": ablation}
+    return build_recipe(values, where="here")
+
+
+def test_every_seed_has_a_run_of_every_value_and_the_base_none():
+    grid = make_grid(recipe(seeds=[3, 4], base=True, tune={"train.learning_rate": RATES[:2]}))
+    assert [cell.folder for cell in grid] == [
+        "base",
+        *(f"full-s{seed}-learning_rate={rate}" for seed in (3, 4) for rate in RATES[:2]),
+    ]
+    assert [cell.recipe.train.learning_rate for cell in grid[1:]] == RATES[:2] * 2
+
+
+def test_what_a_cell_sets_itself_is_not_tried_in_it():
+    grid = make_grid(recipe(cells={"slow": {"train.learning_rate": 1e-5}}, tune={"train.learning_rate": RATES}))
+    assert [cell.folder for cell in grid if cell.name == "slow"] == ["slow-s0"]
+
+
+def test_the_lowest_held_out_loss_is_chosen_and_an_end_of_the_list_is_told():
+    trials = make_grid(recipe(tune={"train.learning_rate": RATES, "loss.kl_weight": [0.1, 0.5]}))
+    inner = choose(trials, [3.0, 3.0, 1.0, 2.0, 4.0, float("inf")])
+    assert inner.values == (("train.learning_rate", 0.01), ("loss.kl_weight", 0.1))
+    assert inner.edges == ["loss.kl_weight"]
+    assert choose(trials, [9.0, 9.0, 9.0, 9.0, 9.0, 1.0]).edges == ["train.learning_rate", "loss.kl_weight"]
+    alone = make_grid(recipe(tune={"train.learning_rate": [0.1]}))
+    assert choose(alone, [1.0]).edges == []
+
+
+@pytest.mark.parametrize(
+    ("ablation", "message"),
+    [
+        ({"tune": {"train.learing_rate": [1]}}, r"ablation\.tune: unknown key 'train\.learing_rate'"),
+        ({"tune": {"train.learning_rate": []}}, r"ablation\.tune\.train\.learning_rate: .*at least 1 item"),
+        ({"tune": {"train.learning_rate": [0.1, 0.1]}}, "has a value twice"),
+        ({"tune": {"seed": [1, 2]}}, "tune: seed is the same for all"),
+        ({"tune": {"data.limit": [1, 2]}}, r"tune: data\.limit is the same for all"),
+        ({"tune": {"train.learning_rate": [-1.0]}}, r"ablation\.tune: train\.learning_rate: .*greater than 0"),
+        ({"reference": "ful"}, "reference 'ful' is no cell. Did you mean 'full'"),
+        ({"base": True, "cells": {"base": {}}}, "base is the untrained model"),
+        ({"tune": {"train.learning_rate": RATES}, "validation": None}, "the recipe holds none out"),
+    ],
+)
+def test_mistakes(ablation, message):
+    with pytest.raises(TopicLoraError, match=message):
+        make_grid(recipe(**ablation))
+
+
+def test_a_cell_that_another_process_is_at_is_passed_over(tmp_path):
+    grid = make_grid(recipe(cells={"a": {"loss.kl_weight": 0.0}}))
+    mine, other = Work(grid, tmp_path), Work(grid, tmp_path)
+    assert [cell.name for cell in mine.left()] == ["full", "a"]
+    with mine.taken(mine.left()) as first, other.taken(other.left()) as second:
+        assert (first.name, second.name) == ("full", "a")
+        with Work(grid, tmp_path).taken(grid) as third:
+            assert third is None
+    with other.taken(other.left()) as again:
+        assert again.name == "full"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    lines = [
+        {"task": task, "q": f"{word} {n} ?", "choices": ["yes", "no", "day"], "answer": n % 3}
+        for task, word in (("a", "If"), ("b", "The"))
+        for n in range(12)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def study(tiny_recipe, rows):
+    values = yaml.safe_load(tiny_recipe.read_text())
+    values["data"] = {
+        "source": str(rows),
+        "prompt": "{{ q }}",
+        "completion": "{{ choices[answer] }}",
+        "validation": 4,
+        "topics": ["arithmetic"],
+    }
+    values["train"]["max_steps"] = 1
+    values["graph"]["tagged_prompts"] = 0
+    values["eval"] = {"tasks": ["topiclora_questions"], "questions": {"source": str(rows), "by": "task", "limit": 4}}
+    values["ablation"] = {
+        "base": True,
+        "seeds": [0, 1],
+        "reference": "lora",
+        "tune": {"train.learning_rate": [0.001, 0.3]},
+        "cells": {"lora": {"adapter.method": "lora", "loss.kl_weight": 0.0}, "kl_off": {"loss.kl_weight": 0.0}},
+    }
+    values["ablation"]["cells"]["lora"] = {"adapter.method": "lora"}
+    tiny_recipe.write_text(yaml.safe_dump(values))
+    return tiny_recipe
+
+
+@pytest.mark.slow
+def test_a_tuned_study_end_to_end(study, run_cli, tmp_path):
+    code, text = run_cli("ablate", "--recipe", study, "--out", "grid")
+    assert code == 0, text
+    folder = tmp_path / "grid" / "ablation"
+    scores = {row["name"]: row for row in json.loads((folder / "results.json").read_text())}
+    assert set(scores) == {"base", "full", "lora", "kl_off"}
+    assert scores["base"]["parameters"] == 0
+    for name in ("full", "lora", "kl_off"):
+        row = scores[name]
+        losses = {each["values"]["train.learning_rate"]: each["eval_loss"] for each in row["tried"]}
+        assert row["tuned"]["train.learning_rate"] == min(losses, key=losses.get)
+        assert row["seeds"] == 2
+        chosen = f"learning_rate={row['tuned']['train.learning_rate']}"
+        # Only what was chosen is evaluated, and goes on to the next seed.
+        for path in folder.glob(f"{name}-s*"):
+            assert (path / "eval").exists() == path.name.endswith(chosen)
+        assert len(list(folder.glob(f"{name}-s1*"))) == 1
+    against = scores["full"]["measures"]["choice_loss"]["against"]["lora"]
+    assert against["tasks"]["low"] <= against["tasks"]["mean"] <= against["tasks"]["high"]
+    assert set(scores["lora"]["measures"]["acc"]["against"]) == {"full"}
+    report = (folder / "report.md").read_text()
+    for part in (
+        "Scored: all runs of 4 cells",
+        "Each cell minus lora",
+        "full minus each cell",
+        "Values tried",
+        "Warning: ",
+    ):
+        assert part in report
+    # Stage 1 is the same for full and kl_off at one seed, whatever their rates.
+    graphs = [json.loads((path / "run.json").read_text())["stages"]["graph"] for path in folder.glob("[fk]*-s*")]
+    assert len(graphs) == 6
+    assert sum("copied_from" in graph for graph in graphs) == 4
+    stamps = {path: path.stat().st_mtime_ns for path in folder.glob("*/metrics.jsonl")}
+    code, text = run_cli("ablate", "--run", "grid")
+    assert code == 0, text
+    assert stamps == {path: path.stat().st_mtime_ns for path in folder.glob("*/metrics.jsonl")}

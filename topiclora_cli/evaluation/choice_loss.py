@@ -1,0 +1,59 @@
+"""How much of a multiple-choice question's probability goes to the right choice: a finer measure than its accuracy.
+
+The loss is -log of the right choice's share among the choices, softmax over their log-likelihoods, in nats: that of a
+guess among n is log n. It is made of what lm-eval has scored already.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from lm_eval.api.metrics import mean
+
+CHOICE_LOSS = "choice_loss"
+
+
+def add_choice_loss(task: Any) -> None:
+    """Make a multiple-choice task of lm-eval's report the choice loss beside its own metrics.
+
+    One that judges answers by a function of its own is left alone: which choice is right is then its own matter.
+    """
+    if getattr(task, "OUTPUT_TYPE", None) != "multiple_choice" or callable(task.config.process_results):
+        return
+    if CHOICE_LOSS in task.aggregation():
+        return
+    own = task.process_results
+
+    def process_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+        loss = _loss(task, doc, [likelihood for likelihood, _ in results])
+        return {**own(doc, results), **({CHOICE_LOSS: loss} if loss is not None else {})}
+
+    task.process_results = process_results
+    task.aggregation()[CHOICE_LOSS] = mean
+    task.higher_is_better()[CHOICE_LOSS] = False
+
+
+def add_to_group(group: Any) -> None:
+    """Aggregate the choice loss in a group as its accuracy is, where all of its tasks have it."""
+    metrics = group.aggregate_metric_list or []
+    accuracy = next((each for each in metrics if each.metric in ("acc", "acc_norm")), None)
+    if accuracy is None or any(each.metric == CHOICE_LOSS for each in metrics):
+        return
+    if all(CHOICE_LOSS in task.aggregation() for task in group.get_all_tasks()):
+        # lm-eval shares one list among the groups of one file.
+        group.aggregate_metric_list = [*metrics, replace(accuracy, metric=CHOICE_LOSS)]
+
+
+def _loss(task: Any, doc: Mapping[str, Any], likelihoods: Sequence[float]) -> float | None:
+    """None where the task's data names no choice that there is; lm-eval counts such a question as wrong."""
+    choices = task.doc_to_choice(doc)
+    # Where mutual information is wanted, the choices without their question follow.
+    scores = np.array(likelihoods[: len(choices)])
+    right = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    places = [
+        choices.index(each) if each in choices else each for each in (right if isinstance(right, list) else [right])
+    ]
+    if not places or not all(isinstance(place, int) and 0 <= place < len(scores) for place in places):
+        return None
+    return float(np.logaddexp.reduce(scores) - np.logaddexp.reduce(scores[sorted(set(places))]))

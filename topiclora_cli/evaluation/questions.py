@@ -1,0 +1,73 @@
+"""A recipe's own multiple-choice questions as tasks of lm-eval's, one for each kind, named at once by one tag."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import datasets
+from lm_eval.tasks import TaskManager
+
+from topiclora_cli.evaluation.harness import QUESTIONS
+
+
+class Question(Protocol):
+    """A multiple-choice question as text; `answer` is the right choice's place. kind: the task that it belongs to."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def choices(self) -> tuple[str, ...]: ...
+    @property
+    def answer(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+
+
+class QuestionManager(TaskManager):
+    """lm-eval's TaskManager that knows `topiclora_questions`, and each kind of them as `topiclora_questions_KIND`."""
+
+    def __init__(self, questions: Sequence[Question], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._questions: dict[str, list[Question]] = {}
+        for question in questions:
+            self._questions.setdefault(f"{QUESTIONS}_{question.kind}", []).append(question)
+
+    @property
+    def all_tasks(self) -> list[str]:
+        """All names of tasks, groups and tags."""
+        own = [QUESTIONS, *self._questions] if self._questions else []
+        return [*super().all_tasks, *own]
+
+    def match_tasks(self, task_list: list[str]) -> list[str]:
+        """Names that there are, by glob patterns; a tag that matches stands for its tasks."""
+        found = super().match_tasks(task_list)
+        return [name for name in found if name not in self._questions or QUESTIONS not in found]
+
+    def _load_spec(self, spec: Any) -> Any:
+        if spec == QUESTIONS:
+            return [_task(name, rows) for name, rows in self._questions.items()]
+        return _task(spec, self._questions[spec]) if spec in self._questions else super()._load_spec(spec)
+
+
+def _task(name: str, rows: Sequence[Question]) -> Any:
+    from lm_eval.api.task import ConfigurableTask
+
+    def load(**_: Any) -> dict[str, datasets.Dataset]:
+        columns = [{"prompt": row.prompt, "choices": list(row.choices), "answer": row.answer} for row in rows]
+        return {"test": datasets.Dataset.from_list(columns)}
+
+    return ConfigurableTask(
+        config={
+            "task": name,
+            "tag": QUESTIONS,
+            "custom_dataset": load,
+            "output_type": "multiple_choice",
+            "test_split": "test",
+            "doc_to_text": "prompt",
+            "doc_to_choice": "choices",
+            "doc_to_target": "answer",
+            "target_delimiter": " ",
+            "num_fewshot": 0,
+            "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+            "metadata": {"version": 1.0},
+        }
+    )
