@@ -151,3 +151,15 @@ def test_the_plain_kernel_can_be_differentiated_twice_in_a_feed_forward_block():
     (gradient,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
     gradient.sum().backward()
     assert x.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["x-f32", "x-bf16"])
+@pytest.mark.parametrize("kernel", ["dense", "sparse"])
+def test_under_autocast_each_kernel_is_near_the_plain_one(kernel, dtype):
+    x, results = batch(2, 3, 16).to(dtype), []
+    for name in ("plain", kernel):
+        mixture = layer(name, r=8, size=16, top_k=2, shared_experts=S, shared_gate="softmax", dtype=torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert mixture(x).dtype == torch.bfloat16
+            results.append(outcome(mixture, mixture, x))
+    assert_near(results[1], results[0], 0.03)
