@@ -98,6 +98,12 @@ def test_first_steps_are_against_the_plain_lora_of_as_many_expert_parameters(run
     assert [line.split()[5 if "top-2" in line else 4] for line in text.splitlines()[1:4]] == ["1.0", "2.8", "-"]
 
 
+def test_under_total_a_budget_keeps_perfts_first_step():
+    said = ["adapter.scaling=total", "adapter.shared_experts=2"]
+    (row,) = describe_methods(OLMOE, "total=8M", ["topic-perft"], overrides=said, config_only=True)
+    assert row.first_step == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("method", "overrides", "wanted"),
     [

@@ -8,7 +8,7 @@ import yaml
 from topiclora_cli.adapters import PerftConfig, TopicLoraConfig
 from topiclora_cli.adapters.counting import rank_of
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import build_recipe, load_recipe
+from topiclora_cli.recipe import build_recipe, load_recipe, with_experts
 from topiclora_cli.training.attach import attach, attach_adapter, solve
 
 
@@ -69,6 +69,9 @@ def test_total_keeps_alpha_at_twice_the_plain_loras_rank():
     assert section("topiclora", ranks_by_depth=[4, 12, 8, 8], experts_by_depth=[2, 4]).lora_alpha == 2 * 24
     assert section("topiclora", num_experts="auto").lora_alpha == 128
     assert section("topiclora", lora_alpha=5.0, r=64).lora_alpha == 5
+    assert section("topic-perft", scaling="total").lora_alpha == 2 * 8 * 16
+    auto = {"name": "x", "model": {"name": "m"}, "adapter": {"num_experts": "auto", "r": 4}}
+    assert with_experts(build_recipe(auto, where="here"), 5).adapter.lora_alpha == 2 * 5 * 4
     assert section("hydralora", scaling="total").lora_alpha == 2 * 4 * 2.5  # one A, and four B on square layers
     assert section("mola", scaling="total").lora_alpha == 2 * 8 * 5
 
