@@ -86,6 +86,42 @@ def test_the_command_shows_a_grid_point(run_cli):
     assert "4, top-1" in text
 
 
+def test_first_steps_are_against_the_plain_lora_of_as_many_expert_parameters(run_cli):
+    rows = {row.name: row.first_step for row in describe_methods(None, None)}
+    assert (rows["lora"], rows["dora"], rows["topiclora"], rows["perft-d"], rows["perft-s"]) == (1, 1, 1, 1, 1)
+    assert (rows["molora"], rows["mola"], rows["mixlora"], rows["perft-r"]) == (1 / 8, 1 / 5, 1 / 8, 1 / 8)
+    assert rows["hydralora"] == 32 / (2 * 4 * (1 + 4) / 2)  # one A, and four B on square layers
+    assert rows["rslora"] == pytest.approx(8**0.5)
+    assert [rows[name] for name in ("adalora", "xlora", "perft-e")] == [None] * 3
+    code, text = run_cli("methods", "topiclora", "rslora", "adalora")
+    assert code == 0, text
+    assert [line.split()[5 if "top-2" in line else 4] for line in text.splitlines()[1:4]] == ["1.0", "2.8", "-"]
+
+
+def test_under_total_a_budget_keeps_perfts_first_step():
+    said = ["adapter.scaling=total", "adapter.shared_experts=2"]
+    (row,) = describe_methods(OLMOE, "total=8M", ["topic-perft"], overrides=said, config_only=True)
+    assert row.first_step == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "wanted"),
+    [
+        ("topiclora", [], 1),
+        ("topiclora", ["adapter.shared_a=true"], 1),
+        ("topiclora", ["adapter.shared_experts=4", "adapter.top_k=1"], 1),
+        ("topiclora", ["adapter.scaling=expert"], 1 / 8),
+        ("topiclora", ["adapter.scaling=expert", "adapter.shared_experts=2"], 3 / 10),
+        ("mola", ["adapter.scaling=total"], 1),
+        ("molora", ["adapter.top_k=1"], 1 / 64),
+        ("lora", [], 1),
+    ],
+)
+def test_under_total_a_budget_keeps_the_first_step(method, overrides, wanted, tiny_model_dir):
+    (row,) = describe_methods(str(tiny_model_dir), "total=40K", [method], overrides=overrides)
+    assert row.first_step == pytest.approx(wanted)
+
+
 def test_a_dense_model_can_be_counted_as_the_mixture_made_of_it(tiny_model_dir):
     (row,) = describe_methods(
         str(tiny_model_dir), None, ["perft-e"], overrides=["model.upcycle={experts: 3, top_k: 2}"]

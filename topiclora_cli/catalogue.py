@@ -2,12 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from topiclora_cli.adapters.counting import activated_base_parameters, count_on, rank_of
+from torch import nn
+
+from topiclora_cli.adapters.counting import activated_base_parameters, count_on, plain_rank_on, rank_of
+from topiclora_cli.adapters.presets import sizes_config
+from topiclora_cli.adapters.topiclora import TopicLoraConfig
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models import load_skeleton
 from topiclora_cli.recipe import Recipe, build_recipe, parse_override, with_overrides
-from topiclora_cli.recipe.methods import METHODS
+from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe.methods import METHODS, PLAIN
+from topiclora_cli.scaling import plain_rank, stock_law
 from topiclora_cli.training.attach import solve
 
 _EMPTY = {"name": "-", "model": {"name": "-"}}
@@ -17,13 +24,17 @@ _EMPTY = {"name": "-", "model": {"name": "-"}}
 class MethodRow:
     """One method in words, and its parameters where a model was given (X-LoRA's depend on the adapters it mixes).
 
-    percent: activated parameters of the adapter per hundred activated parameters of the base model.
+    first_step: what Adam's first step on fresh experts moves of the output, scale x rank x sum of the gates, over what
+    it does of a plain LoRA with as many parameters as the experts have and an alpha of twice its rank; None where that
+    is not a matter of sizes. percent: activated parameters of the adapter per hundred activated parameters of the base
+    model.
     """
 
     name: str
     router: str
     experts: str
     rank: str
+    first_step: float | None
     sharing: str
     targets: str
     loss: str
@@ -69,6 +80,7 @@ def describe_methods(
         # In a list of methods a setting goes to those that it means something to.
         recipe = build_recipe(values, where=f"method {name}", given=None if len(names) == 1 else {})
         rank, counts = str(recipe.adapter.r) if takes_budget else "-", None
+        first_step = _first_step(recipe.adapter)
         if skeleton is not None and takes_budget:
             try:
                 config = solve(recipe.adapter, skeleton)
@@ -76,14 +88,37 @@ def describe_methods(
             except TopicLoraError:
                 if len(names) == 1:
                     raise
-                rank = "does not fit"
+                rank, first_step = "does not fit", None
             else:
-                rank = str(rank_of(config))
-        rows.append(_row(name, recipe, rank, counts, base))
+                rank, first_step = str(rank_of(config)), _first_step(recipe.adapter, config, skeleton)
+        rows.append(_row(name, recipe, rank, first_step, counts, base))
     return rows
 
 
-def _row(name: str, recipe: Recipe, rank: str, counts: tuple[int, int] | None, base: int) -> MethodRow:
+def _first_step(section: AdapterSection, config: Any = None, skeleton: nn.Module | None = None) -> float | None:
+    """MethodRow's, exactly for a configuration on a model, or for square layers by the settings alone."""
+    settings, plain = section.model_dump(), PLAIN["lora_alpha"] / PLAIN["r"]
+    if section.layer == "lora":
+        alpha, rank = (config or section).lora_alpha, (config or section).r
+        return stock_law(settings).scale(alpha, rank) / plain
+    if section.layer not in ("mixture", "perft") or section.adapter_type == "parallel":
+        return None
+    made = sizes_config(section.layer, settings) if config is None else config
+    layers: list[Any]
+    if isinstance(made, TopicLoraConfig):
+        layers = [made.at("", layer) for layer in range(len(made.experts_per_layer or made.ranks_per_layer or [0]))]
+    elif made.follows_base:
+        return None
+    else:
+        layers = [made]
+    moved = sum(layer.scale * layer.r * layer.gates_at_start for layer in layers) / len(layers)
+    rank = plain_rank(settings) if skeleton is None else plain_rank_on(skeleton, made)
+    return float(moved / (plain * rank))
+
+
+def _row(
+    name: str, recipe: Recipe, rank: str, first_step: float | None, counts: tuple[int, int] | None, base: int
+) -> MethodRow:
     section = recipe.adapter
     total, activated = counts or (None, None)
     percent = 100 * activated / base if activated is not None else None
@@ -99,6 +134,7 @@ def _row(name: str, recipe: Recipe, rank: str, counts: tuple[int, int] | None, b
         router=router,
         experts=experts,
         rank=rank,
+        first_step=first_step,
         sharing=sharing or "-",
         targets=targets,
         loss=", ".join(f"{term} {value:g}" for term, value in terms.items()) or "-",

@@ -149,7 +149,9 @@ def use_bfloat16(precision: str) -> bool:
         return precision == "bfloat16"
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    # AVX512's product of pairs is twice the speed of float32's, AMX's tiles are more.
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
 
 def base_source(name: str, upcycle: UpcycleSection | None = None, **options: Any) -> str:

@@ -6,7 +6,7 @@ however many experts it has. Three laws make the scale s of an expert of rank r:
 
 - total: s = alpha / (r G), G the sum of the gates at the start. The first step is that of a plain LoRA of this alpha
   whatever E, r and the gates are, so alpha is to be thought of as that of the plain LoRA of as many parameters as all
-  experts have, of rank E r where each has its own A.
+  experts have, of rank E r where each has its own A (GOAT, arXiv 2502.16894, keeps alpha and divides the rank by E).
 - expert: s = alpha / r, what mixtures' papers have (Hu et al. 2021, arXiv 2106.09685, for each expert).
 - sqrt: s = alpha / sqrt(r) (rsLoRA; Kalajdzievski 2023, arXiv 2312.03732).
 

@@ -50,6 +50,12 @@ CONFIGS = {
     "dropout": {"lora_dropout": 0.1},
     "plain-kernel": {"top_k": 2, "kernel": "plain"},
     "sparse-kernel": {"r": 4, "top_k": 2, "kernel": "sparse"},
+    "total-top1": {"top_k": 1, "scaling": "total", "lora_alpha": 4.0},
+    "probabilities": {"router": "linear", "top_k": 2, "gate_weights": "probability"},
+    "probabilities-hierarchical": {"router": "hierarchical", "top_k": 2, "gate_weights": "probability"},
+    "constant": {"top_k": 2, "gate_weights": "constant", "shared_experts": 1, "scaling": "total"},
+    "constant-sparse": {"r": 4, "top_k": 2, "gate_weights": "constant", "kernel": "sparse"},
+    "constant-ffn": {"top_k": 2, "router_scope": "layer", "mixing": "ffn", "gate_weights": "constant"},
     "shared-experts": {"top_k": 2, "shared_experts": 2, "router_scope": "layer"},
     "shared-experts-in-the-softmax": {"top_k": 1, "shared_experts": 3, "shared_gate": "softmax", "train_keys": True},
     "shared-experts-by-prompt": {

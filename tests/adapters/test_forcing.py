@@ -13,7 +13,11 @@ from topiclora_cli.adapters.routers import ROUTERS
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.meaning import _NOT_FORCED
 
-CHOICES = {"top-2": {"top_k": 2}, "top-1": {"top_k": 1}, "top-p": {"top_p": 0.7}, "dense": {}}
+CHOICES = {
+    **{"top-2": {"top_k": 2}, "top-1": {"top_k": 1}, "top-p": {"top_p": 0.7}, "dense": {}},
+    "by probability": {"top_k": 2, "gate_weights": "probability"},
+    "constant": {"top_k": 2, "gate_weights": "constant"},
+}
 BATCH, LENGTH = TOKENS.shape
 
 
@@ -29,7 +33,7 @@ def forced(model, eta, prior=None, tokens=TOKENS, **settings):
     return forced_routing(model, prior, torch.full(tokens.shape, float(eta)), **settings)
 
 
-def naive(x, layer, prior, eta, top_k=None, top_p=None):
+def naive(x, layer, prior, eta, top_k=None, top_p=None, gate_weights="renormalised"):
     """The layer's output for x (B, S, d), token by token and expert by expert."""
     lora_a, lora_b = layer.factors("default")
     router, config = layer.topiclora_router["default"], layer.topiclora_config["default"]
@@ -49,6 +53,10 @@ def naive(x, layer, prior, eta, top_k=None, top_p=None):
                         kept.append(expert)
                     mass += p[expert].item()
                 gates = {expert: p[expert] for expert in kept}
+            elif gate_weights == "probability":
+                gates = {expert: p[expert] for expert in order[:top_k]}
+            elif gate_weights == "constant":
+                gates = {expert: 1 / top_k + p[expert] - p[expert].detach() for expert in order[:top_k]}
             elif top_k == 1:
                 gates = {order[0]: p[order[0]]}
             else:
@@ -242,8 +250,10 @@ def test_checkpointing_runs_layers_again_with_the_prior_that_they_ran_with(mixtu
     loss = run()
     with forced(model, 0.9, priors(seed=7)):  # another call in between
         model(input_ids=TOKENS)
-    loss.backward()
+    loss.backward(retain_graph=True)
     assert_same_gradients(gradients(model), expected, atol=1e-10)
+    loss.backward()
+    assert_same_gradients(gradients(model), {name: 2 * value for name, value in expected.items()}, atol=1e-10)
     loss = run()
     with forced(model, 0.9, priors(seed=7)):  # within another block, and in another thread, as on a GPU
         thread = threading.Thread(target=loss.backward)

@@ -95,7 +95,16 @@ def test_settings_are_the_largest_rank_and_every_adapted_module(folders):
     assert {t.dtype for expert in sources.experts for factors in expert.values() for t in factors} == {torch.float32}
 
 
-@pytest.mark.parametrize("changes", [{}, {"kernel": "plain"}, {"lora_alpha": 2.0, "scaling": "sqrt"}, {"r": 8}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"kernel": "plain"},
+        {"lora_alpha": 2.0, "scaling": "sqrt"},
+        {"lora_alpha": 3.0, "scaling": "total", "top_k": 1},
+        {"r": 8},
+    ],
+)
 def test_each_expert_alone_is_its_adapter_in_stock_peft(changes, tiny_model, tiny_model_dir, folders):
     model, sources = mixture(tiny_model, folders, **changes)
     assert set(layers_of(model)) == set(sources.settings()["target_modules"])

@@ -43,6 +43,8 @@ def routed_model(base, **settings):
         {"init": "svd"},
         {"shared_a": True, "router": "linear"},
         {"use_rslora": True},
+        {"scaling": "total", "top_k": 1},
+        {"scaling": "total", "top_k": 2, "gate_weights": "constant"},
         {"ranks_per_layer": [1, 3]},
         {"router_scope": "layer"},
     ],

@@ -30,6 +30,8 @@ def rank_space(x: Tensor, lora_a: Tensor) -> Tensor:
 def apart(factors: tuple[Tensor, Tensor], routed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """A (E + S or 1, r, d_in) and B (E + S, r, d_out) of the E routed experts, and of the S others; one A is both's."""
     lora_a, lora_b = factors
+    if routed == len(lora_b):
+        return factors, (lora_a[:0], lora_b[:0])  # a part that is all would cost a copy of each gradient
     if len(lora_a) == 1:
         return (lora_a, lora_b[:routed]), (lora_a, lora_b[routed:])
     return (lora_a[:routed], lora_b[:routed]), (lora_a[routed:], lora_b[routed:])

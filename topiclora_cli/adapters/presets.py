@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -45,16 +46,32 @@ def make_config(
     if layer == "adalora":
         start = max(settings["r"] + 1, round(ADALORA_SPARE * settings["r"]))
         return AdaLoraConfig(init_r=start, target_r=settings["r"], total_step=total_steps, **common)
-    mixture = _pick(settings, *(_fields(TopicLoraConfig) & set(settings) - set(common)))
+    mixture = _mixture(settings, count_layers(model))
     if settings["plain_modules"] is not None:
         mixture["plain_modules"] = _plain_modules(settings["plain_modules"], model)
-    layers = count_layers(model)
+    return TopicLoraConfig(**{**mixture, **common, **extra})
+
+
+def sizes_config(layer: str, settings: Mapping[str, Any]) -> TopicLoraConfig | PerftConfig:
+    """The sizes, gates and scale of a `mixture` or `perft` on no model in particular.
+
+    What goes by depth is spread over the fewest layers that show every number.
+    """
+    if layer == "perft":
+        return _perft(settings)
+    lists = (settings["experts_by_depth"] or [0], settings["ranks_by_depth"] or [0])
+    return TopicLoraConfig(**{**_mixture(settings, math.lcm(*map(len, lists))), "plain_modules": None})
+
+
+def _mixture(settings: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """What a mixture's settings say by themselves, on so many layers."""
+    mixture = _pick(settings, *(_fields(TopicLoraConfig) & set(settings)))
     mixture["experts_per_layer"] = by_depth(settings["experts_by_depth"], layers)
     mixture["ranks_per_layer"] = ranks = by_depth(settings["ranks_by_depth"], layers)
     if ranks is not None and settings["scaling"] != "total":  # under which one alpha starts all ranks alike
         alpha, of, law = settings["lora_alpha"], settings["r"], LAWS[settings["scaling"]]
         mixture["alphas_per_layer"] = [law.alpha_at(rank, alpha=alpha, of=of) for rank in ranks]
-    return TopicLoraConfig(**{**common, **mixture, **extra})
+    return mixture
 
 
 def _targets(layer: str, settings: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.text import Text
 from topiclora_cli.cli.console import console
 from topiclora_cli.cli.options import SetOption
 
-_HEADS = ("method", "router", "experts", "rank", "sharing", "targets", "auxiliary losses")
+_HEADS = ("method", "router", "experts", "rank", "first step", "sharing", "targets", "auxiliary losses")
 _COUNTS = ("total", "activated", "%")
 
 
@@ -38,6 +38,8 @@ def methods(
 ) -> None:
     """List the methods for adapter.method with their reference settings; with --model, their parameters on it.
 
+    The first step is how far a fresh adapter moves the output with Adam's first step (scale x rank x sum of the gates)
+    against a plain LoRA of as many expert parameters whose alpha is twice its rank; 1.0 under adapter.scaling: total.
     The % is the adapter's activated parameters per hundred of the base model's, both per token.
     """
     from topiclora_cli.catalogue import describe_methods
@@ -49,7 +51,16 @@ def methods(
         counts = [f"{n:,}" if n is not None else "-" for n in (row.total, row.activated)] if model else []
         if model:
             counts.append(f"{row.percent:#.3g}".rstrip(".") if row.percent is not None else "-")
-        cells = [row.name, row.router, row.experts, row.rank, row.sharing, row.targets, row.loss]
+        cells = [
+            row.name,
+            row.router,
+            row.experts,
+            row.rank,
+            _factor(row.first_step),
+            row.sharing,
+            row.targets,
+            row.loss,
+        ]
         table.add_row(*cells, *counts)
     console.print(table)
     for row in rows if sources else ():
@@ -57,6 +68,10 @@ def methods(
         console.print(_reference_table(row.name))
     if sources:
         console.print(Text(f"\n{PROTOCOL}"))
+
+
+def _factor(value: float | None) -> str:
+    return "-" if value is None else f"{value:#.2g}".rstrip(".")
 
 
 def _reference_table(name: str) -> Table:

@@ -22,6 +22,9 @@ class AdapterSection(Section):
     beside those, that every token passes through: with a gate of 1 (`shared_gate: one`), or in one softmax with the
     chosen ones. `num_experts`, `top_k` and the topics are about the others alone.
 
+    `gate_weights` says what the `top_k` experts weigh: renormalised to sum to 1, their probability as it is, or
+    constant, each 1 / top_k.
+
     `scaling` is the law of the scale (scaling.py). Under `total` every adapted layer starts like a plain LoRA of this
     `lora_alpha`, whatever its experts, ranks and gates are; unsaid, it is twice the rank of the plain LoRA that has as
     many parameters as the experts have, and a `budget` keeps its part of that rank. `use_rslora` is the older name of

@@ -31,6 +31,12 @@ class Method:
         own = dict(getattr(self, section))
         return {"kl_weight": 0.0, **own} if section == "loss" else own
 
+    @property
+    def papers_scaling(self) -> str | None:
+        """The law of scaling that the method's paper has, None where no paper says one or peft scales."""
+        own = self.adapter.get("router") == "topic" or self.layer not in ("mixture", "perft")
+        return None if own else self.adapter.get("scaling", "expert")
+
 
 PLAIN = {"r": 8, "lora_alpha": 16.0}
 _OWN_DROPOUT = {"lora_dropout": 0.05, "expert_dropout": "own"}

@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from topiclora_cli.errors import nearest
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.data import DataSection
-from topiclora_cli.recipe.meaning import has_priors
+from topiclora_cli.recipe.meaning import TEACH_ROUTERS, has_priors
 from topiclora_cli.recipe.section import Section
 from topiclora_cli.recipe.train import TrainSection
 
@@ -276,6 +276,16 @@ class Recipe(Section):
             raise ValueError(
                 "adapter.num_experts: auto needs the topic graph, and this recipe trains "
                 f"{self.adapter.method} without one; give a number"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _constant_gates_learn(self) -> "Recipe":
+        weights = self.loss.model_dump(include={f"{name}_weight" for name in TEACH_ROUTERS})
+        if self.adapter.gate_weights == "constant" and not any(weights.values()):
+            raise ValueError(
+                "adapter.gate_weights: constant leaves the routers nothing to learn from but an estimate of the "
+                f"gradient; set loss.kl_weight or another loss on routing ({', '.join(weights)})"
             )
         return self
 

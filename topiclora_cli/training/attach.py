@@ -29,6 +29,7 @@ from topiclora_cli.models import BaseModel
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe.methods import METHODS
 from topiclora_cli.scaling import LAWS, plain_rank, stock_law
 from topiclora_cli.training.terms import reach_routers
 
@@ -57,6 +58,11 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
         load_experts(model, sources)
     rows = [tuple(str(value) for value in dataclasses.astuple(row)) for row in adapted_modules(model)]
     progress.table(f"Adapted by {section.method}", _COLUMNS, rows)
+    law = METHODS[section.method].papers_scaling
+    if law not in (None, section.scaling) and sources is None:
+        progress.say(
+            f"Warning: scaled by adapter.scaling: {section.scaling}, where {section.method} has {law} in its paper."
+        )
     for reason in dict.fromkeys(apart.values()):
         names = sorted({name.rpartition(".")[2] for name, why in apart.items() if why == reason})
         progress.say(f"Not adapted: {', '.join(names)} ({reason}).")

@@ -128,7 +128,8 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         if not routing.shared:
             return self.base_layer(x)  # type: ignore[no-any-return]
         gates = routing.scaled_shared
-        if not self._drops(name) and can_fuse(x, factors[0], self.base_layer):
+        fuses = self.topiclora_config[name].kernel != "plain" and not self._drops(name)
+        if fuses and can_fuse(x, factors[0], self.base_layer):
             return fused_mixture(x, lambda _: gates, *factors, self.base_layer)  # type: ignore[arg-type]
         result = self.base_layer(x)
         delta = gated_sum(self._rank_space(name, dropped, factors), gates, factors[1])
