@@ -49,7 +49,7 @@ class PromptedLM(HFLM):
         with torch.autocast(self.device.type, dtype=self.mixed_precision_dtype, enabled=bfloat16):
             with prompt_tokens(torch.ones_like(prompts, dtype=torch.float)):
                 output = self.model(prompts, use_cache=True, **self._last_logits)
-            cache = getattr(output, "past_key_values", None)
+            cache: Any = getattr(output, "past_key_values", None)
             if not goes_on(cache):
                 return {}
             rows, starts = (each.to(self.device) for each in continued(batch))
