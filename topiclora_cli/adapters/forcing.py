@@ -54,7 +54,7 @@ def forced_routing(
         refuse_other_experts(prior.shape[-1], name, router.settings.num_experts)
     _remember_in_checkpoints(model)
     smoothed = (1 - SMOOTHING) * prior + SMOOTHING / prior.shape[-1]
-    with _telling(_Forcing(frozenset(router for _, router in wanted), smoothed.log(), eta.unsqueeze(-1))):
+    with _Telling(_Forcing(frozenset(router for _, router in wanted), smoothed.log(), eta.unsqueeze(-1))):
         yield
 
 
@@ -107,14 +107,19 @@ def _as_read(values: Tensor, logits: Tensor, router: Any) -> Tensor:
     return values.to(logits)
 
 
-@contextmanager
-def _telling(forcing: _Forcing | None) -> Iterator[None]:
-    outer = _told.get()
-    _told.set(forcing)
-    try:
-        yield
-    finally:
-        _told.set(outer)
+class _Telling(AbstractContextManager[None]):
+    """A block in which this thread is told of a forcing, or of none; it can be entered again, as backward is."""
+
+    def __init__(self, forcing: _Forcing | None) -> None:
+        self._forcing = forcing
+        self._outer: list[_Forcing | None] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(_told.get())
+        _told.set(self._forcing)
+
+    def __exit__(self, *_: object) -> None:
+        _told.set(self._outer.pop())
 
 
 def _remember_in_checkpoints(model: nn.Module) -> None:
@@ -141,4 +146,4 @@ def _remembering(checkpoint: Callable[..., Any], *args: Any, **kwargs: Any) -> A
 
 
 def _again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _telling(_told.get())
+    return nullcontext(), _Telling(_told.get())
