@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.adapters.helpers import logits
 from tests.conftest import SMALL, shaken
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.models import store_weights_in_bfloat16
 from topiclora_cli.recipe.load import build_recipe
 from topiclora_cli.training.attach import attach
 from topiclora_cli.training.data import Encoded
@@ -126,6 +127,17 @@ def test_what_peft_refuses_is_one_line_that_names_the_key(start, settings, tiny_
     with pytest.raises(TopicLoraError, match=f"^adapter.init_lora_weights: {start}: ") as error:
         attach(base, config)
     assert "\n" not in str(error.value)
+
+
+def test_eva_reads_a_base_whose_weights_wait_in_16_bits_as_training_does(tiny_model_dir):
+    base = fresh(tiny_model_dir)
+    store_weights_in_bfloat16(base)
+    eva = EvaConfig(rho=1.0, use_label_mask=False)
+    model = attach(base, LoraConfig(r=2, target_modules=TARGETS, init_lora_weights="eva", eva_config=eva))
+    example = Encoded(row=Row(prompt="", completion=""), input_ids=list(range(3, 30)), prompt_length=4)
+    start_from_activations(model, [example], pad_token_id=0, batch_size=6, seed=0, bfloat16=True)
+    lora_a = model.base_model.model.model.layers[0].self_attn.q_proj.lora_A["default"].weight
+    torch.testing.assert_close(lora_a @ lora_a.T, torch.eye(2), atol=1e-2, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from peft import PeftModel, initialize_lora_eva_weights
 from torch import Tensor
 
+from topiclora_cli.adapters.observe import autocast
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.data import Encoded
@@ -15,11 +17,18 @@ _INPUTS = ("input_ids", "attention_mask", "position_ids")
 
 
 def start_from_activations(
-    model: PeftModel, examples: Sequence[Encoded], *, pad_token_id: int, batch_size: int, seed: int
+    model: PeftModel,
+    examples: Sequence[Encoded],
+    *,
+    pad_token_id: int,
+    batch_size: int,
+    seed: int,
+    bfloat16: bool = False,
 ) -> None:
     """Set every A to the directions in which the layer's inputs vary most, over batches of examples in random order.
 
-    B stays zero, so that the model is the base still. Raises TopicLoraError where no batch has as many tokens as r.
+    B stays zero, so that the model is the base still. bfloat16: read them as training does, under autocast. Raises
+    TopicLoraError where no batch has as many tokens as r.
     """
     rank = model.peft_config["default"].r  # type: ignore[attr-defined]
     rows = random.Random(seed).sample(list(examples), len(examples))
@@ -29,8 +38,15 @@ def start_from_activations(
             f"adapter.init_lora_weights: eva finds no batch of {rank} tokens, as many as adapter.r.",
             "Raise train.batch_size, give more examples, or lower adapter.r.",
         )
+
+    def forward(reader: Any, inputs: dict[str, Tensor]) -> Any:
+        with autocast(bfloat16, inputs["input_ids"].device):
+            return reader(**inputs)
+
     # All processes read the same examples, and find the same.
-    initialize_lora_eva_weights(model, batches, gather_distributed_inputs=False, show_progress_bar=False)
+    initialize_lora_eva_weights(
+        model, batches, forward_fn=forward, gather_distributed_inputs=False, show_progress_bar=False
+    )
 
 
 def _batches(rows: Sequence[Encoded], rank: int, pad_token_id: int, size: int) -> list[dict[str, Tensor]]:

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from topiclora_cli.adapters.counting import count_parameters
 from topiclora_cli.errors import Interrupted, TopicLoraError
-from topiclora_cli.models import BaseModel, selects_logits
+from topiclora_cli.models import BaseModel, selects_logits, use_bfloat16
 from topiclora_cli.processes import in_first, process_count, wait_for_all
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
@@ -143,6 +143,7 @@ def train_adapter(
                     pad_token_id=base.tokenizer.pad_token_id,
                     batch_size=recipe.train.batch_size,
                     seed=recipe.seed,
+                    bfloat16=use_bfloat16(recipe.train.precision),
                 )
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped and trainer.state.global_step < arguments.max_steps:
