@@ -10,6 +10,7 @@ from topiclora_cli.adapters.counting import activated_base_parameters, adapted_m
 from topiclora_cli.adapters.moe_blocks import moe_blocks, require_moe_blocks
 from topiclora_cli.adapters.presets import make_config
 from topiclora_cli.adapters.targets import resolve_moe_role, resolve_targets
+from topiclora_cli.adapters.tuner import Described
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
 
@@ -156,7 +157,7 @@ def test_a_layer_around_a_whole_block_counts_for_itself(family_model):
             return 512
 
         def describe(self, adapter_name):
-            return 4, 2, "learnt"
+            return Described(4, 2, "learnt")
 
     model = adapted("lora-qv", family_model("olmoe"))
     before = count_parameters(model)

@@ -50,6 +50,37 @@ def test_loglikelihood_equals_training(lm, model):
     assert [answer for answer, _ in answers] == pytest.approx([as_trained(model, *r) for r in REQUESTS], abs=1e-4)
 
 
+@pytest.mark.parametrize("adapter", [None, {"router": "linear"}, {"router": "linear", "top_k": 1, "shared_a": True}])
+def test_choices_go_on_from_their_prompt_which_runs_once(adapter, tiny_model, tiny_model_dir):
+    model = tiny_model
+    if adapter is not None:
+        config = TopicLoraConfig(r=4, num_experts=4, target_modules="all-linear", **adapter)
+        model = shaken(get_peft_model(model, config))
+    lm = PromptedLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(tiny_model_dir), batch_size=3)
+    choices = [[33, 12, 54], [33], [12, 90], [44, 17, 17, 5]]
+    other = [7, *CONTEXT[1:]]
+    requests = [(context, choice) for context in (CONTEXT, CONTEXT[:4], other) for choice in choices]
+    requests += [(CONTEXT[:2], [50, 9]), ([*CONTEXT, 5], [4])]
+    seen = []
+    hook = tiny_model.get_input_embeddings().register_forward_hook(lambda *call: seen.append(call[1][0].numel()))
+    answers = lm._loglikelihood_tokens([(("c", "a"), *request) for request in requests], disable_tqdm=True)
+    hook.remove()
+    greedy = greedy_continuation(model, CONTEXT[:4], 3)
+    assert [score for score, _ in answers] == pytest.approx([as_trained(model, *r) for r in requests], abs=1e-4)
+    # Three prompts once, with a few tokens for each choice; each alone would take some 95.
+    assert sum(seen) < 75
+    found = lm._loglikelihood_tokens([(("c", "a"), CONTEXT[:4], each) for each in (greedy, [1, 1])], disable_tqdm=True)
+    assert [is_greedy for _, is_greedy in found] == [True, False]
+
+
+def greedy_continuation(model, context, length):
+    tokens = list(context)
+    for _ in range(length):
+        with torch.no_grad():
+            tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
+    return tokens[len(context) :]
+
+
 def test_a_context_cut_on_the_left_ends_where_it_ended(lm, model, monkeypatch):
     monkeypatch.setattr(PromptedLM, "max_length", 7)
     ((answer, _),) = lm._loglikelihood_tokens([(("c", "a"), CONTEXT, [33, 12, 54])], disable_tqdm=True)

@@ -10,11 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import shaken, write_tiny_recipe
 from tests.training.test_terms import PROGRESS
+from topiclora_cli.adapters.stock import moves_base
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.inputs import load_tuned
 from topiclora_cli.models import BaseModel
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.recipe.methods import METHODS
+from topiclora_cli.recipe.starts import LORA_STARTS
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.training import fit, trainer
 from topiclora_cli.training.data import encode_rows, load_rows
@@ -108,15 +110,54 @@ def test_what_trained_is_what_is_saved_and_what_a_resumed_run_goes_on_with(metho
     assert torch.equal(again["adapter"], seen["adapter"])
 
 
-@pytest.mark.parametrize("method", ["topiclora", "hmora", "perft-r", "lora-experts", "dora", "adalora", "xlora"])
-def test_the_best_checkpoint_is_what_a_run_ends_with(method, train, monkeypatch):
+STARTS = {
+    **{f"lora-{start}": ("lora", f"adapter.init_lora_weights={start}") for start in (*LORA_STARTS, "false")},
+    "dora-pissa": ("dora", "adapter.init_lora_weights=pissa"),
+    "rslora-olora": ("rslora", "adapter.init_lora_weights=olora"),
+    "lora+-eva": ("lora+", "adapter.init_lora_weights=eva"),
+    **{f"topiclora-{start}": ("topiclora", f"adapter.init={start}") for start in ("orthogonal", "svd")},
+}
+
+
+@pytest.mark.parametrize(("method", "setting"), STARTS.values(), ids=STARTS)
+def test_from_whatever_start_what_is_saved_is_on_the_untouched_base_what_trained(method, setting, train):
+    folder, seen, recipe = train(method, setting)
+    for name, expected in seen.items():
+        path = folder / name if name == "adapter" else folder / "checkpoints" / name
+        opened = loaded(path, recipe)
+        if moves_base(recipe.adapter.model_dump()):  # the difference of two products, in place of one
+            assert opened.peft_config["default"].r == 2 * recipe.adapter.r
+            torch.testing.assert_close(logits(opened), expected, atol=1e-5, rtol=1e-4)
+        else:
+            assert torch.equal(logits(opened), expected), name
+    unbroken = load_file(folder / "adapter" / TENSORS)
+    shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
+    _, again, _ = train(method, setting, resume=True)
+    assert set(again) == {"checkpoint-4", "adapter"}
+    assert all(torch.equal(load_file(folder / "adapter" / TENSORS)[key], tensor) for key, tensor in unbroken.items())
+    assert torch.equal(again["adapter"], seen["adapter"])
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        *((name, []) for name in ("topiclora", "hmora", "perft-r", "lora-experts", "dora", "adalora", "xlora")),
+        ("lora", ["adapter.init_lora_weights=pissa"]),
+        ("topiclora", ["adapter.init=svd"]),
+    ],
+)
+def test_the_best_checkpoint_is_what_a_run_ends_with(method, more, train, monkeypatch):
     losses = iter([1.0, 2.0])
     monkeypatch.setattr(trainer, "validation_losses", lambda *_: {"eval_loss": next(losses)})
-    settings = ["train.eval_steps=2", "train.load_best=true", "train.metric_for_best=eval_loss"]
+    settings = ["train.eval_steps=2", "train.load_best=true", "train.metric_for_best=eval_loss", *more]
     folder, seen, recipe = train(method, *settings)
     assert torch.equal(seen["adapter"], seen["checkpoint-2"])
     assert not torch.equal(seen["adapter"], seen["checkpoint-4"])
-    assert torch.equal(logits(loaded(folder / "adapter", recipe)), seen["checkpoint-2"])
+    opened = logits(loaded(folder / "adapter", recipe))
+    if "pissa" in "".join(more):  # written as the difference of two products
+        torch.testing.assert_close(opened, seen["checkpoint-2"], atol=1e-5, rtol=1e-4)
+    else:
+        assert torch.equal(opened, seen["checkpoint-2"])
 
 
 def test_an_xlora_is_opened_for_later_stages(train):

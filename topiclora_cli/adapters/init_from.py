@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.stock import moves_base
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.scaling import stock_law
@@ -28,7 +29,6 @@ CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
 # What makes of a peft LoRA something else than W x + s B A x on linear layers.
 _VARIANTS = ("use_dora", "use_qalora", "use_bdlora", "lora_bias", "arrow_config", "kasa_config", "monteclora_config")
 _BESIDES = ("modules_to_save", "target_parameters", "trainable_token_indices", "layer_replication")
-_MOVES_THE_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")  # their A and B belong to altered base weights
 _FACTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 _RETRAIN = "Train that adapter as a plain LoRA on linear layers, or leave it out."
 _SETTINGS = "Take num_experts, r and target_modules from these adapters, and the base model they were trained on."
@@ -147,7 +147,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             raise TopicLoraError(f"{folder}: {key} is set.", _RETRAIN)
     if config.get("bias", "none") != "none":
         raise TopicLoraError(f"{folder}: bias is {config['bias']!r}, not 'none'.", _RETRAIN)
-    if str(config.get("init_lora_weights")).lower().startswith(_MOVES_THE_BASE):
+    if moves_base(config):
         message = f"{folder}: init_lora_weights is {config['init_lora_weights']!r}, which alters the base model."
         raise TopicLoraError(message, "Save it as a plain LoRA (path_initial_model_for_weight_conversion).")
     return config  # type: ignore[no-any-return]

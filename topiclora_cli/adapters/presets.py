@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from peft import AdaLoraConfig, LoraConfig, PeftConfig, XLoraConfig
+from peft import AdaLoraConfig, EvaConfig, LoraConfig, PeftConfig, XLoraConfig
 from torch import nn
 
 from topiclora_cli.adapters.perft import PerftConfig
@@ -42,7 +42,9 @@ def make_config(
         **_pick(settings, "exclude_modules", "layers_to_transform", "modules_to_save"),
     }
     if layer == "lora":
-        return LoraConfig(r=settings["r"], use_dora=settings["use_dora"], **common)
+        # Every layer keeps its rank, so that methods compare at one size; answers alone may be shorter than the rank.
+        eva = EvaConfig(rho=1.0, use_label_mask=False) if settings["init_lora_weights"] == "eva" else None
+        return LoraConfig(**_pick(settings, "r", "use_dora", "init_lora_weights"), **common, eva_config=eva)
     if layer == "adalora":
         start = max(settings["r"] + 1, round(ADALORA_SPARE * settings["r"]))
         return AdaLoraConfig(init_r=start, target_r=settings["r"], total_step=total_steps, **common)
@@ -98,6 +100,8 @@ def _stock_targets(targets: str | list[str], settings: Mapping[str, Any], model:
 
 
 def _refuse_on_parameters(settings: Mapping[str, Any], what: str, heeded: Collection[str] = ()) -> None:
+    if settings["init_lora_weights"] is not True:
+        raise TopicLoraError(f"adapter.init_lora_weights does not work on {what}.", "Leave it out.")
     for key in _NOT_ON_PARAMETERS:
         if settings[key] and key not in heeded:
             raise TopicLoraError(f"adapter.{key} does not work on {what}.", f"Leave adapter.{key} out.")

@@ -68,9 +68,10 @@ def check_segments(base: Any, lora_b: Tensor, name: str) -> None:
     lora_b (E, r, d_out): what is to start from its spectrum; overlapping segments would start experts alike.
     """
     weight, (experts, rank, _) = base.weight, lora_b.shape
-    plain = type(weight) in (Tensor, nn.Parameter) and weight.is_floating_point()
-    offloaded = weight.is_meta and hasattr(base, "_hf_hook")  # an empty model is only counted
-    if offloaded or not plain:
+    offloaded = weight.is_meta and hasattr(base, "_hf_hook")
+    if weight.is_meta and not offloaded:  # an empty model is only counted
+        return
+    if offloaded or type(weight) not in (Tensor, nn.Parameter) or not weight.is_floating_point():
         state = "offloaded" if offloaded else "quantised"
         raise TopicLoraError(
             f"init: svd reads the base's weights, and those of {name} are {state}.",

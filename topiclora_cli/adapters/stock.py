@@ -5,7 +5,7 @@ that name stands: shared experts and dense blocks would go without, and the rout
 place. There a linear layer's weight is named as a parameter, which peft takes at its word: W + s B A, the same thing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from peft import LoraConfig, get_peft_model
@@ -15,6 +15,12 @@ from torch import nn
 from topiclora_cli.errors import TopicLoraError
 
 WEIGHT = ".weight"
+_MOVE_THE_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
+
+
+def moves_base(settings: Mapping[str, Any]) -> bool:
+    """Whether a LoRA with these settings of peft's starts by altering the base's weights, which A and B belong to."""
+    return str(settings.get("init_lora_weights")).lower().startswith(_MOVE_THE_BASE)
 
 
 def lora_targets(model: nn.Module, names: Iterable[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from topiclora_cli.errors import nearest
 from topiclora_cli.recipe.meaning import has_routers
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
 from topiclora_cli.recipe.section import Section
+from topiclora_cli.recipe.starts import check_lora_start
 
 
 class AdapterSection(Section):
@@ -29,6 +30,9 @@ class AdapterSection(Section):
     `lora_alpha`, whatever its experts, ranks and gates are; unsaid, it is twice the rank of the plain LoRA that has as
     many parameters as the experts have, and a `budget` keeps its part of that rank. `use_rslora` is the older name of
     `scaling: sqrt`, and plain LoRA's own.
+
+    `init` is how experts start: at random (`kaiming`), each reading a subspace of its own (`orthogonal`), or from
+    segments of the base weight's spectrum (`svd`). Plain LoRA has peft's own `init_lora_weights`.
     """
 
     method: str = DEFAULT
@@ -48,6 +52,7 @@ class AdapterSection(Section):
     expert_dropout: Literal["shared", "own"] = "shared"
     use_rslora: bool = False
     use_dora: bool = False
+    init_lora_weights: bool | str = True
     target_modules: str | list[str] = "all-linear"
     exclude_modules: str | list[str] | None = None
     plain_modules: str | list[str] | None = None
@@ -96,6 +101,11 @@ class AdapterSection(Section):
         if method not in METHODS:
             raise ValueError(f"unknown method; known: {', '.join(METHODS)}. {nearest(method, METHODS)}")
         return method
+
+    @field_validator("init_lora_weights")
+    @classmethod
+    def _starts(cls, start: bool | str) -> bool | str:
+        return check_lora_start(start)
 
     @field_validator("budget")
     @classmethod

@@ -30,7 +30,7 @@ _OF_MIXTURE = {
     *("scaling", "gate_weights"),
 }
 _READ_BY = {
-    "lora": {*_OF_LORA, "use_rslora", "use_dora"},
+    "lora": {*_OF_LORA, "use_rslora", "use_dora", "init_lora_weights"},
     "adalora": _OF_LORA,
     "xlora": {"init_from", "top_k", "train_experts"},
     "mixture": _OF_LORA | _OF_EXPERTS | _OF_MIXTURE,

@@ -13,6 +13,7 @@ from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.recipe.meaning import TEACH_ROUTERS, has_priors
 from topiclora_cli.recipe.section import Section
+from topiclora_cli.recipe.starts import reads_base
 from topiclora_cli.recipe.train import TrainSection
 
 FULL, BASE = "full", "base"  # among an ablation's cells: the recipe itself, and the model without any training
@@ -262,6 +263,15 @@ class Recipe(Section):
     def _streams_end(self) -> "Recipe":
         if self.data.streaming and self.train.max_steps is None:
             raise ValueError("data.streaming has no end; set train.max_steps")
+        return self
+
+    @model_validator(mode="after")
+    def _starts_from_what_is_there(self) -> "Recipe":
+        for key in ("init", "init_lora_weights"):
+            if self.model.quantization is not None and reads_base(start := getattr(self.adapter, key)):
+                raise ValueError(f"adapter.{key}: {start} reads the base's weights, which model.quantization packs")
+        if self.adapter.init_lora_weights == "eva" and self.data.streaming:
+            raise ValueError("adapter.init_lora_weights: eva reads training examples first; leave out data.streaming")
         return self
 
     @model_validator(mode="after")

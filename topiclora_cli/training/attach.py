@@ -1,6 +1,7 @@
 """Puts the recipe's adapter on the base model: method, targets, budget, starting weights."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,7 @@ from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.methods import METHODS
 from topiclora_cli.scaling import LAWS, plain_rank, stock_law
+from topiclora_cli.training.moved_base import remember_start
 from topiclora_cli.training.terms import reach_routers
 
 _COLUMNS = ("modules", "count", "shape", "experts", "rank", "router", "parameters")
@@ -110,9 +112,14 @@ def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
     """
     never_called(model)  # an adapter's own calls are not the model's
     try:
-        adapted: Any = get_peft_model(model, config)  # type: ignore[arg-type]
-    except ValueError as error:
+        with warnings.catch_warnings():
+            # Of memory: the base lies in it already, and an empty adapter would have to be filled by hand.
+            warnings.filterwarnings("ignore", message="lora with eva initialization")
+            adapted: Any = get_peft_model(model, config)  # type: ignore[arg-type]
+    except (ValueError, TypeError) as error:
         if "not found in the base model" not in str(error) and "No modules were targeted" not in str(error):
+            if isinstance(start := getattr(config, "init_lora_weights", None), str):
+                raise TopicLoraError(f"adapter.init_lora_weights: {start}: {_first_line(error)}") from None
             raise
         linears = {name.rpartition(".")[2] for name in linear_layers(model)}
         raise TopicLoraError(
@@ -121,6 +128,7 @@ def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
         ) from None
     layers = adapted.get_base_model().named_modules()
     refuse_idle(model, [name for name, module in layers if isinstance(module, BaseTunerLayer)])
+    remember_start(adapted)
     return adapted  # type: ignore[no-any-return]
 
 
@@ -132,6 +140,10 @@ def adapts_head(model: PeftModel) -> bool:
 
 def _mixture_layers(model: PeftModel) -> list[str]:
     return [module.name for module in model.modules() if isinstance(module, TopicLoraLayer)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _off_budget(section: AdapterSection, model: PeftModel) -> str:

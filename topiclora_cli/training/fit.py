@@ -35,6 +35,7 @@ from topiclora_cli.training.columns import Priors, make_dataset
 from topiclora_cli.training.data import Encoded
 from topiclora_cli.training.data.stream import ExampleStream
 from topiclora_cli.training.data.vocabulary import refuse_unknown_tokens
+from topiclora_cli.training.eva import start_from_activations
 from topiclora_cli.training.fingerprint import fingerprint
 from topiclora_cli.training.guard import explain_full_memory
 from topiclora_cli.training.packing import refuse_packing
@@ -134,6 +135,15 @@ def train_adapter(
         if trainer.is_fsdp_enabled:
             trainer.add_callback(ShareBuffers())
         with explain_full_memory(recipe.train):
+            if recipe.adapter.init_lora_weights == "eva" and checkpoint is None:
+                assert not isinstance(encoded, ExampleStream)  # refused with the recipe
+                start_from_activations(
+                    model,
+                    encoded,
+                    pad_token_id=base.tokenizer.pad_token_id,
+                    batch_size=recipe.train.batch_size,
+                    seed=recipe.seed,
+                )
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped and trainer.state.global_step < arguments.max_steps:
         raise Interrupted(stop.signal or signal.SIGTERM, trainer.state.global_step)

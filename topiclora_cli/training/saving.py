@@ -1,7 +1,8 @@
 """A trained adapter on disk and back: all of what trains, whichever method it is.
 
 peft's own `save_pretrained` leaves out of an X-LoRA its classifier and its experts, and drops of an AdaLoRA the ranks
-that are pruned for the moment, which a checkpoint must go on with.
+that are pruned for the moment, which a checkpoint must go on with. Where a start has altered the base's weights, a file
+of its own (moved_base.py) says how the adapter is written all the same.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,7 @@ from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import replacing
-
-TENSORS = "adapter_model.safetensors"
+from topiclora_cli.training.moved_base import TENSORS, read_on_moved_base, write_on_untouched_base
 
 
 def save_adapter(model: PeftModel, path: Path, state: Mapping[str, Tensor] | None = None) -> None:
@@ -33,6 +33,7 @@ def write_adapter(model: PeftModel, folder: Path, state: Mapping[str, Tensor] | 
     with _every_rank(model):
         model.save_pretrained(str(folder), selected_adapters=[name], state_dict=values)
         others = left_out(model, values)
+    write_on_untouched_base(model, folder, name)
     if others:
         tensors = {key: tensor.detach().contiguous().cpu() for key, tensor in others.items()}
         save_file({**load_file(folder / TENSORS), **tensors}, folder / TENSORS, metadata={"format": "pt"})
@@ -43,8 +44,10 @@ def read_adapter(model: PeftModel, folder: Path) -> None:
 
     Raises TopicLoraError where the files lack any of what trains here.
     """
+    name = _name(model)
+    tensors = read_on_moved_base(model, load_peft_weights(str(folder), device="cpu"), name)
     with _every_rank(model):
-        result: Any = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"), _name(model))
+        result: Any = set_peft_model_state_dict(model, tensors, name)
     trained = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
     if lacking := sorted(trained & set(result.missing_keys)):
         raise TopicLoraError(

@@ -1,0 +1,29 @@
+"""Where adapters may start from: which of peft's `init_lora_weights` a recipe can ask for, and what else that needs."""
+
+import re
+
+from topiclora_cli.errors import nearest
+
+LORA_STARTS = ("gaussian", "orthogonal", "olora", "pissa", "pissa_niter_16", "mica", "eva")
+_REFUSED = {
+    "loftq": "replaces the base's weights by quantised ones, which no adapter can carry",
+    "corda": "reads statistics of its own, which are to be made beforehand",
+    "lora_ga": "reads gradients, which are to be made beforehand",
+}
+_PACKED = ("olora", "pissa", "mica")
+
+
+def check_lora_start(start: bool | str) -> bool | str:
+    """A value of peft's LoraConfig.init_lora_weights as it is; raises ValueError for one that cannot be had here."""
+    if isinstance(start, bool) or start in LORA_STARTS or re.fullmatch(r"pissa_niter_\d+", start):
+        return start
+    if start in _REFUSED:
+        raise ValueError(f"{start} {_REFUSED[start]}; use pissa, olora or eva")
+    raise ValueError(
+        f"unknown start; known: true, false, {', '.join(LORA_STARTS)}. {nearest(start, LORA_STARTS)}".strip()
+    )
+
+
+def reads_base(start: bool | str) -> bool:
+    """Whether a start of either key decomposes the base's weights, which must be plain numbers then."""
+    return start == "svd" or str(start).startswith(_PACKED)
