@@ -16,9 +16,8 @@ from topiclora_cli.scaling import GATE_WEIGHTS, gates_at_start
 
 _SHOWN = (
     *("num_experts", "experts_per_layer", "shared_experts", "r", "ranks_per_layer", "top_k", "top_p", "gate_weights"),
-    *("lora_alpha", "scaling", "shared_a", "router", "router_scope", "granularity", "mixing", "plain_modules"),
-    "target_modules",
-    *("exclude_modules", "modules_to_save", "graph_sha256"),
+    *("lora_alpha", "scaling", "shared_a", "router", "router_scope", "granularity", "mixing", "init", "plain_modules"),
+    *("target_modules", "exclude_modules", "modules_to_save", "graph_sha256"),
 )
 
 
