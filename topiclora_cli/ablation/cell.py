@@ -2,19 +2,23 @@
 
 import shutil
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from topiclora_cli import pipeline, scoring, stage_one
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.errors import Diverged, TopicLoraError
-from topiclora_cli.files import read_json
+from topiclora_cli.files import make_folder, read_json
 from topiclora_cli.inputs import GRAPH, asked_for
 from topiclora_cli.naming import BY_QUESTION, SUMMARY, finished
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe, dump_recipe, load_recipe
 from topiclora_cli.rundir import METRICS, RECIPE, RunDir, read_metrics
 
+LOCKS = ".locks"
 _DELETE = "Delete the cell's folder."
 
 
@@ -40,8 +44,11 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
         run = RunDir.create(path, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
     if not cell.trained or run.is_done("train") or diverged(run):
         return run
-    if cell.recipe.needs_graph and not run.is_done("graph") and not _borrow_graph(folder, cell, grid, run):
-        stage_one.build_graph(cell.recipe, run, progress)
+    if cell.recipe.needs_graph and not run.is_done("graph"):
+        # Of several processes that need the same one, the first makes it.
+        with FileLock(make_folder(folder / LOCKS) / f"graph-{_stage_1(cell.recipe)}.lock"):
+            if not _borrow_graph(folder, cell, grid, run):
+                stage_one.build_graph(cell.recipe, run, progress)
     try:
         pipeline.train(cell.recipe, run, progress, resume=bool(run.stage("train")))
     except Diverged as error:
@@ -120,16 +127,18 @@ def _settings(recipe: Recipe, cell: Cell) -> dict[str, Any]:
     return recipe.model_dump(exclude={"ablation"})
 
 
+def _stage_1(recipe: Recipe) -> str:
+    """What stage 1 depends on, in 16 characters."""
+    data = recipe.model_dump_json(include={"model", "graph", "data", "seed"})
+    return sha256(f"{data} {recipe.adapter.num_experts} {recipe.train.precision}".encode()).hexdigest()[:16]
+
+
 def _borrow_graph(folder: Path, cell: Cell, grid: Sequence[Cell], run: RunDir) -> bool:
     """Copy the topic graph, and what it says of the examples, from a cell with the same stage 1, if there is any."""
-
-    def stage_1(recipe: Recipe) -> tuple[Any, ...]:
-        data = recipe.model_dump(include={"model", "graph", "data", "seed"})
-        return data, recipe.adapter.num_experts, recipe.train.precision
-
+    wanted = _stage_1(cell.recipe)
     for other in grid:
         path = folder / other.folder
-        if other.folder == cell.folder or not (path / RECIPE).exists() or stage_1(other.recipe) != stage_1(cell.recipe):
+        if other.folder == cell.folder or not (path / RECIPE).exists() or _stage_1(other.recipe) != wanted:
             continue
         lender = RunDir(path)
         if lender.is_done("graph"):

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from filelock import FileLock
 
 from topiclora_cli import scoring, stage_one
-from topiclora_cli.ablation.cell import open_cell, score_cell, train_cell
+from topiclora_cli.ablation.cell import LOCKS, open_cell, score_cell, train_cell
 from topiclora_cli.ablation.grid import Cell, make_grid
 from topiclora_cli.ablation.report import write_report
 from topiclora_cli.ablation.scores import CellScore, score_cells
-from topiclora_cli.ablation.work import LOCKS, Work
+from topiclora_cli.ablation.work import Work
 from topiclora_cli.files import make_folder
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe

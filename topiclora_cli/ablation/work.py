@@ -7,13 +7,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from topiclora_cli.ablation.cell import diverged, held_out_loss, open_cell, read_cell
+from topiclora_cli.ablation.cell import LOCKS, diverged, held_out_loss, open_cell, read_cell
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.tuning import Choice, choose
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import make_folder
-
-LOCKS = ".locks"
 
 
 class Work:

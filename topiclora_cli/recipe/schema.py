@@ -4,19 +4,18 @@ The defaults follow common practice for mixtures of LoRA (rank 8, eight experts,
 TopicLoRA abstract leaves open is a key here, so a reader who knows better changes a line of YAML and no code.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from topiclora_cli.errors import nearest
+from topiclora_cli.recipe.ablation import AblationSection
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.data import DataSection
+from topiclora_cli.recipe.evaluation import EvalSection
 from topiclora_cli.recipe.meaning import TEACH_ROUTERS, has_priors
 from topiclora_cli.recipe.section import Section
 from topiclora_cli.recipe.starts import reads_base
 from topiclora_cli.recipe.train import TrainSection
-
-FULL, BASE = "full", "base"  # among an ablation's cells: the recipe itself, and the model without any training
 
 
 class UpcycleSection(Section):
@@ -160,87 +159,12 @@ class LossSection(Section):
     base_balance_weight: float = Field(default=0.0, ge=0)
 
 
-class QuestionsSection(Section):
-    """Multiple-choice questions of the recipe's own, put as its training examples are: by `data.prompt`.
-
-    source, config, split: as of data. filter: a Jinja expression; unset, data.filter. choices: a Jinja expression over
-    a row's columns, the list of its choices; the right one is what `data.completion` makes of the row. by: a column;
-    each of its values is a task. limit: at most so many of each.
-    """
-
-    source: str
-    config: str | None = None
-    split: str = "train"
-    filter: str | None = None
-    choices: str = "choices"
-    by: str | None = None
-    limit: int | None = Field(default=None, ge=1)
-
-
-class EvalSection(Section):
-    """What lm-evaluation-harness is asked to run; `chat_template` puts questions through the tokenizer's.
-
-    metrics: what to go by in tables and means, a list of which each task takes the first that it has, or a mapping from
-    task (or group) to metric; `acc` or, with lm-eval's filter, `exact_match,strict-match`. Unset, a task goes by
-    acc_norm, acc or exact_match, whichever it has first, else by the first metric it lists. All are stored.
-    unsafe_code: leave to run code that the model writes, for tasks that do.
-    questions: those that the task `topiclora_questions` asks.
-    """
-
-    tasks: list[str] = Field(default=["topiclora_quickstart"], min_length=1)
-    limit: int | None = Field(default=None, ge=1)
-    num_fewshot: int | None = Field(default=None, ge=0)
-    batch_size: int = Field(default=16, ge=1)
-    include_path: str | None = None
-    chat_template: bool = False
-    base: bool = True
-    metrics: list[str] | dict[str, str] = []
-    unsafe_code: bool = False
-    questions: QuestionsSection | None = None
-
-
 class MergeSection(Section):
     """Which fixed gates the export uses: `mean`, or `topic:<name>`; measured on `calibration` training prompts."""
 
     gates: str = "mean"
     calibration: int = Field(default=64, ge=1)
     formats: list[Literal["lora", "dense"]] = ["lora", "dense"]
-
-
-class AblationSection(Section):
-    """Cells of overrides (dotted recipe keys), each run for every seed in a folder of its name, beside the recipe
-    itself, which is called `full`.
-
-    base: score the untrained model, too, as a cell of that name. tune: dotted keys and the values to try of each, in
-    all combinations; at the first seed every cell trains them all and keeps what has the lowest loss on the examples of
-    data.validation. A key that a cell sets itself is not tried in it. reference: the cell that others are compared
-    with.
-    """
-
-    cells: dict[Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")], dict[str, Any]] = {}
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
-    overrides: dict[str, Any] = {}
-    base: bool = False
-    tune: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    reference: str = FULL
-
-    @model_validator(mode="after")
-    def _apart(self) -> "AblationSection":
-        if FULL in self.cells:
-            raise ValueError(f"{FULL} is the recipe itself; give that cell another name")
-        if self.base and BASE in self.cells:
-            raise ValueError(f"{BASE} is the untrained model; give that cell another name")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds has one twice: {self.seeds}")
-        for key, values in self.tune.items():
-            if key == "seed" or key.startswith(("ablation.", "data.", "eval.")):
-                raise ValueError(f"tune: {key} is the same for all, or they could not be compared")
-            if any(values.count(value) > 1 for value in values):
-                raise ValueError(f"tune.{key} has a value twice: {values}")
-        known = [FULL, *([BASE] if self.base else []), *self.cells]
-        if self.reference not in known:
-            raise ValueError(f"reference {self.reference!r} is no cell. {nearest(self.reference, known)}")
-        return self
 
 
 class Recipe(Section):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import DataSection, SourceSection
-from topiclora_cli.recipe.schema import QuestionsSection
+from topiclora_cli.recipe.evaluation import QuestionsSection
 from topiclora_cli.training.data.draw import at_most
 from topiclora_cli.training.data.missing import Missing, MissingValue, Names
 from topiclora_cli.training.data.reading import kind_of
