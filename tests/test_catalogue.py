@@ -75,6 +75,11 @@ def test_a_method_that_does_not_fit_has_a_row_without_numbers(tiny_model_dir):
         describe_methods(str(tiny_model_dir), None, ["lora-router"])
 
 
+def test_layers_to_adapt_can_be_named_beside_a_role():
+    (row,) = describe_methods(None, None, ["hydralora"], overrides=["adapter.layers_to_transform=[0, 1]"])
+    assert row.targets == "feed-forward"
+
+
 def test_the_command_shows_a_grid_point(run_cli):
     changes = ["--set", "adapter.r=16", "--set", "adapter.lora_dropout=0.1"]
     code, text = run_cli("methods", "lora-qv", "--model", OLMOE, "--config-only", *changes)

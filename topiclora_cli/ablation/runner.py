@@ -15,11 +15,13 @@ from topiclora_cli.ablation.grid import Cell, make_grid
 from topiclora_cli.ablation.report import write_report
 from topiclora_cli.ablation.scores import CellScore, score_cells
 from topiclora_cli.ablation.work import Work
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import make_folder
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.stages import stage
+from topiclora_cli.training.attach import refuse_contradictions
 
 POLL = 5.0  # seconds between looks at what other processes have finished
 
@@ -31,6 +33,11 @@ def prepare_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Seque
     """
     # One number for all cells: they are to differ in what their overrides say.
     grid = make_grid(stage_one.settled(recipe, run, progress), only=only)
+    for cell in grid:
+        try:
+            refuse_contradictions(cell.recipe.adapter)
+        except TopicLoraError as error:
+            raise TopicLoraError(f"ablation.cells.{cell.name}: {error.message}", error.hint) from None
     folder = run.path / "ablation"
     # A task that cannot be scored is to be known before a cell is trained.
     new = [cell.recipe for cell in grid if open_cell(folder, cell) is None]
