@@ -7,6 +7,7 @@ import pytest
 
 from topiclora_cli.adapters.counting import activated_base_parameters
 from topiclora_cli.catalogue import describe_methods
+from topiclora_cli.cli.console import console
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models import load_skeleton
 from topiclora_cli.recipe.methods import METHODS
@@ -73,6 +74,32 @@ def test_a_method_that_does_not_fit_has_a_row_without_numbers(tiny_model_dir):
     assert rows["lora"].percent == pytest.approx(100 * rows["lora"].total / size(tiny_model_dir))
     with pytest.raises(TopicLoraError, match=r"\(llama\) has no mixture-of-experts block"):
         describe_methods(str(tiny_model_dir), None, ["lora-router"])
+
+
+def test_layers_to_adapt_can_be_named_beside_a_role():
+    (row,) = describe_methods(None, None, ["hydralora"], overrides=["adapter.layers_to_transform=[0, 1]"])
+    assert row.targets == "feed-forward"
+
+
+def test_a_setting_that_one_method_refuses_leaves_the_list_of_the_others():
+    rows = {row.name: row for row in describe_methods(None, None, overrides=["adapter.scaling=total"])}
+    assert {name for name, row in rows.items() if row.rank == "does not fit"} == {"perft-e"}
+    assert rows["molora"].first_step == rows["mixlora"].first_step == 1
+    with pytest.raises(TopicLoraError, match="scaling: total goes by what the gates sum to"):
+        describe_methods(None, None, ["perft-e"], overrides=["adapter.scaling=total"])
+
+
+def test_ranks_by_depth_are_the_ranks(tiny_model_dir):
+    for model in (None, str(tiny_model_dir)):
+        (row,) = describe_methods(model, None, ["topiclora"], overrides=["adapter.ranks_by_depth=[2, 4]"])
+        assert row.rank == "2-4"
+
+
+def test_names_of_methods_are_never_cut_short(run_cli, monkeypatch):
+    monkeypatch.setattr(console, "_width", 80)
+    code, text = run_cli("methods")
+    assert code == 0, text
+    assert set(METHODS) <= set(text.split())
 
 
 def test_the_command_shows_a_grid_point(run_cli):

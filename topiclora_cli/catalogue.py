@@ -55,7 +55,7 @@ def describe_methods(
 
     overrides: `dotted.key=value` on top of every method's settings. config_only: count from a configuration that is at
     hand, with no download. Raises TopicLoraError for a budget without a model, a model that cannot be found, settings
-    that a method refuses, or a single method that does not fit the model or the budget.
+    that no recipe may have, or a single method that does not fit them, the model or the budget.
     """
     if not model and (budget or config_only):
         flag = "--budget" if budget else "--config-only"
@@ -79,20 +79,25 @@ def describe_methods(
         values = with_overrides({**_EMPTY, "adapter": adapter}, changes)
         # In a list of methods a setting goes to those that it means something to.
         recipe = build_recipe(values, where=f"method {name}", given=None if len(names) == 1 else {})
-        rank, counts = str(recipe.adapter.r) if takes_budget else "-", None
-        first_step = _first_step(recipe.adapter)
-        if skeleton is not None and takes_budget:
-            try:
+        rank, first_step, counts = "-", None, None
+        try:
+            if takes_budget:
+                rank, first_step = _rank(recipe.adapter), _first_step(recipe.adapter)
+            if skeleton is not None and takes_budget:
                 config = solve(recipe.adapter, skeleton)
                 counts = count_on(skeleton, config)
-            except TopicLoraError:
-                if len(names) == 1:
-                    raise
-                rank, first_step = "does not fit", None
-            else:
-                rank, first_step = str(rank_of(config)), _first_step(recipe.adapter, config, skeleton)
+                first_step = _first_step(recipe.adapter, config, skeleton)
+                rank = rank if recipe.adapter.ranks_by_depth else str(rank_of(config))
+        except TopicLoraError:
+            if len(names) == 1:
+                raise
+            rank, first_step, counts = "does not fit", None, None
         rows.append(_row(name, recipe, rank, first_step, counts, base))
     return rows
+
+
+def _rank(section: AdapterSection) -> str:
+    return "-".join(map(str, section.ranks_by_depth or (section.r,)))
 
 
 def _first_step(section: AdapterSection, config: Any = None, skeleton: nn.Module | None = None) -> float | None:

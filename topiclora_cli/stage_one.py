@@ -29,6 +29,7 @@ from topiclora_cli.topics.report import graph_report
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.topics.validate import link_report
+from topiclora_cli.training.attach import refuse_contradictions
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ class GraphResult:
 def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
     """Stage 1: topics -> experts; their number, if left open, is chosen here and written into the run's recipe.
 
-    Raises TopicLoraError for a bad taxonomy, more experts than topics, or none to choose from.
+    Raises TopicLoraError for a bad taxonomy, more experts than topics, none to choose from, and before anything is read
+    for settings of the adapter that contradict one another.
     """
+    refuse_contradictions(recipe.adapter)
     section = recipe.graph
     encoder = None
     rows = training_data(recipe).train if section.tagged_prompts else []
@@ -56,7 +59,8 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         taxonomy, prompts = named_taxonomy(recipe), None
     experts, choice = recipe.adapter.num_experts, None
     if experts == "auto":
-        numbers = numbers_to_try(len(taxonomy.names), least=max(2, recipe.adapter.top_k or 2))
+        least = max(2, recipe.adapter.top_k or 0, recipe.adapter.shared_experts)
+        numbers = numbers_to_try(len(taxonomy.names), least=least)
     elif experts > len(taxonomy.names):
         raise TopicLoraError(
             f"adapter.num_experts ({experts}) exceeds the {len(taxonomy.names)} topics.",

@@ -2,8 +2,11 @@
 
 import pytest
 
+from topiclora_cli.ablation import work as works
 from topiclora_cli.ablation.cell import open_cell
-from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.grid import Cell, make_grid
+from topiclora_cli.ablation.runner import with_others
+from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import altered, build_recipe, dump_recipe
 from topiclora_cli.rundir import RunDir
@@ -17,3 +20,17 @@ def test_other_seeds_or_cells_leave_a_cell_as_it_is(tmp_path):
     assert open_cell(tmp_path, Cell("c", 0, larger)).path == tmp_path / "c-s0"
     with pytest.raises(TopicLoraError, match="holds a cell with other settings"):
         open_cell(tmp_path, Cell("c", 0, altered(recipe, [("loss.kl_weight", 0.2)], where="here")))
+
+
+def test_a_report_has_finished_cells_that_its_own_grid_leaves_out(tmp_path, monkeypatch):
+    def read(folder, cell):
+        if cell.name == "changed":
+            raise TopicLoraError("holds a cell with other settings")
+        return {"failed": {}, "mean": {}} if cell.name in ("full", "done") else None
+
+    monkeypatch.setattr(works, "read_cell", read)
+    cells = {name: {"loss.kl_weight": 0.2} for name in ("done", "mine", "open", "changed")}
+    cells["refused"] = {"loss.kl_weight": -1}
+    recipe = build_recipe({"name": "x", "model": {"name": "m"}, "ablation": {"cells": cells}}, where="here")
+    found = with_others(Work(make_grid(recipe, only=["mine"]), tmp_path), recipe)
+    assert [cell.name for cell in found.grid] == ["full", "done", "mine"]

@@ -67,6 +67,14 @@ def test_train_builds_the_graph_and_takes_its_number(recipe, run_cli, tmp_path):
     assert config["num_experts"] == TopicGraph.load(run / "adapter" / "topic_graph").num_experts
 
 
+def test_no_number_is_tried_that_shared_experts_would_exceed(recipe, run_cli, tmp_path):
+    run = tmp_path / "r"
+    code, text = run_cli("build-graph", "--recipe", recipe, "--out", run, "--set", "adapter.shared_experts=3")
+    assert code == 0, text
+    report = json.loads((run / "graph" / "report.json").read_text())
+    assert [row["experts"] for row in report["choice"]["candidates"]] == [3, 4]
+
+
 def test_cells_of_an_ablation_share_the_number(recipe, run_cli, tmp_path):
     run = tmp_path / "r"
     for _ in range(2):  # finished cells are taken as they are

@@ -73,6 +73,25 @@ def test_choices_go_on_from_their_prompt_which_runs_once(adapter, tiny_model, ti
     assert [is_greedy for _, is_greedy in found] == [True, False]
 
 
+def test_a_batch_is_as_many_prompts_and_then_as_many_continuations(tiny_model, tiny_model_dir):
+    lm = PromptedLM(pretrained=tiny_model, tokenizer=AutoTokenizer.from_pretrained(tiny_model_dir), batch_size=2)
+    choices = [[33, 12, 54], [12, 90], [44, 17, 17, 5], [8], [9, 9]]
+    requests = [([first, *CONTEXT], choice) for first in (5, 6, 7) for choice in choices]
+    shapes = []
+    hook = tiny_model.get_input_embeddings().register_forward_hook(lambda *call: shapes.append(call[1][0].shape))
+    answers = lm._loglikelihood_tokens([(("c", "a"), *request) for request in requests], disable_tqdm=True)
+    hook.remove()
+    assert max(rows for rows, _ in shapes) == 2
+    assert [shape for shape in shapes if shape[1] == 7] == [(2, 7), (1, 7)]
+    assert [score for score, _ in answers] == pytest.approx([as_trained(tiny_model, *r) for r in requests], abs=1e-4)
+
+
+def test_a_continuation_of_no_token_is_lm_evals_error(tiny_model, tiny_model_dir):
+    lm = PromptedLM(pretrained=tiny_model, tokenizer=AutoTokenizer.from_pretrained(tiny_model_dir), batch_size=2)
+    with pytest.raises(AssertionError):
+        lm._loglikelihood_tokens([(("c", "a"), CONTEXT, choice) for choice in ([], [3, 4])], disable_tqdm=True)
+
+
 def greedy_continuation(model, context, length):
     tokens = list(context)
     for _ in range(length):

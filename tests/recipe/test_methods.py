@@ -195,6 +195,8 @@ def test_settings_of_losses_and_rates_that_mean_nothing_are_named():
         ({"budget": "total=4,2M"}, "adapter.budget: write total=4.2M"),
         ({"budget": "total=4M", "ranks_by_depth": [1, 2]}, "one rank"),
         ({"experts_by_depth": [0]}, "at least 1"),
+        ({"experts_by_depth": {"low": 2}}, "adapter.experts_by_depth: Input should be a valid list"),
+        ({"ranks_by_depth": {"low": 2}}, "adapter.ranks_by_depth: Input should be a valid list"),
     ],
 )
 def test_mistakes_name_the_key(adapter, message):

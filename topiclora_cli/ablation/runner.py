@@ -15,11 +15,13 @@ from topiclora_cli.ablation.grid import Cell, make_grid
 from topiclora_cli.ablation.report import write_report
 from topiclora_cli.ablation.scores import CellScore, score_cells
 from topiclora_cli.ablation.work import Work
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import make_folder
 from topiclora_cli.progress import Progress
-from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe import BASE, FULL, Recipe
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.stages import stage
+from topiclora_cli.training.attach import refuse_contradictions
 
 POLL = 5.0  # seconds between looks at what other processes have finished
 
@@ -31,6 +33,11 @@ def prepare_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Seque
     """
     # One number for all cells: they are to differ in what their overrides say.
     grid = make_grid(stage_one.settled(recipe, run, progress), only=only)
+    for cell in grid:
+        try:
+            refuse_contradictions(cell.recipe.adapter)
+        except TopicLoraError as error:
+            raise TopicLoraError(f"ablation.cells.{cell.name}: {error.message}", error.hint) from None
     folder = run.path / "ablation"
     # A task that cannot be scored is to be known before a cell is trained.
     new = [cell.recipe for cell in grid if open_cell(folder, cell) is None]
@@ -42,9 +49,10 @@ def prepare_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Seque
 def run_grid(grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progress) -> list[CellScore]:
     """Train and evaluate what is missing, then score all; writes `ablation/report.md` and `ablation/results.json`.
 
-    recipe: the one that the grid was prepared of.
+    recipe: the one that the grid was prepared of, whose other cells are scored, too, where they are finished.
     """
     work = Work(grid, run.path / "ablation")
+    recipe_of_all = stage_one.settled(recipe, run, progress)
     told = False
     with stage(run, "ablation", recipe) as record:
         while cells := work.left():
@@ -52,7 +60,7 @@ def run_grid(grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progre
                 if cell is not None:
                     _run_cell(work, cell, progress)
             if cell is not None:
-                _report(work, recipe, progress)
+                _report(work, recipe_of_all)
                 told = False
                 continue
             if not told:
@@ -60,7 +68,7 @@ def run_grid(grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progre
                 progress.say(f"Waiting for cells that other processes are at: {names}")
                 told = True
             time.sleep(POLL)
-        scores = _report(work, recipe, progress)
+        scores = _report(work, recipe_of_all)
         record.update(cells=len(scores), seeds=len(recipe.ablation.seeds))
     return scores
 
@@ -73,9 +81,31 @@ def _run_cell(work: Work, cell: Cell, progress: Progress) -> None:
         score_cell(work.folder, cell, progress)
 
 
-def _report(work: Work, recipe: Recipe, progress: Progress) -> list[CellScore]:
+def _report(work: Work, recipe: Recipe) -> list[CellScore]:
     with FileLock(make_folder(work.folder / LOCKS) / "report.lock"):
-        scores = score_cells(work, recipe.ablation.reference)
+        found = with_others(work, recipe)
+        scores = score_cells(found, recipe.ablation.reference)
         if scores:
-            write_report(work, scores, recipe)
+            write_report(found, scores, recipe)
     return scores
+
+
+def with_others(work: Work, recipe: Recipe) -> Work:
+    """The grid with those of the recipe's cells that it leaves out and that are finished, by another call perhaps.
+
+    Cells that are there with other settings, or that the recipe cannot have, are no part of it.
+    """
+    mine = {cell.name for cell in work.grid}
+    section = recipe.ablation
+    grid: list[Cell] = []
+    for name in (*([BASE] if section.base else []), FULL, *section.cells):
+        if name in mine:
+            grid += [cell for cell in work.grid if cell.name == name]
+            continue
+        try:
+            other = Work(make_grid(recipe, only=[name]), work.folder)
+            if any(other.is_chosen(cell) and other.result(cell) is not None for cell in other.grid):
+                grid += other.grid
+        except TopicLoraError:
+            continue
+    return Work(grid, work.folder) if len(grid) > len(work.grid) else work

@@ -57,12 +57,14 @@ def make_config(
 def sizes_config(layer: str, settings: Mapping[str, Any]) -> TopicLoraConfig | PerftConfig:
     """The sizes, gates and scale of a `mixture` or `perft` on no model in particular.
 
-    What goes by depth is spread over the fewest layers that show every number.
+    What goes by depth is spread over the fewest layers that show every number. Raises TopicLoraError for settings that
+    fit one another on no model.
     """
     if layer == "perft":
         return _perft(settings)
     lists = (settings["experts_by_depth"] or [0], settings["ranks_by_depth"] or [0])
-    return TopicLoraConfig(**{**_mixture(settings, math.lcm(*map(len, lists))), "plain_modules": None})
+    of_a_model = dict.fromkeys(("plain_modules", "target_modules", "layers_to_transform"))
+    return TopicLoraConfig(**{**_mixture(settings, math.lcm(*map(len, lists))), **of_a_model})
 
 
 def _mixture(settings: Mapping[str, Any], layers: int) -> dict[str, Any]:

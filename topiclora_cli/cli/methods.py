@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from topiclora_cli.cli.console import console
@@ -46,7 +46,8 @@ def methods(
     from topiclora_cli.recipe.references import PROTOCOL
 
     rows = describe_methods(model, budget, names or [], overrides=overrides or [], config_only=config_only)
-    table = Table(*_HEADS, *(_COUNTS if model else ()), box=None)
+    # A name is there to be typed, so it is never cut short.
+    table = Table(Column(_HEADS[0], no_wrap=True), *_HEADS[1:], *(_COUNTS if model else ()), box=None)
     for row in rows:
         counts = [f"{n:,}" if n is not None else "-" for n in (row.total, row.activated)] if model else []
         if model:

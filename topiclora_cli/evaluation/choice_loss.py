@@ -51,8 +51,10 @@ def _loss(task: Any, doc: Mapping[str, Any], likelihoods: Sequence[float]) -> fl
     # Where mutual information is wanted, the choices without their question follow.
     scores = np.array(likelihoods[: len(choices)])
     right = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    # A number is a place, even where the choices are numbers.
     places = [
-        choices.index(each) if each in choices else each for each in (right if isinstance(right, list) else [right])
+        choices.index(each) if isinstance(each, str) and each in choices else each
+        for each in (right if isinstance(right, list) else [right])
     ]
     if not places or not all(isinstance(place, int) and 0 <= place < len(scores) for place in places):
         return None

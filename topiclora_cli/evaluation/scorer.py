@@ -10,7 +10,17 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from topiclora_cli.adapters import prompt_tokens
-from topiclora_cli.evaluation.shared_prompt import SharedPrompt, continued, goes_on, in_batches, scored, shared_prompts
+from topiclora_cli.evaluation.shared_prompt import (
+    Scored,
+    SharedPrompt,
+    cache_of,
+    continuations,
+    goes_on,
+    in_batches,
+    scored,
+    shared_prompts,
+    starts,
+)
 
 Request = tuple[Any, list[int], list[int]]  # the two strings, the context's tokens, the continuation's
 
@@ -29,8 +39,9 @@ class PromptedLM(HFLM):
         results: list[Any] = [None] * len(requests)
         if self.backend == "causal" and getattr(self.model.config, "use_cache", None):
             shared = shared_prompts([request[1:] for request in requests], max_length=self.max_length)
-            for batch in in_batches(shared, int(override_bs or self.batch_size)):
-                scores = self._score_together(batch)
+            size = int(override_bs or self.batch_size)
+            for batch in in_batches(shared, size):
+                scores = self._score_together(batch, size)
                 if not scores:
                     break
                 for index, score in scores.items():
@@ -42,24 +53,32 @@ class PromptedLM(HFLM):
         return results
 
     @torch.no_grad()
-    def _score_together(self, batch: Sequence[SharedPrompt]) -> dict[int, tuple[float, bool]]:
+    def _score_together(self, batch: Sequence[SharedPrompt], size: int) -> dict[int, Scored]:
         """Scores by the number of the request; none where the model's cache cannot be gone on from several times."""
         prompts = torch.tensor([prompt.tokens for prompt in batch], device=self.device)
-        bfloat16 = self.mixed_precision_dtype is not None
-        with torch.autocast(self.device.type, dtype=self.mixed_precision_dtype, enabled=bfloat16):
-            with prompt_tokens(torch.ones_like(prompts, dtype=torch.float)):
-                output = self.model(prompts, use_cache=True, **self._last_logits)
-            cache: Any = getattr(output, "past_key_values", None)
-            if not goes_on(cache):
-                return {}
-            rows, starts = (each.to(self.device) for each in continued(batch))
-            first, following = output.logits[:, -1], None
-            if starts.numel():
-                cache.reorder_cache(rows)
-                with prompt_tokens(torch.ones_like(prompts[rows], dtype=torch.float)):
-                    following = self.model(starts, past_key_values=cache, use_cache=True).logits
-        steps = [F.log_softmax(each, -1, dtype=self.softmax_dtype) for each in (first, following) if each is not None]
-        return scored(batch, steps[0], steps[1] if len(steps) > 1 else None)
+        output = self._call(prompts, of=prompts, **self._last_logits)
+        cache: Any = getattr(output, "past_key_values", None)
+        if not goes_on(cache):
+            return {}
+        first = F.log_softmax(output.logits[:, -1], -1, dtype=self.softmax_dtype)
+        scores: dict[int, Scored] = {}
+        for part in continuations(batch, size):
+            following, tokens = None, starts(part).to(self.device)
+            if tokens.numel():
+                rows = prompts[[each.row for each in part]]
+                logits = self._call(tokens, of=rows, past_key_values=cache_of(part, cache)).logits
+                following = F.log_softmax(logits, -1, dtype=self.softmax_dtype)
+            scores |= scored(part, first, following)
+        return scores
+
+    def _call(self, tokens: Tensor, *, of: Tensor, **settings: Any) -> Any:
+        """The model on tokens that belong to the prompts `of`."""
+        dtype = self.mixed_precision_dtype
+        with (
+            torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None),
+            prompt_tokens(torch.ones_like(of, dtype=torch.float)),
+        ):
+            return self.model(tokens, use_cache=True, **settings)
 
     @property
     def _last_logits(self) -> dict[str, int]:

@@ -86,7 +86,7 @@ def _alpha_of_sizes(adapter: Mapping[str, Any], method: Method) -> float | None:
         number = own.get("num_experts", 1) if adapter.get("num_experts") == "auto" else adapter.get("num_experts")
         try:
             rank, of_rank = plain_rank({**adapter, "num_experts": number}), plain_rank(of)
-        except TypeError:
+        except (TypeError, KeyError):
             return None
     if not isinstance(rank, int | float):
         return None

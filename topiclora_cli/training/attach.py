@@ -20,7 +20,7 @@ from topiclora_cli.adapters.counting import (
     rank_of,
 )
 from topiclora_cli.adapters.init_from import load_experts, read_loras
-from topiclora_cli.adapters.presets import make_config
+from topiclora_cli.adapters.presets import make_config, sizes_config
 from topiclora_cli.adapters.roles import never_called
 from topiclora_cli.adapters.stock import why_no_lora
 from topiclora_cli.adapters.targets import is_role, left_alone, linear_layers, refuse_idle, refuse_unknown
@@ -75,6 +75,13 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
         f"Trainable parameters: {total:,} in all, {activated:,} activated per token.{_off_budget(section, model)}"
     )
     return model
+
+
+def refuse_contradictions(section: AdapterSection) -> None:
+    """Raises TopicLoraError for settings that fit one another on no model, before anything is made for one."""
+    # A number of experts that is still to come, from the topic graph or from trained adapters, may fit.
+    if section.layer in ("mixture", "perft") and section.num_experts != "auto" and not section.init_from:
+        sizes_config(section.layer, section.model_dump())
 
 
 def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **extra: Any) -> PeftConfig:
