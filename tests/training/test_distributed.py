@@ -92,7 +92,9 @@ def assert_equal_runs(run, reference):
         for name in (*names, "effective_experts"):
             assert ours[name] == pytest.approx(expected[name], rel=1e-6, abs=1e-6), (name, ours["step"])
     weights, expected = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (run, reference))
-    torch.testing.assert_close(weights, expected, atol=1e-6, rtol=0)
+    # A thousandth of one step at the rate of 0.01: Adam divides a gradient's size out, so that the order in which
+    # processes add shows in the few entries whose gradient is nearly zero.
+    torch.testing.assert_close(weights, expected, atol=1e-5, rtol=0)
 
 
 def test_two_processes_equal_one_that_accumulates(one, two):
