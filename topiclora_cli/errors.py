@@ -36,6 +36,11 @@ class Interrupted(Exception):
         self.step = step
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what another library says."""
+    return str(error).strip().splitlines()[0]
+
+
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Turn a misspelt name into a hint that lists the nearest known names, or all of a short list."""
     names = sorted(set(known))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
 from topiclora_cli.cache import cache_dir
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.examples import refuse_unknown_topics
 from topiclora_cli.files import read_json, sha256_file
 from topiclora_cli.models import BaseModel, base_source, load_base, store_weights_in_bfloat16, use_bfloat16
@@ -70,7 +70,7 @@ def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tu
     except TopicLoraError:
         raise
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
     return base, model.eval()
 

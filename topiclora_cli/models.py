@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from topiclora_cli.cache import cached_model
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.files import replacing
 from topiclora_cli.recipe.schema import UpcycleSection
 from topiclora_cli.upcycle import Upcycled, check_dense, mixtral_config, write_upcycled
@@ -240,7 +240,7 @@ def _read_config(name: str, source: str, options: dict[str, Any], hint: str = ""
 
 
 def _unreadable(name: str, error: Exception, hint: str = "") -> TopicLoraError:
-    path, reason = Path(name).expanduser(), str(error).strip().splitlines()[0]
+    path, reason = Path(name).expanduser(), first_line(error)
     told = f"Cannot load the model {name!r}:"
     if (path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2) and not path.exists():
         where = "" if path.is_absolute() else f", seen from {Path.cwd()}"

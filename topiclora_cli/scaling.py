@@ -66,6 +66,11 @@ def law_name(scaling: str | None, *, use_rslora: bool) -> str:
     return scaling
 
 
+def experts_of_mass(top_p: float, num_experts: int) -> int:
+    """How many experts hold this much probability where routing is even."""
+    return math.ceil(top_p * num_experts - 1e-9)
+
+
 def gates_at_start(
     num_experts: int,
     *,
@@ -85,7 +90,7 @@ def gates_at_start(
     if shared_experts and shared_gate == "softmax":
         return routed
     if top_p is not None:
-        routed = math.ceil(top_p * num_experts - 1e-9) / num_experts
+        routed = experts_of_mass(top_p, num_experts) / num_experts
     elif top_k is not None and top_k < num_experts and gate_weights != "constant":
         routed = top_k / num_experts if top_k == 1 or gate_weights == "probability" else 1.0
     return routed + shared_experts

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.recipe import BASE, FULL, Recipe, altered
+from topiclora_cli.recipe import BASE, Recipe, altered
 
 # What compares cells is the grid itself.
 _UNNEEDED = {"eval.base": False, "graph.compare_seeds": 0}
@@ -41,7 +41,7 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
     nothing to choose the best by.
     """
     section = recipe.ablation
-    cells: dict[str, Mapping[str, Any]] = {**({BASE: {}} if section.base else {}), FULL: {}, **section.cells}
+    cells = section.all_cells
     if only is not None:
         for name in only:
             if name not in cells:

@@ -18,7 +18,7 @@ from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.files import make_folder
 from topiclora_cli.progress import Progress
-from topiclora_cli.recipe import BASE, FULL, Recipe
+from topiclora_cli.recipe import Recipe
 from topiclora_cli.rundir import RunDir
 from topiclora_cli.stages import stage
 from topiclora_cli.training.attach import refuse_contradictions
@@ -96,9 +96,8 @@ def with_others(work: Work, recipe: Recipe) -> Work:
     Cells that are there with other settings, or that the recipe cannot have, are no part of it.
     """
     mine = {cell.name for cell in work.grid}
-    section = recipe.ablation
     grid: list[Cell] = []
-    for name in (*([BASE] if section.base else []), FULL, *section.cells):
+    for name in recipe.ablation.all_cells:
         if name in mine:
             grid += [cell for cell in work.grid if cell.name == name]
             continue

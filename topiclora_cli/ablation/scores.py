@@ -9,11 +9,11 @@ import numpy as np
 
 from topiclora_cli.ablation.paired import paired_interval
 from topiclora_cli.ablation.work import Work
+from topiclora_cli.evaluation.metrics import CHOICE_LOSS
 from topiclora_cli.formats import mean_label
 from topiclora_cli.recipe import BASE, FULL
 
 LEVELS = ("tasks", "questions")  # what a mean is taken over
-CHOICE_LOSS = "choice_loss"
 
 Result = Mapping[str, Any]
 BySeed = Mapping[int, Result]

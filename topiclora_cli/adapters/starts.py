@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from topiclora_cli.adapters.weights import CheckedModule
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.scaling import experts_of_mass
 
 STARTS = ("kaiming", "orthogonal", "svd")
 RHO = 10.0  # what the singular values are divided by (GOAT's own)
@@ -88,7 +89,7 @@ def mean_gates(config: Any) -> Tensor:
     """Gates (E + S,) that a mixture has on average while its routing is even."""
     experts, shared, gate = config.num_experts, config.shared_experts, 1.0
     if config.shared_gate == "softmax":
-        chosen = config.top_k or math.ceil((config.top_p or 1.0) * experts - 1e-9)
+        chosen = config.top_k or experts_of_mass(config.top_p or 1.0, experts)
         gate = 1 / (chosen + shared)
     routed = (config.gates_at_start - shared * gate) / experts
     return torch.cat([torch.full((experts,), routed), torch.full((shared,), gate)])

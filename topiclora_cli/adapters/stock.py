@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
 
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import TopicLoraError, first_line
 
 WEIGHT = ".weight"
 _MOVE_THE_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
@@ -53,7 +53,7 @@ def why_no_lora(skeleton: nn.Module, names: Iterable[str]) -> str | None:
     try:
         get_peft_model(skeleton, LoraConfig(r=1, **lora_targets(skeleton, names)))  # type: ignore[arg-type]
     except ValueError as error:
-        return str(error).strip().splitlines()[0]
+        return first_line(error)
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from lm_eval.api.metrics import mean
 
-CHOICE_LOSS = "choice_loss"
+from topiclora_cli.evaluation.metrics import CHOICE_LOSS
 
 
 def add_choice_loss(task: Any) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+CHOICE_LOSS = "choice_loss"  # ours, beside lm-eval's own
 # Of a task's own metrics: normalised accuracy wherever the task lists it, as its paper and the leaderboards do.
 _PREFERRED = ("acc_norm", "acc", "exact_match")
 _SHARES = re.compile(r"(acc|exact_match)(_\w+)?|pass@\d+")
 _UNITS = {
     **dict.fromkeys(("bleu", "chrf", "chrf++", "ter"), "points of 100"),
     "bits_per_byte": "bits per byte",
-    "choice_loss": "nats",
+    CHOICE_LOSS: "nats",
     "word_perplexity": "per word",
     "byte_perplexity": "per byte",
 }

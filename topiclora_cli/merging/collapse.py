@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from topiclora_cli.adapters.stock import lora_pattern, lora_targets
 from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraLayer, TopicLoraModel
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.merging.carry import EXPORT, carried_settings, carry
 
 
@@ -47,7 +47,7 @@ def collapse_to_lora(routed: PeftModel, base: PreTrainedModel, gates: Mapping[st
         lora = get_peft_model(base, lora_config)
     except ValueError as error:
         raise TopicLoraError(
-            f"No stock LoRA adapts these layers: {str(error).strip().splitlines()[0]}", "Serve the adapter itself."
+            f"No stock LoRA adapts these layers: {first_line(error)}", "Serve the adapter itself."
         ) from None
     modules: dict[str, Any] = dict(lora.base_model.named_modules())
     with torch.no_grad():

@@ -40,7 +40,11 @@ class AblationSection(Section):
                 raise ValueError(f"tune: {key} is the same for all, or they could not be compared")
             if any(values.count(value) > 1 for value in values):
                 raise ValueError(f"tune.{key} has a value twice: {values}")
-        known = [FULL, *([BASE] if self.base else []), *self.cells]
-        if self.reference not in known:
-            raise ValueError(f"reference {self.reference!r} is no cell. {nearest(self.reference, known)}")
+        if self.reference not in self.all_cells:
+            raise ValueError(f"reference {self.reference!r} is no cell. {nearest(self.reference, self.all_cells)}")
         return self
+
+    @property
+    def all_cells(self) -> dict[str, dict[str, Any]]:
+        """The overrides of every cell by its name, the base and the recipe itself first."""
+        return {**({BASE: {}} if self.base else {}), FULL: {}, **self.cells}

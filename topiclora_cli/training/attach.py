@@ -25,7 +25,7 @@ from topiclora_cli.adapters.roles import never_called
 from topiclora_cli.adapters.stock import why_no_lora
 from topiclora_cli.adapters.targets import is_role, left_alone, linear_layers, refuse_idle, refuse_unknown
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.models import BaseModel
 from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
@@ -126,7 +126,7 @@ def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
     except (ValueError, TypeError) as error:
         if "not found in the base model" not in str(error) and "No modules were targeted" not in str(error):
             if isinstance(start := getattr(config, "init_lora_weights", None), str):
-                raise TopicLoraError(f"adapter.init_lora_weights: {start}: {_first_line(error)}") from None
+                raise TopicLoraError(f"adapter.init_lora_weights: {start}: {first_line(error)}") from None
             raise
         linears = {name.rpartition(".")[2] for name in linear_layers(model)}
         raise TopicLoraError(
@@ -147,10 +147,6 @@ def adapts_head(model: PeftModel) -> bool:
 
 def _mixture_layers(model: PeftModel) -> list[str]:
     return [module.name for module in model.modules() if isinstance(module, TopicLoraLayer)]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _off_budget(section: AdapterSection, model: PeftModel) -> str:
