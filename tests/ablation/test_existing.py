@@ -9,7 +9,7 @@ from topiclora_cli.ablation.runner import with_others
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import altered, build_recipe, dump_recipe
-from topiclora_cli.rundir import RunDir
+from topiclora_cli.runs.run import RunDir
 
 
 def test_other_seeds_or_cells_leave_a_cell_as_it_is(tmp_path):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from topiclora_cli.dry_run import estimate_needs
-from topiclora_cli.models import load_base
+from topiclora_cli.models.base import load_base
 from topiclora_cli.recipe import load_recipe
+from topiclora_cli.stages.plan import estimate_needs
 
 
 def value(text, row):

@@ -13,8 +13,8 @@ import topiclora_cli.adapters  # noqa: F401 -- registers the method
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli.app import main
 from topiclora_cli.cli.console import console
-from topiclora_cli.report import write_report
-from topiclora_cli.rundir import RunDir
+from topiclora_cli.reporting.markdown import write_report
+from topiclora_cli.runs.run import RunDir
 from topiclora_cli.topics.store import TopicGraph
 
 

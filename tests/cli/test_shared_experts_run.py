@@ -5,7 +5,7 @@ import json
 import pytest
 from peft import LoraConfig, get_peft_model
 
-from topiclora_cli.catalogue import describe_methods
+from topiclora_cli.stages.catalogue import describe_methods
 
 OWN_A, ONE_A = 12, 2  # ranks of an export of 4 + 2 experts of rank 2
 

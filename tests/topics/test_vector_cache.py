@@ -8,9 +8,9 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
-from topiclora_cli.inputs import open_encoder
+from topiclora_cli.data.families import mixture
 from topiclora_cli.recipe import load_recipe
-from topiclora_cli.tasks import mixture
+from topiclora_cli.stages.inputs import open_encoder
 from topiclora_cli.topics.encoder import HashEncoder, LmEncoder, SentenceEncoder
 from topiclora_cli.topics.vector_cache import WORTH_KEEPING, CachedEncoder
 

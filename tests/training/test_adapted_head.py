@@ -47,7 +47,7 @@ def test_a_head_is_adapted(method, recipe, run_cli, tmp_path, monkeypatch):
 
 
 def test_liger_would_pass_the_adapter_by(recipe, run_cli, monkeypatch):
-    monkeypatch.setattr("topiclora_cli.pipeline.require_libraries", lambda recipe: None)
+    monkeypatch.setattr("topiclora_cli.stages.train.require_libraries", lambda recipe: None)
     settings = ["adapter.method=lora", "train.liger=true"]
     code, text = run_cli("train", "--recipe", recipe, *(part for key in settings for part in ("--set", key)))
     assert code == 2

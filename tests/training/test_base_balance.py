@@ -10,11 +10,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import write_tiny_recipe
+from topiclora_cli.data import encode_rows, load_rows
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models import BaseModel
+from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.training.collate import Collator
-from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.watched import Watched
 

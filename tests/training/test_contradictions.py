@@ -5,7 +5,7 @@ import pytest
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.recipe.methods import METHODS
-from topiclora_cli.stage_one import build_graph
+from topiclora_cli.stages.build_graph import build_graph
 from topiclora_cli.training.attach import refuse_contradictions
 
 

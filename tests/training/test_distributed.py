@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 import topiclora_cli.adapters  # noqa: F401 -- registers the method
 from tests.conftest import write_tiny_recipe
 from tests.training.test_resume import rows, wait_for_checkpoint
-from topiclora_cli.tasks import mixture
+from topiclora_cli.data.families import mixture
 from topiclora_cli.training.checkpoints import latest_sound
 
 pytestmark = pytest.mark.distributed

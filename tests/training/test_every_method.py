@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import topiclora_cli.adapters  # noqa: F401 -- registers the method
 from topiclora_cli.recipe.methods import METHODS
-from topiclora_cli.rundir import read_metrics
+from topiclora_cli.runs.run import read_metrics
 
 TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8]])
 LOSSES = {

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
+from topiclora_cli.data import Encoded, Row
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.files import read_json
+from topiclora_cli.runs.files import read_json
 from topiclora_cli.training.checkpoints import EXAMPLES, SETTINGS, refuse_other_settings, seal
-from topiclora_cli.training.data import Encoded, Row
 from topiclora_cli.training.fingerprint import fingerprint
 
 ROWS = [{"q": f"Sort {number}", "a": "yes"} for number in range(24)]

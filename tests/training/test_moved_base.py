@@ -11,12 +11,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.adapters.helpers import logits
 from tests.conftest import SMALL, shaken
+from topiclora_cli.data import Encoded
+from topiclora_cli.data.row import Row
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models import store_weights_in_bfloat16
+from topiclora_cli.models.base import store_weights_in_bfloat16
 from topiclora_cli.recipe.load import build_recipe
 from topiclora_cli.training.attach import attach
-from topiclora_cli.training.data import Encoded
-from topiclora_cli.training.data.row import Row
 from topiclora_cli.training.eva import start_from_activations
 from topiclora_cli.training.saving import TENSORS, read_adapter, write_adapter
 

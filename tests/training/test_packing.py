@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from topiclora_cli.rundir import read_metrics
+from topiclora_cli.runs.run import read_metrics
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.packing import keeps_apart, pack
 

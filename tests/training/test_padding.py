@@ -17,12 +17,12 @@ from transformers import (
     RwkvForCausalLM,
 )
 
+from topiclora_cli.data import Encoded, Row
+from topiclora_cli.data.vocabulary import refuse_unknown_tokens
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.inputs import make_batches, open_base
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.recipe.train import TrainSection
-from topiclora_cli.training.data import Encoded, Row
-from topiclora_cli.training.data.vocabulary import refuse_unknown_tokens
+from topiclora_cli.stages.inputs import make_batches, open_base
 from topiclora_cli.training.padding import masks_padding, refuse_padding
 
 SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2}

@@ -11,15 +11,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.conftest import shaken, write_tiny_recipe
 from tests.training.test_terms import PROGRESS
 from topiclora_cli.adapters.stock import moves_base
+from topiclora_cli.data import encode_rows, load_rows
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.inputs import load_tuned
-from topiclora_cli.models import BaseModel
+from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.recipe.methods import METHODS
 from topiclora_cli.recipe.starts import LORA_STARTS
-from topiclora_cli.rundir import RunDir
+from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.inputs import load_tuned
 from topiclora_cli.training import fit, trainer
-from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.saving import TENSORS, read_adapter, save_adapter
 
 pytestmark = pytest.mark.slow  # every preset trains, is resumed and opened again

@@ -5,7 +5,7 @@ import torch
 from transformers import TrainingArguments, get_scheduler
 
 from topiclora_cli.recipe.train import SCHEDULERS
-from topiclora_cli.rundir import read_metrics
+from topiclora_cli.runs.run import read_metrics
 
 
 @pytest.fixture

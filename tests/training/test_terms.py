@@ -15,11 +15,11 @@ from tests.conftest import write_tiny_recipe
 from tests.training.helpers import over_tokens
 from topiclora_cli.adapters import TopicLoraConfig
 from topiclora_cli.adapters.record import RoutingRecord, record_routing
+from topiclora_cli.data import encode_rows, load_rows
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models import BaseModel
+from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.recipe.schema import LossSection
-from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.losses import expert_activity, switch_balance
 from topiclora_cli.training.optimizer import parameter_kind

@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.conftest import write_tiny_recipe
 from tests.training.test_terms import PROGRESS
 from topiclora_cli.adapters.record import record_routing
+from topiclora_cli.data import encode_rows, load_rows
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.inputs import make_batches
-from topiclora_cli.models import BaseModel
+from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import load_recipe
+from topiclora_cli.stages.inputs import make_batches
 from topiclora_cli.training.checkpoints import latest_sound
-from topiclora_cli.training.data import encode_rows, load_rows
 from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.losses import pooled_probabilities, prior_distance
 from topiclora_cli.training.step import aligned_layers

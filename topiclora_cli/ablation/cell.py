@@ -8,15 +8,17 @@ from typing import Any
 
 from filelock import FileLock
 
-from topiclora_cli import pipeline, scoring, stage_one
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.errors import Diverged, TopicLoraError
-from topiclora_cli.files import make_folder, read_json
-from topiclora_cli.inputs import GRAPH, asked_for
-from topiclora_cli.naming import BY_QUESTION, SUMMARY, finished
-from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe, dump_recipe, load_recipe
-from topiclora_cli.rundir import METRICS, RECIPE, RunDir, read_metrics
+from topiclora_cli.runs.files import make_folder, read_json
+from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, finished
+from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.run import METRICS, RECIPE, RunDir, read_metrics
+from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
+from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
+from topiclora_cli.stages.inputs import GRAPH, asked_for
+from topiclora_cli.stages.train import train as train_stage
 
 LOCKS = ".locks"
 _DELETE = "Delete the cell's folder."
@@ -48,9 +50,9 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
         # Of several processes that need the same one, the first makes it.
         with FileLock(make_folder(folder / LOCKS) / f"graph-{_stage_1(cell.recipe)}.lock"):
             if not _borrow_graph(folder, cell, grid, run):
-                stage_one.build_graph(cell.recipe, run, progress)
+                build_graph_stage(cell.recipe, run, progress)
     try:
-        pipeline.train(cell.recipe, run, progress, resume=bool(run.stage("train")))
+        train_stage(cell.recipe, run, progress, resume=bool(run.stage("train")))
     except Diverged as error:
         if not cell.tuned:
             raise
@@ -85,7 +87,7 @@ def score_cell(folder: Path, cell: Cell, progress: Progress) -> dict[str, Any]:
     """The result of a trained cell, which is evaluated unless it is already; raises TopicLoraError as `read_cell`."""
     result = read_cell(folder, cell)
     if result is None or result["failed"]:
-        scoring.evaluate(cell.recipe, RunDir(folder / cell.folder), progress, untrained=not cell.trained)
+        evaluate_stage(cell.recipe, RunDir(folder / cell.folder), progress, untrained=not cell.trained)
         # A cell is kept for its numbers; its optimizer states would fill the disk.
         shutil.rmtree(folder / cell.folder / "checkpoints", ignore_errors=True)
         result = read_cell(folder, cell)

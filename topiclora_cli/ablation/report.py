@@ -7,9 +7,9 @@ from typing import Any
 
 from topiclora_cli.ablation.scores import LEVELS, CellScore, as_json
 from topiclora_cli.ablation.work import Work
-from topiclora_cli.files import write_json, write_text
-from topiclora_cli.formats import measure, metric_label, number
 from topiclora_cli.recipe import FULL, Recipe
+from topiclora_cli.reporting.formats import measure, metric_label, number
+from topiclora_cli.runs.files import write_json, write_text
 
 _OF = {"tasks": "mean of tasks", "questions": "all questions"}
 

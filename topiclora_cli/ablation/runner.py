@@ -9,18 +9,19 @@ from collections.abc import Sequence
 
 from filelock import FileLock
 
-from topiclora_cli import scoring, stage_one
 from topiclora_cli.ablation.cell import LOCKS, open_cell, score_cell, train_cell
 from topiclora_cli.ablation.grid import Cell, make_grid
 from topiclora_cli.ablation.report import write_report
 from topiclora_cli.ablation.scores import CellScore, score_cells
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.files import make_folder
-from topiclora_cli.progress import Progress
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.rundir import RunDir
-from topiclora_cli.stages import stage
+from topiclora_cli.runs.files import make_folder
+from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.build_graph import settled
+from topiclora_cli.stages.evaluate import try_tasks
+from topiclora_cli.stages.stage import stage
 from topiclora_cli.training.attach import refuse_contradictions
 
 POLL = 5.0  # seconds between looks at what other processes have finished
@@ -32,7 +33,7 @@ def prepare_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Seque
     Raises TopicLoraError for cells that cannot be, cannot be scored, or are there with other settings.
     """
     # One number for all cells: they are to differ in what their overrides say.
-    grid = make_grid(stage_one.settled(recipe, run, progress), only=only)
+    grid = make_grid(settled(recipe, run, progress), only=only)
     for cell in grid:
         try:
             refuse_contradictions(cell.recipe.adapter)
@@ -42,7 +43,7 @@ def prepare_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Seque
     # A task that cannot be scored is to be known before a cell is trained.
     new = [cell.recipe for cell in grid if open_cell(folder, cell) is None]
     for each in {repr(each.eval): each for each in new}.values():
-        scoring.try_tasks(each)
+        try_tasks(each)
     return grid
 
 
@@ -52,7 +53,7 @@ def run_grid(grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progre
     recipe: the one that the grid was prepared of, whose other cells are scored, too, where they are finished.
     """
     work = Work(grid, run.path / "ablation")
-    recipe_of_all = stage_one.settled(recipe, run, progress)
+    recipe_of_all = settled(recipe, run, progress)
     told = False
     with stage(run, "ablation", recipe) as record:
         while cells := work.left():

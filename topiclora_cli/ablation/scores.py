@@ -10,8 +10,8 @@ import numpy as np
 from topiclora_cli.ablation.paired import paired_interval
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.evaluation.metrics import CHOICE_LOSS
-from topiclora_cli.formats import mean_label
 from topiclora_cli.recipe import BASE, FULL
+from topiclora_cli.reporting.formats import mean_label
 
 LEVELS = ("tasks", "questions")  # what a mean is taken over
 

@@ -11,7 +11,7 @@ from topiclora_cli.ablation.cell import LOCKS, diverged, held_out_loss, open_cel
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.tuning import Choice, choose
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.files import make_folder
+from topiclora_cli.runs.files import make_folder
 
 
 class Work:

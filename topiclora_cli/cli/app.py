@@ -29,8 +29,8 @@ from topiclora_cli.cli import (
 )
 from topiclora_cli.cli.console import fail, note_newer
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.processes import process_count
-from topiclora_cli.tested import newer_than_tested
+from topiclora_cli.runs.processes import process_count
+from topiclora_cli.runs.tested import newer_than_tested
 
 
 class _Commands(TyperGroup):

@@ -22,9 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 from topiclora_cli.errors import Interrupted
-from topiclora_cli.formats import command_line
-from topiclora_cli.processes import process_index
-from topiclora_cli.progress import Advance
+from topiclora_cli.runs.commands import command_line
+from topiclora_cli.runs.processes import process_index
+from topiclora_cli.runs.progress import Advance
 
 PLAIN_INTERVAL = 20.0  # seconds between two lines of a bar that nobody watches
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console
-from topiclora_cli.cli.eval_table import eval_table
 from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, listed, open_trained
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.reporting.scores import eval_table
 
 
 def evaluate(
@@ -48,10 +48,10 @@ def evaluate(
         *(assignment(f"eval.{key}", value) for key, value in given.items() if value is not None),
     ]
     settings, directory = open_trained(run, changes)
-    from topiclora_cli import scoring
+    from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 
     with directory.lock():
-        result = scoring.evaluate(settings, directory, TerminalProgress(), name=name)
+        result = evaluate_stage(settings, directory, TerminalProgress(), name=name)
     console.print(eval_table(result))
     console.print(f"Results: {directory.path / 'eval' / result['name']}", soft_wrap=True)
     if result["failed"]:

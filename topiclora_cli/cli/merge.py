@@ -20,8 +20,8 @@ def merge(
     """Export a run's adapter with fixed gates, for tools that know only plain LoRA or dense weights."""
     changes = [*(overrides or []), *([assignment("merge.gates", gates)] if gates is not None else [])]
     settings, directory = open_trained(run, changes)
-    from topiclora_cli import export
+    from topiclora_cli.stages.merge import merge as merge_stage
 
     with directory.lock():
-        result = export.merge(settings, directory, TerminalProgress(), name=name)
+        result = merge_stage(settings, directory, TerminalProgress(), name=name)
     console.print(merge_table(result))

@@ -42,8 +42,8 @@ def methods(
     against a plain LoRA of as many expert parameters whose alpha is twice its rank; 1.0 under adapter.scaling: total.
     The % is the adapter's activated parameters per hundred of the base model's, both per token.
     """
-    from topiclora_cli.catalogue import describe_methods
     from topiclora_cli.recipe.references import PROTOCOL
+    from topiclora_cli.stages.catalogue import describe_methods
 
     rows = describe_methods(model, budget, names or [], overrides=overrides or [], config_only=config_only)
     # A name is there to be typed, so it is never cut short.

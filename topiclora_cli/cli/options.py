@@ -8,7 +8,7 @@ import typer
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, anchored, dump_recipe, load_recipe, parse_override
-from topiclora_cli.rundir import RECIPE, RunDir, latest_run, list_runs, new_run_path
+from topiclora_cli.runs.run import RECIPE, RunDir, latest_run, list_runs, new_run_path
 
 RUNS = "runs"
 _OF_TRAINING = ("adapter", "loss", "train", "ablation")

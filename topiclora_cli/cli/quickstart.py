@@ -7,11 +7,11 @@ from rich.rule import Rule
 from rich.text import Text
 
 from topiclora_cli.cli.console import TerminalProgress, console, interruptible
-from topiclora_cli.cli.eval_table import eval_table
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
 from topiclora_cli.cli.tables import ablation_table, graph_tables, merge_table, routing_table
-from topiclora_cli.formats import command_line
 from topiclora_cli.recipe import Recipe, altered
+from topiclora_cli.reporting.scores import eval_table
+from topiclora_cli.runs.commands import command_line
 
 # Enough to show the mechanism; the full grid is a command of its own.
 ABLATION_CELLS = ["full", "kl_off"]
@@ -34,9 +34,14 @@ def quickstart(
     recipe = recipe or (None if run else "quickstart")
     settings, directory = start_or_open(recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
-    from topiclora_cli import export, pipeline, scoring, stage_one
     from topiclora_cli.ablation.runner import prepare_grid, run_grid
-    from topiclora_cli.report import write_report
+    from topiclora_cli.reporting.markdown import write_report
+    from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
+    from topiclora_cli.stages.build_graph import open_graph
+    from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
+    from topiclora_cli.stages.evaluate import try_tasks
+    from topiclora_cli.stages.merge import merge as merge_stage
+    from topiclora_cli.stages.train import train as train_stage
 
     progress = TerminalProgress()
     ablates = ablation_steps > 0 and "kl_off" in settings.ablation.cells
@@ -44,22 +49,22 @@ def quickstart(
     again = [] if recipe or run is None else [part for text in overrides or [] for part in ("--set", text)]
     with interruptible("quickstart", "--run", directory.path, *again), directory.lock():
         if not directory.is_done("train"):
-            scoring.try_tasks(settings)
+            try_tasks(settings)
         if settings.needs_graph:
             console.print(stages["graph"])
             graph = (
-                stage_one.open_graph(directory)
+                open_graph(directory)
                 if directory.is_done("graph")
-                else stage_one.build_graph(settings, directory, progress)
+                else build_graph_stage(settings, directory, progress)
             )
         console.print(stages["train"])
         if not directory.is_done("train"):
-            pipeline.train(settings, directory, progress, resume=bool(directory.stage("train")))
+            train_stage(settings, directory, progress, resume=bool(directory.stage("train")))
         console.print(stages["eval"])
-        scores = scoring.evaluate(settings, directory, progress)
+        scores = evaluate_stage(settings, directory, progress)
         if settings.adapter.exports:
             console.print(stages["merge"])
-            exported = export.merge(settings, directory, progress)
+            exported = merge_stage(settings, directory, progress)
         if ablates:
             console.print(stages["ablate"])
             small = _reduced(settings, ablation_steps)

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from topiclora_cli.cli.console import console
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.formats import command_line
 from topiclora_cli.recipe import bundled_recipes, find_recipe
+from topiclora_cli.runs.commands import command_line
 
 app = typer.Typer(invoke_without_command=True)
 

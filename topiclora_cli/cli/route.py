@@ -13,7 +13,7 @@ from topiclora_cli.cli.tables import experts_table, gate_tables, topics_table
 from topiclora_cli.errors import TopicLoraError
 
 if TYPE_CHECKING:
-    from topiclora_cli.route import PromptRoute
+    from topiclora_cli.stages.route import PromptRoute
 
 
 def route(
@@ -24,7 +24,7 @@ def route(
 ) -> None:
     """Show what a prompt is about and which experts it meets: by the topic graph, and in the trained layers."""
     settings, directory = open_run(run, None)
-    from topiclora_cli.route import route_prompt
+    from topiclora_cli.stages.route import route_prompt
 
     result = route_prompt(settings, directory, prompt, TerminalProgress(errors if as_json else console))
     if png is not None:
@@ -60,7 +60,7 @@ def _plain(result: "PromptRoute") -> dict[str, Any]:
 def _draw(result: "PromptRoute", path: Path) -> None:
     if result.gates is None:
         raise TopicLoraError("The run has no routers whose gates could be drawn.", "Leave out --png.")
-    from topiclora_cli.evaluation.heatmap import plot_gates
+    from topiclora_cli.reporting.heatmap import plot_gates
 
     above = {"prior": result.topics.prior} if result.topics else {}
     layers = {"-" if row.layer is None else str(row.layer): row.mean for row in result.gates.layers}

@@ -7,12 +7,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from topiclora_cli.cli.chart import curves_table
 from topiclora_cli.cli.console import console
-from topiclora_cli.cli.eval_table import evaluations_table, exports_table
 from topiclora_cli.cli.options import RUNS
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.rundir import METRICS, RunDir, latest_run, list_runs, read_metrics
+from topiclora_cli.reporting.chart import curves_table
+from topiclora_cli.reporting.scores import evaluations_table, exports_table
+from topiclora_cli.runs.run import METRICS, RunDir, latest_run, list_runs, read_metrics
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -74,7 +74,7 @@ def show(
 def _draw(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
     if not rows:
         raise TopicLoraError("The run has no training curves to draw yet.", "Train it first, or leave out --png.")
-    from topiclora_cli.training.curves import plot_curves
+    from topiclora_cli.reporting.curves import plot_curves
 
     try:
         plot_curves(rows, path, title=title)

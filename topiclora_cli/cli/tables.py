@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from topiclora_cli.estimate import GIB
-from topiclora_cli.formats import contender, measure, metric_label, number, percent
+from topiclora_cli.reporting.formats import contender, measure, metric_label, number, percent
+from topiclora_cli.training.estimate import GIB
 
 if TYPE_CHECKING:
     from topiclora_cli.ablation.scores import CellScore
-    from topiclora_cli.dry_run import Needs
-    from topiclora_cli.export import MergeResult
-    from topiclora_cli.route import GateView, PromptRoute, TopicView
-    from topiclora_cli.stage_one import GraphResult
+    from topiclora_cli.stages.build_graph import GraphResult
+    from topiclora_cli.stages.merge import MergeResult
+    from topiclora_cli.stages.plan import Needs
+    from topiclora_cli.stages.route import GateView, PromptRoute, TopicView
     from topiclora_cli.training.fit import TrainResult
 
 MAX_TOPIC_ROWS = 16

@@ -18,9 +18,9 @@ from topiclora_cli.cli.options import (
 )
 from topiclora_cli.cli.tables import needs_table, train_table
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.formats import command_line
-from topiclora_cli.processes import in_first, leave, process_count
 from topiclora_cli.recipe import Recipe, load_recipe
+from topiclora_cli.runs.commands import command_line
+from topiclora_cli.runs.processes import in_first, leave, process_count
 
 
 def train(
@@ -60,19 +60,20 @@ def train(
         _say_needs(load_recipe(recipe, overrides) if recipe else open_run(run or out, overrides)[0], measure=measure)
         return
     settings, directory = in_first(lambda: start_or_open(recipe, overrides, run, out, resume=resume))
-    from topiclora_cli import pipeline, stage_one
+    from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
+    from topiclora_cli.stages.train import train as train_stage
 
     def prepare() -> None:
         locked.enter_context(directory.lock())
         if settings.needs_graph and not directory.is_done("graph"):
-            stage_one.build_graph(settings, directory, TerminalProgress())
+            build_graph_stage(settings, directory, TerminalProgress())
 
     # torchrun takes a --run that follows its own arguments for one of them.
     option = "--run" if process_count() == 1 else "--out"
     with interruptible("train", option, directory.path, "--resume"), ExitStack() as locked:
         locked.callback(leave)
         in_first(prepare)
-        result = pipeline.train(settings, directory, TerminalProgress(), resume=resume)
+        result = train_stage(settings, directory, TerminalProgress(), resume=resume)
     console.print(train_table(result))
     console.print(
         f"Adapter: {directory.path / 'adapter'}\nNext:    {command_line('eval', '--run', directory.path)}",
@@ -81,7 +82,7 @@ def train(
 
 
 def _say_needs(recipe: Recipe, *, measure: bool) -> None:
-    from topiclora_cli.dry_run import estimate_needs
+    from topiclora_cli.stages.plan import estimate_needs
 
     needs = estimate_needs(recipe, TerminalProgress(make_console(quiet=True)), measure=measure)
     console.print(needs_table(needs, recipe.name))

@@ -27,7 +27,7 @@ def upcycle(
     recipe = build_recipe({"name": "-", "model": {"name": model, "upcycle": values}}, where="upcycle")
     assert recipe.model.upcycle is not None
     from topiclora_cli.adapters.counting import activated_base_parameters
-    from topiclora_cli.models import load_skeleton, upcycle_to
+    from topiclora_cli.models.base import load_skeleton, upcycle_to
 
     made = upcycle_to(model, out, recipe.model.upcycle)
     moe = load_skeleton(str(out))

@@ -8,7 +8,7 @@ from statistics import mode
 import torch
 from torch import Tensor
 
-from topiclora_cli.distributions import entropy, mutual_information
+from topiclora_cli.topics.distributions import entropy, mutual_information
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,7 @@ _HOME = {
     "separation_report": "experts",
     "link_report": "validate",
     "graph_report": "report",
-    "plot_graph": "plot",
     "write_graphml": "graphml",
-    "write_page": "page",
 }
 
 if TYPE_CHECKING:
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from topiclora_cli.topics.fit import fit_topic_graph
     from topiclora_cli.topics.graphml import write_graphml
     from topiclora_cli.topics.induce import induce_taxonomy
-    from topiclora_cli.topics.page import write_page
-    from topiclora_cli.topics.plot import plot_graph
     from topiclora_cli.topics.prior import PriorBatch, TopicPrior, prior_from_embeddings, prior_from_tags
     from topiclora_cli.topics.projector import Prompts, fit_projector, gather_lessons
     from topiclora_cli.topics.report import graph_report
@@ -69,12 +65,10 @@ __all__ = [
     "link_report",
     "load_taxonomy",
     "make_encoder",
-    "plot_graph",
     "prior_from_embeddings",
     "prior_from_tags",
     "separation_report",
     "write_graphml",
-    "write_page",
 ]
 
 

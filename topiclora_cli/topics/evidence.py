@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from topiclora_cli.distributions import mutual_information
+from topiclora_cli.topics.distributions import mutual_information
 from topiclora_cli.topics.projector import Lessons, fit_projector, scores
 
 FOLDS = 5

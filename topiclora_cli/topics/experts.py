@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from topiclora_cli.distributions import entropy
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.topics.distributions import entropy
 from topiclora_cli.topics.sparse import DENSE, degrees, links_among, product, pull
 
 SeparationKind = Literal["margin", "orthogonal", "etf", "none"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from topiclora_cli.files import replacing
+from topiclora_cli.runs.files import replacing
 from topiclora_cli.topics.store import TopicGraph
 
 NAMESPACE = "http://graphml.graphdrawing.org/xmlns"

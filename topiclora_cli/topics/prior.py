@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from topiclora_cli.distributions import entropy
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.topics.distributions import entropy
 from topiclora_cli.topics.encoder import Encoder
 from topiclora_cli.topics.projector import membership, places
 from topiclora_cli.topics.store import TopicGraph

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.files import replacing, write_text
+from topiclora_cli.runs.files import replacing, write_text
 
 FORMAT_VERSION = 1
 TENSOR_FILE, META_FILE = "graph.safetensors", "graph.json"

@@ -18,7 +18,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from topiclora_cli.stored import stored_tensors
+from topiclora_cli.runs.stored import stored_tensors
 from topiclora_cli.topics.encoder import LmEncoder, SentenceEncoder
 
 WORTH_KEEPING = 32  # fewer texts are one batch, done before a person notices

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from topiclora_cli.data import Encoded
+from topiclora_cli.data.stream import ExampleStream
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models import use_bfloat16
-from topiclora_cli.processes import process_count
+from topiclora_cli.models.base import use_bfloat16
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.training.data import Encoded
-from topiclora_cli.training.data.stream import ExampleStream
+from topiclora_cli.runs.processes import process_count
 
 
 def check_settings(recipe: Recipe, *, validates: bool) -> None:

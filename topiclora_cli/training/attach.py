@@ -26,11 +26,11 @@ from topiclora_cli.adapters.stock import why_no_lora
 from topiclora_cli.adapters.targets import is_role, left_alone, linear_layers, refuse_idle, refuse_unknown
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError, first_line
-from topiclora_cli.models import BaseModel
-from topiclora_cli.progress import Progress
+from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.methods import METHODS
+from topiclora_cli.runs.progress import Progress
 from topiclora_cli.scaling import LAWS, plain_rank, stock_law
 from topiclora_cli.training.moved_base import remember_start
 from topiclora_cli.training.terms import reach_routers

@@ -11,10 +11,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from topiclora_cli.files import write_text
-from topiclora_cli.processes import wait_for_all
-from topiclora_cli.progress import Advance
-from topiclora_cli.rundir import read_metrics
+from topiclora_cli.runs.files import write_text
+from topiclora_cli.runs.processes import wait_for_all
+from topiclora_cli.runs.progress import Advance
+from topiclora_cli.runs.run import read_metrics
 from topiclora_cli.training.alarms import raised
 from topiclora_cli.training.checkpoints import rotate, seal
 

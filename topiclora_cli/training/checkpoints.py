@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.files import read_json, sha256_file, write_json
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.runs.files import read_json, sha256_file, write_json
 
 SEAL, SETTINGS = "sealed.json", "settings.json"
 EXAMPLES = "examples"  # the key of what was trained on

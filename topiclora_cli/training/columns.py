@@ -6,7 +6,7 @@ from typing import Any
 from datasets import Dataset
 from torch import Tensor
 
-from topiclora_cli.training.data import Encoded
+from topiclora_cli.data import Encoded
 
 Priors = tuple[Tensor, Tensor]  # pi (n, E) and confidence (n,)
 

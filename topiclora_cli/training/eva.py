@@ -9,9 +9,9 @@ from peft import PeftModel, initialize_lora_eva_weights
 from torch import Tensor
 
 from topiclora_cli.adapters.observe import autocast
+from topiclora_cli.data import Encoded
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.training.collate import Collator
-from topiclora_cli.training.data import Encoded
 
 _INPUTS = ("input_ids", "attention_mask", "position_ids")
 

@@ -4,8 +4,8 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 
-from topiclora_cli.training.data import Encoded
-from topiclora_cli.training.data.stream import ExampleStream
+from topiclora_cli.data import Encoded
+from topiclora_cli.data.stream import ExampleStream
 
 
 def fingerprint(encoded: Sequence[Encoded] | ExampleStream) -> str:

@@ -13,12 +13,15 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from topiclora_cli.adapters.counting import count_parameters
+from topiclora_cli.data import Encoded
+from topiclora_cli.data.stream import ExampleStream
+from topiclora_cli.data.vocabulary import refuse_unknown_tokens
 from topiclora_cli.errors import Interrupted, TopicLoraError
-from topiclora_cli.models import BaseModel, selects_logits, use_bfloat16
-from topiclora_cli.processes import in_first, process_count, wait_for_all
-from topiclora_cli.progress import Progress
+from topiclora_cli.models.base import BaseModel, selects_logits, use_bfloat16
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.rundir import METRICS, read_metrics
+from topiclora_cli.runs.processes import in_first, process_count, wait_for_all
+from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.run import METRICS, read_metrics
 from topiclora_cli.training.arguments import check_settings, count_examples, count_steps, training_arguments
 from topiclora_cli.training.attach import adapts_head, attach_adapter, without_adapter
 from topiclora_cli.training.callbacks import (
@@ -32,9 +35,6 @@ from topiclora_cli.training.callbacks import (
 from topiclora_cli.training.checkpoints import EXAMPLES, decisive_settings, latest_sound, refuse_other_settings, step_of
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.columns import Priors, make_dataset
-from topiclora_cli.training.data import Encoded
-from topiclora_cli.training.data.stream import ExampleStream
-from topiclora_cli.training.data.vocabulary import refuse_unknown_tokens
 from topiclora_cli.training.eva import start_from_activations
 from topiclora_cli.training.fingerprint import fingerprint
 from topiclora_cli.training.guard import explain_full_memory

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from topiclora_cli.adapters.stock import moves_base
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.files import read_json, write_json
+from topiclora_cli.runs.files import read_json, write_json
 from topiclora_cli.scaling import stock_law
 
 TENSORS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from topiclora_cli.adapters.observe import autocast
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models import BaseModel
+from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe.train import TrainSection
 
 _LENGTH, _PADDING = 6, 5  # tokens of the example in the test of a model, and before it

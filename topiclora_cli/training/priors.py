@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.progress import Progress
 from topiclora_cli.recipe.schema import LossSection
-from topiclora_cli.stored import stored_tensors
+from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.stored import stored_tensors
 from topiclora_cli.topics.encoder import Encoder
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph

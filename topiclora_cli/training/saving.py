@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.files import replacing
+from topiclora_cli.runs.files import replacing
 from topiclora_cli.training.moved_base import TENSORS, read_on_moved_base, write_on_untouched_base
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import datasets
 
-from topiclora_cli.tasks import generate
+from topiclora_cli.data.families import generate
 
 TEST_SEED = 20260122
 TEST_SIZE = 100

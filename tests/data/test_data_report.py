@@ -1,0 +1,42 @@
+"""The table of what was read agrees with what was done."""
+
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+from topiclora_cli.data import encode_rows, load_data
+from topiclora_cli.data.report import source_reports
+from topiclora_cli.recipe.data import DataSection
+from topiclora_cli.reporting.data import show
+
+
+class Table:
+    """A display that keeps the table it is given."""
+
+    def table(self, title, columns, rows):
+        self.title, self.columns, self.rows = title, columns, rows
+
+
+def test_numbers_add_up_from_rows_to_examples(tiny_model_dir, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    records = [{"q": "Sort " * (1 + i % 10) + str(i // 20), "n": i} for i in range(40)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    file = {"source": str(tmp_path / "a.jsonl"), "prompt": "{{ q }}", "completion": "{{ 'yes' if n != 3 }}"}
+    other = {"source": "quickstart", "per_family": 2, "weight": 1}
+    sources = [{**file, "filter": "n > 1", "weight": 3}, other]
+    data = load_data(DataSection(sources=sources, dedup="exact", validation=0.1), seed=0)
+    encoded = encode_rows(data.train, tokenizer, max_length=9)
+    report = source_reports(data, encoded)[0].as_dict()
+    assert (report["read"], report["filtered"], report["empty"], report["duplicates"]) == (40, 2, 1, 17)
+    assert report["held_out"] == sum(row.source == 0 for row in data.validation)
+    mixed = [row for row in data.train if row.source == 0]
+    assert 0 < report["too_long"] < len(mixed)
+    assert report["used"] + report["too_long"] == len(mixed)
+    lengths = [len(example.input_ids) for example in encoded if example.row.source == 0]
+    assert report["mean_tokens"] == pytest.approx(sum(lengths) / len(lengths), abs=0.06)
+    display = Table()
+    show(source_reports(data, encoded), display)
+    shown = dict(zip(display.columns, display.rows[0], strict=True))
+    assert (report["tagged"], source_reports(data, encoded)[1].tagged) == (0, len(encoded) - report["used"])
+    assert (shown["read"], shown["too long"], shown["weight %"]) == ("40", str(report["too_long"]), "75.0")

@@ -1,0 +1,120 @@
+"""From examples as text to token ids, with the prompt told apart from its completion."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from topiclora_cli.data.row import Row
+from topiclora_cli.data.tokens import token_ids
+from topiclora_cli.errors import TopicLoraError
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One training example as token ids; the first `prompt_length` of `input_ids` are the prompt."""
+
+    row: Row
+    input_ids: list[int]
+    prompt_length: int
+
+
+def encode_rows(
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    chat_template: bool | None = None,
+) -> list[Encoded]:
+    """Tokenise rows as `encode_fitting` does; raises TopicLoraError when nothing fits."""
+    encoded = encode_fitting(rows, tokenizer, max_length=max_length, chat_template=chat_template)
+    if not encoded:
+        raise TopicLoraError(
+            f"None of the {len(rows)} examples fits data.max_length ({max_length} tokens).", "Raise data.max_length."
+        )
+    return encoded
+
+
+def encode_fitting(
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    chat_template: bool | None = None,
+) -> list[Encoded]:
+    """Tokenise rows, ending each with the end-of-sequence token and leaving out those longer than `max_length`.
+
+    Prompt and completion are cut from one encoding of the whole text, as lm-evaluation-harness scores them; a text that
+    writes the token it would begin with gets no second one, as there. chat_template: whether texts go through the
+    tokenizer's chat template; None, where rows are conversations. Raises TopicLoraError where a template is wanted of a
+    tokenizer that has none, and for one without an end-of-sequence token.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise TopicLoraError(
+            "The model's tokenizer has no end-of-sequence token, with which every completion ends.",
+            "Name one in the model's tokenizer_config.json: eos_token.",
+        )
+    chats = [bool(row.turns) if chat_template is None else chat_template for row in rows]
+    texts = [
+        _chat_texts(row, tokenizer) if chat else (row.prompt, row.prompt + row.completion)
+        for row, chat in zip(rows, chats, strict=True)
+    ]
+    # A chat template, or the text itself, has written the special tokens already.
+    begin = tokenizer.bos_token
+    bare = [chat or bool(begin and whole.startswith(begin)) for (_, whole), chat in zip(texts, chats, strict=True)]
+    prompts = _token_ids([prompt for prompt, _ in texts], bare, tokenizer)
+    wholes = _token_ids([whole for _, whole in texts], bare, tokenizer)
+    encoded = []
+    for row, prompt, whole in zip(rows, prompts, wholes, strict=True):
+        if whole[-1:] != [end]:
+            whole = [*whole, end]
+        if len(prompt) < len(whole) <= max_length:
+            encoded.append(Encoded(row, whole, len(prompt)))
+    return encoded
+
+
+def _token_ids(texts: Sequence[str], bare: Sequence[bool], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of texts that go on: after them come no special tokens, and none before those that are `bare`."""
+    ids: list[list[int]] = [[] for _ in texts]
+    after = _appended(tokenizer)
+    for kind in set(bare):
+        places = [place for place, without in enumerate(bare) if without == kind]
+        found_ids = token_ids([texts[place] for place in places], tokenizer, add_special_tokens=not kind)
+        for place, found in zip(places, found_ids, strict=True):
+            ids[place] = found if kind else found[: len(found) - after]
+    return ids
+
+
+def _appended(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many special tokens a tokenizer puts after a text: T5's and some of Llama's kin end every one."""
+    special = set(tokenizer.all_special_ids)
+    return len(list(takewhile(special.__contains__, reversed(tokenizer("a")["input_ids"]))))
+
+
+def _chat_texts(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """Prompt and whole of an example in the tokenizer's chat template, without the white space that ends it."""
+    if tokenizer.chat_template is None:
+        raise TopicLoraError("The model's tokenizer has no chat template.", "Set data.chat_template to false.")
+    turns = row.turns or (("user", row.prompt), ("assistant", row.answer))
+    messages = [{"role": role, "content": content} for role, content in turns]
+    try:
+        whole = str(tokenizer.apply_chat_template(messages, tokenize=False)).rstrip()
+        answer = turns[-1][1]
+        if whole.endswith(answer.rstrip()):  # nothing closes the answer, whose own white space stays
+            whole += answer[len(answer.rstrip()) :]
+        # Some templates open an answer otherwise than they write a given one; its header then counts as completion.
+        for opened in (True, False):
+            prompt = str(tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=opened))
+            if whole.startswith(prompt) and len(prompt) < len(whole):
+                return prompt, whole
+    except (TemplateError, ValueError, IndexError) as error:
+        raise TopicLoraError(
+            f"The tokenizer's chat template refuses an example: {error}.", "Leave such rows out by data.filter."
+        ) from None
+    raise TopicLoraError(
+        "The tokenizer's chat template does not begin a conversation as it begins the longer one.",
+        "Set data.chat_template to false.",
+    )

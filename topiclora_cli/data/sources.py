@@ -1,0 +1,142 @@
+"""Opens what a recipe's source names: rows, each a mapping from columns to values."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import datasets
+
+from topiclora_cli.data.tables import KINDS, UnreadableError, read_table
+from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.recipe.data import EMBEDDED, SourceSection
+from topiclora_cli.recipe.sources import source_definitions
+
+Record = Mapping[str, Any]
+
+# What goes wrong while a source is opened or, as a stream, read.
+_TROUBLE = (OSError, ValueError, datasets.exceptions.DatasetGenerationError, StopIteration)
+BUFFER = 10_000  # rows of a stream among which the next one is drawn
+
+
+def open_source(
+    section: SourceSection, *, key: str, split: str, shuffled_stream: tuple[int, int] | None = None
+) -> Iterator[Record]:
+    """The rows of a source other than the embedded one; raises TopicLoraError where it cannot be read.
+
+    `key` is the section's place in the recipe, for messages. `shuffled_stream`, a seed and the number of the pass, asks
+    for rows read as they are needed, each drawn from a buffer. Files are read by `tables`, those of a local folder too;
+    a hub's rows, and those of Dataset.save_to_disk, have the types that they have there.
+    """
+    # What goes wrong is told in one line of ours, not logged with a traceback.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    name = str(section.source)
+    try:
+        path = Path(name)
+        if path.is_file() or name.startswith("https://"):
+            if path.suffix not in KINDS:
+                raise TopicLoraError(f"{path}: cannot read {path.suffix!r} files.", f"Use one of {sorted(KINDS)}.")
+            if path.is_file() and path.stat().st_size == 0:
+                raise TopicLoraError(f"{key}.source {name!r} is an empty file.", "Write it again.")
+            yield from _of_files([name], KINDS[path.suffix], None, shuffled_stream)
+        elif (saved := _saved(path, split)) is not None:
+            yield from _drawn(saved, shuffled_stream)
+        elif path.is_dir() and (found := _files(name, section.config, split)):
+            yield from _of_files(*found, shuffled_stream)
+        elif path.suffix in KINDS or path.is_absolute():
+            raise TopicLoraError(f"{key}.source {name!r} does not exist.", f"Looked for it from {Path.cwd()}.")
+        else:
+            yield from _of_datasets(name, section.config, split, shuffled_stream)
+    except TopicLoraError:
+        raise
+    except _TROUBLE as error:
+        hint = error.hint if isinstance(error, UnreadableError) else _hint(name)
+        raise TopicLoraError(
+            f"Cannot read {key}.source {name!r} (config {section.config!r}, split {split!r}): {_reason(error)}", hint
+        ) from None
+
+
+def file_states(section: SourceSection) -> list[tuple[str, int, int]]:
+    """Name, size in bytes and time of change in nanoseconds of a source's files; none of one that is not local."""
+    path = Path(str(section.source))
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _of_files(
+    files: Sequence[str], kind: str, delimiter: str | None, drawn: tuple[int, int] | None
+) -> Iterator[Record]:
+    order = list(files)
+    if drawn is not None:
+        Random(f"files/{drawn}").shuffle(order)
+
+    def rows() -> Iterator[Record]:
+        for file in order:
+            path = Path(file)
+            if path.suffix not in KINDS or not path.is_file():  # it is packed, or lies elsewhere
+                path = Path(datasets.DownloadManager(record_checksums=False).download_and_extract(file))
+            yield from read_table(path, kind, delimiter=delimiter)
+
+    return _drawn(rows(), drawn)
+
+
+def _drawn(rows: Iterable[Record], drawn: tuple[int, int] | None) -> Iterator[Record]:
+    """Rows in their order, or each drawn from a buffer that the next one then fills."""
+    if drawn is None:
+        yield from rows
+        return
+    random, buffer = Random(f"rows/{drawn}"), list[Record]()
+    for row in rows:
+        if len(buffer) < BUFFER:
+            buffer.append(row)
+            continue
+        place = random.randrange(BUFFER)
+        yield buffer[place]
+        buffer[place] = row
+    random.shuffle(buffer)
+    yield from buffer
+
+
+def _files(folder: str, config: str | None, split: str) -> tuple[list[str], str, str | None] | None:
+    """The files of a folder's split, their kind and what parts their cells; None where they are of another kind."""
+    builder = datasets.load_dataset_builder(folder, config)
+    settings: Any = builder.config
+    if builder.name not in KINDS.values() or getattr(settings, "field", None) is not None:
+        return None
+    if split not in settings.data_files:
+        raise ValueError(f"the folder has no split {split!r}, but {', '.join(map(repr, settings.data_files))}")
+    delimiter = getattr(settings, "delimiter", None) or getattr(settings, "sep", None)
+    return list(settings.data_files[split]), builder.name, None if delimiter == "," else delimiter
+
+
+def _saved(path: Path, split: str) -> Any:
+    """The table that Dataset.save_to_disk, or that of a DatasetDict, wrote; None for any other folder."""
+    if (path / "dataset_dict.json").is_file():
+        tables = datasets.load_from_disk(str(path))
+        if split not in tables:
+            raise ValueError(f"the folder has no split {split!r}, but {', '.join(map(repr, tables))}")
+        return tables[split]
+    return datasets.load_from_disk(str(path)) if (path / "state.json").is_file() else None
+
+
+def _of_datasets(name: str, config: str | None, split: str, drawn: tuple[int, int] | None) -> Iterable[Record]:
+    rows = datasets.load_dataset(name, config, split=split, streaming=drawn is not None)
+    if drawn is not None:
+        seed, number = drawn
+        rows = rows.shuffle(seed=seed, buffer_size=BUFFER)
+        rows.set_epoch(number)
+    return rows
+
+
+def _reason(error: BaseException) -> str:
+    # datasets wraps what a reader says of a damaged file.
+    said = error.__cause__ or error
+    text = str(said).strip() or str(error).strip()
+    return f"{text.splitlines()[0].rstrip('.')}." if text else type(said).__name__
+
+
+def _hint(name: str) -> str:
+    if "/" not in name and not Path(name).suffix:
+        known = [EMBEDDED, *source_definitions()]
+        return f"{nearest(name, known)} Or set a hub id, a folder, or a .jsonl, .csv or .parquet file."
+    return f"Set it to {EMBEDDED!r}, a ready definition, a hub id, a folder, or a .jsonl, .csv or .parquet file."

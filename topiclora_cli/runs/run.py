@@ -1,0 +1,250 @@
+"""A run directory: one folder that holds everything a recipe produced, with a manifest that says what is finished.
+
+    runs/<name>-<time>/
+      recipe.yaml   the resolved recipe          graph/  adapter/  checkpoints/  eval/  merged/  ablation/
+      run.json      the manifest                 metrics.jsonl  report.md
+
+Of evaluations and exports a run has any number, each under its name: eval/NAME, merged/NAME.
+
+A stage counts only once the manifest says "done"; anything else is redone or resumed.
+"""
+
+import datetime
+import itertools
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.runs.commands import command_line
+from topiclora_cli.runs.files import make_folder, read_json, write_json, write_text
+
+MANIFEST = "run.json"
+RECIPE = "recipe.yaml"
+METRICS = "metrics.jsonl"
+LOCK = ".lock"
+_VERSIONED = ("topiclora", "torch", "transformers", "peft", "torch-geometric", "datasets", "lm-eval")
+
+
+class RunDir:
+    """One run on disk.
+
+    Raises TopicLoraError where the folder is no run, is locked by another process, or its manifest is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not (self.path / MANIFEST).is_file():
+            raise TopicLoraError(
+                f"{self.path} is not a run directory (it has no {MANIFEST}).",
+                _known_runs_hint(self.path),
+            )
+        self.manifest  # noqa: B018 -- a damaged manifest is reported now, not after an hour of training
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, recipe_yaml: str, name: str, seed: int) -> "RunDir":
+        """Make a new run at `path`.
+
+        Takes the place of a run none of whose stages got anywhere; raises TopicLoraError if anything else is there,
+        such as a run that another process has just made.
+        """
+        path = Path(path)
+        taken = TopicLoraError(f"{path} exists and is not empty.", "Choose another --out, or continue it with --run.")
+        if path.exists() and _holds_something(path) and not (path / MANIFEST).is_file():
+            raise taken
+        make_folder(path)
+        # Whoever holds the lock makes the run, and the next one finds it made.
+        with _locked(path):
+            if _holds_something(path):
+                if not _got_nowhere(path):
+                    raise taken
+                _clear(path)
+            write_text(path / RECIPE, recipe_yaml)
+            write_json(path / MANIFEST, {"name": name, "seed": seed, "created": _now(), **_environment(), "stages": {}})
+        return cls(path)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        manifest = read_json(self.path / MANIFEST, hint="The run is damaged; start a new one with --out.")
+        if not isinstance(manifest, dict) or "stages" not in manifest:
+            raise TopicLoraError(f"{self.path / MANIFEST} is not a run manifest.", "Start a new run with --out.")
+        return manifest
+
+    def update(self, **entries: Any) -> None:
+        """Merge `entries` into the manifest."""
+        write_json(self.path / MANIFEST, {**self.manifest, **entries})
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """The manifest's record of a stage, empty when it never started."""
+        return self.manifest["stages"].get(name, {})
+
+    def is_done(self, name: str) -> bool:
+        return self.stage(name).get("state") == "done"
+
+    @contextmanager
+    def running(self, name: str) -> Iterator[dict[str, Any]]:
+        """Mark a stage running, then done with its seconds and whatever the block put into the yielded dict."""
+        record: dict[str, Any] = {"state": "running", "started": _now()}
+        self.record(name, record)
+        begin = time.monotonic()
+        try:
+            yield record
+        except BaseException as error:
+            record["state"] = "failed" if isinstance(error, TopicLoraError) else "interrupted"
+            record["seconds"] = round(time.monotonic() - begin, 1)
+            self.record(name, record)
+            raise
+        record.update(state="done", seconds=round(time.monotonic() - begin, 1))
+        self.record(name, record)
+
+    def record(self, name: str, record: dict[str, Any]) -> None:
+        """Put a stage's record into the manifest."""
+        self.update(stages={**self.manifest["stages"], name: record})
+
+    @contextmanager
+    def lock(self, *, patience: float = 0) -> Iterator[None]:
+        """Hold the run for writing; the operating system frees it when the process dies.
+
+        patience: seconds to wait for another process that holds it.
+
+        A run whose first command fails before any of its stages is marked as one that got nowhere.
+        """
+        with _locked(self.path, patience):
+            try:
+                yield
+            except TopicLoraError:
+                if not self.manifest["stages"]:
+                    self.update(got_nowhere=True)
+                raise
+
+    def require(self, relative: str, *, made_by: str) -> Path:
+        """Path of an artefact; raises TopicLoraError naming the command that makes it when it is absent."""
+        path = self.path / relative
+        if not path.exists():
+            raise TopicLoraError(
+                f"{self.path} has no {relative} yet.", f"Make it with: {command_line(made_by, '--run', self.path)}"
+            )
+        return path
+
+
+def new_run_path(root: str | os.PathLike[str], name: str) -> Path:
+    """Make the empty folder `root/<name>-<time>`, with a counter for runs that start within one second."""
+    stem = Path(root) / f"{name}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    make_folder(stem.parent)
+    for count in itertools.count(1):
+        path = stem if count == 1 else stem.with_name(f"{stem.name}-{count}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError
+
+
+def list_runs(root: str | os.PathLike[str]) -> list[RunDir]:
+    """Runs directly under `root`, oldest first."""
+    root = Path(root)
+    if not root.is_dir():
+        return []
+    runs = [RunDir(path) for path in root.iterdir() if (path / MANIFEST).is_file()]
+    return sorted(runs, key=lambda run: (run.manifest.get("created", ""), run.path.name))
+
+
+def latest_run(root: str | os.PathLike[str]) -> RunDir:
+    """The newest run under `root` that did not fail before its first stage; raises TopicLoraError for want of one."""
+    runs = [run for run in list_runs(root) if not run.manifest.get("got_nowhere", False)]
+    if not runs:
+        raise TopicLoraError(f"There is no run under {root}/.", "Start one with: topiclora quickstart")
+    return runs[-1]
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl; a last line cut short by a kill is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+@contextmanager
+def _locked(path: Path, patience: float = 0) -> Iterator[None]:
+    lock = FileLock(path / LOCK, timeout=patience)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TopicLoraError(
+            f"{path} is in use by another topiclora process.", "Wait for it, or choose another --out."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _holds_something(path: Path) -> bool:
+    return not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())
+
+
+def _got_nowhere(path: Path) -> bool:
+    """Whether all that a run has done is fail. One without any stage may be about to begin."""
+    if not (path / MANIFEST).is_file():
+        return False
+    manifest = RunDir(path).manifest
+    stages = manifest["stages"].values()
+    failed = manifest.get("got_nowhere", False) or bool(stages)
+    return failed and not any((path / "checkpoints").glob("*")) and all(stage["state"] == "failed" for stage in stages)
+
+
+def _clear(path: Path) -> None:
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+
+
+def _known_runs_hint(path: Path) -> str:
+    names = [run.path.name for run in list_runs(path.parent)]
+    return nearest(path.name, names) if names else "See: topiclora runs list"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _environment() -> dict[str, Any]:
+    versions: dict[str, str | None] = {}
+    for package in _VERSIONED:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "git": _git_state(),
+    }
+
+
+def _git_state() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

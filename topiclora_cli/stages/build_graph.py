@@ -1,0 +1,168 @@
+"""Stage 1 of a run: the taxonomy, what teaches the projector, the topic graph, and everything that is said about it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import Recipe, with_experts
+from topiclora_cli.reporting.topics_page import write_page
+from topiclora_cli.reporting.topics_plot import plot_graph
+from topiclora_cli.runs.files import read_json, write_json
+from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.examples import named_taxonomy, training_data
+from topiclora_cli.stages.inputs import GRAPH, induced, open_encoder, tagged_prompts
+from topiclora_cli.stages.stage import settle_graph, stage
+from topiclora_cli.topics.attribution import attribution_report
+from topiclora_cli.topics.choose import Choice, choose_experts, folds, numbers_to_try
+from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
+from topiclora_cli.topics.evidence import Evidence, gather_evidence
+from topiclora_cli.topics.fit import fit_topic_graph
+from topiclora_cli.topics.graph import build_graph as tie_topics
+from topiclora_cli.topics.graphml import write_graphml
+from topiclora_cli.topics.projector import Lessons, gather_lessons
+from topiclora_cli.topics.report import graph_report
+from topiclora_cli.topics.store import TopicGraph
+from topiclora_cli.topics.taxonomy import Taxonomy
+from topiclora_cli.topics.validate import link_report
+from topiclora_cli.training.attach import refuse_contradictions
+
+
+@dataclass(frozen=True)
+class GraphResult:
+    """Stage 1: where the graph lies, and its report."""
+
+    folder: Path
+    graph: TopicGraph
+    report: dict[str, Any]
+
+
+def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
+    """Stage 1: topics -> experts; their number, if left open, is chosen here and written into the run's recipe.
+
+    Raises TopicLoraError for a bad taxonomy, more experts than topics, none to choose from, and before anything is read
+    for settings of the adapter that contradict one another.
+    """
+    refuse_contradictions(recipe.adapter)
+    section = recipe.graph
+    encoder = None
+    rows = training_data(recipe).train if section.tagged_prompts else []
+    if section.taxonomy == "induced":
+        progress.say("Looking for topics in the training prompts ...")
+        encoder = open_encoder(recipe)
+        taxonomy, prompts = induced(recipe, encoder, rows)
+    else:
+        taxonomy, prompts = named_taxonomy(recipe), None
+    experts, choice = recipe.adapter.num_experts, None
+    if experts == "auto":
+        least = max(2, recipe.adapter.top_k or 0, recipe.adapter.shared_experts)
+        numbers = numbers_to_try(len(taxonomy.names), least=least)
+    elif experts > len(taxonomy.names):
+        raise TopicLoraError(
+            f"adapter.num_experts ({experts}) exceeds the {len(taxonomy.names)} topics.",
+            "Lower it, or have more topics: lower graph.min_tasks, or raise graph.induced_topics if induced.",
+        )
+    encoder = encoder or open_encoder(recipe)
+    with stage(run, "graph", recipe) as record:
+        prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
+        features = encoder.encode(taxonomy.texts)
+        lessons = gather_lessons(taxonomy, features, encoder.encode(taxonomy.task_texts), prompts)
+        evidence = gather_evidence(lessons)
+        if experts == "auto":
+            choice = _choose(recipe, taxonomy, features, numbers, progress)
+            experts = choice.experts
+            recipe = with_experts(recipe, experts)
+        with progress.track("build-graph", section.steps) as advance:
+            graph = fit_topic_graph(
+                taxonomy,
+                features,
+                encoder_id=encoder.id,
+                lessons=lessons,
+                evidence=evidence,
+                num_experts=experts,
+                gnn=section.gnn,
+                layers=section.layers,
+                width=section.width,
+                neighbours=section.neighbours,
+                npmi_weight=section.npmi_weight,
+                separation=section.separation,
+                control=section.control,
+                steps=section.steps,
+                seed=recipe.seed,
+                on_step=lambda *_: advance(1, ""),
+            )
+        folder = run.path / GRAPH
+        graph.save(folder)
+        settle_graph(run, recipe)
+        report = _measure(recipe, graph, taxonomy, features, lessons, evidence, choice, progress)
+        write_json(folder / "report.json", report)
+        write_page(graph, report, folder / "report.html", title=recipe.name)
+        plot_graph(graph, folder / "graph.png")
+        write_graphml(graph, folder / "graph.graphml")
+        record.update(topics=graph.num_topics, experts=graph.num_experts, sha256=graph.sha256)
+    return GraphResult(folder, graph, report)
+
+
+def settled(recipe: Recipe, run: RunDir, progress: Progress) -> Recipe:
+    """The recipe with a number for `auto`: the experts of the run's topic graph, which is built if there is none."""
+    if recipe.adapter.num_experts != "auto":
+        return recipe
+    result = open_graph(run) if run.is_done("graph") else build_graph(recipe, run, progress)
+    return with_experts(recipe, result.graph.num_experts)
+
+
+def open_graph(run: RunDir) -> GraphResult:
+    """Stage 1's result as an earlier call left it."""
+    folder = run.require(GRAPH, made_by="build-graph")
+    report = read_json(folder / "report.json", hint="Run build-graph again.")
+    return GraphResult(folder, TopicGraph.load(folder), report)
+
+
+def _choose(recipe: Recipe, taxonomy: Taxonomy, features: Tensor, numbers: Sequence[int], progress: Progress) -> Choice:
+    section = recipe.graph
+    # Whatever the control: what is compared with it has to have as many experts.
+    data = tie_topics(
+        taxonomy, features.detach().float().cpu(), npmi_weight=section.npmi_weight, neighbours=section.neighbours
+    )
+    with progress.track("choose experts", len(numbers) * folds(len(taxonomy.names))) as advance:
+        choice = choose_experts(
+            data,
+            numbers,
+            seed=recipe.seed,
+            on_fit=lambda n: advance(n, ""),
+            gnn=section.gnn,
+            separation=section.separation,
+            steps=section.steps,
+            width=section.width,
+            layers=section.layers,
+        )
+    progress.say(choice.reason)
+    return choice
+
+
+def _measure(
+    recipe: Recipe,
+    graph: TopicGraph,
+    taxonomy: Taxonomy,
+    features: Tensor,
+    lessons: Lessons,
+    evidence: Evidence | None,
+    choice: Choice | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    section = recipe.graph
+    links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
+    comparison = attribution = None
+    if seeds := seeds_to_compare(section.compare_seeds, graph.num_topics):
+        with progress.track("compare", fits_to_compare(graph, seeds)) as advance:
+            comparison = compare(
+                graph, taxonomy, features, evidence=evidence, seeds=seeds, on_fit=lambda n: advance(n, "")
+            )
+        attribution = attribution_report(graph, taxonomy, features, lessons)
+    elif section.compare_seeds is None:
+        progress.say(f"{graph.num_topics} topics are not compared with controls; graph.compare_seeds=3 does it.")
+    return asdict(graph_report(graph, links=links, comparison=comparison, attribution=attribution, choice=choice))

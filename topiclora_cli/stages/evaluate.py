@@ -1,0 +1,89 @@
+"""The stage that measures: base and tuned model by lm-evaluation-harness, and what the routers do with topics."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from topiclora_cli.adapters.observe import observe_gates
+from topiclora_cli.evaluation.loading import load_tasks
+from topiclora_cli.evaluation.results import by_question, summary
+from topiclora_cli.evaluation.routing import RoutingReport, routing_report
+from topiclora_cli.evaluation.running import run_harness
+from topiclora_cli.models.base import BaseModel, use_bfloat16
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.runs.files import write_json
+from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, named_folder
+from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.examples import eval_request
+from topiclora_cli.stages.inputs import (
+    adapter_folder,
+    asked_for,
+    graph_folder,
+    load_tuned,
+    make_batches,
+    open_base,
+)
+from topiclora_cli.stages.samples import examples_to_measure_on
+from topiclora_cli.stages.stage import stage
+
+
+def try_tasks(recipe: Recipe) -> None:
+    """Raise TopicLoraError where the recipe's tasks cannot be scored or lack a metric of `eval.metrics`."""
+    load_tasks(eval_request(recipe))
+
+
+def evaluate(
+    recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None, untrained: bool = False
+) -> dict[str, Any]:
+    """Base and tuned model on the same questions, through lm-eval; plus routing by topic on the held-out split.
+
+    untrained: score the base in the tuned model's place; the run needs no adapter then. The outcome lies in
+    `eval/NAME`, named after the tasks unless told otherwise; no other one is touched. A task that fails is named in
+    `failed`, and the others are scored.
+    """
+    if not untrained:
+        adapter_folder(recipe, run)  # before hours go into the base alone
+    section, request = recipe.eval, eval_request(recipe)
+    tasks = load_tasks(request)
+    graph = graph_folder(run, progress)
+    asked = asked_for(recipe, run, "eval")
+    folder = named_folder(run.path / "eval", name, default=",".join(section.tasks), request=asked)
+    with stage(run, "eval", recipe, folder=folder) as record:
+        base_results = None
+        if section.base:
+            progress.say("Evaluating the base model ...")
+            base = open_base(recipe)
+            base_results = run_harness(base.model, base.tokenizer, request, tasks, label="base", output_path=folder)
+        label = "base" if untrained else "tuned"
+        progress.say(f"Evaluating the {label} model ...")
+        base, model = (open_base(recipe), None) if untrained else load_tuned(recipe, run)
+        tuned = run_harness(model or base.model, base.tokenizer, request, tasks, label=label, output_path=folder)
+        both = {"base": base_results, "tuned": tuned}
+        write_json(folder / BY_QUESTION, {name: by_question(each) for name, each in both.items() if each is not None})
+        result = {"name": folder.name, **summary(base_results, tuned), "routing": None}
+        write_json(folder / SUMMARY, result)  # hours of scoring are not to hang on what follows
+        if model is not None and (report := observe_routing(recipe, base, model, graph)):
+            result["routing"] = asdict(report)
+            write_json(folder / SUMMARY, result)
+        record.update({k: v for k, v in (result["mean"] or {}).items() if isinstance(v, float)}, name=folder.name)
+        for task, why in result["failed"].items():
+            progress.say(f"Warning: {task} could not be scored: {why}")
+        if result["failed"]:
+            record["failed"] = ", ".join(result["failed"])
+    return result
+
+
+def observe_routing(
+    recipe: Recipe, base: BaseModel, model: PeftModel, graph: Path | None, *, limit: int = 128
+) -> RoutingReport | None:
+    """Routing by topic on prompts with topics, held out where the recipe holds any out; None for a plain LoRA or data
+    without topics."""
+    measured = examples_to_measure_on(recipe, base, limit, graph)
+    encoded = [e for e in measured.examples if e.row.topics]
+    gates = observe_gates(
+        model, make_batches(base, encoded, tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
+    )
+    return routing_report(gates, [e.row.topics for e in encoded], on=measured.kind)

@@ -1,0 +1,214 @@
+"""What every stage starts from: the models, the text encoder, the topic graph, the examples, and batches."""
+
+import random
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, PeftType
+from safetensors import SafetensorError
+from torch import Tensor
+
+import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
+from topiclora_cli.data import Encoded, Row
+from topiclora_cli.errors import TopicLoraError, first_line
+from topiclora_cli.models.base import BaseModel, base_source, load_base, store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.runs.cache import cache_dir
+from topiclora_cli.runs.files import read_json, sha256_file
+from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.examples import refuse_unknown_topics
+from topiclora_cli.topics.encoder import Encoder, LmEncoder, SentenceEncoder, make_encoder, portable
+from topiclora_cli.topics.induce import induce_taxonomy
+from topiclora_cli.topics.prior import TopicPrior
+from topiclora_cli.topics.projector import Prompts
+from topiclora_cli.topics.store import META_FILE, TopicGraph
+from topiclora_cli.topics.taxonomy import Taxonomy
+from topiclora_cli.topics.vector_cache import CachedEncoder
+from topiclora_cli.training.collate import Collator
+from topiclora_cli.training.padding import masks_padding
+
+BATCH = 16
+GRAPH, ADAPTER, TRAINED_GRAPH = "graph", "adapter", "adapter/topic_graph"
+
+
+def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
+    """The base model, ready to run; `exact` keeps every weight in the recipe's dtype, unquantised, for saving."""
+    section = recipe.model
+    base = load_base(
+        section.name,
+        dtype=section.dtype,
+        revision=section.revision,
+        trust_remote_code=section.trust_remote_code,
+        upcycle=section.upcycle,
+        quantization=None if exact else section.quantization,
+    )
+    bfloat16 = use_bfloat16(recipe.train.precision)
+    if bfloat16 and not exact:
+        store_weights_in_bfloat16(base.model)
+    if torch.cuda.is_available() and (exact or section.quantization is None):
+        base.model.to("cuda")  # type: ignore[arg-type]
+    return base if exact else replace(base, masks_padding=masks_padding(base.model, bfloat16=bfloat16))
+
+
+def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tuple[BaseModel, PeftModel]:
+    """The base, loaded unless given, with the run's adapter on it.
+
+    Raises TopicLoraError for a damaged adapter, and for one that was trained on another base.
+    """
+    folder = adapter_folder(recipe, run)
+    base = base or open_base(recipe)
+    try:
+        if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.XLORA:
+            base.model.config.use_cache = False  # it runs the model twice for each token, and peft refuses a cache
+        model = PeftModel.from_pretrained(base.model, folder)
+    except TopicLoraError:
+        raise
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = first_line(error)
+        raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
+    return base, model.eval()
+
+
+def adapter_folder(recipe: Recipe, run: RunDir) -> Path:
+    """The run's adapter; raises TopicLoraError where there is none, or where the recipe names another base than its."""
+    folder = run.require(ADAPTER, made_by="train")
+    config = read_json(folder / "adapter_config.json", hint="Train it again.")
+    trained_on = config.get("base_model_name_or_path")
+    here = base_source(recipe.model.name, recipe.model.upcycle, revision=recipe.model.revision)
+    if trained_on and not _same_base(trained_on, here):
+        raise TopicLoraError(
+            f"The adapter in {folder} was trained on {trained_on}, and the recipe's model.name is {here}.",
+            f"Add --set model.name={shlex.quote(trained_on)}. If that base has moved, say so in adapter_config.json.",
+        )
+    return folder
+
+
+def _same_base(one: str, other: str) -> bool:
+    """Whether two names may mean one model: a folder that is gone from here is known by its last name alone."""
+    first, second = Path(one), Path(other)
+    if first.is_dir() and second.is_dir():
+        return first.samefile(second)
+    return first.name == second.name
+
+
+def asked_for(recipe: Recipe, run: RunDir, *sections: str) -> dict[str, Any]:
+    """What makes two outcomes of a run comparable, as plain JSON: these sections of the recipe, the model as it
+    computes, and the adapter's files."""
+    values = recipe.model_dump(mode="json", include={"model", "seed", *sections})
+    adapter = {file.name: sha256_file(file) for file in sorted((run.path / ADAPTER).glob("adapter_*"))}
+    return {**values, "precision": recipe.train.precision, "adapter": adapter}
+
+
+def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
+    """The text encoder of the topic graph; `lm` reads the base model, which is loaded unless given.
+
+    Vectors that a model makes are kept in the cache.
+    """
+    encoder = _encoder(recipe, base)
+    if isinstance(encoder, LmEncoder | SentenceEncoder):
+        return CachedEncoder(encoder, cache_dir() / "vectors")
+    return encoder
+
+
+def _encoder(recipe: Recipe, base: BaseModel | None) -> Encoder:
+    spec = recipe.graph.encoder
+    if spec != "lm":
+        return make_encoder(spec)
+    base = base or open_base(recipe)
+    upcycled = recipe.model.upcycle
+    # Without noise the upcycled model is the same function, and reads the same graph.
+    variant = f"+{'-'.join(map(str, upcycled.model_dump().values()))}" if upcycled and upcycled.noise else ""
+    variant += f"+{recipe.model.quantization}" if recipe.model.quantization else ""
+    return make_encoder(
+        f"lm:{portable(recipe.model.name)}{variant}",
+        model=base.model,
+        tokenizer=base.tokenizer,
+        bf16=use_bfloat16(recipe.train.precision),
+    )
+
+
+def induced(recipe: Recipe, encoder: Encoder, rows: Sequence[Row]) -> tuple[Taxonomy, Prompts]:
+    """A taxonomy found in some of the prompts, and those, each tagged with its topic."""
+    prompts = [row.prompt for row in in_turns(rows, recipe)]
+    embeddings = encoder.encode(prompts)
+    taxonomy, tags = induce_taxonomy(prompts, embeddings, recipe.graph.induced_topics, seed=recipe.seed)
+    return taxonomy, Prompts(embeddings, tags)
+
+
+def in_turns(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+    """At most graph.tagged_prompts of the rows at random, in turn from each kind: rows that carry the same topics.
+
+    By size alone a few large tasks would leave two or three prompts to each of the others.
+    """
+    kinds: dict[tuple[str, ...], list[Row]] = {}
+    for row in random.Random(recipe.seed).sample(rows, len(rows)):
+        kinds.setdefault(row.topics, []).append(row)
+    turns = (row for turn in zip_longest(*kinds.values()) for row in turn if row is not None)
+    return list(islice(turns, recipe.graph.tagged_prompts))
+
+
+def graph_folder(run: RunDir, progress: Progress) -> Path | None:
+    """Folder of the topic graph that the run's adapter was trained with, else of the run's own; None without any.
+
+    Says so where the run's own was built anew after training: the adapter does not know it.
+    """
+    built, trained = run.path / GRAPH, run.path / TRAINED_GRAPH
+    if not trained.exists():
+        return built if built.exists() else None
+    if built.exists() and _sha256(built) != _sha256(trained):
+        progress.say(f"Warning: {built} was built anew after training; what is used is the adapter's own, {trained}.")
+    return trained
+
+
+def _sha256(graph: Path) -> str:
+    return read_json(graph / META_FILE, hint="Run build-graph again.").get("sha256", "")
+
+
+def with_topics(recipe: Recipe, rows: Sequence[Row], graph: Path | None) -> list[Row]:
+    """Rows with the topics to go by: the data's own, or, where topics were induced, the one a prompt is most about.
+
+    graph: the folder of `graph_folder`.
+    """
+    if recipe.graph.taxonomy != "induced" or graph is None:
+        return list(rows)
+    known = TopicGraph.load(graph)
+    best = TopicPrior(known, open_encoder(recipe))([row.prompt for row in rows]).relevance.argmax(1).tolist()
+    return [replace(row, topics=(known.topics[topic],)) for row, topic in zip(rows, best, strict=True)]
+
+
+def tagged_prompts(recipe: Recipe, encoder: Encoder, taxonomy: Taxonomy, rows: Sequence[Row]) -> Prompts | None:
+    """Some of the training prompts with their topics, and the taxonomy's examples; None for fewer than two in all.
+
+    Raises TopicLoraError for a tag that is no topic of the taxonomy.
+    """
+    refuse_unknown_topics(rows, taxonomy.names)
+    texts = [(row.prompt, row.topics) for row in in_turns(rows, recipe)]
+    texts += [(example, (topic,)) for topic, examples in taxonomy.examples.items() for example in examples]
+    if len(texts) < 2:
+        return None
+    tags = [topics for _, topics in texts]
+    return Prompts(encoder.encode([text for text, _ in texts]), tags if any(tags) else None)
+
+
+def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | None = None) -> list[dict[str, Tensor]]:
+    """Padded batches in the given order, each with a prompt_mask, labelled on the completions whatever is trained on.
+
+    With `tokens` ("prompt" or "all") they carry a token_mask and no labels.
+    """
+    collate = Collator(base.tokenizer.pad_token_id)
+    batches = []
+    size = BATCH if base.masks_padding else 1
+    for start in range(0, len(encoded), size):
+        rows = [{"input_ids": e.input_ids, "prompt_length": e.prompt_length} for e in encoded[start : start + size]]
+        batch = {key: value.to(base.model.device) for key, value in collate(rows).items()}
+        if tokens is not None:
+            del batch["labels"]
+            batch["token_mask"] = batch["prompt_mask"] if tokens == "prompt" else batch["attention_mask"]
+        batches.append(batch)
+    return batches

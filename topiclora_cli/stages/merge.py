@@ -1,0 +1,88 @@
+"""The stage that exports: fixed gates, a stock LoRA and a dense model, and how far they are from the routed model."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from topiclora_cli.adapters.observe import observe_gates
+from topiclora_cli.adapters.perft import NO_MERGE
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.merging.collapse import collapse_to_lora, merge_into_base
+from topiclora_cli.merging.gap import Gap, measure_gap
+from topiclora_cli.models.base import use_bfloat16
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.runs.files import replacing, write_json
+from topiclora_cli.runs.naming import GAP, named_folder
+from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.examples import encode
+from topiclora_cli.stages.inputs import adapter_folder, asked_for, graph_folder, load_tuned, make_batches, open_base
+from topiclora_cli.stages.samples import calibration_rows, examples_to_measure_on, gates_topic
+from topiclora_cli.stages.stage import stage
+from topiclora_cli.training.saving import save_adapter
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """An export with fixed gates: its folders by format, and the measured gap to the routed model.
+
+    calibration: training examples that the gates are means over; measured: examples behind the gap; on: what these are.
+    """
+
+    gates: str
+    folders: dict[str, Path]
+    gap: Gap
+    calibration: int
+    measured: int
+    on: str
+
+
+def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None) -> MergeResult:
+    """Fix the gates, export a stock LoRA and a dense model, and measure how far the export is from the routed model.
+
+    The export lies in `merged/NAME`, named after its gates unless told otherwise; no other one is touched. Raises
+    TopicLoraError for an adapter that equals no LoRA, and for what `inputs` refuses.
+    """
+    section = recipe.merge
+    _refuse_unmergeable(recipe)
+    bfloat16 = use_bfloat16(recipe.train.precision)
+    adapter_folder(recipe, run)
+    graph = graph_folder(run, progress)
+    topic, rows = gates_topic(recipe), calibration_rows(recipe, graph)
+    base, model = load_tuned(recipe, run)
+    request = asked_for(recipe, run, "merge", "data")
+    folder = named_folder(run.path / "merged", name, default=section.gates, request=request)
+    with stage(run, "merge", recipe, folder=folder) as record:
+        calibration = encode(recipe, base.tokenizer, rows)
+        progress.say(f"Observing the routing of {len(calibration)} training examples ...")
+        batches = make_batches(base, calibration, tokens="all")
+        observed = observe_gates(model, batches, bfloat16=bfloat16, shared=True)
+        gates = {linear: values.mean(0) for linear, values in observed.items()}
+        measured = examples_to_measure_on(recipe, base, section.calibration, graph, topic=topic)
+        lora = collapse_to_lora(model, open_base(recipe, exact=True).model, gates)
+        gap = measure_gap(model, lora, make_batches(base, measured.examples), bfloat16=bfloat16)
+        folders: dict[str, Path] = {format_: folder / format_ for format_ in section.formats}
+        if "lora" in folders:
+            save_adapter(lora, folders["lora"])
+        if "dense" in folders:
+            with replacing(folders["dense"]) as temporary:
+                merge_into_base(lora).save_pretrained(temporary)
+                base.tokenizer.save_pretrained(temporary)
+        result = MergeResult(section.gates, folders, gap, len(calibration), len(measured.examples), measured.kind)
+        record.update(name=folder.name, gates=section.gates, kl=gap.kl, agreement=gap.agreement, on=measured.kind)
+        write_json(folder / GAP, {"gates": section.gates, **asdict(gap), "on": measured.kind})
+    return result
+
+
+def _refuse_unmergeable(recipe: Recipe) -> None:
+    section = recipe.adapter
+    if section.layer == "perft":
+        raise TopicLoraError(*NO_MERGE)
+    if section.layer == "xlora":
+        raise TopicLoraError("X-LoRA scales its adapters by the input and equals no LoRA.", "Serve the adapter itself.")
+    if section.layer != "mixture":
+        raise TopicLoraError("The adapter is no mixture and needs no fixed gates.", "Use peft's merge_and_unload.")
+    if section.mixing == "ffn":
+        raise TopicLoraError(
+            "Experts mixed after a non-linearity (adapter.mixing: ffn) equal no LoRA, even with fixed gates.",
+            "Serve the adapter itself.",
+        )

@@ -1,0 +1,154 @@
+"""One prompt's way through a run: the topics it is about, the prior over experts, and what the layers' routers do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from topiclora_cli.adapters.observe import observe_gates
+from topiclora_cli.adapters.topiclora.scope import layer_index
+from topiclora_cli.data import Encoded, Row
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.evaluation.routing import mean_routing
+from topiclora_cli.models.base import BaseModel, use_bfloat16
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.runs.commands import command_line
+from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.inputs import ADAPTER, GRAPH, graph_folder, load_tuned, make_batches, open_base, open_encoder
+from topiclora_cli.topics.prior import TopicPrior
+from topiclora_cli.topics.store import TopicGraph
+
+TOPICS, TOPICS_PER_EXPERT = 8, 4
+
+
+@dataclass(frozen=True)
+class TopicScore:
+    """How much a prompt is about a topic: about 1 where the topic applies, 0 where not."""
+
+    topic: str
+    relevance: float
+
+
+@dataclass(frozen=True)
+class TopicView:
+    """What the topic graph says of a prompt: its best topics, the best first, and the prior (E,) with its confidence.
+
+    experts: the leading topics of each expert.
+    """
+
+    topics: list[TopicScore]
+    prior: list[float]
+    confidence: float
+    experts: list[list[str]]
+
+
+@dataclass(frozen=True)
+class LayerGates:
+    """Shares of the experts (E,) in one decoder layer, None outside of any: of each routed module, and their mean."""
+
+    layer: int | None
+    mean: list[float]
+    modules: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class GateView:
+    """What the routers make of a prompt, averaged over its tokens: by layer, and over the layers.
+
+    Where layers differ in E, `mean` is over those with the most frequent one.
+    """
+
+    tokens: int
+    mean: list[float]
+    layers: list[LayerGates]
+
+
+@dataclass(frozen=True)
+class PromptRoute:
+    """A prompt with what the run's topic graph and its routers say of it; None for what the run does not have."""
+
+    prompt: str
+    topics: TopicView | None
+    gates: GateView | None
+
+
+def route_prompt(recipe: Recipe, run: RunDir, prompt: str, progress: Progress) -> PromptRoute:
+    """Follow one prompt through a topic graph and the adapter's routers, as far as the run has them.
+
+    The graph is the one that the adapter was trained with, before training the run's own.
+    Raises TopicLoraError for an empty or too long prompt, and for a run that has neither graph nor routers.
+    """
+    if not prompt.strip():
+        raise TopicLoraError("The prompt is empty.", 'Example: topiclora route "What is 12 times 7?"')
+    folder, trained = graph_folder(run, progress), (run.path / ADAPTER).exists()
+    routed = trained and recipe.adapter.routes
+    if trained and not (routed or folder):
+        raise _nothing_to_show(recipe, run)
+    if not trained:
+        folder = run.require(GRAPH, made_by="build-graph")
+    graph = TopicGraph.load(folder) if folder else None
+    base = open_base(recipe) if routed else None
+    # The graph's encoder may read the base, so this comes before the adapter goes on it.
+    topics = None if graph is None else _topic_view(graph, recipe, base, prompt)
+    gates = None
+    if base is not None:
+        base, model = load_tuned(recipe, run, base)
+        gates = _gate_view(recipe, base, model, prompt)
+    if topics is None and gates is None:
+        raise _nothing_to_show(recipe, run)
+    return PromptRoute(prompt, topics, gates)
+
+
+def _nothing_to_show(recipe: Recipe, run: RunDir) -> TopicLoraError:
+    return TopicLoraError(
+        f"{run.path} has no topic graph, and its adapter ({recipe.adapter.method}) has no routers.",
+        f"Make a graph with: {command_line('build-graph', '--run', run.path)}",
+    )
+
+
+def _topic_view(graph: TopicGraph, recipe: Recipe, base: BaseModel | None, prompt: str) -> TopicView:
+    result = TopicPrior(graph, open_encoder(recipe, base))([prompt])
+    best = result.relevance[0].topk(min(TOPICS, graph.num_topics))
+    leading = graph.assignment.topk(min(TOPICS_PER_EXPERT, graph.num_topics), dim=0).indices.T  # (E, k)
+    return TopicView(
+        topics=[
+            TopicScore(graph.topics[topic], relevance)
+            for topic, relevance in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ],
+        prior=result.prior[0].tolist(),
+        confidence=float(result.confidence[0]),
+        experts=[[graph.topics[topic] for topic in row] for row in leading.tolist()],
+    )
+
+
+def _gate_view(recipe: Recipe, base: BaseModel, model: PeftModel, prompt: str) -> GateView | None:
+    """None where every adapted module has one expert alone."""
+    ids, longest = base.tokenizer(prompt)["input_ids"], recipe.data.max_length
+    if not 1 <= len(ids) <= longest:
+        raise TopicLoraError(
+            f"The prompt has {len(ids)} tokens, not 1 to {longest} (data.max_length).", "Choose another."
+        )
+    encoded = Encoded(Row(prompt, ""), ids, len(ids))
+    observed = observe_gates(
+        model, make_batches(base, [encoded], tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
+    )
+    # Some routers' gates do not sum to 1, and what is compared with a prior are shares.
+    shares = {name: gates / gates.sum(-1, keepdim=True).clamp_min(1e-12) for name, gates in observed.items()}
+    mean = mean_routing(shares)
+    return None if mean is None else GateView(len(ids), mean[0].tolist(), _by_layer(shares))
+
+
+def _by_layer(shares: Mapping[str, Tensor]) -> list[LayerGates]:
+    """Shares (1, E) of the routed modules, gathered by decoder layer in the order of execution."""
+    members: dict[int | None, dict[str, Tensor]] = {}
+    for name, values in shares.items():
+        if values.shape[-1] > 1:
+            members.setdefault(layer_index(name), {})[name] = values
+    layers = []
+    for layer, modules in members.items():
+        mean = torch.cat(list(modules.values())).mean(0)
+        layers.append(LayerGates(layer, mean.tolist(), {name: values[0].tolist() for name, values in modules.items()}))
+    return layers

@@ -1,0 +1,61 @@
+"""A stage of a run at work, with the recipe that it really runs with on record.
+
+The run's own recipe.yaml is what its adapter is trained with: a graph and a training change it where this call's --set
+does, so that later stages read it there. An evaluation or an export changes nothing but its own record.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import Recipe, altered, differences, dump_recipe, load_recipe
+from topiclora_cli.runs.files import write_text
+from topiclora_cli.runs.processes import process_index
+from topiclora_cli.runs.run import RECIPE, RunDir
+
+# What a topic graph depends on, and a training after it has to know.
+_OF_THE_GRAPH = ("model.", "graph.", "data.", "seed", "adapter.num_experts")
+
+
+@contextmanager
+def stage(run: RunDir, name: str, recipe: Recipe, *, folder: Path | None = None) -> Iterator[dict[str, Any]]:
+    """Mark a stage running, then done, as RunDir.running does, whose record is yielded.
+
+    The recipe goes into `folder`, or else `recipes/NAME.yaml`; the record names that file, and what in it is not as
+    the run's own recipe says. Of processes that train together the first writes.
+    """
+    if process_index() > 0:
+        yield {}
+        return
+    before, record_before = (run.path / RECIPE).read_text(encoding="utf-8"), run.stage(name)
+    own = load_recipe(str(run.path / RECIPE))
+    overridden = differences(own, recipe)
+    path = run.path / "recipes" / f"{name}.yaml" if folder is None else folder / RECIPE
+    write_text(path, dump_recipe(recipe))
+    if name == "train" and overridden:
+        write_text(run.path / RECIPE, dump_recipe(recipe))
+    try:
+        with run.running(name) as record:
+            record.update(recipe=str(path.relative_to(run.path)), overridden=overridden)
+            yield record
+    except TopicLoraError:
+        # A mistake in an override is not to come back without it, nor to take a finished training's place.
+        if name == "train":
+            write_text(run.path / RECIPE, before)
+            if record_before.get("state") == "done":
+                run.record(name, record_before)
+                write_text(path, before)
+        raise
+
+
+def settle_graph(run: RunDir, recipe: Recipe) -> None:
+    """Write into the run's recipe what the topic graph was built with, unless an adapter was trained with other things.
+
+    recipe: the one of the graph, with the number of experts in place of `auto`.
+    """
+    own = load_recipe(str(run.path / RECIPE))
+    changes = {key: value for key, value in differences(own, recipe).items() if key.startswith(_OF_THE_GRAPH)}
+    if changes and run.stage("train").get("state") in (None, "failed"):
+        write_text(run.path / RECIPE, dump_recipe(altered(own, changes.items(), where=str(run.path / RECIPE))))

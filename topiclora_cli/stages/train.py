@@ -1,0 +1,104 @@
+"""The stages of a run as functions: each takes a recipe, a run directory and a display, and returns a typed result."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from topiclora_cli.data import Encoded
+from topiclora_cli.data.load import FIRST
+from topiclora_cli.data.report import source_reports
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.models.base import BaseModel
+from topiclora_cli.recipe import Recipe, with_experts
+from topiclora_cli.reporting.data import show
+from topiclora_cli.runs.commands import command_line
+from topiclora_cli.runs.processes import in_first, process_index
+from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.run import RECIPE, RunDir
+from topiclora_cli.stages.examples import encode, training_data, training_stream
+from topiclora_cli.stages.inputs import (
+    GRAPH,
+    TRAINED_GRAPH,
+    open_base,
+    open_encoder,
+)
+from topiclora_cli.stages.stage import stage
+from topiclora_cli.topics.prior import TopicPrior
+from topiclora_cli.topics.store import TopicGraph
+from topiclora_cli.training.arguments import check_settings
+from topiclora_cli.training.columns import Priors
+from topiclora_cli.training.fit import TrainResult, train_adapter
+from topiclora_cli.training.optional import require_libraries
+from topiclora_cli.training.priors import cached_priors, refuse_even_priors
+
+PRIORS = "graph/priors"
+
+
+def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = False) -> TrainResult:
+    """Stages 2 and 3: priors, then router and experts under the dual loss.
+
+    Raises TopicLoraError for bad data or targets, and errors.Interrupted after a signal.
+    """
+    if run.is_done("train") and not resume:
+        again = command_line("train", "--recipe", run.path / RECIPE, "--out", "NEW")
+        raise TopicLoraError(f"{run.path} is trained already.", f"Evaluate it, or train a new run: {again}")
+    require_libraries(recipe)
+    graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
+    if graph is not None and recipe.adapter.num_experts == "auto":
+        recipe = with_experts(recipe, graph.num_experts)
+    data = training_data(recipe)
+    check_settings(recipe, validates=bool(data.validation))
+    base = open_base(recipe)
+    streaming = recipe.data.streaming
+    encoded = encode(recipe, base.tokenizer, data.train)
+    held_out = encode(recipe, base.tokenizer, data.validation) if data.validation else []
+    reports = source_reports(data, encoded)
+    show(reports, progress, title="Training data" + (f", the first {FIRST} examples of each source" * streaming))
+    stream, prior, priors, validation_priors, extra = None, None, None, None, {}
+    if graph is not None:
+        # Those of a stream are made as its examples come.
+        prior = TopicPrior(graph, open_encoder(recipe, base)) if streaming else None
+        priors, validation_priors = _priors(
+            recipe, graph, base, [[] if streaming else encoded, held_out], run.path / PRIORS, progress
+        )
+        if priors is not None:
+            refuse_even_priors(priors[1], recipe.loss)
+        extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
+        extra = extra if recipe.adapter.router == "topic" else {}
+    if streaming:
+        stream = training_stream(recipe, base.tokenizer, prior)
+    with stage(run, "train", recipe) as record:
+        result = train_adapter(
+            base,
+            stream or encoded,
+            recipe,
+            folder=run.path,
+            priors=priors,
+            resume=resume,
+            progress=progress,
+            validation=held_out,
+            validation_priors=validation_priors,
+            **extra,
+        )
+        if graph is not None and process_index() == 0:
+            graph.save(run.path / TRAINED_GRAPH)
+        record.update(asdict(result), data=[report.as_dict() for report in reports])
+    return result
+
+
+def _priors(
+    recipe: Recipe,
+    graph: TopicGraph,
+    base: BaseModel,
+    groups: Sequence[Sequence[Encoded]],
+    folder: Path,
+    progress: Progress,
+) -> list[Priors | None]:
+    """The priors of each group of examples, None of an empty one; the first process makes them for all."""
+
+    def make() -> list[Priors | None]:
+        encoder = open_encoder(recipe, base)
+        prompts = [[example.row.prompt for example in group] for group in groups]
+        return [cached_priors(graph, encoder, texts, folder, progress) if texts else None for texts in prompts]
+
+    return in_first(make)
