@@ -3,7 +3,7 @@
 Files of 0.1 have no version; they count as format 1 and are read as what they mean today.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -61,7 +61,7 @@ def decoded(values: Any, kind: type[T], path: str | Path, hint: str) -> T:
     from pydantic import ValidationError
 
     try:
-        value: T = _adapter(kind).validate_python(values)
+        value: T = _adapter(kind).validate_python(values)  # type: ignore[arg-type] -- a class is hashable
         return value
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -70,7 +70,7 @@ def decoded(values: Any, kind: type[T], path: str | Path, hint: str) -> T:
 
 
 @cache
-def _adapter(kind: Hashable) -> "TypeAdapter[Any]":
+def _adapter(kind: Any) -> "TypeAdapter[Any]":
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
