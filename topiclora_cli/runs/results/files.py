@@ -5,9 +5,8 @@ Files of 0.1 have no version; they count as format 1 and are read as what they m
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import read_json, write_json
@@ -15,9 +14,6 @@ from topiclora_cli.runs.results.ablation import GridScores
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import GraphReport
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 FORMAT = 2
 T = TypeVar("T")
@@ -58,22 +54,15 @@ def version_of(values: Any, path: str | Path) -> int:
 
 def decoded(values: Any, kind: type[T], path: str | Path, hint: str) -> T:
     """Plain values as a dataclass; raises TopicLoraError, which names the file and the first key that is wrong."""
-    from pydantic import ValidationError
+    from pydantic import TypeAdapter, ValidationError
 
     try:
-        value: T = _adapter(kind).validate_python(values)  # type: ignore[arg-type] -- a class is hashable
+        value: T = TypeAdapter(kind).validate_python(values)
         return value
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise TopicLoraError(f"{path} is damaged ({where}: {first['msg']}).", hint) from None
-
-
-@cache
-def _adapter(kind: Any) -> "TypeAdapter[Any]":
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)
 
 
 def _graph(values: Any) -> Any:
