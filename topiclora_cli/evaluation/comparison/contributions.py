@@ -34,5 +34,7 @@ def contributions(metric: str, values: Sequence[Any]) -> tuple[Array, Array]:
     pairs = np.array(values if name in _WEIGHTED else [(value, 1.0) for value in values], dtype=float)
     likelihoods, sizes = pairs.T
     rate = likelihoods.sum() / sizes.sum()
-    score, slope = (-rate / math.log(2), -1 / math.log(2)) if name == "bits_per_byte" else (np.exp(-rate), -np.exp(-rate))
+    score, slope = (
+        (-rate / math.log(2), -1 / math.log(2)) if name == "bits_per_byte" else (np.exp(-rate), -np.exp(-rate))
+    )
     return score + slope * (likelihoods - rate * sizes) / sizes.mean(), likelihoods
