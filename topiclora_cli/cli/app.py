@@ -22,6 +22,7 @@ from topiclora_cli.cli import (
     methods,
     quickstart,
     recipes,
+    report,
     route,
     runs,
     train,
@@ -62,6 +63,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
 app.command("ablate")(ablate.ablate)
+app.command("report")(report.report)
 app.command("methods")(methods.methods)
 app.command("upcycle")(upcycle.upcycle)
 app.add_typer(recipes.app, name="recipes")
