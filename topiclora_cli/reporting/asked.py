@@ -24,7 +24,8 @@ def asked(runs: Sequence[Material]) -> Section:
         Text(f"The recipe of {run.label} cannot be read by this version.") for run in runs if run.recipe is None
     ]
     if len(known) > 1:
-        parts += _differing([run.label for run, _ in known], [recipe for _, recipe in known])
+        grids = any(run.stage("ablation") for run, _ in known)
+        parts += _differing([run.label for run, _ in known], [recipe for _, recipe in known], grids=grids)
     if known:
         first, recipe = known[0]
         whose = f" by {first.label}" if len(known) > 1 else ""
@@ -32,13 +33,15 @@ def asked(runs: Sequence[Material]) -> Section:
     return Section("What was asked", parts)
 
 
-def _differing(labels: Sequence[str], recipes: Sequence[Recipe]) -> list[Part]:
+def _differing(labels: Sequence[str], recipes: Sequence[Recipe], *, grids: bool) -> list[Part]:
+    """What is not the same in all recipes; the cells of a grid that nobody has run are no difference."""
     values = [said_keys(recipe.model_dump(mode="json")) for recipe in recipes]
     keys = ordered(key for each in values for key in each)
     rows = [
         row(key, *(_value(each.get(key, "-")) for each in values))
         for key in keys
-        if any(each.get(key, ...) != values[0].get(key, ...) for each in values)
+        if (grids or not key.startswith("ablation."))
+        and any(each.get(key, ...) != values[0].get(key, ...) for each in values)
     ]
     if not rows:
         return [Text("Their recipes are the same.")]
@@ -60,7 +63,7 @@ def cost(runs: Sequence[Material]) -> Section | None:
 
 
 def _cost(run: Material) -> dict[str, str]:
-    facts = {}
+    facts = {"created": run.manifest.created}
     done = {name: run.stage(name) for name in _STAGES}
     seconds = {name: record.seconds for name, record in done.items() if record and record.seconds is not None}
     for name, each in seconds.items():
@@ -102,7 +105,6 @@ def _environment(run: Material) -> dict[str, str]:
             facts["accelerator"] = machine.accelerator
     if run.manifest.cpus:
         facts["CPUs"] = str(run.manifest.cpus)
-    facts["created"] = run.manifest.created
     return facts
 
 

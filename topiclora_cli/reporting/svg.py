@@ -12,7 +12,7 @@ COLOURS = 8  # classes c0 to c7 of the style sheet
 _WIDTH, _HEIGHT = 440, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 28
 _MOST = 120  # points of a drawn line
-_NAMES, _ROW = 240, 26  # of the intervals: width of the names, height of a row
+_NAMES, _ROW = 264, 26  # of the intervals: width of the names, height of a row
 _95 = 1.959964
 
 
@@ -103,7 +103,7 @@ def _tick(value: float, unit: str) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 36 else f"{name[:17]}…{name[-18:]}"
+    return name if len(name) <= 34 else f"{name[:12]}…{name[-21:]}"
 
 
 def _thinned(points: Points) -> Points:
