@@ -10,9 +10,6 @@ from rich.text import Text
 from topiclora_cli.cli.console import console
 from topiclora_cli.cli.options import RUNS
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.reporting.chart import curves_table
-from topiclora_cli.reporting.scores import evaluations_table, exports_table
-from topiclora_cli.runs.run import METRICS, RunDir, latest_run, list_runs, read_metrics
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -31,6 +28,8 @@ def bare(context: typer.Context) -> None:
 @app.command("list")
 def list_(root: RootOption = Path(RUNS)) -> None:
     """Every run with the state of its stages."""
+    from topiclora_cli.runs.run import list_runs
+
     table = Table("run", "created", "stages", box=None)
     for run in list_runs(root):
         manifest = run.manifest
@@ -46,6 +45,10 @@ def show(
     png: Annotated[Path | None, typer.Option("--png", help="Draw the curves of the training to this file.")] = None,
 ) -> None:
     """One run's stages, timings, results and training curves."""
+    from topiclora_cli.reporting.chart import curves_table
+    from topiclora_cli.reporting.scores import evaluations_table, exports_table
+    from topiclora_cli.runs.run import METRICS, RunDir, latest_run, read_metrics
+
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest
     facts_of_run = f"  recipe {manifest['name']}, seed {manifest['seed']}"
