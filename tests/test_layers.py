@@ -84,7 +84,7 @@ def test_every_unit_has_a_layer():
 # What a bare typer application does not load either: torch and its kin, what reads a recipe or a run, and bars.
 NOT_FOR_HELP = {
     *("torch", "transformers", "peft", "datasets", "lm_eval", "pandas", "numpy"),
-    *("pydantic", "yaml", "topiclora_cli.recipe"),
+    *("yaml", "topiclora_cli.recipe"),
     *("topiclora_cli.runs.run", "filelock", "topiclora_cli.reporting", "rich.progress"),
 }
 
