@@ -11,12 +11,6 @@ from rich.text import Text
 from topiclora_cli.cli.console import console
 from topiclora_cli.cli.options import RUNS
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.reporting.chart import curves_table
-from topiclora_cli.reporting.differences import run_differences
-from topiclora_cli.reporting.formats import size
-from topiclora_cli.reporting.scores import evaluations_table, exports_table
-from topiclora_cli.runs.remove import bytes_on_disk, remove_run
-from topiclora_cli.runs.run import METRICS, RunDir, latest_run, list_runs, read_metrics
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -36,6 +30,8 @@ def bare(context: typer.Context) -> None:
 @app.command("list")
 def list_(root: RootOption = Path(RUNS)) -> None:
     """Every run with the state of its stages."""
+    from topiclora_cli.runs.run import list_runs
+
     table = Table("run", "created", "stages", box=None)
     for run in list_runs(root):
         manifest = run.manifest
@@ -51,6 +47,10 @@ def show(
     png: Annotated[Path | None, typer.Option("--png", help="Draw the curves of the training to this file.")] = None,
 ) -> None:
     """One run's stages, timings, results and training curves."""
+    from topiclora_cli.reporting.chart import curves_table
+    from topiclora_cli.reporting.scores import evaluations_table, exports_table
+    from topiclora_cli.runs.run import METRICS, RunDir, latest_run, read_metrics
+
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest
     facts_of_run = f"  recipe {manifest['name']}, seed {manifest['seed']}"
@@ -83,6 +83,9 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What two runs were asked to do otherwise, key by key."""
+    from topiclora_cli.reporting.differences import run_differences
+    from topiclora_cli.runs.run import RunDir
+
     runs = [RunDir(one), RunDir(other)]
     rows = run_differences(*runs)
     if as_json:
@@ -103,6 +106,10 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete runs with all that they hold."""
+    from topiclora_cli.reporting.formats import size
+    from topiclora_cli.runs.remove import bytes_on_disk, remove_run
+    from topiclora_cli.runs.run import RunDir
+
     doomed = list({path.resolve(): RunDir(path) for path in runs}.values())
     for run in doomed:
         console.print(f"{run.path}  {size(bytes_on_disk(run))}", soft_wrap=True)
