@@ -8,8 +8,6 @@ import typer
 from topiclora_cli.cli.console import console
 from topiclora_cli.cli.options import RUNS
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.runs.files import write_text
-from topiclora_cli.runs.run import RunDir, latest_run
 
 
 def report(
@@ -23,6 +21,8 @@ def report(
     from topiclora_cli.reporting.compose import compose
     from topiclora_cli.reporting.markdown import markdown as as_markdown
     from topiclora_cli.reporting.page import page
+    from topiclora_cli.runs.files import write_text
+    from topiclora_cli.runs.run import RunDir, latest_run
 
     found = [RunDir(run) for run in runs] if runs else [latest_run(RUNS)]
     if html is None and markdown is None:
