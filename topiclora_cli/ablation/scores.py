@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from topiclora_cli.ablation.paired import paired_interval
 from topiclora_cli.ablation.work import Work
+from topiclora_cli.evaluation.comparison.intervals import paired_interval
 from topiclora_cli.evaluation.metrics import CHOICE_LOSS
 from topiclora_cli.recipe import BASE, FULL
 from topiclora_cli.reporting.formats import mean_label

@@ -30,7 +30,6 @@ from topiclora_cli.cli import (
 from topiclora_cli.cli.console import fail, note_newer, old_spelling_noted
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.processes import process_count
-from topiclora_cli.runs.tested import newer_than_tested
 
 
 class _Commands(TyperGroup):
@@ -82,6 +81,8 @@ def root(
     ] = False,
 ) -> None:
     """Options that stand before the command."""
+    from topiclora_cli.runs.tested import newer_than_tested
+
     note_newer(newer_than_tested())
     if process_count() > 1 and context.invoked_subcommand != "train":
         raise TopicLoraError(

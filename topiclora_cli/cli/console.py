@@ -9,16 +9,6 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
@@ -110,7 +100,9 @@ class TerminalProgress:
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
         if self.to.is_terminal:
-            with _bar(self.to) as bar:
+            from topiclora_cli.cli.bar import make_bar
+
+            with make_bar(self.to) as bar:
                 task = bar.add_task(label, total=total, completed=done, note="")
                 yield lambda steps, note: bar.update(task, advance=steps, note=note)
         else:
@@ -133,21 +125,3 @@ class _PlainBar:
         left = (self.total - self.done) / max(1e-9, rate)
         line = f"{self.label} {self.done}/{self.total}  {rate:.2f}/s  {left:.0f} s left  {note}".rstrip()
         self.to.print(line, soft_wrap=True)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.2f}/s" if task.speed else "", style="progress.data.speed")
-
-
-def _bar(to: Console) -> RichProgress:
-    return RichProgress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=to,
-    )

@@ -45,7 +45,7 @@ def _per_example(model: nn.Module, collated: dict[str, Any], section: LossSectio
     batch = Batch.of(collated)
     wanted, targets = next_labels(batch.inputs["labels"])
     inputs = {name: value for name, value in batch.inputs.items() if name not in ("labels", "shift_labels")}
-    with record_routing(model) as record, prompt_tokens(batch.prompt_mask):
+    with record_routing(model) as record, prompt_tokens(batch.prompt_mask, model):
         logits = model(**inputs).logits
     chosen = logits if "logits_to_keep" in inputs else logits[wanted]
     losses = torch.zeros(wanted.shape, device=wanted.device)

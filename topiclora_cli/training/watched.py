@@ -41,7 +41,7 @@ class Watched:
             batch.inputs["output_router_logits"] = True
         with (
             record_routing(self.model, inputs=self.section.contrast.weight > 0) as record,
-            prompt_tokens(batch.prompt_mask),
+            prompt_tokens(batch.prompt_mask, self.model),
             own_losses_apart(self.model),
             self._forced(batch, progress),
         ):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from topiclora_cli.ablation.paired import paired_interval
+from topiclora_cli.evaluation.comparison.intervals import paired_interval
 
 SIZES = (12, 40, 25, 30)
 

@@ -1,0 +1,129 @@
+"""One table says the same in every format, and lets no text of a cell out of its cell."""
+
+import csv
+import html.parser
+import io
+
+import pytest
+from rich.console import Console
+
+from topiclora_cli.reporting.table import (
+    Cell,
+    Column,
+    Table,
+    as_csv,
+    as_html,
+    as_latex,
+    as_markdown,
+    as_rich,
+    columns,
+    facts,
+    row,
+)
+
+TABLE = Table(
+    "Scores",
+    columns("task", "acc, % ↑", "difference", right=1),
+    [
+        row("boolq", "61.0 ± 1.2", "-2.0"),
+        [Cell("a|b_c <i> & 50 %\\", indent=1), Cell("9.0"), Cell("-")],
+        row("mean", "35.0", "+1.5", strong=True),
+    ],
+    note="95 % intervals.",
+)
+
+
+def in_terminal(table, width=80):
+    console = Console(width=width, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(as_rich(table))
+    return console.export_text(styles=False), console
+
+
+class Reader(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.rows, self.tags = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in {"td", "th"}:
+            self.rows[-1].append("")
+
+    def handle_data(self, data):
+        if self.rows and self.rows[-1] and data.strip():
+            self.rows[-1][-1] += data
+
+
+def test_terminal_shows_title_headings_rows_and_note_at_their_sides():
+    text, _ = in_terminal(TABLE)
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert lines[0] == "Scores"
+    assert lines[1].split("  ")[0].strip() == "task"
+    assert "   a|b_c <i> & 50 %\\" in lines[3]
+    assert lines[2].endswith("-2.0")
+    assert lines[3].endswith(" -")
+    assert lines[-1].strip() == "95 % intervals."
+
+
+def test_terminal_reads_no_markup_in_a_cell():
+    text, _ = in_terminal(facts("", [("[red]name[/red]", "[bold]")]))
+    assert "[red]name[/red]" in text
+    assert "[bold]" in text
+
+
+def test_terminal_draws_a_shade_beside_its_number():
+    shaded = Table("", columns("layer", "0", "1"), [[Cell("0"), Cell("4", shade=0.0), Cell("96", shade=1.0)]])
+    text, _ = in_terminal(shaded)
+    assert "██  96" in text
+    assert "      4" in text
+
+
+def test_markdown_keeps_a_cell_within_its_bars():
+    assert as_markdown(TABLE) == (
+        "**Scores**\n\n"
+        "| task | acc, % ↑ | difference |\n"
+        "| --- | ---: | ---: |\n"
+        "| boolq | 61.0 ± 1.2 | -2.0 |\n"
+        "| - a\\|b_c \\<i> & 50 %\\ | 9.0 | - |\n"
+        "| **mean** | **35.0** | **+1.5** |\n"
+        "\n95 % intervals.\n"
+    )
+
+
+def test_html_escapes_every_text_and_names_rows_and_columns():
+    reader = Reader()
+    reader.feed(as_html(TABLE))
+    assert reader.rows[0] == ["task", "acc, % ↑", "difference"]
+    assert reader.rows[2] == ["a|b_c <i> & 50 %\\", "9.0", "–"]
+    assert reader.rows[1][2] == "−2.0"
+    assert "i" not in {tag for tag, _ in reader.tags}
+    scopes = [attributes.get("scope") for tag, attributes in reader.tags if tag == "th"]
+    assert scopes == ["col"] * 3 + ["row"] * 3
+
+
+def test_csv_reads_back_as_the_cells():
+    read = list(csv.reader(io.StringIO(as_csv(TABLE))))
+    assert read == [["task", "acc, % ↑", "difference"], *([cell.text for cell in cells] for cells in TABLE.rows)]
+
+
+def test_latex_escapes_what_it_would_read_as_a_command():
+    text = as_latex(TABLE)
+    assert "\\begin{tabular}{lrr}\n\\toprule\ntask & acc, \\% $\\uparrow$ & difference \\\\\n\\midrule\n" in text
+    assert "boolq & 61.0 $\\pm$ 1.2 & $-$2.0 \\\\" in text
+    assert "\\hspace{1em}a$|$b\\_c $<$i$>$ \\& 50 \\%\\textbackslash{} & 9.0 & - \\\\" in text
+    assert "\\textbf{mean} & \\textbf{35.0} & \\textbf{+1.5} \\\\\n\\bottomrule" in text
+
+
+def test_facts_have_no_headings_in_any_format_that_can_do_without():
+    table = facts("Graph", [("topics", "52")])
+    assert "<thead>" not in as_html(table)
+    assert "midrule" not in as_latex(table)
+    assert as_csv(table) == "topics,52\n"
+    assert in_terminal(table)[0].splitlines()[1].split() == ["topics", "52"]
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="'Scores' needs 2 cells"):
+        Table("Scores", [Column("a"), Column("b")], [row("1")])

@@ -1,0 +1,1 @@
+"""Runs on the same questions: read from lm-eval's files alone, paired by its hash of each question, and tested."""
