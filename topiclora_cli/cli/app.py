@@ -28,7 +28,7 @@ from topiclora_cli.cli import (
     train,
     upcycle,
 )
-from topiclora_cli.cli.console import fail, note_newer
+from topiclora_cli.cli.console import fail, note_newer, old_spelling_noted
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.processes import process_count
 
@@ -100,7 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
     # Deprecations between transformers and peft are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        app(arguments)
+        with old_spelling_noted():
+            app(arguments)
     except TopicLoraError as error:
         fail(error.message, error.hint)
         sys.exit(error.exit_code)
