@@ -49,6 +49,7 @@ def show(
     """One run's stages, timings, results and training curves."""
     from topiclora_cli.reporting.chart import curves_table
     from topiclora_cli.reporting.scores import evaluations_table, exports_table
+    from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.runs.run import METRICS, RunDir, latest_run, read_metrics
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
@@ -68,7 +69,7 @@ def show(
             console.print(outcomes)
     rows = read_metrics(directory.path / METRICS)
     if rows:
-        console.print(curves_table(rows))
+        console.print(as_rich(curves_table(rows)))
     for row in rows:
         for text in row.get("alarms", {}).values():
             console.print(f"Alarm at step {row['step']}: {text}", style="red", soft_wrap=True)

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topiclora_cli.recipe import Recipe, differences
-from topiclora_cli.recipe.fill import said_keys
 from topiclora_cli.recipe.overrides import write_yaml
-from topiclora_cli.reporting.beside import beside, ordered
+from topiclora_cli.reporting.beside import beside
+from topiclora_cli.reporting.differences import recipe_differences
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.sections import Code, Part, Section, Text
 from topiclora_cli.reporting.table import Column, Table, row
@@ -35,13 +35,10 @@ def asked(runs: Sequence[Material]) -> Section:
 
 def _differing(labels: Sequence[str], recipes: Sequence[Recipe], *, grids: bool) -> list[Part]:
     """What is not the same in all recipes; the cells of a grid that nobody has run are no difference."""
-    values = [said_keys(recipe.model_dump(mode="json")) for recipe in recipes]
-    keys = ordered(key for each in values for key in each)
     rows = [
-        row(key, *(_value(each.get(key, "-")) for each in values))
-        for key in keys
-        if (grids or not key.startswith("ablation."))
-        and any(each.get(key, ...) != values[0].get(key, ...) for each in values)
+        row(key, *map(_value, values))
+        for key, values in recipe_differences(*recipes).items()
+        if grids or not key.startswith("ablation.")
     ]
     if not rows:
         return [Text("Their recipes are the same.")]
@@ -49,6 +46,8 @@ def _differing(labels: Sequence[str], recipes: Sequence[Recipe], *, grids: bool)
 
 
 def _value(value: Any) -> str:
+    if value is None:
+        return "-"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from topiclora_cli.recipe import load_recipe
+from topiclora_cli.recipe import Recipe, load_recipe
 from topiclora_cli.recipe.fill import said_keys
 from topiclora_cli.runs.run import RECIPE, RunDir
 
@@ -13,7 +13,12 @@ def run_differences(*runs: RunDir) -> dict[str, list[Any]]:
     The values are those that the runs really have, whoever said them. Raises TopicLoraError for a recipe that cannot
     be read.
     """
-    values = [said_keys(load_recipe(str(run.path / RECIPE)).model_dump(mode="json")) for run in runs]
+    return recipe_differences(*(load_recipe(str(run.path / RECIPE)) for run in runs))
+
+
+def recipe_differences(*recipes: Recipe) -> dict[str, list[Any]]:
+    """The keys in which recipes differ, by dotted key, with the value of each; None where it has none."""
+    values = [said_keys(recipe.model_dump(mode="json")) for recipe in recipes]
     keys = dict.fromkeys(key for each in values for key in each)
     rows = {key: [each.get(key) for each in values] for key in keys}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
