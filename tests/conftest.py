@@ -109,7 +109,7 @@ def write_tiny_recipe(folder: Path, model: Path) -> Path:
         "train": {"batch_size": 8, "max_steps": 6, "learning_rate": 0.01, "save_steps": 2, "precision": "float32"},
         "eval": {"tasks": ["topiclora_syllogisms", "topiclora_word_sorting"], "limit": 4},
         "merge": {"calibration": 8},
-        "ablation": {"cells": {"kl_off": {"loss.kl_weight": 0.0}}, "seeds": [0]},
+        "ablation": {"cells": {"kl_off": {"loss.kl.weight": 0.0}}, "seeds": [0]},
     }
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(recipe))

@@ -81,14 +81,22 @@ def test_every_unit_has_a_layer():
     assert {unit(path) for path in modules()} == set(RANK)
 
 
+# What a bare typer application does not load either: torch and its kin, what reads a recipe or a run, and bars.
+NOT_FOR_HELP = {
+    *("torch", "transformers", "peft", "datasets", "lm_eval", "pandas", "numpy"),
+    *("yaml", "topiclora_cli.recipe"),
+    *("topiclora_cli.runs.run", "filelock", "topiclora_cli.reporting", "rich.progress"),
+}
+
+
 @pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["route", "--help"], ["--version"]])
-def test_help_loads_no_torch(command):
+def test_help_loads_neither_torch_nor_what_reads_recipes_and_runs(command):
     code = (
         "import sys\n"
         "from topiclora_cli.cli.app import main\n"
         f"try: main({command!r})\n"
         "except SystemExit as stop: assert not stop.code\n"
-        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'lm_eval', 'pandas'} & set(sys.modules)\n"
+        f"heavy = {NOT_FOR_HELP!r} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

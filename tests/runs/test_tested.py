@@ -54,7 +54,7 @@ def test_what_is_not_installed_is_not_newer():
 
 
 def test_the_command_line_says_it_once(run_cli, monkeypatch):
-    monkeypatch.setattr("topiclora_cli.cli.app.newer_than_tested", lambda: ["peft 9.0 (tested up to 0.21)"])
+    monkeypatch.setattr("topiclora_cli.runs.tested.newer_than_tested", lambda: ["peft 9.0 (tested up to 0.21)"])
     code, text = run_cli("recipes", "list")
     assert code == 0
     assert text.count("peft 9.0 (tested up to 0.21)") == 1

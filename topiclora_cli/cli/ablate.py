@@ -6,7 +6,6 @@ import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, assignment, listed, start_or_open
-from topiclora_cli.cli.tables import ablation_table
 
 PREPARATION = 600.0  # seconds to wait for another process that prepares the same grid
 
@@ -27,6 +26,7 @@ def ablate(
     settings, directory = start_or_open(recipe, changes, run, out)
     from topiclora_cli.ablation.report import warnings
     from topiclora_cli.ablation.runner import prepare_grid, run_grid
+    from topiclora_cli.cli.tables import ablation_table
 
     again = ["--cells", cells] if cells is not None else []
     if recipe is None:

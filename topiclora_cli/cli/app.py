@@ -23,15 +23,15 @@ from topiclora_cli.cli import (
     methods,
     quickstart,
     recipes,
+    report,
     route,
     runs,
     train,
     upcycle,
 )
-from topiclora_cli.cli.console import fail, note_newer
+from topiclora_cli.cli.console import fail, note_newer, old_spelling_noted
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.processes import process_count
-from topiclora_cli.runs.tested import newer_than_tested
 
 
 class _Commands(TyperGroup):
@@ -64,6 +64,7 @@ app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
 app.command("ablate")(ablate.ablate)
+app.command("report")(report.report)
 app.command("methods")(methods.methods)
 app.command("upcycle")(upcycle.upcycle)
 app.add_typer(recipes.app, name="recipes")
@@ -84,6 +85,8 @@ def root(
     ] = False,
 ) -> None:
     """Options that stand before the command."""
+    from topiclora_cli.runs.tested import newer_than_tested
+
     note_newer(newer_than_tested())
     if process_count() > 1 and context.invoked_subcommand != "train":
         raise TopicLoraError(
@@ -99,7 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
     # Deprecations between transformers and peft are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        app(arguments)
+        with old_spelling_noted():
+            app(arguments)
     except TopicLoraError as error:
         fail(error.message, error.hint)
         sys.exit(error.exit_code)

@@ -6,7 +6,6 @@ import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, assignment, start_or_open
-from topiclora_cli.cli.tables import graph_tables
 from topiclora_cli.runs.commands import command_line
 
 
@@ -25,6 +24,7 @@ def build_graph(
     if experts is not None:
         changes.append(assignment("adapter.num_experts", int(experts) if experts.isdecimal() else experts))
     settings, directory = start_or_open(recipe or (None if run else "quickstart"), changes, run, out)
+    from topiclora_cli.cli.tables import graph_tables
     from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 
     with interruptible("build-graph", "--run", directory.path), directory.lock():

@@ -2,26 +2,17 @@
 
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from topiclora_cli.errors import Interrupted
+from topiclora_cli.errors import Interrupted, OldSpelling
 from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.processes import process_index
 from topiclora_cli.runs.progress import Advance
@@ -57,6 +48,26 @@ def note_newer(packages: Sequence[str]) -> None:
 
 
 @contextmanager
+def old_spelling_noted() -> Iterator[None]:
+    """In the block, the first old name of a setting is noted in one line, and no other: a run repeats its recipe."""
+    noted = process_index() > 0
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            nonlocal noted
+            if not issubclass(category, OldSpelling):
+                show(message, category, *where)
+            elif not noted:
+                noted = True
+                errors.print(f"note: {message}", style="yellow", soft_wrap=True)
+
+        warnings.simplefilter("always", OldSpelling)
+        warnings.showwarning = note  # type: ignore[assignment]
+        yield
+
+
+@contextmanager
 def interruptible(*command: object) -> Iterator[None]:
     """Where a signal stops the block, say which command goes on, and exit with the signal's code."""
     try:
@@ -89,7 +100,9 @@ class TerminalProgress:
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
         if self.to.is_terminal:
-            with _bar(self.to) as bar:
+            from topiclora_cli.cli.bar import make_bar
+
+            with make_bar(self.to) as bar:
                 task = bar.add_task(label, total=total, completed=done, note="")
                 yield lambda steps, note: bar.update(task, advance=steps, note=note)
         else:
@@ -112,21 +125,3 @@ class _PlainBar:
         left = (self.total - self.done) / max(1e-9, rate)
         line = f"{self.label} {self.done}/{self.total}  {rate:.2f}/s  {left:.0f} s left  {note}".rstrip()
         self.to.print(line, soft_wrap=True)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.2f}/s" if task.speed else "", style="progress.data.speed")
-
-
-def _bar(to: Console) -> RichProgress:
-    return RichProgress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=to,
-    )

@@ -8,7 +8,6 @@ import typer
 from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, listed, open_trained
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.reporting.scores import eval_table
 
 
 def evaluate(
@@ -48,6 +47,7 @@ def evaluate(
         *(assignment(f"eval.{key}", value) for key, value in given.items() if value is not None),
     ]
     settings, directory = open_trained(run, changes)
+    from topiclora_cli.reporting.scores import eval_table
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 
     with directory.lock():

@@ -6,7 +6,6 @@ import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, open_trained
-from topiclora_cli.cli.tables import merge_table
 
 
 def merge(
@@ -20,6 +19,7 @@ def merge(
     """Export a run's adapter with fixed gates, for tools that know only plain LoRA or dense weights."""
     changes = [*(overrides or []), *([assignment("merge.gates", gates)] if gates is not None else [])]
     settings, directory = open_trained(run, changes)
+    from topiclora_cli.cli.tables import merge_table
     from topiclora_cli.stages.merge import merge as merge_stage
 
     with directory.lock():

@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, anchored, dump_recipe, load_recipe, parse_override
-from topiclora_cli.runs.run import RECIPE, RunDir, latest_run, list_runs, new_run_path
+
+if TYPE_CHECKING:
+    from topiclora_cli.recipe import Recipe
+    from topiclora_cli.runs.run import RunDir
 
 RUNS = "runs"
 _OF_TRAINING = ("adapter", "loss", "train", "ablation")
@@ -36,24 +38,32 @@ def listed(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def start_run(recipe_name: str, overrides: list[str] | None, out: Path | None) -> tuple[Recipe, RunDir]:
+def start_run(recipe_name: str, overrides: list[str] | None, out: Path | None) -> tuple["Recipe", "RunDir"]:
     """A new run of a recipe."""
+    from topiclora_cli.recipe import anchored, dump_recipe, load_recipe
+    from topiclora_cli.runs.run import RunDir, new_run_path
+
     recipe = anchored(load_recipe(recipe_name, overrides or []))
     path = out or new_run_path(RUNS, recipe.name)
     return recipe, RunDir.create(path, recipe_yaml=dump_recipe(recipe), name=recipe.name, seed=recipe.seed)
 
 
-def open_run(run: Path | None, overrides: list[str] | None) -> tuple[Recipe, RunDir]:
+def open_run(run: Path | None, overrides: list[str] | None) -> tuple["Recipe", "RunDir"]:
     """An existing run, by default the latest, with its recipe; overrides are this call's, and a training's."""
+    from topiclora_cli.recipe import load_recipe
+    from topiclora_cli.runs.run import RECIPE, RunDir, latest_run
+
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     return load_recipe(str(directory.path / RECIPE), overrides or []), directory
 
 
-def open_trained(run: Path | None, overrides: list[str] | None) -> tuple[Recipe, RunDir]:
+def open_trained(run: Path | None, overrides: list[str] | None) -> tuple["Recipe", "RunDir"]:
     """An existing run whose adapter is taken as it was trained.
 
     Raises TopicLoraError where there is none, or where an override is about its training.
     """
+    from topiclora_cli.recipe import parse_override
+
     for key, _ in map(parse_override, overrides or []):
         if key.split(".")[0] in _OF_TRAINING and key != "train.precision":
             raise TopicLoraError(
@@ -67,7 +77,7 @@ def open_trained(run: Path | None, overrides: list[str] | None) -> tuple[Recipe,
 
 def start_or_open(
     recipe_name: str | None, overrides: list[str] | None, run: Path | None, out: Path | None, *, resume: bool = False
-) -> tuple[Recipe, RunDir]:
+) -> tuple["Recipe", "RunDir"]:
     """The run that --recipe, --run, --out and --resume point to together.
 
     --resume continues the run at --out, else the latest of that recipe. Raises TopicLoraError where they contradict.
@@ -80,6 +90,9 @@ def start_or_open(
         return start_run(recipe_name, overrides, out)
     if out is not None:
         return open_run(out, overrides)
+    from topiclora_cli.recipe import load_recipe
+    from topiclora_cli.runs.run import list_runs
+
     name = load_recipe(recipe_name, overrides or []).name
     earlier = [candidate for candidate in list_runs(RUNS) if candidate.manifest.get("name") == name]
     if not earlier:

@@ -1,6 +1,6 @@
 """`topiclora quickstart`: the whole job on one run, ending with one screen that says what came of it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.rule import Rule
@@ -8,10 +8,10 @@ from rich.text import Text
 
 from topiclora_cli.cli.console import TerminalProgress, console, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
-from topiclora_cli.cli.tables import ablation_table, graph_tables, merge_table, routing_table
-from topiclora_cli.recipe import Recipe, altered
-from topiclora_cli.reporting.scores import eval_table
 from topiclora_cli.runs.commands import command_line
+
+if TYPE_CHECKING:
+    from topiclora_cli.recipe import Recipe
 
 # Enough to show the mechanism; the full grid is a command of its own.
 ABLATION_CELLS = ["full", "kl_off"]
@@ -35,7 +35,9 @@ def quickstart(
     settings, directory = start_or_open(recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
     from topiclora_cli.ablation.runner import prepare_grid, run_grid
+    from topiclora_cli.cli.tables import ablation_table, graph_tables, merge_table, routing_table
     from topiclora_cli.reporting.markdown import write_report
+    from topiclora_cli.reporting.scores import eval_table
     from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
     from topiclora_cli.stages.build_graph import open_graph
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
@@ -84,7 +86,7 @@ def quickstart(
     console.print(_where(settings, str(directory.path), recipe or f"{directory.path}/recipe.yaml"), soft_wrap=True)
 
 
-def _numbered(settings: Recipe, ablates: bool) -> dict[str, Rule]:
+def _numbered(settings: "Recipe", ablates: bool) -> dict[str, Rule]:
     """Headings of the stages that the recipe has; a baseline, say, needs no graph."""
     stages = {
         "graph": "topics -> experts" if settings.needs_graph else "",
@@ -97,7 +99,9 @@ def _numbered(settings: Recipe, ablates: bool) -> dict[str, Rule]:
     return {name: Rule(f"{number}  {title}", align="left") for number, (name, title) in enumerate(titles, 1)}
 
 
-def _reduced(settings: Recipe, steps: int) -> Recipe:
+def _reduced(settings: "Recipe", steps: int) -> "Recipe":
+    from topiclora_cli.recipe import altered
+
     overrides = {"train.max_steps": steps, "eval.limit": ABLATION_LIMIT}
     if not settings.data.streaming:
         overrides["data.limit"] = steps * settings.train.batch_size * settings.train.gradient_accumulation
@@ -105,7 +109,7 @@ def _reduced(settings: Recipe, steps: int) -> Recipe:
     return altered(settings, changes.items(), where="quickstart")
 
 
-def _where(settings: Recipe, run: str, recipe: str) -> Text:
+def _where(settings: "Recipe", run: str, recipe: str) -> Text:
     topical, exports = settings.needs_graph, settings.adapter.exports
     files = [
         f"  {run}/report.md         everything above, and more",

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from topiclora_cli.cli.console import console
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import bundled_recipes, find_recipe
 from topiclora_cli.runs.commands import command_line
 
 app = typer.Typer(invoke_without_command=True)
@@ -26,6 +25,8 @@ def bare(context: typer.Context) -> None:
 @app.command("list")
 def list_() -> None:
     """Name and first line of every bundled recipe."""
+    from topiclora_cli.recipe import bundled_recipes
+
     table = Table("recipe", "how to run it", box=None)
     for name, path in bundled_recipes().items():
         table.add_row(name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
@@ -35,6 +36,8 @@ def list_() -> None:
 @app.command()
 def show(name: str) -> None:
     """Print a recipe."""
+    from topiclora_cli.recipe import find_recipe
+
     text = find_recipe(name).read_text(encoding="utf-8")
     console.print(Syntax(text, "yaml", background_color="default") if console.is_terminal else text, soft_wrap=True)
 
@@ -44,6 +47,8 @@ def copy(
     name: str, to: Annotated[Path | None, typer.Argument(help="Where to (default: NAME.yaml in this folder).")] = None
 ) -> None:
     """Copy a recipe so that you can change it."""
+    from topiclora_cli.recipe import find_recipe
+
     source = find_recipe(name)
     target = to or Path(source.name)
     if target.exists():

@@ -1,7 +1,7 @@
 """`topiclora train`: router and experts, by the dual loss."""
 
 from contextlib import ExitStack
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,11 +16,12 @@ from topiclora_cli.cli.options import (
     open_run,
     start_or_open,
 )
-from topiclora_cli.cli.tables import needs_table, train_table
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, load_recipe
 from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.processes import in_first, leave, process_count
+
+if TYPE_CHECKING:
+    from topiclora_cli.recipe import Recipe
 
 
 def train(
@@ -57,9 +58,12 @@ def train(
         if resume or not dry_run:
             told = "--dry-run has nothing to resume." if resume else "--measure belongs to --dry-run."
             raise TopicLoraError(told, "Example: topiclora train --recipe quickstart --dry-run")
+        from topiclora_cli.recipe import load_recipe
+
         _say_needs(load_recipe(recipe, overrides) if recipe else open_run(run or out, overrides)[0], measure=measure)
         return
     settings, directory = in_first(lambda: start_or_open(recipe, overrides, run, out, resume=resume))
+    from topiclora_cli.cli.tables import train_table
     from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
     from topiclora_cli.stages.train import train as train_stage
 
@@ -81,7 +85,8 @@ def train(
     )
 
 
-def _say_needs(recipe: Recipe, *, measure: bool) -> None:
+def _say_needs(recipe: "Recipe", *, measure: bool) -> None:
+    from topiclora_cli.cli.tables import needs_table
     from topiclora_cli.stages.plan import estimate_needs
 
     needs = estimate_needs(recipe, TerminalProgress(make_console(quiet=True)), measure=measure)

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from topiclora_cli.cli.console import console
-from topiclora_cli.recipe import build_recipe
 
 
 def upcycle(
@@ -23,6 +22,8 @@ def upcycle(
     seed: Annotated[int, typer.Option("--seed", help="Seed of router, noise and permutations.")] = 0,
 ) -> None:
     """Turn a dense model into a mixture of experts that computes the same function, as long as no noise is added."""
+    from topiclora_cli.recipe import build_recipe
+
     values = {"experts": experts, "top_k": top_k, "noise": noise, "permute": permute, "seed": seed}
     recipe = build_recipe({"name": "-", "model": {"name": model, "upcycle": values}}, where="upcycle")
     assert recipe.model.upcycle is not None

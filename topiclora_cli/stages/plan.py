@@ -31,6 +31,7 @@ from topiclora_cli.models.base import (
     store_weights_in_bfloat16,
 )
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe.loss import PriorForcing
 from topiclora_cli.runs.processes import process_count
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import METRICS, read_metrics
@@ -282,7 +283,7 @@ def _measured(recipe: Recipe, encoded: Sequence[Encoded], progress: Progress) ->
         "load_best": False,
         "report_to": [],
     }
-    unforced = recipe.loss.model_copy(update={"prior_forcing": 0.0})
+    unforced = recipe.loss.model_copy(update={"prior_forcing": PriorForcing()})
     short = recipe.model_copy(update={"train": recipe.train.model_copy(update=few), "loss": unforced})
     with TemporaryDirectory() as folder:
         base = open_base(short)

@@ -1,0 +1,1 @@
+"""What the stages of a run found, as typed values, and their files."""

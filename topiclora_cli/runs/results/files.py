@@ -1,0 +1,92 @@
+"""Results as JSON files, each with the version of its format: one reader and one writer for all kinds.
+
+Files of 0.1 have no version; they count as format 1 and are read as what they mean today.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.files import read_json, write_json
+from topiclora_cli.runs.results.ablation import GridScores
+from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores
+from topiclora_cli.runs.results.export import Export
+from topiclora_cli.runs.results.graph import GraphReport
+
+FORMAT = 2
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What makes a kind of results again where its file is no use, and how to read it as format 1 had it."""
+
+    hint: str
+    upgrade: Callable[[Any], Any]
+
+
+def write_result(path: str | Path, value: GraphReport | EvalSummary | QuestionScores | Export | GridScores) -> None:
+    """Replace the file with the value as JSON, in one step."""
+    write_json(path, {"format": FORMAT, **asdict(value)})
+
+
+def read_result(path: str | Path, kind: type[T]) -> T:
+    """The value of that kind in the file.
+
+    Raises TopicLoraError where the file is missing, damaged, or written by a newer topiclora.
+    """
+    known = _KINDS[kind]
+    values = read_json(path, hint=known.hint)
+    return decoded(known.upgrade(values) if version_of(values, path) == 1 else values, kind, path, known.hint)
+
+
+def version_of(values: Any, path: str | Path) -> int:
+    """The format of what was read from a file; raises TopicLoraError for one that this topiclora does not know."""
+    version = values.get("format", 1) if isinstance(values, Mapping) else 1
+    if not isinstance(version, int) or not 1 <= version <= FORMAT:
+        raise TopicLoraError(
+            f"{path} has the format {version!r}; this topiclora reads up to {FORMAT}.", "Update topiclora to read it."
+        )
+    return version
+
+
+def decoded(values: Any, kind: type[T], path: str | Path, hint: str) -> T:
+    """Plain values as a dataclass; raises TopicLoraError, which names the file and the first key that is wrong."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        value: T = TypeAdapter(kind).validate_python(values)
+        return value
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise TopicLoraError(f"{path} is damaged ({where}: {first['msg']}).", hint) from None
+
+
+def _graph(values: Any) -> Any:
+    # What an early report did not say.
+    missing = dict.fromkeys(("shape", "links", "comparison", "attribution", "choice")) | {"dead_experts": ()}
+    return {**missing, **values} if isinstance(values, Mapping) else values
+
+
+def _named_later(values: Any) -> Any:
+    return {"name": "", **values} if isinstance(values, Mapping) else values
+
+
+def _cells(values: Any) -> Any:
+    return {"cells": values}
+
+
+def _as_it_is(values: Any) -> Any:
+    return values
+
+
+_KINDS: Mapping[type, _Kind] = {
+    GraphReport: _Kind("Run build-graph again.", _graph),
+    EvalSummary: _Kind("Run eval again.", _named_later),
+    QuestionScores: _Kind("Run eval again.", _as_it_is),
+    Export: _Kind("Run merge again.", _as_it_is),
+    GridScores: _Kind("Run ablate again.", _cells),
+}

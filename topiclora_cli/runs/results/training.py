@@ -1,0 +1,48 @@
+"""What a training found: its data, its parameters and its losses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """Of one source: rows read and filtered out; examples left out, for what reason; what is trained on.
+
+    wanting: of the missing ones, what was missing. surplus: of a kind that has more than its limit. held_out: kept out
+    to measure on. used, tagged: trained on, and those of them with topics. mean_tokens: per example used.
+    """
+
+    label: str
+    weight: float | None
+    read: int
+    filtered: int
+    missing: int
+    wanting: Mapping[str, int]
+    empty: int
+    duplicates: int
+    contaminated: int
+    surplus: int
+    held_out: int
+    too_long: int
+    used: int
+    tagged: int
+    mean_tokens: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished training run reports: parameters, steps, the losses of its last logged step, and those of its
+    best validation where there were any.
+
+    data: of each source, in the recipe's order.
+    """
+
+    processes: int
+    steps: int
+    examples: int
+    total_parameters: int
+    activated_parameters: int
+    final: Mapping[str, int | float]
+    best: Mapping[str, int | float] | None = None
+    alarms: tuple[str, ...] = ()
+    data: tuple[SourceReport, ...] = field(default=(), repr=False)
