@@ -29,7 +29,7 @@ def all_rows(comparisons: Sequence[Compared]) -> Table:
     return Table("Comparison", columns("run", "against", "task", *_HEADINGS, right=4), rows)
 
 
-def as_values(comparisons: Sequence[Compared]) -> list[Mapping[str, Any]]:
+def as_values(comparisons: Sequence[Compared]) -> Sequence[Mapping[str, Any]]:
     """Plain values for JSON, with None for what there is not."""
     values = [asdict(each) for each in comparisons]
     for each in values:
