@@ -1,5 +1,6 @@
 """`topiclora runs`: what has been run, and how it went."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ app = typer.Typer(invoke_without_command=True)
 
 _COLUMNS = ("state", "seconds", "started", "recipe")
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of runs.")]
 
 
@@ -72,6 +74,49 @@ def show(
             console.print(f"Alarm at step {row['step']}: {text}", style="red", soft_wrap=True)
     if png is not None:
         _draw(rows, png, title=f"{manifest['name']}, seed {manifest['seed']}")
+
+
+@app.command()
+def diff(
+    one: Annotated[Path, typer.Argument(help="A run.")],
+    other: Annotated[Path, typer.Argument(help="Another run.")],
+    as_json: JsonOption = False,
+) -> None:
+    """What two runs were asked to do otherwise, key by key."""
+    from topiclora_cli.reporting.differences import run_differences
+    from topiclora_cli.runs.run import RunDir
+
+    runs = [RunDir(one), RunDir(other)]
+    rows = run_differences(*runs)
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    if not rows:
+        console.print("Their recipes say the same.")
+        return
+    table = Table("key", *(run.path.name for run in runs), box=None)
+    for key, values in rows.items():
+        table.add_row(*map(Text, [key, *("-" if value is None else str(value) for value in values)]))
+    console.print(table)
+
+
+@app.command()
+def rm(
+    runs: Annotated[list[Path], typer.Argument(help="The runs to delete.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete runs with all that they hold."""
+    from topiclora_cli.reporting.formats import size
+    from topiclora_cli.runs.remove import bytes_on_disk, remove_run
+    from topiclora_cli.runs.run import RunDir
+
+    doomed = list({path.resolve(): RunDir(path) for path in runs}.values())
+    for run in doomed:
+        console.print(f"{run.path}  {size(bytes_on_disk(run))}", soft_wrap=True)
+    if not yes and not typer.confirm(f"Delete {'this run' if len(doomed) == 1 else f'these {len(doomed)} runs'}?"):
+        raise typer.Exit(1)
+    for run in doomed:
+        remove_run(run)
 
 
 def _draw(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:

@@ -19,6 +19,12 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def size(count: int) -> str:
+    """Bytes in the largest binary unit that leaves at least one of it."""
+    power = min(3, max(0, (count.bit_length() - 1) // 10))
+    return f"{count / 2 ** (10 * power):.{power and 1}f} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
 def measure(value: float | None, unit: str, *, signed: bool = False) -> str:
     """A metric in its unit: a `share` in percent with one decimal, anything else with three; or a dash."""
     if value is None:

@@ -1,0 +1,59 @@
+"""`topiclora runs`: what lies on disk, told, compared and taken away."""
+
+import json
+
+import pytest
+
+from tests.conftest import write_tiny_recipe
+from topiclora_cli.recipe import dump_recipe, load_recipe
+from topiclora_cli.runs.run import RunDir
+
+
+@pytest.fixture
+def make_run(tiny_model_dir, tmp_path):
+    """A run of the tiny recipe under a name, with overrides, in which nothing has been done yet."""
+    source = write_tiny_recipe(tmp_path, tiny_model_dir)
+
+    def make(name: str, *overrides: str) -> RunDir:
+        recipe = load_recipe(str(source), overrides)
+        path = tmp_path / "runs" / name
+        return RunDir.create(path, recipe_yaml=dump_recipe(recipe), name=recipe.name, seed=recipe.seed)
+
+    return make
+
+
+def test_runs_differ_by_what_they_were_asked(make_run, run_cli):
+    make_run("one"), make_run("two", "seed=3", "adapter.method=lora")
+    code, text = run_cli("runs", "diff", "runs/one", "runs/two", "--json")
+    rows = json.loads(text)
+    assert code == 0
+    assert rows["seed"] == [0, 3]
+    assert rows["adapter.method"] == ["topiclora", "lora"]
+    assert "model.name" not in rows
+    table = run_cli("runs", "diff", "runs/one", "runs/two")[1]
+    assert next(line.split() for line in table.splitlines() if "adapter.method" in line)[1:] == ["topiclora", "lora"]
+
+
+def test_runs_of_one_recipe_say_the_same(make_run, run_cli):
+    make_run("one"), make_run("two")
+    assert run_cli("runs", "diff", "runs/one", "runs/two") == (0, "Their recipes say the same.\n")
+
+
+def test_a_run_is_deleted_once_it_is_confirmed(make_run, run_cli, monkeypatch):
+    one, two = make_run("one"), make_run("two")
+    monkeypatch.setattr("typer.confirm", lambda text: False)
+    assert run_cli("runs", "rm", "runs/one")[0] == 1
+    assert one.path.exists()
+    code, text = run_cli("runs", "rm", "runs/one", "runs/one", "--yes")
+    assert (code, text.count("runs/one"), "KiB" in text) == (0, 1, True)
+    assert [path.name for path in one.path.parent.iterdir()] == [two.path.name]
+
+
+def test_a_run_in_use_and_what_is_no_run_stay(make_run, run_cli, tmp_path):
+    run = make_run("one")
+    (tmp_path / "runs" / "notes").mkdir()
+    with run.lock():
+        assert "in use by another" in run_cli("runs", "rm", "runs/one", "--yes")[1]
+    code, text = run_cli("runs", "rm", "runs/one", "runs/notes", "--yes")
+    assert (code, "is not a run directory" in text) == (2, True)
+    assert run.path.exists()
