@@ -24,8 +24,7 @@ def asked(runs: Sequence[Material]) -> Section:
         Text(f"The recipe of {run.label} cannot be read by this version.") for run in runs if run.recipe is None
     ]
     if len(known) > 1:
-        grids = any(run.stage("ablation") for run, _ in known)
-        parts += _differing([run.label for run, _ in known], [recipe for _, recipe in known], grids=grids)
+        parts += _differing([run.label for run, _ in known], [recipe for _, recipe in known])
     if known:
         first, recipe = known[0]
         whose = f" by {first.label}" if len(known) > 1 else ""
@@ -33,13 +32,8 @@ def asked(runs: Sequence[Material]) -> Section:
     return Section("What was asked", parts)
 
 
-def _differing(labels: Sequence[str], recipes: Sequence[Recipe], *, grids: bool) -> list[Part]:
-    """What is not the same in all recipes; the cells of a grid that nobody has run are no difference."""
-    rows = [
-        row(key, *map(_value, values))
-        for key, values in recipe_differences(*recipes).items()
-        if grids or not key.startswith("ablation.")
-    ]
+def _differing(labels: Sequence[str], recipes: Sequence[Recipe]) -> list[Part]:
+    rows = [row(key, *map(_value, values)) for key, values in recipe_differences(*recipes).items()]
     if not rows:
         return [Text("Their recipes are the same.")]
     return [Table("What differs", [Column("key"), *map(Column, labels)], rows)]
