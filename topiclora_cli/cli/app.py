@@ -17,6 +17,7 @@ from topiclora_cli import __version__
 from topiclora_cli.cli import (
     ablate,
     build_graph,
+    compare,
     evaluate,
     merge,
     methods,
@@ -59,6 +60,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("build-graph")(build_graph.build_graph)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
 app.command("ablate")(ablate.ablate)
