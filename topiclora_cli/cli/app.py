@@ -17,11 +17,13 @@ from topiclora_cli import __version__
 from topiclora_cli.cli import (
     ablate,
     build_graph,
+    compare,
     evaluate,
     merge,
     methods,
     quickstart,
     recipes,
+    report,
     route,
     runs,
     train,
@@ -58,9 +60,11 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("build-graph")(build_graph.build_graph)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
 app.command("ablate")(ablate.ablate)
+app.command("report")(report.report)
 app.command("methods")(methods.methods)
 app.command("upcycle")(upcycle.upcycle)
 app.add_typer(recipes.app, name="recipes")

@@ -29,14 +29,14 @@ _OF_MIXTURE = {
     *("router_width", "router_dropout", "shared_a", "shared_gate", "mixing", "init", "init_from", "train_experts"),
     *("scaling", "gate_weights"),
 }
-_READ_BY = {
+READ_BY = {
     "lora": {*_OF_LORA, "use_rslora", "use_dora", "init_lora_weights"},
     "adalora": _OF_LORA,
     "xlora": {"init_from", "top_k", "train_experts"},
     "mixture": _OF_LORA | _OF_EXPERTS | _OF_MIXTURE,
     "perft": _OF_LORA | _OF_EXPERTS | _OF_PERFT,
 }
-ADAPTER_KEYS = set().union(*_READ_BY.values())
+ADAPTER_KEYS = set().union(*READ_BY.values())
 _FROM_LORAS = (
     *("num_experts", "r", "budget", "lora_alpha", "scaling", "use_rslora", "shared_a", "target_modules", "init"),
 )
@@ -62,7 +62,7 @@ def idle_settings(adapter: Mapping[str, Any], loss: Mapping[str, Any], loss_keys
     """
     name = adapter.get("method", DEFAULT)
     layer = METHODS[name].layer
-    idle = dict.fromkeys(ADAPTER_KEYS - _READ_BY[layer], f"means nothing to {name}")
+    idle = dict.fromkeys(ADAPTER_KEYS - READ_BY[layer], f"means nothing to {name}")
     if layer == "mixture":
         idle |= _idle_in_a_mixture(adapter)
     if layer == "perft":

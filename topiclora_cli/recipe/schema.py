@@ -28,7 +28,7 @@ class UpcycleSection(Section):
 
     experts: int = Field(default=4, ge=2)
     top_k: int = Field(default=2, ge=1)
-    noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    noise: float = Field(default=0.0, ge=0)
     permute: bool = False
     seed: int = Field(default=0, ge=0)
 
