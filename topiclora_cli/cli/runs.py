@@ -54,6 +54,7 @@ def show(
     from topiclora_cli.reporting.chart import curves_table
     from topiclora_cli.reporting.runs import outcomes
     from topiclora_cli.reporting.scores import evaluations_table, exports_table
+    from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.runs.run import METRICS, RunDir, latest_run, read_metrics
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
@@ -76,7 +77,7 @@ def show(
             console.print(made)
     rows = read_metrics(directory.path / METRICS)
     if rows:
-        console.print(curves_table(rows))
+        console.print(as_rich(curves_table(rows)))
     for row in rows:
         for text in row.get("alarms", {}).values():
             console.print(f"Alarm at step {row['step']}: {text}", style="red", soft_wrap=True)
