@@ -14,7 +14,10 @@ from topiclora_cli.reporting.formats import (
     spread,
 )
 from topiclora_cli.runs.files import read_json, write_text
-from topiclora_cli.runs.naming import GAP, SUMMARY, named_folders
+from topiclora_cli.runs.naming import GAP, REPORT, SUMMARY, named_folders
+from topiclora_cli.runs.results.export import Export
+from topiclora_cli.runs.results.files import read_result
+from topiclora_cli.runs.results.graph import Comparison, GraphReport
 from topiclora_cli.runs.run import RunDir
 
 
@@ -23,12 +26,12 @@ def write_report(run: RunDir) -> None:
     manifest = run.manifest
     parts = [f"# {manifest['name']}, seed {manifest['seed']}\n", _versions(manifest)]
     if run.is_done("graph"):
-        parts.append(_graph(read_json(run.path / "graph" / "report.json", hint="Run build-graph again.")))
+        parts.append(_graph(read_result(run.path / "graph" / REPORT, GraphReport)))
     if run.is_done("train"):
         parts.append(_train(run.stage("train")))
     evaluations, exports = named_folders(run.path / "eval", SUMMARY), named_folders(run.path / "merged", GAP)
     parts.extend(_eval(read_json(folder / SUMMARY, hint="Run eval again.")) for folder in evaluations)
-    parts.extend(_merge(folder.name, read_json(folder / GAP, hint="Run merge again.")) for folder in exports)
+    parts.extend(_merge(folder.name, read_result(folder / GAP, Export)) for folder in exports)
     if run.is_done("ablation"):
         parts.append(_ablation(read_json(run.path / "ablation" / "results.json", hint="Run ablate again.")))
     write_text(run.path / "report.md", "\n".join(parts))
@@ -39,42 +42,38 @@ def _versions(manifest: dict[str, Any]) -> str:
     return f"{versions}; {manifest['platform']}, {manifest['cpus']} CPUs.\n"
 
 
-def _graph(report: dict[str, Any]) -> str:
-    rows = "\n".join(f"| {e} | {', '.join(names)} |" for e, names in report["topics_by_expert"].items())
-    cosine = report["separation"]
-    # A run made before links were reported has none.
-    links = report.get("links")
+def _graph(report: GraphReport) -> str:
+    rows = "\n".join(f"| {e} | {', '.join(names)} |" for e, names in report.topics_by_expert.items())
+    # A run made before links were reported has none, nor has one made before shape and controls were.
+    links, shape, cosine = report.links, report.shape, report.separation
     known = (
-        f" Topic vectors tell {links['hidden']} hidden edges from unlinked pairs with AUC "
-        f"{links['auc']:.3f}, the texts alone with {links['text_auc']:.3f}."
+        f" Topic vectors tell {links.hidden} hidden edges from unlinked pairs with AUC "
+        f"{links.auc:.3f}, the texts alone with {links.text_auc:.3f}."
         if links
         else ""
     )
-    # Nor has one made before shape and controls were.
-    shape = report.get("shape")
-    chosen = report.get("choice")
-    why = f" {chosen['reason']}" if chosen else ""
-    form = f"density {shape['density']:.3f}, {shape['components']} components; " if shape else ""
+    why = f" {report.choice.reason}" if report.choice else ""
+    form = f"density {shape.density:.3f}, {shape.components} components; " if shape else ""
     page = "Tooltips and more: [graph/report.html](graph/report.html)\n\n" if shape else ""
     return (
-        f"## Topics to experts\n\n{report['topics']} topics, {report['edges']} edges, {report['experts']} experts; "
-        f"{form}modularity {report['assignment']['modularity']:.3f}; cosine between expert vectors "
-        f"{cosine['min_cosine']:.2f} to {cosine['max_cosine']:.2f}, smallest angle {cosine['min_angle']:.1f}° where "
-        f"{cosine['simplex_angle']:.1f}° is the most.{known}{why}\n\n![topic graph](graph/graph.png)\n\n{page}"
-        f"| expert | topics |\n| --- | --- |\n{rows}\n{_controls(report.get('comparison'))}"
+        f"## Topics to experts\n\n{report.topics} topics, {report.edges} edges, {report.experts} experts; "
+        f"{form}modularity {report.assignment.modularity:.3f}; cosine between expert vectors "
+        f"{cosine.min_cosine:.2f} to {cosine.max_cosine:.2f}, smallest angle {cosine.min_angle:.1f}° where "
+        f"{cosine.simplex_angle:.1f}° is the most.{known}{why}\n\n![topic graph](graph/graph.png)\n\n{page}"
+        f"| expert | topics |\n| --- | --- |\n{rows}\n{_controls(report.comparison)}"
     )
 
 
-def _controls(comparison: dict[str, Any] | None) -> str:
+def _controls(comparison: Comparison | None) -> str:
     if comparison is None:
         return ""
     rows = "\n".join(
-        f"| {contender(row)} | {spread(row['modularity'], 3)} | {spread(row['min_angle'], 1)} "
-        f"| {spread(row['entropy'], 3)} | {spread(row['stability'], 2)} |"
-        for row in comparison["contenders"]
+        f"| {contender(row)} | {spread(row.modularity, 3)} | {spread(row.min_angle, 1)} "
+        f"| {spread(row.entropy, 3)} | {spread(row.stability, 2)} |"
+        for row in comparison.contenders
     )
     return (
-        f"\nBeside the controls, mean and range over {len(comparison['seeds'])} seeds: modularity on the true graph, "
+        f"\nBeside the controls, mean and range over {len(comparison.seeds)} seeds: modularity on the true graph, "
         "smallest angle between experts in degrees, entropy of the assignment, and the adjusted Rand index between "
         "seeds.\n\n| assignment | modularity | smallest angle | entropy | stability |\n| --- | --- | --- | --- | --- |"
         f"\n{rows}\n"
@@ -123,11 +122,10 @@ def _row(name: str, metric: str, count: object, row: dict[str, Any]) -> str:
     return f"| {' | '.join([name, metric, str(count), *measures])} |"
 
 
-def _merge(name: str, record: dict[str, Any]) -> str:
+def _merge(name: str, export: Export) -> str:
     return (
-        f"## Export `{name}` with fixed gates ({record['gates']})\n\nKL(routed || export) {record['kl']:.4f} nats per "
-        f"answer token; same top token in {percent(record['agreement'])} %; measured on "
-        f"{record.get('on', 'held-out examples')}.\n"
+        f"## Export `{name}` with fixed gates ({export.gates})\n\nKL(routed || export) {export.kl:.4f} nats per "
+        f"answer token; same top token in {percent(export.agreement)} %; measured on {export.on}.\n"
     )
 
 
