@@ -28,6 +28,7 @@ from transformers import (
 from topiclora_cli.data.families import mixture
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
+from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.taxonomy import Taxonomy, Topic, load_taxonomy
 
 torch.set_num_threads(1)
@@ -109,7 +110,7 @@ def write_tiny_recipe(folder: Path, model: Path) -> Path:
         "train": {"batch_size": 8, "max_steps": 6, "learning_rate": 0.01, "save_steps": 2, "precision": "float32"},
         "eval": {"tasks": ["topiclora_syllogisms", "topiclora_word_sorting"], "limit": 4},
         "merge": {"calibration": 8},
-        "ablation": {"cells": {"kl_off": {"loss.kl_weight": 0.0}}, "seeds": [0]},
+        "ablation": {"cells": {"kl_off": {"loss.kl.weight": 0.0}}, "seeds": [0]},
     }
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(recipe))
@@ -165,7 +166,7 @@ def small() -> Taxonomy:
 
 @pytest.fixture(scope="session")
 def small_graph(small):
-    return fit_topic_graph(small, HashEncoder(64), num_experts=2, width=16, steps=60, seed=0)
+    return fit_topic_graph(small, HashEncoder(64), GraphSettings(num_experts=2, width=16, steps=60, seed=0))
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,10 @@ class Diverged(TopicLoraError):
     """Training whose loss or gradient is no number any more."""
 
 
+class OldSpelling(UserWarning):
+    """A name of an earlier version, which is read as what it is called now."""
+
+
 class Interrupted(Exception):
     """Training stopped on a signal after saving a checkpoint."""
 

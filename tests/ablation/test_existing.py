@@ -13,13 +13,13 @@ from topiclora_cli.runs.run import RunDir
 
 
 def test_other_seeds_or_cells_leave_a_cell_as_it_is(tmp_path):
-    recipe = build_recipe({"name": "x", "model": {"name": "m"}, "loss": {"kl_weight": 0.1}}, where="here")
+    recipe = build_recipe({"name": "x", "model": {"name": "m"}, "loss": {"kl": {"weight": 0.1}}}, where="here")
     assert open_cell(tmp_path, Cell("c", 0, recipe)) is None
     RunDir.create(tmp_path / "c-s0", recipe_yaml=dump_recipe(recipe), name="c", seed=0)
     larger = altered(recipe, [("ablation.seeds", ["0", "1"]), ("ablation.cells", {"a": {"seed": 3}})], where="here")
     assert open_cell(tmp_path, Cell("c", 0, larger)).path == tmp_path / "c-s0"
     with pytest.raises(TopicLoraError, match="holds a cell with other settings"):
-        open_cell(tmp_path, Cell("c", 0, altered(recipe, [("loss.kl_weight", 0.2)], where="here")))
+        open_cell(tmp_path, Cell("c", 0, altered(recipe, [("loss.kl.weight", 0.2)], where="here")))
 
 
 def test_a_report_has_finished_cells_that_its_own_grid_leaves_out(tmp_path, monkeypatch):
@@ -29,8 +29,8 @@ def test_a_report_has_finished_cells_that_its_own_grid_leaves_out(tmp_path, monk
         return {"failed": {}, "mean": {}} if cell.name in ("full", "done") else None
 
     monkeypatch.setattr(works, "read_cell", read)
-    cells = {name: {"loss.kl_weight": 0.2} for name in ("done", "mine", "open", "changed")}
-    cells["refused"] = {"loss.kl_weight": -1}
+    cells = {name: {"loss.kl.weight": 0.2} for name in ("done", "mine", "open", "changed")}
+    cells["refused"] = {"loss.kl.weight": -1}
     recipe = build_recipe({"name": "x", "model": {"name": "m"}, "ablation": {"cells": cells}}, where="here")
     found = with_others(Work(make_grid(recipe, only=["mine"]), tmp_path), recipe)
     assert [cell.name for cell in found.grid] == ["full", "done", "mine"]

@@ -17,10 +17,10 @@ def recipe(**ablation):
 
 
 def test_grid_is_cells_by_seeds_with_the_full_recipe_first():
-    grid = make_grid(recipe(cells={"kl_off": {"loss.kl_weight": 0}}, seeds=[3, 4], overrides={"train.max_steps": 7}))
+    grid = make_grid(recipe(cells={"kl_off": {"loss.kl.weight": 0}}, seeds=[3, 4], overrides={"train.max_steps": 7}))
     assert [cell.folder for cell in grid] == ["full-s3", "kl_off-s3", "full-s4", "kl_off-s4"]
     assert {cell.recipe.train.max_steps for cell in grid} == {7}
-    assert [cell.recipe.loss.kl_weight for cell in grid] == [0.1, 0, 0.1, 0]
+    assert [cell.recipe.loss.kl.weight for cell in grid] == [0.1, 0, 0.1, 0]
     assert [cell.recipe.seed for cell in grid] == [3, 3, 4, 4]
 
 
@@ -38,7 +38,7 @@ def test_baselines_compare_every_method_at_one_budget_and_rate():
     grid = {cell.name: cell.recipe for cell in make_grid(load_recipe("baselines"))}
     assert {r.adapter.method for r in grid.values()} == set(METHODS) - NOT_COMPARED
     assert {(r.adapter.budget, r.train.learning_rate) for r in grid.values()} == {("total=9.8M", 1e-3)}
-    assert [name for name, r in grid.items() if r.loss.kl_weight > 0] == ["full"]
+    assert [name for name, r in grid.items() if r.loss.kl.weight > 0] == ["full"]
     assert grid["hydralora"].adapter.shared_a
     assert grid["hydralora"].adapter.top_k is None
 
@@ -51,8 +51,8 @@ def test_topic_controls_change_stage_1_and_nothing_else():
     }
     assert {r.graph.compare_seeds for r in grid.values()} == {0}
     # An even prior has no confidence, which would leave its KL no weight.
-    assert [name for name, r in grid.items() if not r.loss.confidence_weighted] == ["uniform"]
-    same = [r.model_dump(exclude={"graph": True, "loss": {"confidence_weighted"}}) for r in grid.values()]
+    assert [name for name, r in grid.items() if not r.loss.kl.confidence_weighted] == ["uniform"]
+    same = [r.model_dump(exclude={"graph": True, "loss": {"kl": {"confidence_weighted"}}}) for r in grid.values()]
     assert all(rest == same[0] for rest in same)
     # The controls all suit the taxonomy; `groups` does not suit every one.
     assert len(group_labels(load_taxonomy(grid["groups"].graph.taxonomy), grid["groups"].adapter.num_experts)) == 52

@@ -34,11 +34,11 @@ def test_what_a_cell_sets_itself_is_not_tried_in_it():
 
 
 def test_the_lowest_held_out_loss_is_chosen_and_an_end_of_the_list_is_told():
-    trials = make_grid(recipe(tune={"train.learning_rate": RATES, "loss.kl_weight": [0.1, 0.5]}))
+    trials = make_grid(recipe(tune={"train.learning_rate": RATES, "loss.kl.weight": [0.1, 0.5]}))
     inner = choose(trials, [3.0, 3.0, 1.0, 2.0, 4.0, float("inf")])
-    assert inner.values == (("train.learning_rate", 0.01), ("loss.kl_weight", 0.1))
-    assert inner.edges == ["loss.kl_weight"]
-    assert choose(trials, [9.0, 9.0, 9.0, 9.0, 9.0, 1.0]).edges == ["train.learning_rate", "loss.kl_weight"]
+    assert inner.values == (("train.learning_rate", 0.01), ("loss.kl.weight", 0.1))
+    assert inner.edges == ["loss.kl.weight"]
+    assert choose(trials, [9.0, 9.0, 9.0, 9.0, 9.0, 1.0]).edges == ["train.learning_rate", "loss.kl.weight"]
     alone = make_grid(recipe(tune={"train.learning_rate": [0.1]}))
     assert choose(alone, [1.0]).edges == []
 
@@ -63,7 +63,7 @@ def test_mistakes(ablation, message):
 
 
 def test_a_cell_that_another_process_is_at_is_passed_over(tmp_path):
-    grid = make_grid(recipe(cells={"a": {"loss.kl_weight": 0.0}}))
+    grid = make_grid(recipe(cells={"a": {"loss.kl.weight": 0.0}}))
     mine, other = Work(grid, tmp_path), Work(grid, tmp_path)
     assert [cell.name for cell in mine.left()] == ["full", "a"]
     with mine.taken(mine.left()) as first, other.taken(other.left()) as second:
@@ -104,7 +104,7 @@ def study(tiny_recipe, rows):
         "seeds": [0, 1],
         "reference": "lora",
         "tune": {"train.learning_rate": [0.001, 0.3]},
-        "cells": {"lora": {"adapter.method": "lora", "loss.kl_weight": 0.0}, "kl_off": {"loss.kl_weight": 0.0}},
+        "cells": {"lora": {"adapter.method": "lora", "loss.kl.weight": 0.0}, "kl_off": {"loss.kl.weight": 0.0}},
     }
     values["ablation"]["cells"]["lora"] = {"adapter.method": "lora"}
     tiny_recipe.write_text(yaml.safe_dump(values))

@@ -115,12 +115,13 @@ def test_a_recipe_names_the_key_where_nothing_reads_it(adapter):
 
 
 def test_constant_gates_need_a_loss_that_tells_the_routers_where_to_send_what():
-    for loss in ({"kl_weight": 0.0}, {"kl_weight": 0.0, "z_weight": 0.1}):
-        with pytest.raises(TopicLoraError, match=r"constant leaves the routers nothing to learn from.*loss\.kl_weight"):
+    for loss in ({"kl": {"weight": 0.0}}, {"kl": {"weight": 0.0}, "z": {"weight": 0.1}}):
+        with pytest.raises(TopicLoraError, match=r"leaves the routers nothing to learn from.*loss\.kl\.weight"):
             recipe({"gate_weights": "constant"}, **loss)
-    assert recipe({"gate_weights": "constant"}).loss.kl_weight > 0
+    assert recipe({"gate_weights": "constant"}).loss.kl.weight > 0
     assert (
-        recipe({"method": "mola", "gate_weights": "constant"}, balance_weight=0.01).adapter.gate_weights == "constant"
+        recipe({"method": "mola", "gate_weights": "constant"}, balance={"weight": 0.01}).adapter.gate_weights
+        == "constant"
     )
     with pytest.raises(TopicLoraError, match="nothing to learn from"):
         recipe({"method": "mola", "gate_weights": "constant"})

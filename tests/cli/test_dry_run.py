@@ -17,7 +17,7 @@ def value(text, row):
 def test_it_says_what_is_needed_and_leaves_nothing_behind(tiny_recipe, run_cli, tmp_path):
     before = set(tmp_path.iterdir())
     # Its steps know no prior, and so none that could force a router.
-    code, text = run_cli("train", "--recipe", tiny_recipe, "--dry-run", "--set", "loss.prior_forcing=0.5")
+    code, text = run_cli("train", "--recipe", tiny_recipe, "--dry-run", "--set", "loss.prior_forcing.start=0.5")
     assert code == 0, text
     assert set(tmp_path.iterdir()) == before
     assert value(text, "steps") == "6"

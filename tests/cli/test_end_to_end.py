@@ -165,7 +165,7 @@ MISTAKES = {
     "trained already": (["train", "--run", "{run}"], "train --recipe {run}/recipe.yaml --out NEW"),
     "run and recipe": (["train", "--run", "{run}", "--recipe", "quickstart"], "cannot be combined"),
     "training of an evaluation": (["eval", "--run", "{run}", "--set", "adapter.r=3"], "--set adapter.r would change"),
-    "training of an export": (["merge", "--run", "{run}", "--set", "loss.kl_weight=0"], "taken as it was trained"),
+    "training of an export": (["merge", "--run", "{run}", "--set", "loss.kl.weight=0"], "taken as it was trained"),
     "unknown override": (["eval", "--run", "{run}", "--set", "eval.limt=3"], "Did you mean 'limit'"),
 }
 

@@ -64,10 +64,10 @@ def test_a_dense_base_is_refused_before_anything_is_trained(tiny_recipe, run_cli
         (["adapter.variant=dense"], "variant means nothing to topiclora"),
         (["adapter.method=perft-r", "adapter.shared_a=true"], "shared_a means nothing to perft-r"),
         (
-            ["adapter.method=perft-e", "loss.balance_weight=0.1"],
-            "loss.balance_weight means nothing to perft-e",
+            ["adapter.method=perft-e", "loss.balance.weight=0.1"],
+            "loss.balance.weight means nothing to perft-e",
         ),
-        (["adapter.method=lora", "loss.kl_weight=0.1"], "loss.kl_weight means nothing to lora"),
+        (["adapter.method=lora", "loss.kl.weight=0.1"], "loss.kl.weight means nothing to lora"),
         (["adapter.method=perft-r", "adapter.kernel=plain"], "kernel 'plain' is unknown"),
         (["adapter.method=perft-r", "adapter.init_from=[a]"], "init_from means nothing to perft-r"),
         (

@@ -148,14 +148,14 @@ def test_without_either_it_names_the_command_for_a_graph(run, run_cli):
 
 @pytest.mark.parametrize("change", ["adapter.method=lora", "adapter={num_experts: 1, top_k: 1, router: linear, r: 2}"])
 def test_an_adapter_that_routes_nothing(change, tiny_model_dir, tmp_path, run_cli):
-    run = made(tmp_path, tiny_model_dir, "loss.kl_weight=0", change, "adapter.target_modules=[q_proj]")
+    run = made(tmp_path, tiny_model_dir, "loss.kl.weight=0", change, "adapter.target_modules=[q_proj]")
     shutil.rmtree(run / "graph", ignore_errors=True)
     code, text = run_cli("route", PROMPT, "--run", run)
     assert (code, "has no routers" in text, f"topiclora build-graph --run {run}" in text) == (2, True, True), text
 
 
 def test_layers_may_differ_in_their_number_of_experts(tiny_model_dir, tmp_path, run_cli):
-    run = made(tmp_path, tiny_model_dir, "adapter.method=mola", "adapter.experts_by_depth=[2, 3]", "loss.kl_weight=0")
+    run = made(tmp_path, tiny_model_dir, "adapter.method=mola", "adapter.experts_by_depth=[2, 3]", "loss.kl.weight=0")
     code, text = run_cli("route", PROMPT, "--run", run, "--png", "gates.png")
     assert code == 0, text
     result = json.loads(run_cli("route", PROMPT, "--run", run, "--json")[1])
@@ -163,7 +163,7 @@ def test_layers_may_differ_in_their_number_of_experts(tiny_model_dir, tmp_path, 
 
 
 def test_adapters_beside_the_experts_of_a_sparse_base(tiny_moe_dir, tmp_path, run_cli, capsys):
-    run = made(tmp_path, tiny_moe_dir, "adapter.method=perft-r", "adapter.target_modules=experts", "loss.kl_weight=0")
+    run = made(tmp_path, tiny_moe_dir, "adapter.method=perft-r", "adapter.target_modules=experts", "loss.kl.weight=0")
     capsys.readouterr()
     code, text = run_cli("route", PROMPT, "--run", run, "--json")
     assert code == 0, text

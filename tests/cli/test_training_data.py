@@ -135,6 +135,6 @@ def test_even_priors_that_would_leave_the_kl_no_weight_are_refused(tiny_recipe, 
     even = ["train", "--recipe", tiny_recipe, "--set", "graph.control=uniform"]
     code, text = run_cli(*even, "--out", tmp_path / "refused")
     assert (code, "leaves the KL no weight" in text) == (2, True), text
-    code, text = run_cli(*even, "--out", tmp_path / "run", "--set", "loss.confidence_weighted=false")
+    code, text = run_cli(*even, "--out", tmp_path / "run", "--set", "loss.kl.confidence_weighted=false")
     assert code == 0, text
     assert all(row["loss_kl"] > 0 for row in read_metrics(tmp_path / "run" / "metrics.jsonl"))

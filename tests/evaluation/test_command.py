@@ -17,7 +17,7 @@ def trained(tiny_model_dir, tmp_path_factory):
     """A run that was trained without topics, made once."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = write_tiny_recipe(folder, tiny_model_dir)
-    settings = ["adapter.router=linear", "loss.kl_weight=0", "adapter.granularity=prompt", "train.max_steps=2"]
+    settings = ["adapter.router=linear", "loss.kl.weight=0", "adapter.granularity=prompt", "train.max_steps=2"]
     changes = [part for setting in settings for part in ("--set", setting)]
     with pytest.raises(SystemExit) as stop:
         main(["train", "--recipe", str(recipe), "--out", str(folder / "run"), *changes])
@@ -135,7 +135,7 @@ def test_a_grid_knows_what_cannot_be_scored_before_it_trains(tiny_recipe, task_f
 
 
 def test_a_cell_keeps_its_own_scores_whatever_else_was_evaluated_in_it(tiny_recipe, task_folder, run_cli, tmp_path):
-    settings = ["--set", "adapter.router=linear", "--set", "loss.kl_weight=0", "--set", "train.max_steps=1"]
+    settings = ["--set", "adapter.router=linear", "--set", "loss.kl.weight=0", "--set", "train.max_steps=1"]
     settings += ["--set", f"eval.include_path='{task_folder}'", "--set", "eval.tasks=[cloze]", "--cells", "full"]
     code, text = run_cli("ablate", "--recipe", tiny_recipe, "--out", "grid", *settings)
     assert code == 0, text

@@ -1,13 +1,17 @@
 """Presets: what a method brings, what a recipe keeps, and what changing the method does."""
 
+from operator import attrgetter
+
 import pytest
 import yaml
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, altered, build_recipe, dump_recipe, load_recipe
 from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe.fill import said_keys
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.recipe.meaning import ADAPTER_KEYS
-from topiclora_cli.recipe.methods import METHODS
+from topiclora_cli.recipe.methods import METHODS, SECTIONS
 
 
 def recipe(method, **sections):
@@ -20,15 +24,15 @@ def recipe(method, **sections):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_fills_a_valid_recipe(name):
     built, method = recipe(name), METHODS[name]
-    for section in ("adapter", "loss", "train"):
-        for key, value in method.values(section).items():
-            assert getattr(getattr(built, section), key) == value
+    resolved, own = said_keys(built.model_dump()), said_keys({name: method.values(name) for name in SECTIONS})
+    own = {key: value for key, value in own.items() if value != {}}  # a section that the method leaves alone
+    assert {key: resolved[key] for key in own} == own
 
 
 def test_only_the_topical_methods_train_with_a_prior_by_themselves():
-    assert [name for name in METHODS if recipe(name).loss.kl_weight > 0] == ["topic-perft", "topiclora"]
+    assert [name for name in METHODS if recipe(name).loss.kl.weight > 0] == ["topic-perft", "topiclora"]
     assert [name for name in METHODS if recipe(name).needs_graph] == ["topic-perft", "topiclora"]
-    assert recipe("molora", loss={"kl_weight": 0.1}).needs_graph
+    assert recipe("molora", loss={"kl": {"weight": 0.1}}).needs_graph
 
 
 def test_what_the_recipe_says_wins():
@@ -46,7 +50,7 @@ def test_a_rank_alone_keeps_the_methods_scaling():
 
 SAID = {
     "adapter": {"r": 8, "num_experts": 8, "lora_alpha": 16.0},
-    "loss": {"kl_weight": 0.3, "balance_weight": 0.01, "temperature": 2.0},
+    "loss": {"kl": {"weight": 0.3, "temperature": 2.0}, "balance": {"weight": 0.01}},
     "train": {"learning_rate": 2e-4},
 }
 
@@ -57,31 +61,33 @@ def test_a_method_fills_in_only_what_is_left_open_wherever_it_is_named(name, tmp
     path.write_text(yaml.safe_dump({"name": "x", "model": {"name": "m"}, **SAID}))
     over = load_recipe(str(path), [f"adapter.method={name}"])
     assert over == recipe(name, **SAID)
-    for section, values in SAID.items():
-        assert {key: getattr(getattr(over, section), key) for key in values} == values
+    resolved = said_keys(over.model_dump())
+    assert {key: resolved[key] for key in said_keys(SAID)} == said_keys(SAID)
     assert over.adapter.shared_a == (name == "hydralora")
 
 
 def test_a_method_after_a_method_starts_from_what_was_said():
-    before = recipe("topiclora", adapter={"top_k": 3}, loss={"kl_weight": 0.5}, train={"learning_rate": 1e-3})
-    after = altered(before, [("loss.z_weight", 0.1), ("adapter.method", "hydralora")], where="here")
+    before = recipe("topiclora", adapter={"top_k": 3}, loss={"kl": {"weight": 0.5}}, train={"learning_rate": 1e-3})
+    after = altered(before, [("loss.z.weight", 0.1), ("adapter.method", "hydralora")], where="here")
     assert (after.adapter.r, after.adapter.lora_alpha, after.adapter.num_experts) == (4, 32, 4)
     assert (after.adapter.router, after.adapter.top_k) == ("linear", 3)
-    assert (after.loss.kl_weight, after.loss.z_weight, after.train.learning_rate) == (0.5, 0.1, 1e-3)
+    assert (after.loss.kl.weight, after.loss.z.weight, after.train.learning_rate) == (0.5, 0.1, 1e-3)
     # What means nothing to a method in between is not forgotten.
     there = altered(before, [("adapter.method", "lora")], where="here")
-    assert (there.adapter.top_k, there.loss.kl_weight) == (None, 0)
+    assert (there.adapter.top_k, there.loss.kl.weight) == (None, 0)
     assert altered(there, [("adapter.method", "topiclora")], where="here") == before
 
 
 def test_a_resolved_recipe_is_its_own_fixed_point_and_knows_what_was_said(tmp_path):
-    before = recipe("mixlora", adapter={"r": 4}, loss={"kl_weight": 0.2})
+    before = recipe("mixlora", adapter={"r": 4}, loss={"kl": {"weight": 0.2}})
     path = tmp_path / "again.yaml"
     path.write_text(dump_recipe(before))
     again = load_recipe(str(path))
     assert again == before
     assert again.said == before.said
-    assert load_recipe(str(path), ["adapter.method=mola"]) == recipe("mola", adapter={"r": 4}, loss={"kl_weight": 0.2})
+    assert load_recipe(str(path), ["adapter.method=mola"]) == recipe(
+        "mola", adapter={"r": 4}, loss={"kl": {"weight": 0.2}}
+    )
 
 
 def test_a_value_changed_by_hand_in_a_resolved_recipe_counts(tmp_path):
@@ -93,7 +99,7 @@ def test_a_value_changed_by_hand_in_a_resolved_recipe_counts(tmp_path):
 
 
 def test_a_resolved_recipe_of_an_earlier_version_opens(tmp_path):
-    before = recipe("hydralora", loss={"kl_weight": 0.2})
+    before = recipe("hydralora", loss={"kl": {"weight": 0.2}})
     path = tmp_path / "old.yaml"
     path.write_text(yaml.safe_dump(before.model_dump(mode="json")))
     assert load_recipe(str(path)).model_dump() == before.model_dump()
@@ -104,31 +110,32 @@ def test_a_resolved_recipe_of_an_earlier_version_opens(tmp_path):
 def test_what_an_earlier_version_filled_in_and_never_read_keeps_no_run_shut(name, tmp_path):
     before = recipe(name)
     values = before.model_dump(mode="json")
-    values["loss"]["local_balance_delta"] = 0.1  # its default, whether there were priors or not
+    values["loss"]["local_balance"]["delta"] = 0.1  # its default, whether there were priors or not
     path = tmp_path / "old.yaml"
     path.write_text(yaml.safe_dump(values))
     opened = load_recipe(str(path), ["eval.limit=3"])
     assert opened.adapter == before.adapter
-    assert opened.loss.local_balance_delta == (0.1 if before.needs_graph else 0.0)
-    assert load_recipe(str(path), ["adapter.method=molora"]).loss.local_balance_delta == 0.0
+    assert opened.loss.local_balance.delta == (0.1 if before.needs_graph else 0.0)
+    assert load_recipe(str(path), ["adapter.method=molora"]).loss.local_balance.delta == 0.0
 
 
-@pytest.mark.parametrize(("name", "key"), [("adamole", "balance_scores"), ("samora", "centre_weight")])
+@pytest.mark.parametrize(("name", "key"), [("adamole", "balance.scores"), ("samora", "centre.weight")])
 def test_what_a_method_asks_of_its_own_router_goes_with_it(name, key):
-    own, default = getattr(recipe(name).loss, key), type(recipe(name).loss).model_fields[key].default
+    value, (term, setting) = attrgetter(key), key.split(".")
+    own, default = value(recipe(name).loss), value(LossSection())
     assert own != default
     other = recipe(name, adapter={"router": "linear"})
-    assert getattr(other.loss, key) == default
+    assert value(other.loss) == default
     with pytest.raises(TopicLoraError, match=rf"loss\.{key} means nothing to the linear router"):
-        recipe(name, adapter={"router": "linear"}, loss={key: own})
+        recipe(name, adapter={"router": "linear"}, loss={term: {setting: own}})
 
 
 def test_a_types_delta_is_left_out_by_a_method_without_priors():
-    topical = recipe("topiclora", loss={"local_balance_weight": 0.1, "local_balance_delta": 0.2})
-    assert topical.loss.local_balance_delta == 0.2
+    topical = recipe("topiclora", loss={"local_balance": {"weight": 0.1, "delta": 0.2}})
+    assert topical.loss.local_balance.delta == 0.2
     other = altered(topical, [("adapter.method", "molora")], where="here")
-    assert (other.loss.local_balance_weight, other.loss.local_balance_delta) == (0.1, 0.0)
-    assert altered(other, [("loss.kl_weight", 0.1)], where="here").loss.local_balance_delta == 0.2
+    assert (other.loss.local_balance.weight, other.loss.local_balance.delta) == (0.1, 0.0)
+    assert altered(other, [("loss.kl.weight", 0.1)], where="here").loss.local_balance.delta == 0.2
 
 
 @pytest.mark.parametrize(
@@ -177,12 +184,12 @@ def test_every_setting_of_an_adapter_means_something_to_a_method():
 
 def test_settings_of_losses_and_rates_that_mean_nothing_are_named():
     for method, sections in (
-        ("lora", {"loss": {"kl_floor": 0.1}}),
+        ("lora", {"loss": {"kl": {"floor": 0.1}}}),
         ("perft-d", {"train": {"router_learning_rate": 1}}),
     ):
         with pytest.raises(TopicLoraError, match=rf"means nothing to {method}, which has no route"):
             recipe(method, **sections)
-    assert recipe("lora", loss={"kl_weight": 0.0, "base_balance_weight": 0.1}).loss.base_balance_weight == 0.1
+    assert recipe("lora", loss={"kl": {"weight": 0.0}, "base_balance": {"weight": 0.1}}).loss.base_balance.weight == 0.1
 
 
 @pytest.mark.parametrize(

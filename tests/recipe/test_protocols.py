@@ -25,7 +25,7 @@ def test_it_resolves_under_other_methods(name, method):
     recipe = load_recipe(name, [f"adapter.method={method}"])
     assert recipe.adapter.method == method
     # What a recipe says of the prior holds for every method that has routers.
-    assert recipe.loss.kl_weight == (0.5 if name == "bigbench-smollm2" and method != "lora" else 0)
+    assert recipe.loss.kl.weight == (0.5 if name == "bigbench-smollm2" and method != "lora" else 0)
     assert recipe.train.batch_size * recipe.train.gradient_accumulation == load_recipe(name).train.batch_size * (
         load_recipe(name).train.gradient_accumulation
     )

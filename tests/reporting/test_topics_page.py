@@ -14,6 +14,7 @@ from topiclora_cli.topics.compare import compare
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.report import graph_report
+from topiclora_cli.topics.settings import GraphSettings
 
 VOID = {"meta", "br"}
 
@@ -46,7 +47,7 @@ def written(graph, folder, **parts):
 
 @pytest.fixture(scope="module")
 def bigbench_page(bigbench, hashed, tmp_path_factory):
-    graph = fit_topic_graph(bigbench, hashed, num_experts=8, steps=10)
+    graph = fit_topic_graph(bigbench, hashed, GraphSettings(num_experts=8, steps=10))
     comparison = compare(graph, bigbench, hashed, seeds=1)
     return graph, written(graph, tmp_path_factory.mktemp("page"), comparison=comparison)
 
@@ -98,7 +99,7 @@ def test_many_topics_are_drawn_as_experts(small_graph, tmp_path, monkeypatch):
 
 
 def test_parts_that_were_not_measured_are_left_out(small, tmp_path):
-    graph = fit_topic_graph(small, HashEncoder(64), num_experts=2, width=8, steps=2, control="uniform")
+    graph = fit_topic_graph(small, HashEncoder(64), GraphSettings(num_experts=2, width=8, steps=2, control="uniform"))
     graph = replace(graph, edge_index=torch.zeros(2, 0, dtype=torch.long), edge_weight=torch.zeros(0))
     text = Reader(written(graph, tmp_path)).text
     assert "AUC" not in text

@@ -11,10 +11,11 @@ from topiclora_cli.reporting.topics_layout import apart, by_expert
 from topiclora_cli.reporting.topics_plot import plot_graph
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
+from topiclora_cli.topics.settings import GraphSettings
 
 
 def test_png_of_a_small_and_a_large_graph(small_graph, bigbench, hashed, tmp_path):
-    large = fit_topic_graph(bigbench, hashed, num_experts=12, steps=5)
+    large = fit_topic_graph(bigbench, hashed, GraphSettings(num_experts=12, steps=5))
     for name, graph in (("small", small_graph), ("large", large)):
         path = plot_graph(graph, tmp_path / "new folder" / f"{name}.png")
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -24,7 +25,7 @@ def test_png_of_a_small_and_a_large_graph(small_graph, bigbench, hashed, tmp_pat
 def test_too_many_topics_to_name_are_counted_by_expert(bigbench, hashed, tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
-    graph = fit_topic_graph(bigbench, hashed, num_experts=4, steps=5)
+    graph = fit_topic_graph(bigbench, hashed, GraphSettings(num_experts=4, steps=5))
     monkeypatch.setattr(module, "MOST_DRAWN", 51)
     axes = Figure().subplots()
     module._experts(axes, graph)
@@ -39,7 +40,9 @@ def test_too_many_topics_to_name_are_counted_by_expert(bigbench, hashed, tmp_pat
 
 
 def test_a_topic_without_ties_is_drawn_too(small, tmp_path):
-    graph = fit_topic_graph(small, HashEncoder(64), num_experts=2, width=8, steps=5, npmi_weight=1.0, neighbours=1)
+    graph = fit_topic_graph(
+        small, HashEncoder(64), GraphSettings(num_experts=2, width=8, steps=5, npmi_weight=1.0, neighbours=1)
+    )
     assert plot_graph(graph, tmp_path / "a.png").exists()
 
 

@@ -15,6 +15,7 @@ from topiclora_cli.topics.evidence import information
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.prior import prior_from_embeddings
 from topiclora_cli.topics.projector import Prompts, gather_lessons
+from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.taxonomy import load_taxonomy
 
 pytestmark = [
@@ -62,7 +63,7 @@ class Sample:
         texts = torch.stack([self.of_topic[name] for name in taxonomy.names])
         names = torch.stack([self.of_task[task] for task in taxonomy.tasks])
         lessons = gather_lessons(taxonomy, texts, names, Prompts(self.vectors["train"][kept], tags))
-        return fit_topic_graph(taxonomy, texts, lessons=lessons, num_experts=8, **options)
+        return fit_topic_graph(taxonomy, texts, GraphSettings(num_experts=8, **options), lessons=lessons)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The number of experts: chances and likelihoods by hand, the rule, and planted groups that are found again."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.results.graph import Candidate
 from topiclora_cli.topics.choose import block_chances, choose_experts, decide, likelihood, numbers_to_try
 from topiclora_cli.topics.graph import rewire, standardise
+from topiclora_cli.topics.settings import GraphSettings
 
-SETTINGS = {"gnn": "gcn", "separation": "margin", "steps": 50, "width": 32, "layers": 2}
+SETTINGS = GraphSettings(steps=50, width=32)
 
 
 def planted(seed, *, topics=60, groups=6, inside=0.5, outside=0.05, noise=1.5):
@@ -68,7 +70,7 @@ def test_planted_groups_are_counted(seed):
     data = planted(seed)
     before = torch.random.get_rng_state()
     fits = []
-    choice = choose_experts(data, (2, 4, 6, 8, 16), seed=seed, on_fit=fits.append, **SETTINGS)
+    choice = choose_experts(data, (2, 4, 6, 8, 16), replace(SETTINGS, seed=seed), on_fit=fits.append)
     assert choice.experts in (6, 8)
     assert len(fits) == 25
     assert torch.equal(before, torch.random.get_rng_state())
@@ -76,7 +78,7 @@ def test_planted_groups_are_counted(seed):
 
 def test_ties_without_meaning_call_for_no_more_than_two():
     data = rewire(planted(0), 0)
-    assert choose_experts(data, (2, 6, 12), **SETTINGS).experts == 2
+    assert choose_experts(data, (2, 6, 12), SETTINGS).experts == 2
 
 
 def test_numbers_to_try():
@@ -91,4 +93,4 @@ def test_numbers_to_try():
 def test_too_little_to_hide():
     pair = Data(x=torch.eye(8), edge_index=torch.tensor([[0, 1], [1, 0]]), edge_weight=torch.ones(2))
     with pytest.raises(TopicLoraError, match="too little to hide in a topic graph of 1 ties"):
-        choose_experts(pair, (2, 4), **SETTINGS)
+        choose_experts(pair, (2, 4), SETTINGS)

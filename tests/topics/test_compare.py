@@ -9,9 +9,10 @@ from topiclora_cli.topics.compare import adjusted_rand, compare, fits_to_compare
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.evidence import gather_evidence, information
 from topiclora_cli.topics.experts import assignment_report, separation_report
-from topiclora_cli.topics.fit import CONTROLS, fit_topic_graph
+from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.projector import Prompts, gather_lessons
+from topiclora_cli.topics.settings import CONTROLS, GraphSettings
 from topiclora_cli.topics.taxonomy import Taxonomy
 
 SETTINGS = {"num_experts": 2, "width": 16, "steps": 15}
@@ -32,13 +33,13 @@ def lessons(small, features):
 @pytest.fixture(scope="module", params=["none", "kmeans", "dmon", "random_graph"])
 def compared(request, small, features, lessons):
     """A graph under some control, and its comparison."""
-    graph = fit_topic_graph(small, features, lessons=lessons, control=request.param, seed=4, **SETTINGS)
+    graph = fit_topic_graph(small, features, GraphSettings(control=request.param, seed=4, **SETTINGS), lessons=lessons)
     return graph, compare(graph, small, features, evidence=gather_evidence(lessons), seeds=2)
 
 
 def test_every_number_is_that_of_a_fit_of_its_own(compared, small, features, lessons):
     graph, comparison = compared
-    true = fit_topic_graph(small, features, lessons=lessons, **SETTINGS)
+    true = fit_topic_graph(small, features, GraphSettings(**SETTINGS), lessons=lessons)
     weight = adjacency(true.edge_index, true.edge_weight, true.num_topics)
     evidence = gather_evidence(lessons)
     assert comparison.seeds == (4, 5)
@@ -46,8 +47,10 @@ def test_every_number_is_that_of_a_fit_of_its_own(compared, small, features, les
     assert names == [("gcn", "none"), ("none", "none"), *(("gcn", name) for name in CONTROLS[1:])]
     assert [row.control for row in comparison.contenders if row.own] == [graph.config["control"]]
     for row in comparison.contenders:
-        options = {"gnn": row.gnn, "control": row.control, "lessons": lessons, **SETTINGS}
-        alone = [fit_topic_graph(small, features, seed=seed, **options) for seed in (4, 5)]
+        options = {"gnn": row.gnn, "control": row.control, **SETTINGS}
+        alone = [
+            fit_topic_graph(small, features, GraphSettings(seed=seed, **options), lessons=lessons) for seed in (4, 5)
+        ]
         found = [assignment_report(one.assignment, weight) for one in alone]
         experts = [(evidence.topics @ one.assignment).argmax(1) for one in alone]
         for spread, values in (
@@ -63,7 +66,7 @@ def test_every_number_is_that_of_a_fit_of_its_own(compared, small, features, les
 
 
 def test_the_callers_random_state_stays_and_every_fit_is_told(small, features):
-    graph, done = fit_topic_graph(small, features, **SETTINGS), []
+    graph, done = fit_topic_graph(small, features, GraphSettings(**SETTINGS)), []
     before = torch.random.get_rng_state()
     compare(graph, small, features, seeds=2, on_fit=done.append)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -72,7 +75,7 @@ def test_the_callers_random_state_stays_and_every_fit_is_told(small, features):
 
 def test_groups_are_left_out_where_there_are_none_and_no_gnn_is_not_fitted_twice(small, features):
     bare = Taxonomy(tuple(replace(topic, group="") for topic in small.topics), small.tasks)
-    graph = fit_topic_graph(bare, features, gnn="none", **SETTINGS)
+    graph = fit_topic_graph(bare, features, GraphSettings(gnn="none", **SETTINGS))
     rows = compare(graph, bare, features, seeds=1).contenders
     assert [row.control for row in rows] == [name for name in CONTROLS if name != "groups"]
     assert all(row.stability is None for row in rows)

@@ -8,7 +8,8 @@ from torch_geometric.nn.dense import DMoNPooling
 
 from topiclora_cli.recipe.schema import GraphSection
 from topiclora_cli.topics import controls, experts
-from topiclora_cli.topics.fit import CONTROLS, fit_topic_graph
+from topiclora_cli.topics.fit import fit_topic_graph
+from topiclora_cli.topics.settings import CONTROLS, GraphSettings
 from topiclora_cli.topics.taxonomy import Taxonomy, Topic
 
 BLOCK, BLOCKS = 8, 3
@@ -49,7 +50,9 @@ def test_experts_are_the_planted_blocks(generator, control):
     tied = (planted(generator) > 0).triu(1).nonzero().tolist()
     taxonomy = Taxonomy(topics, {f"{s}-{t}": (f"t{s}", f"t{t}") for s, t in tied})
     noise = torch.randn(count, 32, generator=generator)  # texts say nothing, the tags all
-    graph = fit_topic_graph(taxonomy, noise, num_experts=BLOCKS, control=control, width=32, npmi_weight=1.0)
+    graph = fit_topic_graph(
+        taxonomy, noise, GraphSettings(num_experts=BLOCKS, control=control, width=32, npmi_weight=1.0)
+    )
     assert same_blocks(graph.assignment.argmax(1))
     separates = graph.config["loss_weights"]["link"] > 0 and graph.config["loss_weights"]["separation"] > 0
     assert separates == (control == "spectral")

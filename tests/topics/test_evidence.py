@@ -19,6 +19,7 @@ from topiclora_cli.topics.evidence import (
 from topiclora_cli.topics.experts import consistency_loss
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.projector import Prompts, fit_projector, gather_lessons, scores
+from topiclora_cli.topics.settings import GraphSettings
 
 ENCODER = HashEncoder(64)
 
@@ -95,7 +96,7 @@ def test_evidence_is_in_tagged_prompts_alone(small, lessons):
 
 def test_attribution_of_kinds_seen_and_never_seen(small, lessons):
     texts = ENCODER.encode(small.texts)
-    graph = fit_topic_graph(small, texts, lessons=lessons, num_experts=2, width=16, steps=60)
+    graph = fit_topic_graph(small, texts, GraphSettings(num_experts=2, width=16, steps=60), lessons=lessons)
     state = torch.random.get_rng_state()
     found = attribution_report(graph, small, texts, lessons)
     assert torch.equal(state, torch.random.get_rng_state())

@@ -12,6 +12,7 @@ from topiclora_cli.topics.gnn import TopicEncoder
 from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.learn import PATIENCE
 from topiclora_cli.topics.projector import Prompts, gather_lessons
+from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.taxonomy import Taxonomy, Topic
 
 TENSORS = ("topic_vectors", "expert_vectors", "assignment", "edge_index", "edge_weight", "projector_weight")
@@ -24,7 +25,7 @@ def report(graph):
 @pytest.mark.parametrize("num_experts", [2, 4, 8, 16])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_expert_is_dead_on_bigbench(bigbench, hashed, num_experts, seed):
-    graph = fit_topic_graph(bigbench, hashed, num_experts=num_experts, seed=seed)
+    graph = fit_topic_graph(bigbench, hashed, GraphSettings(num_experts=num_experts, seed=seed))
     found = report(graph)
     assert found.dead == ()
     assert max(found.topics_per_expert) <= 2.2 * 52 / num_experts
@@ -41,11 +42,11 @@ def test_communities_are_found(small_graph):
 
 
 def test_learnt_experts_follow_the_graph_better_than_controls_do(bigbench, hashed):
-    learnt = fit_topic_graph(bigbench, hashed, num_experts=8)
+    learnt = fit_topic_graph(bigbench, hashed, GraphSettings(num_experts=8))
     dense = adjacency(learnt.edge_index, learnt.edge_weight, 52)
     scores = {
         control: assignment_report(
-            fit_topic_graph(bigbench, hashed, num_experts=8, control=control).assignment, dense
+            fit_topic_graph(bigbench, hashed, GraphSettings(num_experts=8, control=control)).assignment, dense
         ).modularity
         for control in ("random_graph", "shuffled", "groups", "kmeans")
     }
@@ -58,7 +59,9 @@ def test_separation_widens_the_smallest_angle(bigbench, hashed):
     apart, loose = (
         separation_report(
             fit_topic_graph(
-                bigbench, hashed, num_experts=16, separation=kind, seed=3, loss_weights={"consistency": 0.0}
+                bigbench,
+                hashed,
+                GraphSettings(num_experts=16, separation=kind, seed=3, loss_weights={"consistency": 0.0}),
             ).expert_vectors
         ).min_angle
         for kind in ("margin", "none")
@@ -68,7 +71,7 @@ def test_separation_widens_the_smallest_angle(bigbench, hashed):
 
 @pytest.mark.parametrize("kind", ["sage", "gatv2", "none"])
 def test_other_gnns(small, kind):
-    graph = fit_topic_graph(small, HashEncoder(64), num_experts=2, gnn=kind, width=16, steps=60)
+    graph = fit_topic_graph(small, HashEncoder(64), GraphSettings(num_experts=2, gnn=kind, width=16, steps=60))
     assert report(graph).dead == ()
     assert graph.config["gnn"] == kind
 
@@ -112,7 +115,7 @@ def test_gcn_heeds_edge_weights():
 
 def test_the_seed_decides(small):
     def fit(seed):
-        return fit_topic_graph(small, HashEncoder(64), num_experts=2, width=16, steps=10, seed=seed)
+        return fit_topic_graph(small, HashEncoder(64), GraphSettings(num_experts=2, width=16, steps=10, seed=seed))
 
     first, again, other = fit(5), fit(5), fit(6)
     for name in TENSORS:
@@ -125,7 +128,7 @@ def test_the_callers_random_state_is_untouched(small):
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     for control in ("none", "random_graph", "shuffled", "kmeans", "spectral", "dmon"):
-        fit_topic_graph(small, HashEncoder(64), num_experts=2, width=8, steps=2, control=control)
+        fit_topic_graph(small, HashEncoder(64), GraphSettings(num_experts=2, width=8, steps=2, control=control))
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -135,9 +138,7 @@ def test_it_learns_inside_no_grad_and_reports_every_step(small):
         fit_topic_graph(
             small,
             HashEncoder(64),
-            num_experts=2,
-            width=16,
-            steps=40,
+            GraphSettings(num_experts=2, width=16, steps=40),
             on_step=lambda step, losses: seen.append((step, losses)),
         )
     assert [step for step, _ in seen] == list(range(40))
@@ -149,7 +150,10 @@ def test_it_learns_inside_no_grad_and_reports_every_step(small):
 def test_it_stops_once_nothing_more_is_gained(small):
     seen = []
     fit_topic_graph(
-        small, HashEncoder(64), num_experts=2, width=16, steps=5000, on_step=lambda step, _: seen.append(step)
+        small,
+        HashEncoder(64),
+        GraphSettings(num_experts=2, width=16, steps=5000),
+        on_step=lambda step, _: seen.append(step),
     )
     assert PATIENCE < len(seen) < 1000
 
@@ -163,8 +167,8 @@ def test_experts_share_the_prompts_and_not_only_the_topics(bigbench, hashed):
     evidence = gather_evidence(lessons)
 
     def told(weight):
-        options = {"num_experts": 4, "lessons": lessons, "loss_weights": {"consistency": weight}}
-        graph = fit_topic_graph(bigbench, hashed, **options)
+        options = {"num_experts": 4, "loss_weights": {"consistency": weight}}
+        graph = fit_topic_graph(bigbench, hashed, GraphSettings(**options), lessons=lessons)
         return information((evidence.topics @ graph.assignment).argmax(1), evidence.kind, 4)
 
     assert told(2.0) > told(0.0) + 0.2
@@ -172,7 +176,7 @@ def test_experts_share_the_prompts_and_not_only_the_topics(bigbench, hashed):
 
 def test_controls_take_away_what_they_say(bigbench, hashed):
     def fit(control):
-        return fit_topic_graph(bigbench, hashed, num_experts=4, steps=30, control=control)
+        return fit_topic_graph(bigbench, hashed, GraphSettings(num_experts=4, steps=30, control=control))
 
     plain, shuffled, uniform = fit("none"), fit("shuffled"), fit("uniform")
     assert torch.equal(shuffled.topic_vectors, plain.topic_vectors)
@@ -195,7 +199,7 @@ def test_controls_take_away_what_they_say(bigbench, hashed):
 
 
 def test_as_many_experts_as_topics(small):
-    graph = fit_topic_graph(small, HashEncoder(64), num_experts=6, width=16)
+    graph = fit_topic_graph(small, HashEncoder(64), GraphSettings(num_experts=6, width=16))
     assert report(graph).dead == ()
 
 
@@ -214,11 +218,13 @@ def test_as_many_experts_as_topics(small):
 )
 def test_bad_settings_are_refused(small, options, message):
     with pytest.raises(TopicLoraError, match=message):
-        fit_topic_graph(small, HashEncoder(64), **{"num_experts": 2, "width": 8, "steps": 1, **options})
+        fit_topic_graph(small, HashEncoder(64), GraphSettings(**{"num_experts": 2, "width": 8, "steps": 1, **options}))
 
 
 def test_groups_must_cover_every_topic():
     taxonomy = Taxonomy(tuple(Topic(name, name) for name in "abcd"), {str(i): ("a", "b", "c", "d") for i in range(2)})
     taxonomy = Taxonomy(taxonomy.topics, {**taxonomy.tasks, "x": ("a", "b")})
     with pytest.raises(TopicLoraError, match="4 topics have none"):
-        fit_topic_graph(taxonomy, torch.eye(4), num_experts=2, width=8, steps=1, control="groups", cosine_floor=-1)
+        fit_topic_graph(
+            taxonomy, torch.eye(4), GraphSettings(num_experts=2, width=8, steps=1, control="groups", cosine_floor=-1)
+        )

@@ -13,6 +13,7 @@ from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.prior import prior_from_embeddings
 from topiclora_cli.topics.projector import Prompts, gather_lessons
+from topiclora_cli.topics.settings import GraphSettings
 
 PROMPTS = [
     *(f"Translate the word number {i} into French." for i in range(10)),
@@ -79,7 +80,7 @@ def test_the_prior_learns_induced_topics_from_their_prompts():
     taxonomy, tags = induce_taxonomy(prompts, embeddings)
     features = HashEncoder().encode(taxonomy.texts)
     lessons = gather_lessons(taxonomy, features, prompts=Prompts(embeddings, tags))
-    graph = fit_topic_graph(taxonomy, features, lessons=lessons, num_experts=4, width=16, steps=40)
+    graph = fit_topic_graph(taxonomy, features, GraphSettings(num_experts=4, width=16, steps=40), lessons=lessons)
     held_out = mixture("validation", 4, seed=0)
     found = prior_from_embeddings(graph, HashEncoder().encode([e.prompt for e in held_out]))
     experts_of = {}

@@ -17,6 +17,7 @@ from topiclora_cli.topics.prior import (
     tag_membership,
 )
 from topiclora_cli.topics.projector import Prompts, gather_lessons
+from topiclora_cli.topics.settings import GraphSettings
 
 PROMPTS = [
     ("what is 3 plus 4 ?", ["sums"]),
@@ -44,7 +45,7 @@ def encoder():
 def taught(small, encoder):
     texts, names = encoder.encode(small.texts), encoder.encode(small.task_texts)
     lessons = gather_lessons(small, texts, names, Prompts(encoder.encode(TEXTS), TAGS))
-    return fit_topic_graph(small, encoder, lessons=lessons, num_experts=2, width=16, steps=60)
+    return fit_topic_graph(small, encoder, GraphSettings(num_experts=2, width=16, steps=60), lessons=lessons)
 
 
 def test_the_prior_by_hand(taught, encoder):
@@ -121,7 +122,7 @@ def test_sharper_where_labels_are_surer(small, generator):
 
     def temperature(tags):
         lessons = gather_lessons(small, features, prompts=Prompts(clear, tags))
-        graph = fit_topic_graph(small, features, lessons=lessons, num_experts=2, width=8, steps=2)
+        graph = fit_topic_graph(small, features, GraphSettings(num_experts=2, width=8, steps=2), lessons=lessons)
         return graph.config["prior"]["temperature"]
 
     assert temperature(names) < temperature(noise)

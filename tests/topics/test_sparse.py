@@ -12,6 +12,7 @@ from topiclora_cli.topics import experts as ex
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.gnn import TopicEncoder
 from topiclora_cli.topics.graph import adjacency, build_graph
+from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.validate import link_report
 
 COUNT = 30
@@ -114,7 +115,7 @@ def test_spectral_clusters_are_those_of_the_dense_matrix():
 
 
 def test_random_unlinked_pairs_stand_for_all(bigbench, hashed, monkeypatch):
-    graph = fit_topic_graph(bigbench, hashed, num_experts=4, steps=20)
+    graph = fit_topic_graph(bigbench, hashed, GraphSettings(num_experts=4, steps=20))
     every = link_report(graph, hashed)
     monkeypatch.setattr(validate, "DENSE", 51)
     drawn = link_report(graph, hashed)
@@ -128,7 +129,7 @@ def test_a_large_taxonomy_is_learnt_drawn_and_repeated(control, tmp_path):
     taxonomy, features = large_taxonomy(600, 4800, width=64)
     before = torch.random.get_rng_state()
     options = {"num_experts": 12, "width": 32, "steps": 40, "npmi_weight": 1.0, "control": control}
-    graph, again = (fit_topic_graph(taxonomy, features, **options) for _ in range(2))
+    graph, again = (fit_topic_graph(taxonomy, features, GraphSettings(**options)) for _ in range(2))
     assert graph.sha256 == again.sha256
     links = link_report(graph, features)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -160,7 +161,7 @@ class Largest(TorchDispatchMode):
 def test_nothing_of_a_large_graph_is_kept_for_all_pairs_of_topics():
     taxonomy, features = large_taxonomy(3000, 24_000, width=64)
     with Largest() as largest:
-        graph = fit_topic_graph(taxonomy, features, num_experts=8, width=32, neighbours=18, steps=3)
+        graph = fit_topic_graph(taxonomy, features, GraphSettings(num_experts=8, width=32, neighbours=18, steps=3))
         link_report(graph, features)
     assert graph.edge_index.shape[1] // 2 > 20_000
     assert largest.numbers < 3000 * 3000 / 2

@@ -12,6 +12,7 @@ from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.experts import assignment_report
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import adjacency
+from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.taxonomy import load_taxonomy
 from topiclora_cli.topics.taxonomy_file import read
 
@@ -70,7 +71,7 @@ def test_mmlu_has_its_subjects_in_four_groups():
 
 def test_descriptions_alone_join_the_subjects_of_mmlu():
     mmlu = load_taxonomy("mmlu")
-    graph = fit_topic_graph(mmlu, HashEncoder(), num_experts=4, width=16, steps=20)
+    graph = fit_topic_graph(mmlu, HashEncoder(), GraphSettings(num_experts=4, width=16, steps=20))
     report = assignment_report(graph.assignment, adjacency(graph.edge_index, graph.edge_weight, 57))
     assert not report.dead
     assert not report.isolated
@@ -117,7 +118,7 @@ def test_a_topic_without_a_description_is_read_as_its_name(tmp_path, kind):
     rows = [ROWS[0], {**ROWS[1], "description": ""}]
     taxonomy = load_taxonomy(write(tmp_path, kind, rows), min_tasks=1)
     assert taxonomy.texts == ["sums: adding numbers", "poems"]
-    graph = fit_topic_graph(taxonomy, HashEncoder(64), num_experts=2, width=8, steps=2, cosine_floor=-2)
+    graph = fit_topic_graph(taxonomy, HashEncoder(64), GraphSettings(num_experts=2, width=8, steps=2, cosine_floor=-2))
     assert graph.descriptions == ("adding numbers", "")
 
 

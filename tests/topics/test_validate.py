@@ -7,6 +7,7 @@ import torch
 
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
+from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.validate import _auc, link_report
 
 
@@ -18,7 +19,9 @@ def test_auc_by_hand():
 
 def test_hidden_edges_are_told_apart_unless_the_graph_is_random(bigbench, hashed):
     def report(control):
-        return link_report(fit_topic_graph(bigbench, hashed, num_experts=8, control=control, steps=60), hashed)
+        return link_report(
+            fit_topic_graph(bigbench, hashed, GraphSettings(num_experts=8, control=control, steps=60)), hashed
+        )
 
     learnt, random = report("none"), report("random_graph")
     assert learnt.hidden == 23

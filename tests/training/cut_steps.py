@@ -21,7 +21,7 @@ from transformers import (
 
 from tests.conftest import SMALL
 from topiclora_cli.adapters import PerftConfig, TopicLoraConfig
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.trainer import DualLossTrainer
 
@@ -35,33 +35,42 @@ CONFIGS = {
     "perft": lambda: PerftConfig(variant="routed", r=2, num_adapters=4, top_k=2),
     "adalora": lambda: AdaLoraConfig(init_r=4, target_r=2, total_step=100, target_modules=["q_proj", "up_proj"]),
 }
-POOLED = {"reduce_routers": "pool", "balance_counts": "tokens"}
+POOLED = {"balance": {"weight": 1.0, "counts": "tokens"}, "reduce_routers": "pool"}
 TERMS = {
     "lm": ("linear", {}),
-    "kl": ("topic", {"kl_weight": 1.0}),
-    "kl, unweighted": ("topic", {"kl_weight": 1.0, "confidence_weighted": False}),
-    "kl of all tokens": ("topic", {"kl_weight": 1.0, "kl_tokens": "all"}),
-    "forced": ("topic", {"kl_weight": 1.0, "prior_forcing": 0.7}),
-    "forced, unweighted": ("linear", {"prior_forcing": 0.7, "kl_layers": "all", "confidence_weighted": False}),
-    "forced, balanced": ("linear", {"prior_forcing": 0.7, "balance_weight": 1.0, "balance_scores": "gates"}),
-    "forced beside blocks": ("perft", {"kl_weight": 1.0, "prior_forcing": 0.7}),
-    "balance": ("linear", {"balance_weight": 1.0}),
-    "balance, summed": ("linear", {"balance_weight": 1.0, "reduce_routers": "sum", "balance_scores": "gates"}),
-    "balance, pooled": ("linear", {"balance_weight": 1.0, **POOLED}),
-    "balance of an excess": ("threshold", {"balance_weight": 1.0, "balance_scores": "excess"}),
-    "local_balance": ("linear", {"local_balance_weight": 1.0}),
-    "local_balance of types": ("topic", {"local_balance_weight": 1.0, "local_balance_delta": 0.3}),
-    "normal": ("linear", {"normal_weight": 1.0}),
-    "z": ("linear", {"z_weight": 1.0}),
-    "gjs": ("linear", {"gjs_weight": 1.0}),
-    "gjs of two parts": ("hierarchical", {"gjs_weight": 1.0, "reduce_routers": "sum"}),
-    "poisson": ("linear", {"poisson_weight": 1.0}),
-    "sparsity": ("linear", {"sparsity_weight": 1.0, "sparsity_target": 1}),
-    "contrast": ("topic", {"contrast_weight": 1.0, "contrast_tokens": 4, "contrast_temperature": 1.0}),
-    "anchor": ("topic", {"anchor_weight": 1.0}),
-    "orthogonal": ("linear", {"orthogonal_weight": 1.0}),
-    "centre": ("cosine", {"centre_weight": 1.0, "reduce_routers": "sum"}),
-    "base_balance": ("perft", {"base_balance_weight": 1.0, "balance_weight": 1.0, **POOLED}),
+    "kl": ("topic", {"kl": {"weight": 1.0}}),
+    "kl, unweighted": ("topic", {"kl": {"weight": 1.0, "confidence_weighted": False}}),
+    "kl of all tokens": ("topic", {"kl": {"weight": 1.0, "tokens": "all"}}),
+    "forced": ("topic", {"kl": {"weight": 1.0}, "prior_forcing": {"start": 0.7}}),
+    "forced, unweighted": (
+        "linear",
+        {"prior_forcing": {"start": 0.7}, "kl": {"layers": "all", "confidence_weighted": False}},
+    ),
+    "forced, balanced": (
+        "linear",
+        {"prior_forcing": {"start": 0.7}, "balance": {"weight": 1.0, "scores": "gates"}},
+    ),
+    "forced beside blocks": ("perft", {"kl": {"weight": 1.0}, "prior_forcing": {"start": 0.7}}),
+    "balance": ("linear", {"balance": {"weight": 1.0}}),
+    "balance, summed": (
+        "linear",
+        {"balance": {"weight": 1.0, "scores": "gates"}, "reduce_routers": "sum"},
+    ),
+    "balance, pooled": ("linear", POOLED),
+    "balance of an excess": ("threshold", {"balance": {"weight": 1.0, "scores": "excess"}}),
+    "local_balance": ("linear", {"local_balance": {"weight": 1.0}}),
+    "local_balance of types": ("topic", {"local_balance": {"weight": 1.0, "delta": 0.3}}),
+    "normal": ("linear", {"normal": {"weight": 1.0}}),
+    "z": ("linear", {"z": {"weight": 1.0}}),
+    "gjs": ("linear", {"gjs": {"weight": 1.0}}),
+    "gjs of two parts": ("hierarchical", {"gjs": {"weight": 1.0}, "reduce_routers": "sum"}),
+    "poisson": ("linear", {"poisson": {"weight": 1.0}}),
+    "sparsity": ("linear", {"sparsity": {"weight": 1.0, "target": 1}}),
+    "contrast": ("topic", {"contrast": {"weight": 1.0, "tokens": 4, "temperature": 1.0}}),
+    "anchor": ("topic", {"anchor": {"weight": 1.0}}),
+    "orthogonal": ("linear", {"orthogonal": {"weight": 1.0}}),
+    "centre": ("cosine", {"centre": {"weight": 1.0}, "reduce_routers": "sum"}),
+    "base_balance": ("perft", {"base_balance": {"weight": 1.0}, **POOLED}),
     "adalora": ("adalora", {}),
 }
 
@@ -135,7 +144,7 @@ def one_step(term, batch_size, accumulation, *, packed=False, **changes):
             ),
             train_dataset=Dataset.from_list(examples()),
             data_collator=Collator(0, select_logits=True, packed=packed),
-            loss_section=LossSection(**{"kl_weight": 0.0, "kl_warmup": 0.0, **losses}),
+            loss_section=LossSection(**{**losses, "kl": {"weight": 0.0, "warmup": 0.0, **losses.get("kl", {})}}),
             router_learning_rate=None,
             loraplus_lr_ratio=None,
             group_by_length=False,

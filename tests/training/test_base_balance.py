@@ -84,7 +84,7 @@ def train(tiny_model_dir, tmp_path):
 
 @every_family
 def test_it_is_a_term_of_its_own_and_the_model_adds_nothing_to_its_loss(family, train):
-    without, rows = train(family), train(family, "loss.base_balance_weight=0.5")
+    without, rows = train(family), train(family, "loss.base_balance.weight=0.5")
     assert "loss_base_balance" not in without[0]
     assert rows[0]["loss_lm"] == pytest.approx(without[0]["loss_lm"], abs=1e-5)
     for row in rows:
@@ -96,7 +96,7 @@ def test_it_is_a_term_of_its_own_and_the_model_adds_nothing_to_its_loss(family, 
 @every_family
 @pytest.mark.parametrize("method", [[], PERFT], ids=["lora", "perft"])
 def test_accumulation_does_not_weigh_it_more(family, method, train):
-    settings = [*method, "loss.base_balance_weight=0.5"]
+    settings = [*method, "loss.base_balance.weight=0.5"]
     rows = train(family, *settings, "train.batch_size=8")
     parts = train(family, *settings, "train.batch_size=4", "train.gradient_accumulation=2")
     for one, two in zip(rows, parts, strict=True):
@@ -117,7 +117,7 @@ def test_it_is_transformers_own(family, train, monkeypatch):
         return original(self, batch, record, outputs, *others)
 
     monkeypatch.setattr(Watched, "step", watched)
-    rows = train(family, "loss.base_balance_weight=0.5")
+    rows = train(family, "loss.base_balance.weight=0.5")
     assert [row["loss_base_balance"] for row in rows] == pytest.approx(own, rel=1e-5)
 
 
@@ -133,14 +133,14 @@ def test_a_base_that_asks_for_router_logits_trains_on_the_same_loss(family, accu
 
 
 def test_packed_rows_count_their_examples_tokens(train):
-    settings = ["loss.base_balance_weight=0.5", "train.batch_size=4", "train.gradient_accumulation=2"]
+    settings = ["loss.base_balance.weight=0.5", "train.batch_size=4", "train.gradient_accumulation=2"]
     apart, packed = (train("olmoe", *settings, f"train.packing={on}") for on in ("false", "true"))
     for one, other in zip(apart, packed, strict=True):
         assert other["loss_base_balance"] == pytest.approx(one["loss_base_balance"], rel=1e-5)
 
 
 def test_it_trains_beside_the_losses_of_a_mixture_and_under_checkpointing(train):
-    settings = ["adapter.method=molora", "loss.base_balance_weight=0.5", "loss.balance_weight=0.1"]
+    settings = ["adapter.method=molora", "loss.base_balance.weight=0.5", "loss.balance.weight=0.1"]
     rows, again = (train("olmoe", *settings, f"train.gradient_checkpointing={on}") for on in ("false", "true"))
     assert {"loss_base_balance", "loss_balance", "routing_entropy"} <= set(rows[0])
     for one, other in zip(rows, again, strict=True):
@@ -174,5 +174,5 @@ def test_pads_on_the_left_do_not_count(family):
 
 @pytest.mark.parametrize(("family", "changes"), [("llama", {}), ("deepseek_v3", DEEPSEEK)])
 def test_a_model_without_a_router_loss_is_refused(family, changes, train):
-    with pytest.raises(TopicLoraError, match=r"loss\.base_balance_weight is above 0, but the base model reports no"):
-        train(family, "loss.base_balance_weight=0.01", **changes)
+    with pytest.raises(TopicLoraError, match=r"loss\.base_balance\.weight is above 0, but the base model reports no"):
+        train(family, "loss.base_balance.weight=0.01", **changes)

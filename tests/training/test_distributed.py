@@ -33,10 +33,10 @@ SETTINGS = {
     "train.batch_size": 4,
     "train.max_steps": STEPS,
     "train.router_learning_rate": 0.02,
-    "loss.kl_floor": 0.1,
-    "loss.z_weight": 0.01,
-    "loss.balance_weight": 0.01,
-    "loss.gjs_weight": 0.01,
+    "loss.kl.floor": 0.1,
+    "loss.z.weight": 0.01,
+    "loss.balance.weight": 0.01,
+    "loss.gjs.weight": 0.01,
 }
 ON_CPU = str(Path(__file__).with_name("fsdp_on_cpu.py"))
 

@@ -18,6 +18,7 @@ from topiclora_cli.training.estimate import (
     AdapterShape,
     BaseShape,
     Batch,
+    Step,
     checkpoint_bytes,
     disk_bytes,
     kept_per_token,
@@ -27,10 +28,9 @@ from topiclora_cli.training.estimate import (
 BASE = BaseShape(layers=2, hidden=10, attention=12, feed_forward=30, vocabulary=100)
 ADAPTER = AdapterShape(kept_inputs=40, uncast_inputs=20, masked_inputs=0, rank_space=16, gates=8)
 BATCH = Batch(examples=2, width=5, labelled=3)
-STEP = {
-    **{"base_bytes": 1000, "head_bytes": 50, "trained": 100, "optimizer": "adamw_torch", "compute": 2, "residual": 4},
-    "checkpointing": False,
-}
+STEP = Step(
+    base_bytes=1000, head_bytes=50, trained=100, optimizer="adamw_torch", compute=2, residual=4, checkpointing=False
+)
 
 
 def test_a_token_by_hand():
@@ -44,26 +44,26 @@ def test_a_token_by_hand():
 
 
 def test_a_step_by_hand():
-    memory = training_memory(BASE, ADAPTER, BATCH, **STEP)
+    memory = training_memory(BASE, ADAPTER, BATCH, STEP)
     assert (memory.base, memory.adapter, memory.gradients, memory.optimizer) == (1000, 400, 400, 800)
     assert memory.activations == 10 * kept_per_token(BASE, ADAPTER, width=5, compute=2, residual=4) + 2 * 100 + 50
     # Logits at 2 x 3 positions take more than the gradients of a layer do.
     assert memory.logits_or_work == 14 * 100 * 6
     assert memory.total == 2600 + memory.activations + memory.logits_or_work
-    short = training_memory(BASE, ADAPTER, replace(BATCH, labelled=1), **STEP)
+    short = training_memory(BASE, ADAPTER, replace(BATCH, labelled=1), STEP)
     assert short.logits_or_work == max(14 * 100 * 2, 10 * (2 * 4 * 10 + 3 * 2 * 30))
 
 
 def test_checkpointing_keeps_the_residual_stream_and_one_layer():
-    memory = training_memory(BASE, ADAPTER, replace(BATCH, labelled=0), **{**STEP, "checkpointing": True})
+    memory = training_memory(BASE, ADAPTER, replace(BATCH, labelled=0), replace(STEP, checkpointing=True))
     assert memory.activations == 2 * 4 * 10 * 10 + 50
     layer = (10 * kept_per_token(BASE, ADAPTER, width=5, compute=2, residual=4) + 200) / 2
     assert memory.logits_or_work == layer + 10 * (2 * 4 * 10 + 3 * 2 * 30)
 
 
 def test_shards_share_all_but_the_batch():
-    whole = training_memory(BASE, ADAPTER, BATCH, **STEP)
-    shard = training_memory(BASE, ADAPTER, BATCH, **STEP, shards=4)
+    whole = training_memory(BASE, ADAPTER, BATCH, STEP)
+    shard = training_memory(BASE, ADAPTER, BATCH, replace(STEP, shards=4))
     assert shard.base == 1000 / 4 + 1000 / 2
     assert (shard.adapter, shard.optimizer) == (whole.adapter / 4, whole.optimizer / 4)
     assert (shard.activations, shard.logits_or_work) == (whole.activations, whole.logits_or_work)
@@ -121,12 +121,14 @@ def kept_and_estimated(layers, adapter, dtype, *, checkpointing):
         base_shape(model),
         adapter_shape(adapted, recipe, shared_inputs=dtype == torch.bfloat16),
         Batch(4, 256, 0),
-        base_bytes=0,
-        head_bytes=0,
-        trained=sum(p.numel() for p in adapted.parameters() if p.requires_grad),
-        optimizer="sgd",
-        compute=2,
-        residual=dtype.itemsize,
-        checkpointing=checkpointing,
+        Step(
+            base_bytes=0,
+            head_bytes=0,
+            trained=sum(p.numel() for p in adapted.parameters() if p.requires_grad),
+            optimizer="sgd",
+            compute=2,
+            residual=dtype.itemsize,
+            checkpointing=checkpointing,
+        ),
     )
     return saved_bytes(forward, adapted.parameters()), memory.activations

@@ -130,7 +130,7 @@ def test_full_memory_through_the_command_line_and_the_curve_of_its_advice(tiny_r
     [
         ("train.learning_rate=0.02", "train.learning_rate was 0.01 and is 0.02 now"),
         ("train.batch_size=4", "train.batch_size x train.gradient_accumulation x processes was 8 and is 4 now"),
-        ("loss.kl_weight=0.2", "loss.kl_weight was 0.1 and is 0.2 now"),
+        ("loss.kl.weight=0.2", "loss.kl.weight was 0.1 and is 0.2 now"),
         ("seed=1", "seed was 0 and is 1 now"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training.cut_steps import adapted, examples
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.losses import prior_distance
@@ -16,7 +16,7 @@ from topiclora_cli.training.validation import validation_losses
 from topiclora_cli.training.watched import Watched
 from topiclora_cli.training.whole_step import count_step
 
-SECTION = {"kl_weight": 1.0, "kl_warmup": 0.0, "kl_layers": "all", "confidence_weighted": False}
+SECTION = {"kl": {"weight": 1.0, "warmup": 0.0, "layers": "all", "confidence_weighted": False}}
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -24,7 +24,7 @@ SECTION = {"kl_weight": 1.0, "kl_warmup": 0.0, "kl_layers": "all", "confidence_w
 def test_the_mean_is_over_these_tokens_of_each_example(tokens, packed):
     rows, model = examples(), adapted("topic").train()
     batch = Batch.of(Collator(0, packed=packed)(rows))
-    watched = Watched(model, LossSection(**SECTION, kl_tokens=tokens))
+    watched = Watched(model, LossSection(kl={**SECTION["kl"], "tokens": tokens}))
     with watched.watching(batch, 0.0) as record:
         outputs = model(**batch.inputs)
     step = watched.step(batch, record, outputs, count_step([batch], None), 0.0)
@@ -45,4 +45,4 @@ def test_the_mean_is_over_these_tokens_of_each_example(tokens, packed):
 
 
 def test_the_prompt_s_is_the_default():
-    assert LossSection().kl_tokens == "prompt"
+    assert LossSection().kl.tokens == "prompt"

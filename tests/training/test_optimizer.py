@@ -4,7 +4,7 @@ import pytest
 from transformers import TrainingArguments
 
 from tests.training.cut_steps import adapted
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.optimizer import parameter_kind
 from topiclora_cli.training.trainer import DualLossTrainer
@@ -19,7 +19,7 @@ def settings(folder, kind="topic", *, router_learning_rate=None, loraplus_lr_rat
             output_dir=str(folder), use_cpu=True, report_to="none", weight_decay=0.1, learning_rate=1e-3
         ),
         data_collator=Collator(0),
-        loss_section=LossSection(kl_weight=0.0),
+        loss_section=LossSection(kl={"weight": 0.0}),
         router_learning_rate=router_learning_rate,
         loraplus_lr_ratio=loraplus_lr_ratio,
         group_by_length=False,

@@ -166,7 +166,7 @@ def test_a_plain_step_changes_the_adapter_as_it_does_unpacked(
     weights = []
     for on in ("false", "true"):
         settings = [f"model.name={base}", TARGETS, f"train.packing={on}", "train.optimizer=sgd", "train.max_steps=1"]
-        settings += ["train.learning_rate=10", "train.warmup_ratio=0", "loss.kl_warmup=0"]
+        settings += ["train.learning_rate=10", "train.warmup_ratio=0", "loss.kl.warmup=0"]
         code, text = run_cli("train", "--recipe", tiny_recipe, "--out", on, *(f"--set={s}" for s in settings))
         assert code == 0, text
         weights.append(load_file(tiny_recipe.parent / on / "adapter" / "adapter_model.safetensors"))

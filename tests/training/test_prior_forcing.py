@@ -10,7 +10,7 @@ from topiclora_cli.adapters.forcing import SMOOTHING, drawn_to_prior
 from topiclora_cli.adapters.routers import Router
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.losses import prior_forcing_at, smoothed
@@ -43,7 +43,8 @@ def gates(section, progress=0.0, training=True, kind="topic"):
     """Gates and logits of the topmost layer's up_proj, and the batch."""
     model = adapted(kind).train(training)
     batch = Batch.of(Collator(0)(examples()))
-    with Watched(model, LossSection(kl_weight=0.0, **section)).watching(batch, progress) as record:
+    losses = LossSection(**{**section, "kl": {"weight": 0.0, **section.get("kl", {})}})
+    with Watched(model, losses).watching(batch, progress) as record:
         model(**batch.inputs)
     name = next(name for name in record.logits if name.endswith("layers.1.mlp.up_proj"))
     return record.gates[name].detach(), record.logits[name].detach(), batch
@@ -51,7 +52,10 @@ def gates(section, progress=0.0, training=True, kind="topic"):
 
 @pytest.mark.parametrize(("weighted", "smoothing"), [(True, 0.0), (False, 0.3)])
 def test_examples_are_forced_as_much_as_their_priors_are_sure(weighted, smoothing):
-    section = {"prior_forcing": 0.8, "confidence_weighted": weighted, "prior_smoothing": smoothing, "temperature": 3.0}
+    section = {
+        "prior_forcing": {"start": 0.8},
+        "kl": {"confidence_weighted": weighted, "smoothing": smoothing, "temperature": 3.0},
+    }
     found, logits, batch = gates(section, progress=0.25)
     eta = 0.4 * (batch.confidence if weighted else torch.ones(12))[:, None, None]
     pi = smoothed(smoothed(batch.prior, smoothing), SMOOTHING)[:, None]
@@ -62,9 +66,13 @@ def test_examples_are_forced_as_much_as_their_priors_are_sure(weighted, smoothin
 
 def test_it_is_off_by_default_after_its_time_and_where_nothing_trains():
     plain, *_ = gates({})
-    forcing = {"prior_forcing": 0.8}
+    forcing = {"prior_forcing": {"start": 0.8}}
     assert not torch.allclose(gates(forcing)[0], plain)
-    for section, others in (({"prior_forcing": 0.0}, {}), (forcing, {"progress": 0.5}), (forcing, {"training": False})):
+    for section, others in (
+        ({"prior_forcing": {"start": 0.0}}, {}),
+        (forcing, {"progress": 0.5}),
+        (forcing, {"training": False}),
+    ):
         assert torch.equal(gates(section, **others)[0], plain)
 
 
@@ -73,7 +81,7 @@ def test_the_routers_that_the_kl_leaves_alone_are_not_forced():
     batch = Batch.of(Collator(0)(examples()))
     seen = {}
     for which in ("top_half", "all"):
-        section = LossSection(kl_weight=0.0, kl_layers=which, prior_forcing=0.8)
+        section = LossSection(kl={"weight": 0.0, "layers": which}, prior_forcing={"start": 0.8})
         with Watched(model, section).watching(batch, 0.0):
             routers = {name: module for name, module in model.named_modules() if isinstance(module, Router)}
             scores = torch.zeros(*batch.inputs["input_ids"].shape, 4)
@@ -88,7 +96,7 @@ def test_validation_knows_no_prior():
     accelerator = SimpleNamespace(gather_for_metrics=lambda values: values)
     found = []
     for forcing in (0.0, 0.9):
-        section = LossSection(prior_forcing=forcing)
+        section = LossSection(prior_forcing={"start": forcing})
         batch = Batch.of(Collator(0)(examples()))
         model.train()
         with Watched(model, section).watching(batch, 0.0):
@@ -101,7 +109,7 @@ def test_validation_knows_no_prior():
 def test_a_prior_over_other_experts_is_the_kl_s_error():
     rows = [{**row, "prior": [0.2] * 5} for row in examples()]
     batch = Batch.of(Collator(0)(rows))
-    watched = Watched(adapted("topic").train(), LossSection(kl_weight=0.0, prior_forcing=0.5))
+    watched = Watched(adapted("topic").train(), LossSection(kl={"weight": 0.0}, prior_forcing={"start": 0.5}))
     message = r"The prior is over 5 experts, but the router of .* has 4"
     with pytest.raises(TopicLoraError, match=message), watched.watching(batch, 0.0):
         pass
@@ -109,10 +117,12 @@ def test_a_prior_over_other_experts_is_the_kl_s_error():
 
 def test_examples_without_priors_are_an_error_that_names_the_key():
     rows = [{key: value for key, value in row.items() if key not in ("prior", "confidence")} for row in examples()]
-    watched = Watched(adapted("linear").train(), LossSection(kl_weight=0.0, prior_forcing=0.5))
+    watched = Watched(adapted("linear").train(), LossSection(kl={"weight": 0.0}, prior_forcing={"start": 0.5}))
     batch = Batch.of(Collator(0)(rows))
     with (
-        pytest.raises(TopicLoraError, match=r"loss\.prior_forcing is above 0, but the examples have no topic priors"),
+        pytest.raises(
+            TopicLoraError, match=r"loss\.prior_forcing\.start is above 0, but the examples have no topic priors"
+        ),
         watched.watching(batch, 0.0),
     ):
         pass
@@ -135,24 +145,30 @@ def recipe(loss, **adapter):
     ],
 )
 def test_methods_that_it_means_nothing_to_refuse_it(adapter, reason):
-    with pytest.raises(TopicLoraError, match=rf"here: loss\.prior_forcing {reason}.*Leave loss\.prior_forcing out"):
-        recipe({"prior_forcing": 0.5}, **adapter)
-    assert recipe({"prior_forcing": 0.0}, **adapter).loss.prior_forcing == 0
+    key = r"loss\.prior_forcing\.start"
+    with pytest.raises(TopicLoraError, match=rf"here: {key} {reason}.*Leave {key} out"):
+        recipe({"prior_forcing": {"start": 0.5}}, **adapter)
+    assert recipe({"prior_forcing": {"start": 0.0}}, **adapter).loss.prior_forcing.start == 0
 
 
 def test_a_linear_router_beside_a_prior_takes_it():
-    assert recipe({"prior_forcing": 0.5, "kl_weight": 0.1}, method="molora").loss.prior_forcing == 0.5
-    assert recipe({"prior_forcing": 0.5}, method="topic-perft").loss.prior_forcing == 0.5
+    forcing = {"prior_forcing": {"start": 0.5}}
+    assert recipe({**forcing, "kl": {"weight": 0.1}}, method="molora").loss.prior_forcing.start == 0.5
+    assert recipe(forcing, method="topic-perft").loss.prior_forcing.start == 0.5
 
 
 def test_an_adapter_that_it_means_nothing_to_is_refused():
     model = adapted("threshold")
-    with pytest.raises(TopicLoraError, match=r"loss\.prior_forcing is above 0, but the adapter has no router whose"):
-        refuse_idle_terms(LossSection(kl_weight=0.0, prior_forcing=0.5), model, model.get_base_model())
+    with pytest.raises(
+        TopicLoraError, match=r"loss\.prior_forcing\.start is above 0, but the adapter has no router whose"
+    ):
+        refuse_idle_terms(LossSection(kl={"weight": 0.0}, prior_forcing={"start": 0.5}), model, model.get_base_model())
 
 
 def test_even_priors_force_nothing():
-    section = LossSection(kl_weight=0.0, prior_forcing=0.5)
-    with pytest.raises(TopicLoraError, match=r"leaves prior forcing no weight.*loss\.prior_forcing=0"):
+    section = LossSection(kl={"weight": 0.0}, prior_forcing={"start": 0.5})
+    with pytest.raises(TopicLoraError, match=r"leaves prior forcing no weight.*loss\.prior_forcing\.start=0"):
         refuse_even_priors(torch.zeros(3), section)
-    refuse_even_priors(torch.zeros(3), section.model_copy(update={"confidence_weighted": False}))
+    refuse_even_priors(
+        torch.zeros(3), LossSection(kl={"weight": 0.0, "confidence_weighted": False}, prior_forcing={"start": 0.5})
+    )

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from topiclora_cli.adapters.record import RoutingRecord
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.recipe.methods import METHODS
-from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.training.step import Step
 from topiclora_cli.training.terms import loss_terms
 from topiclora_cli.training.token_terms import measure, whole_means
@@ -82,7 +82,7 @@ def test_ldmole_multiplies_shares_of_all_activations_with_gates():
         expected += 4 * (active / active.sum() * gates[REAL].mean(0)).sum().item() / 2
     record = both_routers(parts)
     assert term("ldmole", "balance", record) == (1.0, pytest.approx(expected))
-    assert LossSection(**METHODS["ldmole"].values("loss")).sparsity_weight == 0
+    assert LossSection(**METHODS["ldmole"].values("loss")).sparsity.weight == 0
 
 
 def gjs(probabilities):
@@ -114,4 +114,8 @@ def test_loramoe_adds_up_layers_and_asks_for_even_use_alone():
 
 
 def test_samora_adds_up_layers():
-    assert METHODS["samora"].loss == {"orthogonal_weight": 1e-3, "centre_weight": 1e-2, "reduce_routers": "sum"}
+    assert METHODS["samora"].loss == {
+        "orthogonal": {"weight": 1e-3},
+        "centre": {"weight": 1e-2},
+        "reduce_routers": "sum",
+    }

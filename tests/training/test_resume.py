@@ -86,7 +86,7 @@ def test_accumulation_gives_the_loss_of_one_large_batch(tiny_recipe, run_cli, tm
     for out, batch, accumulation in (("one", 8, 1), ("two", 4, 2)):
         code, text = run_cli(
             "train", "--recipe", tiny_recipe, "--out", out, "--set", f"train.batch_size={batch}",
-            "--set", f"train.gradient_accumulation={accumulation}", "--set", "loss.confidence_weighted=false",
+            "--set", f"train.gradient_accumulation={accumulation}", "--set", "loss.kl.confidence_weighted=false",
         )  # fmt: skip
         assert code == 0, text
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):

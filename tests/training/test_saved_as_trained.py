@@ -56,7 +56,7 @@ def train(tiny_model_dir, tiny_moe_dir, two_loras, tmp_path, monkeypatch):
 
     def run(method, *settings, resume=False):
         base_folder = tiny_moe_dir if method in ON_SPARSE_BASES else tiny_model_dir
-        overrides = [f"adapter.method={method}", f"model.name={base_folder}", "train.max_steps=4", "loss.kl_weight=0"]
+        overrides = [f"adapter.method={method}", f"model.name={base_folder}", "train.max_steps=4", "loss.kl.weight=0"]
         overrides += ["train.learning_rate=0.05", "train.batch_size=2", "data.per_family=1", *settings]
         if method in TARGETS:
             overrides.append(f"adapter.target_modules={TARGETS[method]}")

@@ -19,7 +19,7 @@ from topiclora_cli.data import encode_rows, load_rows
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import load_recipe
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.losses import expert_activity, switch_balance
 from topiclora_cli.training.optimizer import parameter_kind
@@ -30,11 +30,11 @@ from topiclora_cli.training.watched import refuse_hidden_gradients
 from topiclora_cli.training.whole_step import WholeStep
 
 # The base model's own balance needs a sparse one: see test_base_balance.
-WEIGHTS = [n for n in LossSection.model_fields if n.endswith("_weight") and n != "base_balance_weight"]
-TOGETHER = [f"loss.{name}=0.1" for name in WEIGHTS if name != "centre_weight"] + ["loss.prior_forcing=0.5"]
+TERMS = [name for name in LossSection().terms if name != "base_balance"]
+TOGETHER = [f"loss.{name}.weight=0.1" for name in TERMS if name != "centre"] + ["loss.prior_forcing.start=0.5"]
 # What a term needs of the adapter, where the topic router with trained keys will not do.
-ADAPTERS = {"centre_weight": {"router": "cosine", "shared_a": True}}
-NO_KL = {"kl_weight": 0.0}
+ADAPTERS = {"centre": {"router": "cosine", "shared_a": True}}
+NO_KL = {"kl": {"weight": 0.0}}
 PROGRESS = SimpleNamespace(
     say=lambda text: None,
     table=lambda title, columns, rows: None,
@@ -71,18 +71,18 @@ def test_without_weights_there_are_no_terms():
 
 
 def test_the_prior_s_term_needs_a_prior():
-    assert set(terms_of(step({"balance_weight": 0.1}))) == {"balance"}
-    assert set(terms_of(step({"balance_weight": 0.1}, prior=torch.full((2, 4), 0.25)))) == {"kl", "balance"}
+    assert set(terms_of(step({"balance": {"weight": 0.1}}))) == {"balance"}
+    assert set(terms_of(step({"balance": {"weight": 0.1}}, prior=torch.full((2, 4), 0.25)))) == {"kl", "balance"}
 
 
 def test_the_kl_s_weight_follows_its_schedule():
-    section = {"kl_weight": 0.5, "kl_floor": 0.1, "kl_warmup": 0.0}
+    section = {"kl": {"weight": 0.5, "floor": 0.1, "warmup": 0.0}}
     assert terms_of(step(section, prior=torch.full((2, 4), 0.25)))["kl"][0] == pytest.approx(0.3)
 
 
 def test_layers_may_differ_in_their_number_of_experts():
     names = ("balance", "local_balance", "normal", "z", "gjs", "poisson", "sparsity")
-    section = {**NO_KL, **{f"{name}_weight": 0.1 for name in names}}
+    section = {**NO_KL, **{name: {"weight": 0.1} for name in names}}
     mixed = step(section, prior=torch.full((2, 8), 1 / 8), experts=(2, 5))
     terms = terms_of(mixed)
     assert set(terms) == set(names)
@@ -100,7 +100,7 @@ def test_layers_may_differ_in_their_number_of_experts():
 
 
 def test_pooled_routers_are_one_over_all_their_tokens():
-    section = {**NO_KL, "balance_weight": 0.1, "reduce_routers": "pool"}
+    section = {**NO_KL, "balance": {"weight": 0.1}, "reduce_routers": "pool"}
     pooled = step(section)
     logits, gates = (torch.cat(list(values.values())) for values in (pooled.record.logits, pooled.record.gates))
     means = over_tokens(expert_activity(gates, logits.softmax(-1)), pooled.token_mask.repeat(2, 1))
@@ -117,17 +117,17 @@ def test_a_prior_over_other_experts_is_explained():
 
 
 def test_samples_belong_to_the_half_their_prior_prefers():
-    section = {**NO_KL, "local_balance_weight": 1.0, "local_balance_delta": 0.5}
+    section = {**NO_KL, "local_balance": {"weight": 1.0, "delta": 0.5}}
     first, second = torch.tensor([0.5, 0.5, 0, 0]), torch.tensor([0, 0, 0.5, 0.5])
     values = {
         order: terms_of(step(section, prior=prior))["local_balance"][1].item()
         for order, prior in {"there": torch.stack([first, second]), "back": torch.stack([second, first])}.items()
     }
-    even = {**section, "local_balance_delta": 0.0}
+    even = {**NO_KL, "local_balance": {"weight": 1.0}}
     plain = terms_of(step(even))["local_balance"][1].item()
     assert len({*values.values(), plain}) == 3
     with pytest.raises(
-        TopicLoraError, match=r"loss\.local_balance_delta is set, but it goes by examples' topic priors"
+        TopicLoraError, match=r"loss\.local_balance\.delta is set, but it goes by examples' topic priors"
     ):
         step(section)
 
@@ -171,18 +171,18 @@ def train(tiny_model_dir, tmp_path_factory):
 @pytest.fixture(scope="module")
 def plain(train):
     """The rows of a run on language modelling alone."""
-    return train("loss.kl_weight=0", train_keys=True)
+    return train("loss.kl.weight=0", train_keys=True)
 
 
-@pytest.mark.parametrize("key", WEIGHTS)
-def test_each_weight_changes_the_loss_and_is_logged(key, train, plain):
-    name = f"loss_{key.removesuffix('_weight')}"
-    constant = ["loss.kl_weight=0", "loss.kl_warmup=0", "loss.kl_floor=0.5"]
-    adapter = ADAPTERS.get(key, {"train_keys": True})
-    if key in ADAPTERS:
-        plain = train("loss.kl_weight=0", **adapter)
-    rows = train(*constant, f"loss.{key}=0.5", "loss.sparsity_target=1", **adapter)
-    possible = {f"loss_{key.removesuffix('_weight')}" for key in WEIGHTS}
+@pytest.mark.parametrize("term", TERMS)
+def test_each_weight_changes_the_loss_and_is_logged(term, train, plain):
+    name = f"loss_{term}"
+    constant = ["loss.kl.weight=0", "loss.kl.warmup=0", "loss.kl.floor=0.5"]
+    adapter = ADAPTERS.get(term, {"train_keys": True})
+    if term in ADAPTERS:
+        plain = train("loss.kl.weight=0", **adapter)
+    rows = train(*constant, f"loss.{term}.weight=0.5", "loss.sparsity.target=1", **adapter)
+    possible = {f"loss_{each}" for each in TERMS}
     assert possible & set(plain[0]) == set()
     assert possible & set(rows[0]) == {name}
     for row in rows:
@@ -192,7 +192,7 @@ def test_each_weight_changes_the_loss_and_is_logged(key, train, plain):
 
 
 def test_prior_forcing_changes_the_gates_alone_and_is_logged(train, plain):
-    rows = train("loss.kl_weight=0", "loss.prior_forcing=0.6", "loss.prior_forcing_until=1", train_keys=True)
+    rows = train("loss.kl.weight=0", "loss.prior_forcing.start=0.6", "loss.prior_forcing.until=1", train_keys=True)
     assert [row["prior_forcing"] for row in rows] == pytest.approx([0.6, 0.4, 0.2])
     assert rows[0]["loss"] == pytest.approx(rows[0]["loss_lm"])
     assert rows[0]["routing_entropy"] == plain[0]["routing_entropy"]
@@ -200,7 +200,7 @@ def test_prior_forcing_changes_the_gates_alone_and_is_logged(train, plain):
 
 
 def test_without_a_prior_the_other_terms_remain(train):
-    rows = train("loss.balance_weight=0.1", "loss.local_balance_weight=0.1", prior_experts=0, router="linear")
+    rows = train("loss.balance.weight=0.1", "loss.local_balance.weight=0.1", prior_experts=0, router="linear")
     assert {"loss_balance", "loss_local_balance", "routing_entropy"} <= set(rows[0])
     assert "loss_kl" not in rows[0]
 
@@ -224,24 +224,24 @@ LORA = "means nothing to lora, which has no routed experts"
 
 
 @pytest.mark.parametrize(
-    ("key", "adapter", "reason"),
+    ("term", "adapter", "reason"),
     [
-        ("kl_weight", {"method": "lora"}, LORA),
-        ("balance_weight", {"method": "lora"}, LORA),
+        ("kl", {"method": "lora"}, LORA),
+        ("balance", {"method": "lora"}, LORA),
         (
-            "anchor_weight",
+            "anchor",
             {"method": "topiclora"},
             "is above 0, but the adapter has no topic router",
         ),
-        ("contrast_weight", {"method": "lora"}, LORA),
-        ("orthogonal_weight", {"method": "lora"}, LORA),
-        ("centre_weight", {"method": "lora"}, LORA),
-        ("centre_weight", {"method": "molora"}, "means nothing to the linear router"),
+        ("contrast", {"method": "lora"}, LORA),
+        ("orthogonal", {"method": "lora"}, LORA),
+        ("centre", {"method": "lora"}, LORA),
+        ("centre", {"method": "molora"}, "means nothing to the linear router"),
     ],
 )
-def test_a_term_that_nothing_in_the_model_has_is_refused(key, adapter, reason, train):
-    with pytest.raises(TopicLoraError, match=rf"loss\.{key} {reason}"):
-        train(f"loss.{key}=0.1", prior_experts=0, **adapter)
+def test_a_term_that_nothing_in_the_model_has_is_refused(term, adapter, reason, train):
+    with pytest.raises(TopicLoraError, match=rf"loss\.{term}\.weight {reason}"):
+        train(f"loss.{term}.weight=0.1", prior_experts=0, **adapter)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_layers_of_different_sizes_train_where_the_prior_fits_the_aligned_ones(t
     rows = train(*together, router="linear", experts_by_depth=[2, 4])
     assert {"loss_kl", "loss_balance", "loss_contrast"} <= set(rows[0])
     with pytest.raises(TopicLoraError, match=r"over 4 experts, but the router of model\.layers\.0\."):
-        train("loss.kl_layers=all", router="linear", experts_by_depth=[2, 4])
+        train("loss.kl.layers=all", router="linear", experts_by_depth=[2, 4])
 
 
 def test_layers_that_read_their_tokens_in_one_row_still_have_losses(tiny_model_dir):
@@ -293,7 +293,7 @@ def test_layers_that_read_their_tokens_in_one_row_still_have_losses(tiny_model_d
         routed(input_ids=torch.randint(0, 32, (2, 3)))
     assert any(logits.shape[:-1] != mask.shape for logits in record.logits.values())
     record.arrange(mask.shape)
-    section = LossSection(z_weight=1.0, balance_weight=1.0, kl_weight=0.0)
+    section = LossSection(z={"weight": 1.0}, balance={"weight": 1.0}, kl={"weight": 0.0})
     losses = terms_of(whole_step(record, routed, section, 0.0, mask, mask))
     assert set(losses) == {"z", "balance"}
 

@@ -7,10 +7,10 @@ from transformers import AutoModelForCausalLM
 
 from tests.adapters.helpers import TOKENS
 from tests.conftest import shaken
-from tests.training.test_terms import WEIGHTS, terms_of, whole_step
+from tests.training.test_terms import TERMS, terms_of, whole_step
 from topiclora_cli.adapters import TopicLoraConfig
 from topiclora_cli.adapters.record import record_routing
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 
 PRIOR = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4]])
 
@@ -50,7 +50,7 @@ def terms(model, section):
     ids=["topic", "cosine", "hierarchical"],
 )
 def test_experts_for_every_token_have_no_part_in_any_term(settings, pair):
-    section = dict.fromkeys(WEIGHTS, 0.1)
+    section = {name: {"weight": 0.1} for name in TERMS}
     ours, plain = (terms(model, section) for model in pair(**settings))
     assert ours.keys() == plain.keys() >= {"kl", "balance", "contrast", "orthogonal", "local_balance", "z"}
     for name, (_, value) in plain.items():
@@ -63,7 +63,7 @@ def test_in_the_softmax_the_prior_meets_the_routed_part_made_to_sum_to_one(tiny_
     mask = torch.ones_like(TOKENS)
     with record_routing(model) as record:
         model(input_ids=TOKENS)
-    section = LossSection(kl_weight=1.0, kl_layers="all")
+    section = LossSection(kl={"weight": 1.0, "layers": "all"})
     _, kl = terms_of(whole_step(record, model, section, 0.5, mask, mask, PRIOR, torch.ones(2)))["kl"]
     by_layer = []
     for name, gates in record.gates.items():  # all are mixed, so that gates are the softmax itself

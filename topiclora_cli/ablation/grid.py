@@ -8,6 +8,7 @@ from typing import Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe import BASE, Recipe, altered
+from topiclora_cli.recipe.spelling import short_name
 
 # What compares cells is the grid itself.
 _UNNEEDED = {"eval.base": False, "graph.compare_seeds": 0}
@@ -30,7 +31,7 @@ class Cell:
     def folder(self) -> str:
         if not self.trained:
             return self.name
-        values = [f"{key.rpartition('.')[2]}={_shown(value)}" for key, value in self.tuned]
+        values = [f"{short_name(key)}={_shown(value)}" for key, value in self.tuned]
         return "-".join([f"{self.name}-s{self.seed}", *values])
 
 

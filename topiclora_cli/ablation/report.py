@@ -8,6 +8,7 @@ from typing import Any
 from topiclora_cli.ablation.scores import LEVELS, CellScore, as_json
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import FULL, Recipe
+from topiclora_cli.recipe.spelling import short_name
 from topiclora_cli.reporting.formats import measure, metric_label, number
 from topiclora_cli.runs.files import write_json, write_text
 
@@ -115,7 +116,7 @@ def _note(work: Work) -> str:
 def _values(values: Any) -> str:
     return (
         ", ".join(
-            f"{key.rpartition('.')[2]} {value:g}" if isinstance(value, float) else f"{key} {value}"
+            f"{short_name(key)} {value:g}" if isinstance(value, float) else f"{key} {value}"
             for key, value in values.items()
         )
         or "-"

@@ -8,33 +8,20 @@ see the router's own. Experts come to specialise by topic before the routers hav
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.per_thread import PerThread
-from topiclora_cli.adapters.tuner import RoutedTunerLayer
+from topiclora_cli.adapters.context import ForcedPrior, RoutingContext, Within
+from topiclora_cli.adapters.tuner import RoutedTunerLayer, contexts_of
 from topiclora_cli.errors import TopicLoraError
 
 # The share of a prior that is spread over all experts: one that it leaves out must stay within reach of the router.
 SMOOTHING = 1e-3
 # Where transformers keeps how a module is checkpointed.
 _CHECKPOINT = "_gradient_checkpointing_func"
-
-
-@dataclass(frozen=True)
-class _Forcing:
-    """routers: those that it is about; log_prior (R, W, E) and eta (R, W, 1) of the tokens of R rows."""
-
-    routers: frozenset[nn.Module]
-    log_prior: Tensor
-    eta: Tensor
-
-
-_told: PerThread[_Forcing] = PerThread()
 
 
 @contextmanager
@@ -52,9 +39,11 @@ def forced_routing(
     wanted = [(name, router) for name, router in choosing_routers(model) if layers is None or name in layers]
     for name, router in wanted:
         refuse_other_experts(prior.shape[-1], name, router.settings.num_experts)
-    _remember_in_checkpoints(model)
+    contexts = contexts_of(model)
+    _remember_in_checkpoints(model, contexts)
     smoothed = (1 - SMOOTHING) * prior + SMOOTHING / prior.shape[-1]
-    with _Telling(_Forcing(frozenset(router for _, router in wanted), smoothed.log(), eta.unsqueeze(-1))):
+    forced = ForcedPrior(frozenset(router for _, router in wanted), smoothed.log(), eta.unsqueeze(-1))
+    with Within(contexts, "prior", [forced] * len(contexts)):
         yield
 
 
@@ -80,16 +69,16 @@ def refuse_other_experts(experts: int, name: str, own: int) -> None:
         )
 
 
-def drawn_to_prior(router: nn.Module, logits: Tensor) -> Tensor:
+def drawn_to_prior(router: nn.Module, context: RoutingContext, logits: Tensor) -> Tensor:
     """What a router's experts are chosen by: its logits (..., E), or where it is forced those of p^(1 - eta) pi^eta.
 
     Their logsumexp stays: shared experts in one softmax with them keep their part of it. Raises TopicLoraError where
     the router reads other tokens than priors are known of.
     """
-    forcing = _told.get()
-    if forcing is None or router not in forcing.routers:
+    forced = context.here.prior
+    if forced is None or router not in forced.routers:
         return logits
-    log_prior, eta = (_as_read(values, logits, router) for values in (forcing.log_prior, forcing.eta))
+    log_prior, eta = (_as_read(values, logits, router) for values in (forced.log_prior, forced.eta))
     drawn = torch.lerp(logits, log_prior, eta).log_softmax(-1)
     return drawn + logits.logsumexp(-1, keepdim=True)
 
@@ -107,43 +96,34 @@ def _as_read(values: Tensor, logits: Tensor, router: Any) -> Tensor:
     return values.to(logits)
 
 
-class _Telling(AbstractContextManager[None]):
-    """A block in which this thread is told of a forcing, or of none; it can be entered again, as backward is."""
-
-    def __init__(self, forcing: _Forcing | None) -> None:
-        self._forcing = forcing
-        self._outer: list[_Forcing | None] = []
-
-    def __enter__(self) -> None:
-        self._outer.append(_told.get())
-        _told.set(self._forcing)
-
-    def __exit__(self, *_: object) -> None:
-        _told.set(self._outer.pop())
-
-
-def _remember_in_checkpoints(model: nn.Module) -> None:
+def _remember_in_checkpoints(model: nn.Module, contexts: tuple[RoutingContext, ...]) -> None:
     """Have the model's checkpointed layers meet, when they run again, the prior that they ran with.
 
     They run again in the backward pass: outside of the block, and on a GPU in a thread of its own.
     """
     for module in model.modules():
         checkpoint = getattr(module, _CHECKPOINT, None)
-        if not isinstance(checkpoint, partial) or checkpoint.func is _remembering:
+        if not isinstance(checkpoint, partial):
             continue
+        if checkpoint.func is _remembering:
+            known, checkpoint = checkpoint.args
+            if known == contexts:
+                continue
         if checkpoint.keywords.get("use_reentrant", True) and getattr(module, "gradient_checkpointing", False):
             raise TopicLoraError(
                 "Gradient checkpointing with use_reentrant=True runs layers again without their prior.",
                 "Use train.gradient_checkpointing, or pass use_reentrant=False.",
             )
-        setattr(module, _CHECKPOINT, partial(_remembering, checkpoint))
+        setattr(module, _CHECKPOINT, partial(_remembering, contexts, checkpoint))
 
 
-def _remembering(checkpoint: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _remembering(
+    contexts: tuple[RoutingContext, ...], checkpoint: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
     if torch.compiler.is_compiling():  # a graph keeps the prior itself, and takes no such contexts
         return checkpoint(*args, **kwargs)
-    return checkpoint(*args, context_fn=_again, **kwargs)
+    return checkpoint(*args, context_fn=partial(_again, contexts), **kwargs)
 
 
-def _again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _Telling(_told.get())
+def _again(contexts: tuple[RoutingContext, ...]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), Within(contexts, "prior", [context.here.prior for context in contexts])

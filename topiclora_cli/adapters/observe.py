@@ -32,7 +32,8 @@ def observe_gates(
         mask = batch["token_mask"].float()
         weights = mask / mask.sum(-1, keepdim=True).clamp_min(1)
         inputs = {key: value for key, value in batch.items() if not key.endswith("_mask") or key == "attention_mask"}
-        with record_routing(model) as record, default_prompt(batch.get("prompt_mask")), autocast(bfloat16, mask.device):
+        prompt = default_prompt(batch.get("prompt_mask"), model)
+        with record_routing(model) as record, prompt, autocast(bfloat16, mask.device):
             model(**inputs)
         record.arrange(mask.shape)
         for name, gates in record.gates.items():

@@ -1,49 +1,47 @@
 """Routing by prompt: which tokens of a forward call are the prompt, and what cache it goes on from.
 
 Only the model's own forward call knows which tokens are padding, and whether this is the prompt or a step of decoding,
-so a pair of hooks on the decoder tells the routers. Each thread has calls of its own; what the routers keep for
-decoding (prompt_mean.py) lies on the cache itself, so that it is copied, kept and dropped with it.
+so a pair of hooks on the decoder notes it in the model's context. What the routers keep for decoding (prompt_mean.py)
+lies on the cache itself, so that it is copied, kept and dropped with it.
 """
 
 import inspect
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from topiclora_cli.adapters.per_thread import PerThread
+from topiclora_cli.adapters.context import EVERY_MODEL, Kept, PromptCall, RoutingContext, Within
+from topiclora_cli.adapters.tuner import contexts_of
 from topiclora_cli.errors import TopicLoraError
 
 # By what names forward methods take a cache and outputs return it, the newest first.
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
-_told: PerThread[Tensor] = PerThread()
 
 
-@contextmanager
-def prompt_tokens(mask: Tensor) -> Iterator[None]:
+def prompt_tokens(mask: Tensor, model: nn.Module | None = None) -> AbstractContextManager[None]:
     """Say which tokens (B, P) are the prompt in this thread's forward calls inside; those after the P-th are not.
 
-    Without it, a call without a cache takes all its tokens for the prompt, and one with a filled cache none. Training
-    on answers, decoding without a cache, in speculation or with the prompt in chunks equal plain decoding only inside
-    this block.
+    model: of which model that is said, before what is said of none in particular; a model without routed layers has
+    nothing to hear it. Without such a block, a call without a cache takes all its tokens for the prompt, and one with a
+    filled cache none. Training on answers, decoding without a cache, in speculation or with the prompt in chunks equal
+    plain decoding only inside this block.
     """
-    outer = _told.get()
-    _told.set(mask)
-    try:
-        yield
-    finally:
-        _told.set(outer)
+    contexts = (EVERY_MODEL,) if model is None else contexts_of(model)
+    return Within(contexts, "prompt_mask", [mask] * len(contexts))
 
 
-def default_prompt(mask: Tensor | None) -> AbstractContextManager[None]:
-    """prompt_tokens(mask), unless there is no mask or somebody has said already."""
-    return nullcontext() if mask is None or _told.get() is not None else prompt_tokens(mask)
+def default_prompt(mask: Tensor | None, model: nn.Module) -> AbstractContextManager[None]:
+    """prompt_tokens(mask, model), unless there is no mask or somebody has said already."""
+    if mask is None or any(context.prompt_mask is not None for context in contexts_of(model)):
+        return nullcontext()
+    return prompt_tokens(mask, model)
 
 
 def prompt_of_generate(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -61,37 +59,14 @@ def prompt_of_generate(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     return given.new_ones(given.shape[:2])
 
 
-Kept = dict[str, tuple[Tensor, Tensor]]  # by router: running sums (B, P, n) and counts (B, P, 1) over the prompt
-
-
-@dataclass
-class PromptCall:
-    """What one forward call says of its tokens.
-
-    mask (B, S): which are prompt; None for all of them where the call starts, for none where it goes on from a cache.
-    seen: tokens in that cache, -1 if it does not say; 0 where the call starts. earlier (B, seen): which of those are
-    prompt, where that was said. kept: what the routers hold on to, None if nothing will. restarts: where positions
-    start anew in a row. trains_untold: whether the call trains and nobody said which tokens are prompt. length: S,
-    where the model is called with tokens or their embeddings.
-    """
-
-    mask: Tensor | None = None
-    seen: int = 0
-    earlier: Tensor | None = None
-    kept: Kept | None = None
-    restarts: Tensor | None = None
-    trains_untold: bool = False
-    length: int | None = None
-    checked: bool = False
-
-
 class PromptWatch:
-    """The forward calls under way of a model, one in each thread; two hooks keep it up to date."""
+    """Keeps a model's context up to date on the forward call under way in each thread, for one adapter."""
 
-    def __init__(self, adapter_name: str) -> None:
+    def __init__(self, adapter_name: str, context: RoutingContext) -> None:
+        self._adapter_name = adapter_name
+        self._context = context
         self._attribute = f"_prompt_means_{adapter_name}"
         self._parameters: tuple[str, ...] = ()
-        self._call: PerThread[PromptCall] = PerThread()
         self._again: weakref.ref[PromptCall] | None = None
         self._warned = False
 
@@ -111,7 +86,7 @@ class PromptWatch:
     @property
     def call(self) -> PromptCall:
         """The call under way in this thread, or that which checkpointing runs again."""
-        call = self._call.get()
+        call = self._context.here.calls.get(self._adapter_name)
         if call is None and self._again is not None:
             call = self._again()  # on a model over several GPUs, layers run again in other threads than the output's
         return call or PromptCall()
@@ -126,7 +101,7 @@ class PromptWatch:
                 "Routing by prompt would average over all the examples packed in a row.",
                 "Give each example a row of its own, or use granularity: token and a router other than hierarchical.",
             )
-        if call.trains_untold and not self._warned:
+        if call.trains_without_mask and not self._warned:
             self._warned = True
             warnings.warn(
                 "Routing by prompt trains without a prompt mask, so that it averages over answers too, which decoding "
@@ -136,29 +111,29 @@ class PromptWatch:
 
     def _before(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = self._given(args, kwargs)
-        cache, mask = _cache_of(given), _told.get()
+        cache, mask = _cache_of(given), self._context.prompt_mask
         tokens = (given.get(name) for name in ("input_ids", "inputs_embeds"))
         length = next((part.shape[1] for part in tokens if part is not None), None)
         if seen := _length(cache):
             kept: Kept | None = getattr(cache, self._attribute, None) if seen > 0 else None
             if mask is not None and mask.shape[1] > seen > 0:
-                self._call.set(PromptCall(mask[:, seen:], seen, mask[:, :seen], kept, length=length))
+                self._set(PromptCall(mask[:, seen:], seen, mask[:, :seen], kept, length=length))
             else:
-                self._call.set(PromptCall(None, seen, None, kept, length=length))
+                self._set(PromptCall(None, seen, None, kept, length=length))
             return
         own = _token_mask(given.get("attention_mask"))
-        self._call.set(
+        self._set(
             PromptCall(
                 own if mask is None else mask,
                 kept={},
                 restarts=_restarts(given.get("position_ids"), own),
-                trains_untold=mask is None and decoder.training and torch.is_grad_enabled(),
+                trains_without_mask=mask is None and decoder.training and torch.is_grad_enabled(),
                 length=length,
             )
         )
 
     def _after(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        call = self._call.get() or PromptCall()
+        call = self._context.here.calls.get(self._adapter_name) or PromptCall()
         fields = dict(output.items()) if isinstance(output, dict) else {}
         parts = output if isinstance(output, tuple) else ()
         caches = (_cache_of(self._given(args, kwargs)), _cache_of(fields), *parts)
@@ -177,11 +152,14 @@ class PromptWatch:
                 tensor.register_hook(lambda _: self._run_again(again))
 
     def _leave(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._call.set(None)
+        self._context.here.calls.pop(self._adapter_name, None)
 
     def _run_again(self, call: PromptCall) -> None:
-        self._call.set(call)
+        self._set(call)
         self._again = weakref.ref(call)
+
+    def _set(self, call: PromptCall) -> None:
+        self._context.here.calls[self._adapter_name] = call
 
     def _given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         return {**dict(zip(self._parameters, args, strict=False)), **kwargs} if args else kwargs

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from topiclora_cli.adapters.prompt import PromptCall, PromptWatch
+from topiclora_cli.adapters.context import PromptCall
+from topiclora_cli.adapters.prompt import PromptWatch
 from topiclora_cli.errors import TopicLoraError
 
 

@@ -2,52 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.per_thread import PerThread
-from topiclora_cli.adapters.tuner import RoutedTunerLayer
+from topiclora_cli.adapters.context import RoutingRecord
+from topiclora_cli.adapters.tuner import RoutedTunerLayer, contexts_of
 from topiclora_cli.errors import TopicLoraError
 
-
-@dataclass
-class RoutingRecord:
-    """Tensors by module name, in order of execution.
-
-    logits (B, S, E): one entry per router, under the name of the first layer that it serves; their softmax is the
-    router's dense probability. gates (B, S, E): one entry per adapted layer, of its routed experts; shared_gates: of
-    the experts for every token, where a layer has such. inputs (B, S, d_in): what each adapted layer read, kept only
-    on request. token_logits and task_logits (B, S, E): the two parts of a hierarchical router
-    before it mixes them, where the layer has them; the task's at a position is of the prompt so far, and of the whole
-    prompt at any position behind it, the last one included. excess (B, S, E): a threshold router's probabilities less
-    the threshold.
-    """
-
-    keep_inputs: bool = False
-    logits: dict[str, Tensor] = field(default_factory=dict)
-    token_logits: dict[str, Tensor] = field(default_factory=dict)
-    task_logits: dict[str, Tensor] = field(default_factory=dict)
-    excess: dict[str, Tensor] = field(default_factory=dict)
-    gates: dict[str, Tensor] = field(default_factory=dict)
-    shared_gates: dict[str, Tensor] = field(default_factory=dict)
-    inputs: dict[str, Tensor] = field(default_factory=dict)
-
-    def of_routing(self) -> tuple[dict[str, Tensor], ...]:
-        """All but the inputs."""
-        return self.logits, self.token_logits, self.task_logits, self.excess, self.gates, self.shared_gates
-
-    def arrange(self, shape: torch.Size) -> None:
-        """Give all but the inputs the batch's shape (B, S, E): some layers read one row of tokens after another."""
-        for tensors in self.of_routing():
-            for name, tensor in tensors.items():
-                if tensor.shape[:-1] != shape:
-                    tensors[name] = tensor.reshape(*shape, -1)
-
-
-# Of each thread: the records under way, and the layers of the model that each belongs to.
-_records: PerThread[tuple[tuple[RoutingRecord, frozenset[nn.Module]], ...]] = PerThread()
+__all__ = ["RoutingRecord", "note_gates", "note_logits", "record_routing"]
 
 
 @contextmanager
@@ -63,12 +25,14 @@ def record_routing(model: nn.Module, *, inputs: bool = False) -> Iterator[Routin
             f"The routing of {len(active)} adapters at once ({', '.join(active)}) cannot be recorded.",
             "Activate one with set_adapter.",
         )
-    record, outer = RoutingRecord(keep_inputs=inputs), _records.get() or ()
-    _records.set((*outer, (record, layers)))
+    record, contexts = RoutingRecord(keep_inputs=inputs), contexts_of(model)
+    for context in contexts:
+        context.here.records += ((record, layers),)
     try:
         yield record
     finally:
-        _records.set(outer)
+        for context in contexts:  # whichever block ends first
+            context.here.records = tuple(entry for entry in context.here.records if entry[0] is not record)
 
 
 def note_logits(
@@ -80,7 +44,7 @@ def note_logits(
     excess: Tensor | None = None,
 ) -> None:
     """Called by routers' owners; costs nothing while nobody records."""
-    for record, layers in _records.get() or ():
+    for record, layers in layer.routing_context.here.records:
         if layer in layers:
             record.logits[layer.name] = logits
             for part, noted in (
@@ -94,7 +58,7 @@ def note_logits(
 
 def note_gates(layer: RoutedTunerLayer, gates: Tensor, x: Tensor, *, shared: int = 0) -> None:
     """Called by routed layers, with gates (..., E + S) for S shared experts; costs nothing while nobody records."""
-    for record, layers in _records.get() or ():
+    for record, layers in layer.routing_context.here.records:
         if layer in layers:
             routed = gates.shape[-1] - shared
             record.gates[layer.name] = gates[..., :routed]

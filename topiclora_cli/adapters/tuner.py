@@ -9,6 +9,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.context import RoutingContext
 from topiclora_cli.adapters.dispatch import can_dispatch
 from topiclora_cli.adapters.old_files import renamed
 from topiclora_cli.errors import TopicLoraError
@@ -28,6 +29,7 @@ class RoutedTunerLayer(BaseTunerLayer):
     """Base of the layers whose adapters decide by their input; `name` is the layer's in the model."""
 
     name: str
+    routing_context: RoutingContext
     no_merge: tuple[str, str]
     router_container: ClassVar[str]
     precise_containers: ClassVar[tuple[str, ...]] = ()  # what keeps its precision beside the base, as routers do
@@ -86,6 +88,12 @@ class RoutedTuner(BaseTuner):
     """Base of the tuners whose adapters decide by their input; `no_merge` is why they do not merge, and a way out."""
 
     no_merge: tuple[str, str]
+    routing_context: RoutingContext
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Adapt the model; all of its routed layers share one context, whichever tuner put them there."""
+        self.routing_context = next(iter(contexts_of(model)), None) or RoutingContext()
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> Iterator[None]:
@@ -129,3 +137,9 @@ class RoutedTuner(BaseTuner):
         """Raises TopicLoraError for a module that another peft method has adapted."""
         if isinstance(target, BaseTunerLayer):
             raise TopicLoraError(f"{name} already carries a {type(target).__name__} of another peft method.")
+
+
+def contexts_of(model: nn.Module) -> tuple[RoutingContext, ...]:
+    """The contexts of the routed layers in `model`: one, unless it holds several models."""
+    layers = (module for module in model.modules() if isinstance(module, RoutedTunerLayer))
+    return tuple(dict.fromkeys(layer.routing_context for layer in layers))

@@ -17,17 +17,19 @@ from topiclora_cli import __version__
 from topiclora_cli.cli import (
     ablate,
     build_graph,
+    compare,
     evaluate,
     merge,
     methods,
     quickstart,
     recipes,
+    report,
     route,
     runs,
     train,
     upcycle,
 )
-from topiclora_cli.cli.console import fail, note_newer
+from topiclora_cli.cli.console import fail, note_newer, old_spelling_noted
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.processes import process_count
 
@@ -58,9 +60,11 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("build-graph")(build_graph.build_graph)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
 app.command("ablate")(ablate.ablate)
+app.command("report")(report.report)
 app.command("methods")(methods.methods)
 app.command("upcycle")(upcycle.upcycle)
 app.add_typer(recipes.app, name="recipes")
@@ -98,7 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
     # Deprecations between transformers and peft are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        app(arguments)
+        with old_spelling_noted():
+            app(arguments)
     except TopicLoraError as error:
         fail(error.message, error.hint)
         sys.exit(error.exit_code)

@@ -2,6 +2,7 @@
 
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from topiclora_cli.errors import Interrupted
+from topiclora_cli.errors import Interrupted, OldSpelling
 from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.processes import process_index
 from topiclora_cli.runs.progress import Advance
@@ -44,6 +45,26 @@ def note_newer(packages: Sequence[str]) -> None:
     if packages and process_index() == 0:
         words = f"note: {', '.join(packages)}: newer than tested; constraints.txt has versions that work together."
         errors.print(words, style="yellow", soft_wrap=True)
+
+
+@contextmanager
+def old_spelling_noted() -> Iterator[None]:
+    """In the block, the first old name of a setting is noted in one line, and no other: a run repeats its recipe."""
+    noted = process_index() > 0
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            nonlocal noted
+            if not issubclass(category, OldSpelling):
+                show(message, category, *where)
+            elif not noted:
+                noted = True
+                errors.print(f"note: {message}", style="yellow", soft_wrap=True)
+
+        warnings.simplefilter("always", OldSpelling)
+        warnings.showwarning = note  # type: ignore[assignment]
+        yield
 
 
 @contextmanager

@@ -1,5 +1,6 @@
-"""`topiclora recipes`: list, show and copy the bundled recipes."""
+"""`topiclora recipes`: list, show and copy the bundled recipes, and say to an editor what one may hold."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -55,3 +56,14 @@ def copy(
         raise TopicLoraError(f"{target} exists already.", "Name another target.")
     shutil.copyfile(source, target)
     console.print(f"Copied to {target}. Run it with: {command_line('train', '--recipe', target)}", soft_wrap=True)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a recipe, from which an editor completes keys and checks values.
+
+    Keep it in a file, and name that in the first line of a recipe: # yaml-language-server: $schema=FILE
+    """
+    from topiclora_cli.recipe.json_schema import recipe_schema
+
+    typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))

@@ -1,6 +1,7 @@
 """`topiclora runs`: what has been run, and how it went."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,31 +29,38 @@ def bare(context: typer.Context) -> None:
 
 
 @app.command("list")
-def list_(root: RootOption = Path(RUNS)) -> None:
-    """Every run with the state of its stages."""
+def list_(root: RootOption = Path(RUNS), as_json: JsonOption = False) -> None:
+    """Every run with its method, data, stages, latest score, and what it took."""
+    from topiclora_cli.reporting.runs import run_line, runs_table
+    from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.runs.run import list_runs
 
-    table = Table("run", "created", "stages", box=None)
-    for run in list_runs(root):
-        manifest = run.manifest
-        stages = ", ".join(f"{name} {record['state']}" for name, record in manifest["stages"].items())
-        none = "failed before its first stage" if manifest.get("got_nowhere") else "none"
-        table.add_row(run.path.name, manifest.get("created", "?"), stages or none)
-    console.print(table if table.row_count else f"No runs under {root}/. Start one with: topiclora quickstart")
+    lines = [run_line(run) for run in list_runs(root)]
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=2))
+    elif lines:
+        console.print(as_rich(runs_table(lines)))
+    else:
+        console.print(f"No runs under {root}/. Start one with: topiclora quickstart")
 
 
 @app.command()
 def show(
     run: Annotated[Path | None, typer.Argument(help="The run (default: the latest).")] = None,
     png: Annotated[Path | None, typer.Option("--png", help="Draw the curves of the training to this file.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """One run's stages, timings, results and training curves."""
     from topiclora_cli.reporting.chart import curves_table
+    from topiclora_cli.reporting.runs import outcomes
     from topiclora_cli.reporting.scores import evaluations_table, exports_table
     from topiclora_cli.runs.run import METRICS, RunDir, latest_run, read_metrics
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest
+    if as_json:
+        typer.echo(json.dumps({**manifest, **outcomes(directory)}, ensure_ascii=False, indent=2))
+        return
     facts_of_run = f"  recipe {manifest['name']}, seed {manifest['seed']}"
     console.print(Text.assemble((str(directory.path), "bold"), facts_of_run), soft_wrap=True)
     table = Table("stage", "state", "seconds", "result", box=None)
@@ -63,9 +71,9 @@ def show(
             shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record["overridden"].items())
         table.add_row(name, record["state"], str(record.get("seconds", "")), shown)
     console.print(table)
-    for outcomes in (evaluations_table(directory), exports_table(directory)):
-        if outcomes.row_count:
-            console.print(outcomes)
+    for made in (evaluations_table(directory), exports_table(directory)):
+        if made.row_count:
+            console.print(made)
     rows = read_metrics(directory.path / METRICS)
     if rows:
         console.print(curves_table(rows))

@@ -52,6 +52,6 @@ def _answer_log_probabilities(model: nn.Module, batch: Mapping[str, Tensor], bfl
     """Log-probabilities (n, V) at the positions that predict a labelled token."""
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "position_ids")}
     labelled = batch["labels"][:, 1:] != -100
-    with default_prompt(batch.get("prompt_mask")), autocast(bfloat16, labelled.device):
+    with default_prompt(batch.get("prompt_mask"), model), autocast(bfloat16, labelled.device):
         logits = model.eval()(**inputs).logits
     return logits[:, :-1][labelled].float().log_softmax(-1)

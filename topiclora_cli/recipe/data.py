@@ -56,7 +56,7 @@ class SourceSection(Section):
     filter: str | None = None
     limit: int | None = Field(default=None, ge=1)
     limit_by: str | None = None
-    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    weight: float | None = Field(default=None, gt=0)
     per_family: int = Field(default=160, ge=1)
 
     @model_validator(mode="before")
@@ -117,7 +117,7 @@ class DataSection(SourceSection):
     dedup: Literal["none", "exact", "normalised"] = "none"
     decontaminate: bool = False
     ngram: int = Field(default=13, ge=2)
-    validation: int | float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    validation: int | float | None = Field(default=None, gt=0)
     chat_template: bool | None = None
     max_length: int = Field(default=512, ge=8)
     train_on_prompt: bool = False

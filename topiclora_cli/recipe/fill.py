@@ -4,14 +4,15 @@ The two are kept apart: a method fills in only what nobody said, whatever the or
 line and a cell of an ablation say it, and another method later starts from what was said.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from topiclora_cli.recipe.loss import LOSS_KEYS
 from topiclora_cli.recipe.meaning import idle_settings
 from topiclora_cli.recipe.methods import DEFAULT, METHODS, PLAIN, SECTIONS, Method
-from topiclora_cli.recipe.schema import LossSection
 from topiclora_cli.scaling import LAWS, plain_rank
 
+_OF_TERMS = "loss"  # the section whose values are mappings themselves
 _RIVALS = {"top_k": "top_p"}  # a method's choice that gives way to another that was said
 
 
@@ -31,17 +32,21 @@ def fill_in(said: Mapping[str, Any]) -> dict[str, Any]:
     dropped = idle.keys() - idle_keys({"adapter": {"method": sections["adapter"].get("method", DEFAULT)}})
     for name, own in sections.items():
         preset = {key: value for key, value in method.values(name).items() if not own.get(_RIVALS.get(key, ""))}
-        kept = {key: value for key, value in preset.items() if f"{name}.{key}" not in dropped}
-        values[name] = kept | {key: value for key, value in own.items() if f"{name}.{key}" not in idle}
+        values[name] = _merged(_without(dropped, name, preset), _without(idle, name, own))
     _fill_in_scaling(values["adapter"], sections["adapter"], method)
     return values
 
 
 def said_keys(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said, by dotted key of a section: {"adapter": {"r": 8}} as {"adapter.r": 8}."""
+    """What was said, by dotted key of a section or of a loss: {"adapter": {"r": 8}} as {"adapter.r": 8}."""
     flat: dict[str, Any] = {}
     for section, values in said.items():
-        keys = {f"{section}.{key}": value for key, value in values.items()} if isinstance(values, Mapping) else {}
+        keys: dict[str, Any] = {}
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if section == _OF_TERMS and isinstance(value, Mapping):
+                keys |= {f"{section}.{key}.{name}": within for name, within in value.items()}
+            else:
+                keys[f"{section}.{key}"] = value
         flat |= keys or {section: values}
     return flat
 
@@ -53,8 +58,29 @@ def idle_keys(said: Mapping[str, Any]) -> dict[str, str]:
     if method is None:
         return {}
     loss = said.get("loss")
-    losses = method.values("loss") | (dict(loss) if isinstance(loss, Mapping) else {})
-    return idle_settings({**method.adapter, **adapter}, losses, LossSection.model_fields)
+    losses = _merged(method.values("loss"), loss if isinstance(loss, Mapping) else {})
+    return idle_settings({**method.adapter, **adapter}, losses, LOSS_KEYS)
+
+
+def _without(idle: Collection[str], section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's values but for idle ones."""
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        if section == _OF_TERMS and isinstance(value, Mapping):
+            value = {name: within for name, within in value.items() if f"{section}.{key}.{name}" not in idle}
+        if f"{section}.{key}" not in idle:
+            kept[key] = value
+    return kept
+
+
+def _merged(preset: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's values over those of a method, within a term's mapping, too."""
+    both = {key: {**preset[key], **own[key]} for key in preset.keys() & own.keys() if _are_mappings(preset, own, key)}
+    return {**preset, **own, **both}
+
+
+def _are_mappings(preset: Mapping[str, Any], own: Mapping[str, Any], key: str) -> bool:
+    return isinstance(preset[key], Mapping) and isinstance(own[key], Mapping)
 
 
 def _fill_in_scaling(adapter: dict[str, Any], said: Mapping[str, Any], method: Method) -> None:

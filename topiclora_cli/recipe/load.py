@@ -10,9 +10,11 @@ from pydantic_core import to_jsonable_python
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe.fill import fill_in, idle_keys, said_keys
+from topiclora_cli.recipe.loss import LOSS_KEYS
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
 from topiclora_cli.recipe.overrides import one_line, parse_override, read_yaml, with_overrides, write_yaml
 from topiclora_cli.recipe.schema import Recipe
+from topiclora_cli.recipe.spelling import respelt, respelt_changes
 
 SAID = "said"
 _ABOUT_SAID = (
@@ -53,7 +55,9 @@ def load_recipe(name: str, overrides: Iterable[str | tuple[str, Any]] = ()) -> R
         raise TopicLoraError(f"{path} is not valid YAML: {one_line(error)}.", "Mend the file.") from None
     if not isinstance(values, dict):
         raise TopicLoraError(f"{path} is not a recipe: its top level must be a mapping.", "See: topiclora recipes show")
-    changes = [parse_override(text) if isinstance(text, str) else text for text in overrides]
+    values = respelt(values, where=str(path))
+    pairs = [parse_override(text) if isinstance(text, str) else text for text in overrides]
+    changes = respelt_changes(pairs, where="--set")
     if SAID in values or _written_out(values):
         return _build(_said_in(values), changes, where=str(path))
     # A setting that another method is to read is that method's matter.
@@ -69,6 +73,7 @@ def build_recipe(said: Mapping[str, Any], *, where: str, given: Mapping[str, Any
     Raises TopicLoraError naming `where`, the key and the nearest valid one, and for a key that means nothing among
     those `given` now, which are all unless told otherwise; any other such key is left out.
     """
+    said = respelt(said, where=where)
     now = said if given is None else given
     _refuse(_idle(now, said), now, where=where)
     try:
@@ -83,7 +88,7 @@ def altered(recipe: Recipe, changes: Iterable[tuple[str, Any]], *, where: str) -
     What was said before and means nothing any more is left out; raises TopicLoraError, as build_recipe does, where a
     change itself means nothing.
     """
-    return _build(recipe.said, list(changes), where=where)
+    return _build(recipe.said, respelt_changes(changes, where=where), where=where)
 
 
 def with_experts(recipe: Recipe, number: int) -> Recipe:
@@ -120,8 +125,10 @@ def _idle(said: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, str]:
 
 def _claims_nothing(key: str, value: Any) -> bool:
     """Whether a value asks for nothing (null, 0, or false where that is the default): nobody misses it."""
-    section, _, name = key.partition(".")
-    model: Any = Recipe.model_fields[section].annotation
+    *sections, name = key.split(".")
+    model: Any = Recipe
+    for section in sections:
+        model = model.model_fields[section].annotation
     return value is None or (not value and model.model_fields[name].default is not True)
 
 
@@ -166,7 +173,7 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
     location = [str(part) for part in first["loc"] if "[" not in str(part)]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1])
+        known = [*_fields_at(location[:-1]), *(LOSS_KEYS if location[:-1] == ["loss"] else ())]
         return TopicLoraError(f"{where}: unknown key {key!r}.", nearest(location[-1], known))
     if first["type"] == "missing":
         return TopicLoraError(f"{where}: the key {key!r} is missing.", "Add it; see: topiclora recipes show quickstart")

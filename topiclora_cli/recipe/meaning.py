@@ -29,14 +29,14 @@ _OF_MIXTURE = {
     *("router_width", "router_dropout", "shared_a", "shared_gate", "mixing", "init", "init_from", "train_experts"),
     *("scaling", "gate_weights"),
 }
-_READ_BY = {
+READ_BY = {
     "lora": {*_OF_LORA, "use_rslora", "use_dora", "init_lora_weights"},
     "adalora": _OF_LORA,
     "xlora": {"init_from", "top_k", "train_experts"},
     "mixture": _OF_LORA | _OF_EXPERTS | _OF_MIXTURE,
     "perft": _OF_LORA | _OF_EXPERTS | _OF_PERFT,
 }
-ADAPTER_KEYS = set().union(*_READ_BY.values())
+ADAPTER_KEYS = set().union(*READ_BY.values())
 _FROM_LORAS = (
     *("num_experts", "r", "budget", "lora_alpha", "scaling", "use_rslora", "shared_a", "target_modules", "init"),
 )
@@ -48,23 +48,23 @@ _OF_A_ROUTED_PERFT = (
 CHOOSE_THEMSELVES = ("threshold", "sparsegen", "uniform")
 # Routers whose choice no prior can force: those, and one that knows no tokens, and one that mixes two choices.
 _NOT_FORCED = (*CHOOSE_THEMSELVES, "static", "hierarchical")
-_FORCING = ("prior_forcing", "prior_forcing_until")
+_FORCING = ("prior_forcing.start", "prior_forcing.until")
 # Losses that tell a router where to send what; z only holds its scores down.
 TEACH_ROUTERS = ("kl", "balance", "local_balance", "gjs", "poisson", "normal", "sparsity")
 _WIDE = ("graph", "sparsegen")
 _JOINED = ("topic", "linear")  # routers whose softmax shared experts can join
-_OF_THE_BASE = "base_balance_weight"  # the one loss that is not about an adapter's own routers and experts
+_OF_THE_BASE = "base_balance.weight"  # the one loss that is not about an adapter's own routers and experts
 
 
 def idle_settings(adapter: Mapping[str, Any], loss: Mapping[str, Any], loss_keys: Iterable[str]) -> dict[str, str]:
     """Dotted keys that nothing reads under these settings of adapter and loss, a method's own included, each with the
     reason.
 
-    loss_keys: all keys of the loss section.
+    loss_keys: all keys of the loss section, dotted where they lie within a term's mapping.
     """
     name = adapter.get("method", DEFAULT)
     layer = METHODS[name].layer
-    idle = dict.fromkeys(ADAPTER_KEYS - _READ_BY[layer], f"means nothing to {name}")
+    idle = dict.fromkeys(ADAPTER_KEYS - READ_BY[layer], f"means nothing to {name}")
     if layer == "mixture":
         idle |= _idle_in_a_mixture(adapter)
     if layer == "perft":
@@ -77,15 +77,15 @@ def idle_settings(adapter: Mapping[str, Any], loss: Mapping[str, Any], loss_keys
         return dotted
     if not has_priors(adapter, loss):
         reason = f"goes by examples' topic priors, and this recipe trains {name} without"
-        dotted |= {f"loss.{key}": reason for key in ("local_balance_delta", *_FORCING)}
+        dotted |= {f"loss.{key}": reason for key in ("local_balance.delta", *_FORCING)}
     router = adapter.get("router", "topic")
     if router in _NOT_FORCED:
         reason = f"means nothing to the {router} router, which has a rule of its own for its choice"
         dotted |= {f"loss.{key}": reason for key in _FORCING}
-    if router != "threshold" and loss.get("balance_scores") == "excess":
-        dotted["loss.balance_scores"] = f"means nothing to the {router} router, which has no threshold"
+    if router != "threshold" and _within(loss, "balance", "scores") == "excess":
+        dotted["loss.balance.scores"] = f"means nothing to the {router} router, which has no threshold"
     if router != "cosine":
-        dotted["loss.centre_weight"] = f"means nothing to the {router} router, which has no keys among the experts"
+        dotted["loss.centre.weight"] = f"means nothing to the {router} router, which has no keys among the experts"
     return dotted
 
 
@@ -94,13 +94,19 @@ def has_priors(adapter: Mapping[str, Any], loss: Mapping[str, Any]) -> bool:
 
     Both sections are filled in.
     """
-    return has_routers(adapter) and bool(adapter.get("router", "topic") == "topic" or loss.get("kl_weight"))
+    return has_routers(adapter) and bool(adapter.get("router", "topic") == "topic" or _within(loss, "kl", "weight"))
 
 
 def has_routers(adapter: Mapping[str, Any]) -> bool:
     """Whether a method has routers of its own, which losses and a rate of their own can shape."""
     layer = METHODS[adapter.get("method", DEFAULT)].layer
     return layer == "mixture" or (layer == "perft" and adapter.get("variant", "routed") == "routed")
+
+
+def _within(loss: Mapping[str, Any], term: str, key: str) -> Any:
+    """A setting of a term; None where it is not given, or the term is no mapping."""
+    settings = loss.get(term)
+    return settings.get(key) if isinstance(settings, Mapping) else None
 
 
 def _idle_in_a_mixture(adapter: Mapping[str, Any]) -> dict[str, str]:

@@ -29,7 +29,7 @@ class Method:
     def values(self, section: str) -> dict[str, Any]:
         """What the method puts into a section; without a topic prior of its own it trains without one."""
         own = dict(getattr(self, section))
-        return {"kl_weight": 0.0, **own} if section == "loss" else own
+        return {"kl": {"weight": 0.0}, **own} if section == "loss" else own
 
     @property
     def papers_scaling(self) -> str | None:
@@ -41,17 +41,20 @@ class Method:
 PLAIN = {"r": 8, "lora_alpha": 16.0}
 _OWN_DROPOUT = {"lora_dropout": 0.05, "expert_dropout": "own"}
 _LINEAR = {"router": "linear"}
-# transformers' balance: over all layers' tokens together, top_k where routing is even.
-_AS_TRANSFORMERS = {"balance_counts": "tokens", "reduce_routers": "pool"}
 # PERFT's large initial weights want small rates.
 _TRAIN_1E5 = {"learning_rate": 1e-5}
 
 
+def _as_transformers(weight: float) -> dict[str, Any]:
+    """transformers' balance: over all layers' tokens together, top_k where routing is even."""
+    return {"balance": {"weight": weight, "counts": "tokens"}, "reduce_routers": "pool"}
+
+
 def _perft(variant: str, **adapter: Any) -> Method:
     """A variant of PERFT."""
-    loss: dict[str, Any] = {"kl_weight": 0.1} if adapter.get("router") == "topic" else {}
+    loss: dict[str, Any] = {"kl": {"weight": 0.1}} if adapter.get("router") == "topic" else {}
     if variant == "routed":
-        loss |= {"balance_weight": 1e-2, **_AS_TRANSFORMERS}
+        loss |= _as_transformers(1e-2)
     return Method(
         "perft",
         {
@@ -114,7 +117,7 @@ METHODS: dict[str, Method] = {
             **_OWN_DROPOUT,
             "target_modules": "feed-forward",
         },
-        loss={"local_balance_weight": 0.1, "reduce_routers": "sum"},
+        loss={"local_balance": {"weight": 0.1}, "reduce_routers": "sum"},
     ),
     "adamole": Method(
         adapter={
@@ -125,12 +128,7 @@ METHODS: dict[str, Method] = {
             **_OWN_DROPOUT,
             "target_modules": "attention",
         },
-        loss={
-            "balance_weight": 1e-3,
-            "balance_counts": "tokens",
-            "balance_scores": "excess",
-            "reduce_routers": "sum",
-        },
+        loss={"balance": {"weight": 1e-3, "counts": "tokens", "scores": "excess"}, "reduce_routers": "sum"},
         train={"learning_rate": 1e-4},
     ),
     "mixlora": Method(
@@ -146,7 +144,7 @@ METHODS: dict[str, Method] = {
             **_OWN_DROPOUT,
             "router_init": "normal",
         },
-        loss={"balance_weight": 1e-3, **_AS_TRANSFORMERS},
+        loss=_as_transformers(1e-3),
     ),
     "hmora": Method(
         adapter={
@@ -162,7 +160,7 @@ METHODS: dict[str, Method] = {
             "lora_dropout": 0.1,
             "router_dropout": 0.1,
         },
-        loss={"gjs_weight": 5e-3, "reduce_routers": "sum"},
+        loss={"gjs": {"weight": 5e-3}, "reduce_routers": "sum"},
         train={"learning_rate": 5e-5, "loraplus_lr_ratio": 1.2},
     ),
     "gmoe": Method(
@@ -176,7 +174,7 @@ METHODS: dict[str, Method] = {
             "lora_alpha": 4.0,
             "target_modules": "feed-forward",
         },
-        loss={"poisson_weight": 5e-3, "normal_weight": 8.0},
+        loss={"poisson": {"weight": 5e-3}, "normal": {"weight": 8.0}},
     ),
     "samora": Method(
         adapter={
@@ -190,7 +188,7 @@ METHODS: dict[str, Method] = {
             "router_dropout": 0.05,
             "target_modules": "attention",
         },
-        loss={"orthogonal_weight": 1e-3, "centre_weight": 1e-2, "reduce_routers": "sum"},
+        loss={"orthogonal": {"weight": 1e-3}, "centre": {"weight": 1e-2}, "reduce_routers": "sum"},
     ),
     "ldmole": Method(
         adapter={
@@ -202,7 +200,7 @@ METHODS: dict[str, Method] = {
             "lora_dropout": 0.1,
             "router_dropout": 0.1,
         },
-        loss={"balance_weight": 1.0, "balance_scores": "gates"},
+        loss={"balance": {"weight": 1.0, "scores": "gates"}},
         train={"learning_rate": 1e-4},
     ),
     "perft-r": _perft("routed", num_experts=8, top_k=2),
@@ -213,6 +211,6 @@ METHODS: dict[str, Method] = {
     "topiclora": Method(
         # As a plain LoRA of rank 64, at twice its rank.
         adapter={"router": "topic", "num_experts": 8, "top_k": 2, "r": 8, "lora_alpha": 128.0, "scaling": "total"},
-        loss={"kl_weight": 0.1},
+        loss={"kl": {"weight": 0.1}},
     ),
 }

@@ -118,7 +118,7 @@ REFERENCES: dict[str, Reference] = {
                 "no types",
                 "the balance has delta 0: it asks all examples for even use of all experts",
                 "the authors' data says of which of two types an example is; ours does not. With topic priors, "
-                "loss.local_balance_delta takes the half of the experts that a prior prefers for the type",
+                "loss.local_balance.delta takes the half of the experts that a prior prefers for the type",
             ),
             Deviation("balance weight", "0.1", "the code leaves it at 0, to be set by the user"),
             Deviation(

@@ -12,6 +12,7 @@ from topiclora_cli.recipe.ablation import AblationSection
 from topiclora_cli.recipe.adapter import AdapterSection
 from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.recipe.evaluation import EvalSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.recipe.meaning import TEACH_ROUTERS, has_priors
 from topiclora_cli.recipe.section import Section
 from topiclora_cli.recipe.starts import reads_base
@@ -27,7 +28,7 @@ class UpcycleSection(Section):
 
     experts: int = Field(default=4, ge=2)
     top_k: int = Field(default=2, ge=1)
-    noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    noise: float = Field(default=0.0, ge=0)
     permute: bool = False
     seed: int = Field(default=0, ge=0)
 
@@ -92,73 +93,6 @@ class GraphSection(Section):
         return self
 
 
-class LossSection(Section):
-    """Stage 3's auxiliary terms beside the language-modelling loss; a term of weight 0 is not computed.
-
-    Each is a mean over the tokens or examples of a whole optimizer step, or a function of such means, however the step
-    is cut into micro-batches and processes. With several micro-batches, functions of means (balance, local_balance,
-    normal, gjs, base_balance) cost a forward pass more, which finds the means.
-
-    kl: topic prior against routing, over `kl_layers` and the mean of an example's `kl_tokens`; `prior_smoothing` is the
-    share of the prior that is spread evenly over the experts. balance: Switch Transformer's; `balance_counts` says
-    whether an expert's load is its share of the active slots (1 where routing is even) or of the tokens (as many as are
-    active), `balance_scores` what it is multiplied by: the router's dense softmax, the gates, or a threshold router's
-    softmax less its threshold. local_balance: LoRAMoE's, between the halves of the experts where `local_balance_delta`
-    is not 0, which needs priors. z: ST-MoE's on large logits. gjs: HMoRA's generalised Jensen-Shannon divergence, of a
-    hierarchical router's token and task part each. poisson, normal: GMoE's profiles of one token's routing and of
-    use over the step. sparsity: LD-MoLE's, towards `sparsity_target` active experts. contrast: MoELoRA's between
-    experts' outputs on `contrast_tokens` tokens of each example, over `kl_layers`. anchor: trained topic keys to their
-    start. orthogonal: SAMoRA's on A and B. centre: SAMoRA's between the keys of a cosine router and the experts, with
-    shared A. base_balance: transformers' for a sparse base model's own routers, top_k where they are even; they are
-    frozen, so it moves the adapters before them.
-
-    prior_forcing: no term, but experts of their own topics before routers have learnt these. In training, routers of
-    `kl_layers` choose and weigh experts by p^(1 - eta) pi^eta, pi the prior after `prior_smoothing`; eta falls linearly
-    from `prior_forcing` to 0, where the part `prior_forcing_until` of training is done, and counts times the prior's
-    confidence where `confidence_weighted`. Losses see p; `temperature` softens both sides of the KL, which still meet
-    at p = pi, and has no part in it.
-
-    reduce_routers: how the values of a term at several routers (of orthogonal and centre, at several layers) become
-    one: their mean, their sum, or with `pool` the value for all routers' tokens together. It says nothing of kl,
-    contrast and anchor, which are means, nor of base_balance, which pools.
-    """
-
-    kl_weight: float = Field(default=0.1, ge=0)
-    kl_floor: float = Field(default=0.01, ge=0)
-    kl_warmup: float = Field(default=0.05, ge=0, le=1)
-    kl_direction: Literal["forward", "reverse", "js"] = "forward"
-    kl_layers: Literal["all", "top_half"] = "top_half"
-    kl_tokens: Literal["prompt", "all"] = "prompt"
-    temperature: float = Field(default=1.0, gt=0)
-    prior_smoothing: float = Field(default=0.0, ge=0, le=1)
-    prior_forcing: float = Field(default=0.0, ge=0, le=1)
-    prior_forcing_until: float = Field(default=0.5, gt=0, le=1)
-    confidence_weighted: bool = True
-    reduce_routers: Literal["mean", "sum", "pool"] = "mean"
-    balance_weight: float = Field(default=0.0, ge=0)
-    balance_counts: Literal["slots", "tokens"] = "slots"
-    balance_scores: Literal["softmax", "gates", "excess"] = "softmax"
-    local_balance_weight: float = Field(default=0.0, ge=0)
-    local_balance_delta: float = Field(default=0.0, gt=-1, lt=1)
-    z_weight: float = Field(default=0.0, ge=0)
-    gjs_weight: float = Field(default=0.0, ge=0)
-    gjs_balance: float = Field(default=0.98, ge=0, le=1)
-    gjs_certainty: float = Field(default=0.5, ge=0, le=1)
-    poisson_weight: float = Field(default=0.0, ge=0)
-    poisson_rate: float = Field(default=1.5, gt=0)
-    normal_weight: float = Field(default=0.0, ge=0)
-    normal_width: float = Field(default=0.5, gt=0)
-    sparsity_weight: float = Field(default=0.0, ge=0)
-    sparsity_target: int = Field(default=2, ge=1)
-    contrast_weight: float = Field(default=0.0, ge=0)
-    contrast_tokens: int = Field(default=16, ge=2)
-    contrast_temperature: float = Field(default=0.07, gt=0)
-    anchor_weight: float = Field(default=0.0, ge=0)
-    orthogonal_weight: float = Field(default=0.0, ge=0)
-    centre_weight: float = Field(default=0.0, ge=0)
-    base_balance_weight: float = Field(default=0.0, ge=0)
-
-
 class MergeSection(Section):
     """Which fixed gates the export uses: `mean`, or `topic:<name>`; measured on `calibration` training prompts."""
 
@@ -215,11 +149,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _constant_gates_learn(self) -> "Recipe":
-        weights = self.loss.model_dump(include={f"{name}_weight" for name in TEACH_ROUTERS})
-        if self.adapter.gate_weights == "constant" and not any(weights.values()):
+        terms = self.loss.terms
+        if self.adapter.gate_weights == "constant" and not any(terms[name].weight for name in TEACH_ROUTERS):
             raise ValueError(
                 "adapter.gate_weights: constant leaves the routers nothing to learn from but an estimate of the "
-                f"gradient; set loss.kl_weight or another loss on routing ({', '.join(weights)})"
+                f"gradient; set loss.kl.weight or that of another loss on routing ({', '.join(TEACH_ROUTERS)})"
             )
         return self
 

@@ -1,7 +1,7 @@
 """Stage 1 of a run: the taxonomy, what teaches the projector, the topic graph, and everything that is said about it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -27,6 +27,7 @@ from topiclora_cli.topics.graph import build_graph as tie_topics
 from topiclora_cli.topics.graphml import write_graphml
 from topiclora_cli.topics.projector import Lessons, gather_lessons
 from topiclora_cli.topics.report import graph_report
+from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.topics.validate import link_report
@@ -81,19 +82,10 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
             graph = fit_topic_graph(
                 taxonomy,
                 features,
+                graph_settings(recipe, experts),
                 encoder_id=encoder.id,
                 lessons=lessons,
                 evidence=evidence,
-                num_experts=experts,
-                gnn=section.gnn,
-                layers=section.layers,
-                width=section.width,
-                neighbours=section.neighbours,
-                npmi_weight=section.npmi_weight,
-                separation=section.separation,
-                control=section.control,
-                steps=section.steps,
-                seed=recipe.seed,
                 on_step=lambda *_: advance(1, ""),
             )
         folder = run.path / GRAPH
@@ -116,6 +108,23 @@ def settled(recipe: Recipe, run: RunDir, progress: Progress) -> Recipe:
     return with_experts(recipe, result.graph.num_experts)
 
 
+def graph_settings(recipe: Recipe, experts: int) -> GraphSettings:
+    """What a recipe asks stage 1 to do, with a number of experts."""
+    section = recipe.graph
+    return GraphSettings(
+        num_experts=experts,
+        gnn=section.gnn,
+        separation=section.separation,
+        control=section.control,
+        steps=section.steps,
+        width=section.width,
+        layers=section.layers,
+        npmi_weight=section.npmi_weight,
+        neighbours=section.neighbours,
+        seed=recipe.seed,
+    )
+
+
 def open_graph(run: RunDir) -> GraphResult:
     """Stage 1's result as an earlier call left it."""
     folder = run.require(GRAPH, made_by="build-graph")
@@ -123,23 +132,11 @@ def open_graph(run: RunDir) -> GraphResult:
 
 
 def _choose(recipe: Recipe, taxonomy: Taxonomy, features: Tensor, numbers: Sequence[int], progress: Progress) -> Choice:
-    section = recipe.graph
     # Whatever the control: what is compared with it has to have as many experts.
-    data = tie_topics(
-        taxonomy, features.detach().float().cpu(), npmi_weight=section.npmi_weight, neighbours=section.neighbours
-    )
+    settings = replace(graph_settings(recipe, numbers[0]), control="none")
+    data = tie_topics(taxonomy, features.detach().float().cpu(), **settings.ties)
     with progress.track("choose experts", len(numbers) * folds(len(taxonomy.names))) as advance:
-        choice = choose_experts(
-            data,
-            numbers,
-            seed=recipe.seed,
-            on_fit=lambda n: advance(n, ""),
-            gnn=section.gnn,
-            separation=section.separation,
-            steps=section.steps,
-            width=section.width,
-            layers=section.layers,
-        )
+        choice = choose_experts(data, numbers, settings, on_fit=lambda n: advance(n, ""))
     progress.say(choice.reason)
     return choice
 

@@ -128,11 +128,7 @@ def _row(
     total, activated = counts or (None, None)
     percent = 100 * activated / base if activated is not None else None
     targets = section.target_modules if isinstance(section.target_modules, str) else ", ".join(section.target_modules)
-    terms = {
-        key.removesuffix("_weight").replace("_", " "): value
-        for key, value in recipe.loss.model_dump().items()
-        if key.endswith("_weight") and value > 0
-    }
+    terms = {term.replace("_", " "): each.weight for term, each in recipe.loss.terms.items() if each.weight > 0}
     router, experts, sharing = _words(recipe)
     return MethodRow(
         name=name,

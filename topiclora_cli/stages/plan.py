@@ -31,6 +31,7 @@ from topiclora_cli.models.base import (
     store_weights_in_bfloat16,
 )
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe.loss import PriorForcing
 from topiclora_cli.runs.processes import process_count
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import METRICS, read_metrics
@@ -44,6 +45,7 @@ from topiclora_cli.training.estimate import (
     BaseShape,
     Batch,
     Memory,
+    Step,
     disk_bytes,
     training_memory,
 )
@@ -125,14 +127,16 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
         base_shape(skeleton),
         adapter_shape(adapted, recipe, shared_inputs=residual == (2 if bfloat16 else 4)),
         batch,
-        base_bytes=_base_bytes(skeleton, section.quantization),
-        head_bytes=_head_bytes(skeleton) if bfloat16 else 0,
-        trained=trained,
-        optimizer=train.optimizer,
-        compute=2 if bfloat16 else 4,
-        residual=residual,
-        checkpointing=train.gradient_checkpointing,
-        shards=process_count() if train.fsdp else 1,
+        Step(
+            base_bytes=_base_bytes(skeleton, section.quantization),
+            head_bytes=_head_bytes(skeleton) if bfloat16 else 0,
+            trained=trained,
+            optimizer=train.optimizer,
+            compute=2 if bfloat16 else 4,
+            residual=residual,
+            checkpointing=train.gradient_checkpointing,
+            shards=process_count() if train.fsdp else 1,
+        ),
     )
     steps = train.max_steps or (count_steps(recipe, data.examples) if data.examples else None)
     every = (train.eval_steps if recipe.data.validation else None) or train.save_steps
@@ -282,7 +286,7 @@ def _measured(recipe: Recipe, encoded: Sequence[Encoded], progress: Progress) ->
         "load_best": False,
         "report_to": [],
     }
-    unforced = recipe.loss.model_copy(update={"prior_forcing": 0.0})
+    unforced = recipe.loss.model_copy(update={"prior_forcing": PriorForcing()})
     short = recipe.model_copy(update={"train": recipe.train.model_copy(update=few), "loss": unforced})
     with TemporaryDirectory() as folder:
         base = open_base(short)

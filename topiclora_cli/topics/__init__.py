@@ -16,6 +16,7 @@ _HOME = {
     "SentenceEncoder": "encoder",
     "make_encoder": "encoder",
     "fit_topic_graph": "fit",
+    "GraphSettings": "settings",
     "induce_taxonomy": "induce",
     "Prompts": "projector",
     "gather_lessons": "projector",
@@ -41,12 +42,14 @@ if TYPE_CHECKING:
     from topiclora_cli.topics.prior import PriorBatch, TopicPrior, prior_from_embeddings, prior_from_tags
     from topiclora_cli.topics.projector import Prompts, fit_projector, gather_lessons
     from topiclora_cli.topics.report import graph_report
+    from topiclora_cli.topics.settings import GraphSettings
     from topiclora_cli.topics.store import TopicGraph
     from topiclora_cli.topics.taxonomy import Taxonomy, Topic, load_taxonomy
     from topiclora_cli.topics.validate import link_report
 
 __all__ = [
     "Encoder",
+    "GraphSettings",
     "HashEncoder",
     "LmEncoder",
     "PriorBatch",

@@ -18,6 +18,7 @@ from topiclora_cli.topics.evidence import FOLDS, guesses, information, kinds_of
 from topiclora_cli.topics.graph import adjacency, build_graph, diffusion
 from topiclora_cli.topics.prior import prior_from_relevance, prior_from_tags
 from topiclora_cli.topics.projector import Lessons, fit_projector, membership, places, scores
+from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 
@@ -97,12 +98,9 @@ def _nearness(
     """Nearness (T, k) in a graph from no task of the hidden sets of topics; None where it has no edge."""
     place = {name: index for index, name in enumerate(taxonomy.names)}
     tasks = {task: tags for task, tags in taxonomy.tasks.items() if places(tags, place) not in hidden}
-    config = graph.config
     try:
         data = build_graph(
-            replace(taxonomy, tasks=tasks),
-            topic_texts.detach().float().cpu(),
-            **{name: config[name] for name in ("npmi_weight", "cosine_floor", "neighbours")},
+            replace(taxonomy, tasks=tasks), topic_texts.detach().float().cpu(), **GraphSettings.of(graph).ties
         )
     except TopicLoraError:
         return None

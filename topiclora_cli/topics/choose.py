@@ -11,7 +11,7 @@ Network cross-validation by pairs is that of Li, Levina and Zhu (Biometrika, 202
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from topiclora_cli.runs.results.graph import Candidate, Choice
 from topiclora_cli.topics.experts import assignment_report
 from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.learn import learn
+from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.sparse import DENSE
 from topiclora_cli.topics.validate import SAMPLE, each_once, hide_edges, unlinked_pairs
 
@@ -53,13 +54,11 @@ def folds(topics: int) -> int:
 def choose_experts(
     data: Data,
     numbers: Sequence[int],
+    settings: GraphSettings,
     *,
-    steps: int = STEPS,
-    seed: int = 0,
     on_fit: Callable[[int], None] = lambda _: None,
-    **settings: Any,
 ) -> Choice:
-    """Try the numbers of experts on a topic graph, with `settings` for `learn`, and take one by `decide`.
+    """Try the numbers of experts on a topic graph, learnt with `settings` otherwise, and take one by `decide`.
 
     Fits end after STEPS at the latest. What topics share in tasks or prompts is kept from them, as it would tell.
     `on_fit(1)` is called after each of len(numbers) x folds(T) fits. The caller's random state stays. Raises
@@ -69,7 +68,7 @@ def choose_experts(
     assert data.edge_index is not None
     count = len(data.x)
     edges, weights = each_once(data.edge_index, data.edge_weight)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(settings.seed)
     gaps = unlinked_pairs(edges, count, generator)
     gaps = gaps[:, torch.randperm(gaps.shape[1], generator=generator)[:SAMPLE]]
     parts = folds(count)
@@ -87,11 +86,12 @@ def choose_experts(
     candidates = []
     with torch.random.fork_rng(devices=[]):
         for number in numbers:
+            short = replace(settings, num_experts=number, steps=min(settings.steps, STEPS))
             found: list[tuple[float, float, int]] = []
             for fold in range(parts):
                 shown, hidden = hide_edges(data.x, edges, weights, tie_fold == fold)
-                torch.manual_seed(seed + fold)
-                _, _, assignment = learn(shown, num_experts=number, steps=min(steps, STEPS), **settings)
+                torch.manual_seed(settings.seed + fold)
+                _, _, assignment = learn(shown, short)
                 seen = edges[:, tie_fold != fold], gaps[:, gap_fold != fold]
                 chances = block_chances(assignment, *seen, weigh=weigh)
                 held = hidden, gaps[:, gap_fold == fold]

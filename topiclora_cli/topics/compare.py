@@ -5,7 +5,7 @@ changes after the fit only (its labels, a shuffle) comes from one fit with the l
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -17,15 +17,17 @@ from topiclora_cli.runs.results.graph import Comparison, Contender, Spread
 from topiclora_cli.topics import controls
 from topiclora_cli.topics.evidence import Evidence, information
 from topiclora_cli.topics.experts import assignment_report, separation_report
-from topiclora_cli.topics.fit import CONTROLS, controlled
+from topiclora_cli.topics.fit import controlled
+from topiclora_cli.topics.gnn import GnnKind
 from topiclora_cli.topics.graph import adjacency, build_graph, rewire
-from topiclora_cli.topics.learn import DMON_WEIGHTS, LEARNT_WITH, LOSS_WEIGHTS, learn
+from topiclora_cli.topics.learn import learn
+from topiclora_cli.topics.settings import CONTROLS, Control, GraphSettings
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 
 SEEDS, MOST_TOPICS = 3, 500
 # These change what is learnt from, or how; all others what is made of it.
-_FITTED = ("random_graph", "dmon")
+_FITTED: tuple[Control, ...] = ("random_graph", "dmon")
 
 
 @dataclass(frozen=True)
@@ -58,37 +60,32 @@ def compare(
     `features` (T, f) and `evidence` are what the graph was learnt from. Seeds count up from the graph's own.
     `on_fit(done)` is called after each of the `fits_to_compare`. The caller's random state stays.
     """
-    config = graph.config
-    true = build_graph(
-        taxonomy,
-        features.detach().float().cpu(),
-        **{name: config[name] for name in ("npmi_weight", "cosine_floor", "neighbours")},
-    )
+    own = GraphSettings.of(graph)
+    true = build_graph(taxonomy, features.detach().float().cpu(), **own.ties)
     assert true.edge_index is not None
     weight = adjacency(true.edge_index, true.edge_weight, len(taxonomy.topics))
     after = [control for control in CONTROLS if control not in _FITTED and _possible(control, graph, taxonomy)]
-    outcomes: dict[tuple[str, str], list[_Outcome]] = {}
+    outcomes: dict[tuple[GnnKind, Control], list[_Outcome]] = {}
     with torch.random.fork_rng(devices=[]):
         for seed in range(graph.seed, graph.seed + seeds):
             for gnn, control in _fits(graph):
-                settings = {name: config[name] for name in LEARNT_WITH} | {"gnn": gnn}
-                if (control == "dmon") != (config["control"] == "dmon"):
-                    settings["loss_weights"] = DMON_WEIGHTS if control == "dmon" else LOSS_WEIGHTS
+                # The graph's own weights are of its own losses, DMoN's or ours.
+                kept = own.loss_weights if (control == "dmon") == (own.control == "dmon") else {}
+                settings = replace(own, gnn=gnn, control=control, loss_weights=kept)
                 torch.manual_seed(seed)
                 data = rewire(true, seed) if control == "random_graph" else true
-                z, vectors, assignment = learn(data, num_experts=graph.num_experts, evidence=evidence, **settings)
+                z, vectors, assignment = learn(data, settings, evidence=evidence)
                 state = torch.get_rng_state()
-                shared = after if (gnn, control) == (config["gnn"], "none") else [control]
+                shared = after if (gnn, control) == (own.gnn, "none") else [control]
                 for name in shared:
                     torch.set_rng_state(state)
                     found = controlled(name, taxonomy, data, z, vectors, assignment)
                     outcomes.setdefault((gnn, name), []).append(_judge(*found, weight, evidence))
                 on_fit(1)
-    own = (config["gnn"], config["control"])
     ordered = sorted(outcomes.items(), key=lambda item: CONTROLS.index(item[0][1]))
     return Comparison(
         tuple(range(graph.seed, graph.seed + seeds)),
-        tuple(_contender(*key, key == own, found) for key, found in ordered),
+        tuple(_contender(*key, key == (own.gnn, own.control), found) for key, found in ordered),
     )
 
 
@@ -104,9 +101,9 @@ def adjusted_rand(partitions: Sequence[Sequence[int]]) -> Spread | None:
     return _spread([float(adjusted_rand_score(a, b)) for a, b in combinations(partitions, 2)])
 
 
-def _fits(graph: TopicGraph) -> list[tuple[str, str]]:
+def _fits(graph: TopicGraph) -> list[tuple[GnnKind, Control]]:
     """Pairs of graph network and control that need a fit of their own."""
-    gnn = graph.config["gnn"]
+    gnn = GraphSettings.of(graph).gnn
     return list(dict.fromkeys([(gnn, "none"), ("none", "none"), *((gnn, control) for control in _FITTED)]))
 
 

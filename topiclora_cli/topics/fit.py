@@ -7,47 +7,30 @@ time.
 The objective is our reconstruction of the stage that TopicLoRA's abstract (AAAI 2026) describes in one sentence.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.topics import controls, experts
+from topiclora_cli.topics import controls
 from topiclora_cli.topics.encoder import Encoder
 from topiclora_cli.topics.evidence import Evidence, gather_evidence
-from topiclora_cli.topics.gnn import GnnKind
 from topiclora_cli.topics.graph import adjacency, build_graph, diffusion, rewire
-from topiclora_cli.topics.learn import DMON_WEIGHTS, LEARNING_RATE, LOSS_WEIGHTS, TEMPERATURE, learn
+from topiclora_cli.topics.learn import learn
 from topiclora_cli.topics.prior import DEFAULTS
 from topiclora_cli.topics.projector import Lessons, fit_projector, gather_lessons
+from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
-
-Control = Literal["none", "random_graph", "shuffled", "uniform", "groups", "kmeans", "spectral", "dmon"]
-CONTROLS = get_args(Control)
 
 
 def fit_topic_graph(
     taxonomy: Taxonomy,
     encoder: Encoder | Tensor,
+    settings: GraphSettings | None = None,
     *,
-    num_experts: int = 8,
-    gnn: GnnKind = "gcn",
-    separation: experts.SeparationKind = "margin",
-    control: Control = "none",
-    steps: int = 300,
-    width: int = 256,
-    layers: int = 2,
-    learning_rate: float = LEARNING_RATE,
-    assignment_temperature: float = TEMPERATURE,
-    loss_weights: Mapping[str, float] | None = None,
-    npmi_weight: float = 0.5,
-    cosine_floor: float = 0.2,
-    neighbours: int = 8,
-    seed: int = 0,
     encoder_id: str = "features",
     lessons: Lessons | None = None,
     evidence: Evidence | None = None,
@@ -55,59 +38,30 @@ def fit_topic_graph(
 ) -> TopicGraph:
     """Learn the topic graph of a taxonomy; the same seed gives the same graph on one machine.
 
-    `encoder` encodes `taxonomy.texts`, or is those features (T, f) already, then named by `encoder_id`. Controls:
-    random_graph (edges rewired), shuffled (S's rows permuted), uniform (S even), groups, kmeans and spectral (S not
-    learnt), dmon (the losses of DMoN, arXiv 2006.16904, alone). `loss_weights` overrides entries of LOSS_WEIGHTS, or
-    DMON_WEIGHTS. `lessons`, from `gather_lessons`, teach the projector and say what the experts will be asked; unset,
-    they are the taxonomy's own texts. `evidence` is what they say, gathered from them unless given. `on_step(step,
-    losses)` is called after every step. Raises TopicLoraError for bad settings and for more experts than topics.
+    `encoder` encodes `taxonomy.texts`, or is those features (T, f) already, then named by `encoder_id`. `lessons`, from
+    `gather_lessons`, teach the projector and say what the experts will be asked; unset, they are the taxonomy's own
+    texts. `evidence` is what they say, gathered from them unless given. `on_step(step, losses)` is called after every
+    step. Raises TopicLoraError for bad settings and for more experts than topics.
     """
-    weights = {**(DMON_WEIGHTS if control == "dmon" else LOSS_WEIGHTS), **(loss_weights or {})}
-    _check(len(taxonomy.topics), num_experts, control, steps, assignment_temperature, weights)
+    settings = settings or GraphSettings()
+    settings.check(len(taxonomy.topics))
     features = (encoder if isinstance(encoder, Tensor) else encoder.encode(taxonomy.texts)).detach().float().cpu()
-    data = build_graph(taxonomy, features, npmi_weight=npmi_weight, cosine_floor=cosine_floor, neighbours=neighbours)
-    if control == "random_graph":
-        data = rewire(data, seed)
+    data = build_graph(taxonomy, features, **settings.ties)
+    if settings.control == "random_graph":
+        data = rewire(data, settings.seed)
     if lessons is None:
         names = None if isinstance(encoder, Tensor) else encoder.encode(taxonomy.task_texts)
         lessons = gather_lessons(taxonomy, features, names)
     evidence = evidence or gather_evidence(lessons)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        z, vectors, assignment = learn(
-            data,
-            num_experts=num_experts,
-            gnn=gnn,
-            separation=separation,
-            steps=steps,
-            width=width,
-            layers=layers,
-            learning_rate=learning_rate,
-            assignment_temperature=assignment_temperature,
-            loss_weights=weights,
-            evidence=evidence,
-            on_step=on_step,
-        )
-        vectors, assignment = controlled(control, taxonomy, data, z, vectors, assignment)
+        torch.manual_seed(settings.seed)
+        z, vectors, assignment = learn(data, settings, evidence=evidence, on_step=on_step)
+        vectors, assignment = controlled(settings.control, taxonomy, data, z, vectors, assignment)
 
     if not torch.isfinite(z).all():
         raise TopicLoraError("Learning the topic graph diverged.", "Lower graph.learning_rate.")
     projector = fit_projector(lessons, nearness=diffusion(adjacency(data.edge_index, data.edge_weight, len(features))))
-    config = {
-        "gnn": gnn,
-        "separation": separation,
-        "control": control,
-        "steps": steps,
-        "width": width,
-        "layers": layers,
-        "learning_rate": learning_rate,
-        "assignment_temperature": assignment_temperature,
-        "loss_weights": weights,
-        "npmi_weight": npmi_weight,
-        "cosine_floor": cosine_floor,
-        "neighbours": neighbours,
-        "prior": {**DEFAULTS, **({"temperature": evidence.temperature} if evidence else {})},
-    }
+    prior = {**DEFAULTS, **({"temperature": evidence.temperature} if evidence else {})}
     return TopicGraph(
         topics=taxonomy.names,
         descriptions=tuple(topic.description for topic in taxonomy.topics),
@@ -122,31 +76,10 @@ def fit_topic_graph(
         projector_weight=projector.weight,
         projector_bias=projector.bias,
         encoder_id=encoder_id if isinstance(encoder, Tensor) else encoder.id,
-        seed=seed,
+        seed=settings.seed,
         tasks=dict(taxonomy.tasks),
-        config=config,
+        config={**settings.config, "prior": prior},
     )
-
-
-def _check(
-    topics: int, num_experts: int, control: str, steps: int, temperature: float, weights: Mapping[str, float]
-) -> None:
-    if num_experts < 2:
-        raise TopicLoraError(f"{num_experts} experts leave nothing to route.", "Use at least 2 experts.")
-    if num_experts > topics:
-        raise TopicLoraError(
-            f"{num_experts} experts for {topics} topics: some would have none.", "Use fewer experts or more topics."
-        )
-    if control not in CONTROLS:
-        raise TopicLoraError(f"Unknown control '{control}'.", f"Use one of {', '.join(CONTROLS)}.")
-    if steps < 0 or temperature <= 0:
-        raise TopicLoraError(
-            f"steps={steps} and assignment_temperature={temperature} cannot be used.",
-            "Use steps >= 0, temperature > 0.",
-        )
-    unknown = sorted(set(weights) - set(LOSS_WEIGHTS))
-    if unknown:
-        raise TopicLoraError(f"Unknown loss '{unknown[0]}'.", f"Known: {', '.join(LOSS_WEIGHTS)}.")
 
 
 def controlled(

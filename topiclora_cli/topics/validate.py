@@ -7,7 +7,8 @@ from torch_geometric.data import Data
 
 from topiclora_cli.runs.results.graph import LinkReport
 from topiclora_cli.topics.graph import standardise
-from topiclora_cli.topics.learn import LEARNT_WITH, learn
+from topiclora_cli.topics.learn import learn
+from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.sparse import DENSE
 from topiclora_cli.topics.store import TopicGraph
 
@@ -33,7 +34,7 @@ def link_report(graph: TopicGraph, features: Tensor, *, share: float = 0.1) -> L
     data, held = hide_edges(x, edges, weights, torch.isin(torch.arange(len(weights)), order[:hidden]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(graph.seed)
-        z, _, _ = learn(data, num_experts=graph.num_experts, **{name: graph.config[name] for name in LEARNT_WITH})
+        z, _, _ = learn(data, GraphSettings.of(graph))
     return LinkReport(hidden, _auc(z, held, unlinked), _auc(x, held, unlinked))
 
 

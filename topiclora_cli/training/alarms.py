@@ -51,7 +51,7 @@ def _kl_not_falling(rows: Rows, progress: float) -> str | None:
         return None
     return (
         f"The KL has hardly fallen: {start:.3f} at the start, {now:.3f} after {progress:.0%} of the run. The routers "
-        "are not learning the prior; raise train.router_learning_rate or loss.kl_weight, or lower train.learning_rate."
+        "are not learning the prior; raise train.router_learning_rate or loss.kl.weight, or lower train.learning_rate."
     )
 
 
@@ -62,7 +62,7 @@ def _kl_rising(rows: Rows, _: float) -> str | None:
         return None
     return (
         f"The KL is rising: {_mean(first):.3f} at the start, {_mean(newest):.3f} now. The routers move away from the "
-        "prior; raise loss.kl_weight and loss.kl_floor, or lower train.router_learning_rate."
+        "prior; raise loss.kl.weight and loss.kl.floor, or lower train.router_learning_rate."
     )
 
 
@@ -79,7 +79,7 @@ def _kl_risen_again(rows: Rows, _: float) -> str | None:
         return None
     return (
         f"The KL has risen again: {_mean(lowest):.3f} at its lowest, {_mean(newest):.3f} now. The routers leave the "
-        "prior that they had learnt; raise loss.kl_floor, or lower train.router_learning_rate."
+        "prior that they had learnt; raise loss.kl.floor, or lower train.router_learning_rate."
     )
 
 
@@ -91,11 +91,11 @@ def _collapsed(rows: Rows, _: float) -> str | None:
     if _forced(rows[-WINDOW:]):
         return (
             f"The prior sends all examples to one expert {found}, and loss.prior_forcing has the routers follow it. "
-            "Lower loss.prior_forcing, or build a graph that tells these examples' topics apart."
+            "Lower loss.prior_forcing.start, or build a graph that tells these examples' topics apart."
         )
     return (
         f"The routing has collapsed to one expert {found}. "
-        "Raise loss.kl_weight or loss.balance_weight, or lower train.router_learning_rate."
+        "Raise loss.kl.weight or loss.balance.weight, or lower train.router_learning_rate."
     )
 
 
@@ -110,9 +110,9 @@ def _dead(rows: Rows, _: float) -> str | None:
     if _forced(rows[-2 * WINDOW :]):
         return (
             f"{found} The prior leaves them out, and loss.prior_forcing has the routers follow it; have fewer experts, "
-            "or lower loss.prior_forcing."
+            "or lower loss.prior_forcing.start."
         )
-    return f"{found} They are not trained; raise loss.balance_weight, or have fewer experts."
+    return f"{found} They are not trained; raise loss.balance.weight, or have fewer experts."
 
 
 _JUDGES = {

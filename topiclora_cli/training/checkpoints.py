@@ -8,6 +8,7 @@ from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe.spelling import respelt_keys
 from topiclora_cli.runs.files import read_json, sha256_file, write_json
 
 SEAL, SETTINGS = "sealed.json", "settings.json"
@@ -49,6 +50,7 @@ def decisive_settings(recipe: Recipe, processes: int) -> dict[str, Any]:
 def refuse_other_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Raises TopicLoraError, naming the key, where a checkpoint was written under other settings."""
     before = read_json(checkpoint / SETTINGS, hint="") if (checkpoint / SETTINGS).is_file() else settings
+    before = respelt_keys(before)
     trained_on = before.pop(EXAMPLES, None)  # which earlier versions did not note
     known = _recipe_keys(before)
     sections = {key.partition(".")[0] for key in known}
@@ -123,8 +125,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 def _recipe_keys(settings: Mapping[str, Any]) -> set[str]:
-    """The keys of a recipe's sections, whatever lies within their values."""
-    return {".".join(key.split(".")[:2]) for key in settings if "." in key and " " not in key}
+    """The keys of a recipe's sections, whatever lies within their values; of losses, those within their terms."""
+    parts = [key.split(".") for key in settings if "." in key and " " not in key]
+    return {".".join(each[: 3 if each[0] == "loss" else 2]) for each in parts}
 
 
 def _flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

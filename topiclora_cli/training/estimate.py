@@ -85,6 +85,25 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Step:
+    """How one process computes a training step.
+
+    base_bytes: of the frozen weights as they are kept; head_bytes: of a head rounded in every step, else 0. trained:
+    parameters, in float32. compute, residual: bytes a number. shards: over how many processes FSDP spreads weights,
+    gradients and optimizer; each gathers one layer.
+    """
+
+    base_bytes: float
+    head_bytes: float
+    trained: int
+    optimizer: str
+    compute: int
+    residual: int
+    checkpointing: bool
+    shards: int = 1
+
+
+@dataclass(frozen=True)
 class Memory:
     """Bytes that one process holds at the peak of a training step, by what they are for."""
 
@@ -109,40 +128,24 @@ def kept_per_token(base: BaseShape, adapter: AdapterShape, *, width: int, comput
     return plain + adapted + apart + GATE * adapter.gates
 
 
-def training_memory(
-    base: BaseShape,
-    adapter: AdapterShape,
-    batch: Batch,
-    *,
-    base_bytes: float,
-    head_bytes: float,
-    trained: int,
-    optimizer: str,
-    compute: int,
-    residual: int,
-    checkpointing: bool,
-    shards: int = 1,
-) -> Memory:
-    """Memory at the peak of a step, by the formula above.
-
-    base_bytes: of the frozen weights as they are kept; head_bytes: of a head rounded in every step, else 0. trained:
-    parameters, in float32. compute, residual: bytes a number. shards: over how many processes FSDP spreads weights,
-    gradients and optimizer; each gathers one layer.
-    """
-    layers = kept_per_token(base, adapter, width=batch.width, compute=compute, residual=residual) * batch.tokens
-    rounded = compute * trained if compute < 4 else 0
-    work: float = (2 * residual * base.hidden + 3 * compute * base.feed_forward) * batch.tokens
+def training_memory(base: BaseShape, adapter: AdapterShape, batch: Batch, step: Step) -> Memory:
+    """Memory at the peak of a step, by the formula above."""
+    layers = (
+        kept_per_token(base, adapter, width=batch.width, compute=step.compute, residual=step.residual) * batch.tokens
+    )
+    rounded = step.compute * step.trained if step.compute < 4 else 0
+    work: float = (2 * step.residual * base.hidden + 3 * step.compute * base.feed_forward) * batch.tokens
     kept: float = layers + rounded
-    if checkpointing:
+    if step.checkpointing:
         work += kept / base.layers
-        kept = base.layers * residual * base.hidden * batch.tokens
-    gathered = base_bytes / base.layers if shards > 1 else 0
+        kept = base.layers * step.residual * base.hidden * batch.tokens
+    gathered = step.base_bytes / base.layers if step.shards > 1 else 0
     return Memory(
-        base=base_bytes / shards + gathered,
-        adapter=4 * trained / shards,
-        gradients=4 * trained / shards,
-        optimizer=OPTIMIZER_STATE[optimizer] * trained / shards,
-        activations=kept + head_bytes,
+        base=step.base_bytes / step.shards + gathered,
+        adapter=4 * step.trained / step.shards,
+        gradients=4 * step.trained / step.shards,
+        optimizer=OPTIMIZER_STATE[step.optimizer] * step.trained / step.shards,
+        activations=kept + step.head_bytes,
         logits_or_work=max(work, LOGIT * base.vocabulary * batch.examples * batch.labelled),
     )
 

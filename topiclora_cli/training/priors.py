@@ -5,13 +5,14 @@ A prior depends on the prompt and the graph alone, so it costs nothing during tr
 
 import hashlib
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.stored import stored_tensors
 from topiclora_cli.topics.encoder import Encoder
@@ -33,13 +34,13 @@ def cached_priors(
 
 def refuse_even_priors(confidence: Tensor, section: LossSection) -> None:
     """Raises TopicLoraError where what priors do is weighted by their confidence (n,) and none has any."""
-    subjects = {"kl_weight": "the KL", "prior_forcing": "prior forcing"}
-    wanted = [key for key in subjects if getattr(section, key) > 0]
-    if wanted and section.confidence_weighted and confidence.max() < _EVEN:
+    subjects = {"kl.weight": "the KL", "prior_forcing.start": "prior forcing"}
+    wanted = [key for key in subjects if attrgetter(key)(section) > 0]
+    if wanted and section.kl.confidence_weighted and confidence.max() < _EVEN:
         raise TopicLoraError(
-            "The prior of every training prompt is even, so loss.confidence_weighted leaves "
+            "The prior of every training prompt is even, so loss.kl.confidence_weighted leaves "
             f"{' and '.join(subjects[key] for key in wanted)} no weight.",
-            "Set loss.confidence_weighted=false to pull routing towards even use, or "
+            "Set loss.kl.confidence_weighted=false to pull routing towards even use, or "
             f"{' and '.join(f'loss.{key}=0' for key in wanted)}.",
         )
 

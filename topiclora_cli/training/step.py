@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from topiclora_cli.adapters.record import RoutingRecord
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.adapters.topiclora.scope import layer_index
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.losses import (
     normalised_entropy,
     pooled_probabilities,
@@ -46,10 +46,10 @@ class Step:
     def pooled(self) -> dict[str, Tensor]:
         """Mean routing (B, E) over the tokens that the KL is about, of the routers whose layers are aligned."""
         logits = self.record.logits
-        mask = aligned_tokens(self.prompt_mask, self.token_mask, self.section.kl_tokens)
+        mask = aligned_tokens(self.prompt_mask, self.token_mask, self.section.kl.tokens)
         return {
             name: pooled_probabilities(logits[name], mask=mask)
-            for name in aligned_layers(list(logits), self.section.kl_layers)
+            for name in aligned_layers(list(logits), self.section.kl.layers)
         }
 
     @cached_property
@@ -95,7 +95,7 @@ def aligned_tokens(prompt_mask: Tensor, token_mask: Tensor, which: str) -> Tenso
 
 def prior_forcing(section: LossSection, progress: float) -> float:
     """eta, how much the prior forces the routers when this part of training is done."""
-    return prior_forcing_at(progress, start=section.prior_forcing, until=section.prior_forcing_until)
+    return prior_forcing_at(progress, start=section.prior_forcing.start, until=section.prior_forcing.until)
 
 
 def spread_tokens(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:

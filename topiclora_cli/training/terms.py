@@ -9,7 +9,7 @@ from topiclora_cli.adapters.forcing import choosing_routers, refuse_other_expert
 from topiclora_cli.adapters.routers import CosineRouter, Router, TopicRouter
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.losses import (
     centre_alignment,
     expert_contrast,
@@ -33,16 +33,16 @@ _OF_WEIGHTS = ("contrast", "anchor", "orthogonal", "centre")
 def refuse_sharded_terms(section: LossSection) -> None:
     """Raises TopicLoraError for a weight above zero whose term cannot be computed on sharded parameters."""
     for name in _OF_WEIGHTS:
-        if getattr(section, f"{name}_weight") > 0:
+        if getattr(section, name).weight > 0:
             raise TopicLoraError(
-                f"loss.{name}_weight is above 0, but its term reads weights that FSDP shards.",
+                f"loss.{name}.weight is above 0, but its term reads weights that FSDP shards.",
                 "Set it to 0, or train without FSDP: processes then hold the whole model each.",
             )
 
 
 def reach_routers(section: LossSection) -> bool:
     """Whether a term with a weight above zero trains routers by what they decide, used or not."""
-    return any(getattr(section, f"{name}_weight") > 0 for name in _OF_ROUTERS)
+    return any(getattr(section, name).weight > 0 for name in _OF_ROUTERS)
 
 
 def refuse_idle_terms(section: LossSection, model: nn.Module, base: nn.Module) -> None:
@@ -59,13 +59,13 @@ def refuse_idle_terms(section: LossSection, model: nn.Module, base: nn.Module) -
         "centre": (any(isinstance(module, CosineRouter) for module in modules), "the adapter has no cosine router"),
         "base_balance": (hasattr(base, BASE_COEFFICIENT), "the base model reports no router loss"),
     }.items():
-        if getattr(section, f"{name}_weight") > 0 and not present:
+        if getattr(section, name).weight > 0 and not present:
             raise TopicLoraError(
-                f"loss.{name}_weight is above 0, but {subject}.", "Set it to 0, or change adapter.method or model.name."
+                f"loss.{name}.weight is above 0, but {subject}.", "Set it to 0, or change adapter.method or model.name."
             )
-    if section.prior_forcing > 0 and not choosing_routers(model):
+    if section.prior_forcing.start > 0 and not choosing_routers(model):
         raise TopicLoraError(
-            "loss.prior_forcing is above 0, but the adapter has no router whose choice a prior could force.",
+            "loss.prior_forcing.start is above 0, but the adapter has no router whose choice a prior could force.",
             "Set it to 0, or change adapter.router or adapter.method.",
         )
 
@@ -78,9 +78,9 @@ def loss_terms(step: Step, measured: Mapping[str, Parts]) -> dict[str, tuple[flo
     experts.
     """
     section = step.section
-    terms = {name: (getattr(section, f"{name}_weight"), token_loss(step, name, measured[name])) for name in measured}
+    terms = {name: (getattr(section, name).weight, token_loss(step, name, measured[name])) for name in measured}
     for name, share in _SHARES.items():
-        weight = getattr(section, f"{name}_weight")
+        weight = getattr(section, name).weight
         if weight > 0 and (value := share(step)) is not None:
             terms[name] = (_scheduled(step) if name == "kl" else weight, value)
     return terms
@@ -95,27 +95,27 @@ def _kl(step: Step) -> Tensor | None:
     distance = prior_distance(
         torch.stack(list(step.pooled.values())),
         prior=step.prior,
-        temperature=step.section.temperature,
-        smoothing=step.section.prior_smoothing,
-        direction=step.section.kl_direction,
+        temperature=step.section.kl.temperature,
+        smoothing=step.section.kl.smoothing,
+        direction=step.section.kl.direction,
     )
-    if step.section.confidence_weighted and step.confidence is not None:
+    if step.section.kl.confidence_weighted and step.confidence is not None:
         distance = distance * step.confidence
     return step.whole.processes * step.of_examples(distance)
 
 
 def _scheduled(step: Step) -> float:
     section = step.section
-    return kl_weight_at(step.progress, peak=section.kl_weight, floor=section.kl_floor, warmup=section.kl_warmup)
+    return kl_weight_at(step.progress, peak=section.kl.weight, floor=section.kl.floor, warmup=section.kl.warmup)
 
 
 def _contrast(step: Step) -> Tensor | None:
     section, inputs = step.section, step.record.inputs
     layers = {layer.name: (adapter, layer) for adapter, layer in step.adapted()}
-    places, real = spread_tokens(step.token_mask, section.contrast_tokens)
+    places, real = spread_tokens(step.token_mask, section.contrast.tokens)
     examples = torch.arange(len(places), device=places.device).unsqueeze(1)
     values = []
-    for name in aligned_layers(list(inputs), section.kl_layers):
+    for name in aligned_layers(list(inputs), section.kl.layers):
         # A layer that reads something else than one row per token has no rows for the sampled tokens.
         if name not in layers or inputs[name].shape[:2] != step.token_mask.shape:
             continue
@@ -123,7 +123,7 @@ def _contrast(step: Step) -> Tensor | None:
         lora_a, lora_b = layer.routed_factors(adapter)
         products = output_products(inputs[name][examples, places].to(lora_a.dtype), lora_a, lora_b)
         selected = (step.record.gates[name][examples, places] > 0) & real.unsqueeze(-1)
-        values.append(expert_contrast(products, selected=selected, temperature=section.contrast_temperature))
+        values.append(expert_contrast(products, selected=selected, temperature=section.contrast.temperature))
     return step.whole.processes * step.of_examples(torch.stack(values).mean(0)) if values else None
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.losses import (
     distribution_and_entropy,
     expert_activity,
@@ -42,14 +42,14 @@ def measure(step: Step) -> dict[str, Parts]:
     """This micro-batch's parts of each wanted term's means, by router."""
     measured = {}
     for name, term in TOKEN_TERMS.items():
-        if getattr(step.section, f"{name}_weight") > 0 and (parts := term.parts(step)):
+        if getattr(step.section, name).weight > 0 and (parts := term.parts(step)):
             measured[name] = _pool(name, parts) if _together(term, step.section) == "pool" else parts
     return measured
 
 
 def needs_means(section: LossSection) -> bool:
     """Whether a wanted term is a function of the whole step's means, and no mean itself."""
-    return any(term.judge and getattr(section, f"{name}_weight") > 0 for name, term in TOKEN_TERMS.items())
+    return any(term.judge and getattr(section, name).weight > 0 for name, term in TOKEN_TERMS.items())
 
 
 def whole_means(measured: Mapping[str, Parts]) -> Parts:
@@ -92,7 +92,7 @@ def _key(name: str, router: str) -> str:
 def _pool(name: str, parts: Parts) -> Parts:
     if len({part.shape for part in parts.values()}) > 1:
         raise TopicLoraError(
-            f"loss.{name}_weight is above 0 and routers are pooled, but they differ in their number of experts.",
+            f"loss.{name}.weight is above 0 and routers are pooled, but they differ in their number of experts.",
             "Set loss.reduce_routers to mean or sum.",
         )
     return {"all routers": torch.stack(list(parts.values())).mean(0)}
@@ -114,10 +114,10 @@ def _activity(step: Step) -> Parts:
         scores = {"softmax": probabilities(logits), "gates": full_precision(record.gates[name])}
         if name in record.excess:
             scores["excess"] = record.excess[name]
-        wanted = step.section.balance_scores
+        wanted = step.section.balance.scores
         if wanted not in scores:
             raise TopicLoraError(
-                f"loss.balance_scores is excess, but the router of {name} has no threshold.",
+                f"loss.balance.scores is excess, but the router of {name} has no threshold.",
                 "Set it to softmax or gates, or use adapter.router: threshold.",
             )
         parts[name] = step.of_tokens(expert_activity(record.gates[name], scores[wanted]))
@@ -125,7 +125,7 @@ def _activity(step: Step) -> Parts:
 
 
 def _distributions(step: Step) -> Parts:
-    record, certainty, parts = step.record, step.section.gjs_certainty, {}
+    record, certainty, parts = step.record, step.section.gjs.certainty, {}
     for name, logits in record.logits.items():
         own, task = record.token_logits.get(name), record.task_logits.get(name)
         if own is not None or task is None:
@@ -138,11 +138,11 @@ def _distributions(step: Step) -> Parts:
 
 
 def _importance(step: Step) -> Parts:
-    delta, gates = step.section.local_balance_delta, step.record.gates
+    delta, gates = step.section.local_balance.delta, step.record.gates
     if delta and step.types is None:
         raise TopicLoraError(
-            "loss.local_balance_delta is set, but it goes by examples' topic priors and there are none.",
-            "Leave it out, or use a method with a topic graph or loss.kl_weight above 0.",
+            "loss.local_balance.delta is set, but it goes by examples' topic priors and there are none.",
+            "Leave it out, or use a method with a topic graph or loss.kl.weight above 0.",
         )
     return {
         name: step.of_examples(importance(gates[name], mask=step.token_mask, types=step.types, delta=delta))
@@ -160,19 +160,19 @@ def _base_activity(step: Step) -> Parts:
 
 
 TOKEN_TERMS: Mapping[str, TokenTerm] = {
-    "balance": TokenTerm(_activity, lambda section, means: switch_balance(means, counts=section.balance_counts)),
+    "balance": TokenTerm(_activity, lambda section, means: switch_balance(means, counts=section.balance.counts)),
     "local_balance": TokenTerm(_importance, lambda _, means: local_balance(means)),
     "normal": TokenTerm(
         _each_token(lambda _, __, gates: full_precision(gates)),
-        lambda section, means: normal_profile(means, width=section.normal_width),
+        lambda section, means: normal_profile(means, width=section.normal.width),
     ),
     "gjs": TokenTerm(
         _distributions,
-        lambda section, means: generalised_js(means, balance=section.gjs_balance, certainty=section.gjs_certainty),
+        lambda section, means: generalised_js(means, balance=section.gjs.balance, certainty=section.gjs.certainty),
     ),
     "z": TokenTerm(_each_token(lambda _, logits, __: z_loss(logits))),
-    "poisson": TokenTerm(_each_token(lambda s, logits, _: poisson_profile(logits, rate=s.section.poisson_rate))),
-    "sparsity": TokenTerm(_each_token(lambda s, _, gates: sparsity(gates, target=s.section.sparsity_target))),
+    "poisson": TokenTerm(_each_token(lambda s, logits, _: poisson_profile(logits, rate=s.section.poisson.rate))),
+    "sparsity": TokenTerm(_each_token(lambda s, _, gates: sparsity(gates, target=s.section.sparsity.target))),
     # As transformers has it: over the tokens of all layers together, and top_k where routing is even.
     "base_balance": TokenTerm(_base_activity, lambda _, means: switch_balance(means, counts="tokens"), "pool"),
 }

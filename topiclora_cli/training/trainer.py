@@ -15,7 +15,7 @@ from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.callbacks import CheckGradients
 from topiclora_cli.training.guard import not_finite
@@ -171,7 +171,7 @@ class DualLossTrainer(Trainer):
                 total = total + weight * value
         if step.model.training:
             scheduled = {"kl_weight": terms["kl"][0]} if "kl" in terms else {}
-            if step.section.prior_forcing > 0:
+            if step.section.prior_forcing.start > 0:
                 scheduled["prior_forcing"] = prior_forcing(step.section, step.progress)
             shares = {name: total.new_tensor(value / step.whole.micro_batches) for name, value in scheduled.items()}
             self._meter.add(**values, **shares)

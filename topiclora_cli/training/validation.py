@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import record_routing
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.collate import next_labels
 from topiclora_cli.training.losses import pooled_probabilities, prior_distance
@@ -36,7 +36,7 @@ def validation_losses(
         for name, values in gathered.items():
             sums[name] += float(values.double().sum())
     losses = {"eval_loss": sums["loss"] / max(1.0, sums["tokens"])}
-    if with_prior and section.kl_weight > 0:
+    if with_prior and section.kl.weight > 0:
         losses["eval_kl"] = sums["kl"] / sums["examples"]
     return losses
 
@@ -45,7 +45,7 @@ def _per_example(model: nn.Module, collated: dict[str, Any], section: LossSectio
     batch = Batch.of(collated)
     wanted, targets = next_labels(batch.inputs["labels"])
     inputs = {name: value for name, value in batch.inputs.items() if name not in ("labels", "shift_labels")}
-    with record_routing(model) as record, prompt_tokens(batch.prompt_mask):
+    with record_routing(model) as record, prompt_tokens(batch.prompt_mask, model):
         logits = model(**inputs).logits
     chosen = logits if "logits_to_keep" in inputs else logits[wanted]
     losses = torch.zeros(wanted.shape, device=wanted.device)
@@ -53,17 +53,17 @@ def _per_example(model: nn.Module, collated: dict[str, Any], section: LossSectio
     kl = losses.new_zeros(len(batch.token_mask))
     if batch.prior is not None and batch.confidence is not None and record.logits:
         batch.arrange(record)
-        layers = aligned_layers(list(record.logits), section.kl_layers)
-        mask = aligned_tokens(batch.prompt_mask, batch.token_mask, section.kl_tokens)
+        layers = aligned_layers(list(record.logits), section.kl.layers)
+        mask = aligned_tokens(batch.prompt_mask, batch.token_mask, section.kl.tokens)
         pooled = torch.stack([pooled_probabilities(record.logits[name], mask=mask) for name in layers])
         kl = prior_distance(
             pooled,
             prior=batch.prior,
-            temperature=section.temperature,
-            smoothing=section.prior_smoothing,
-            direction=section.kl_direction,
+            temperature=section.kl.temperature,
+            smoothing=section.kl.smoothing,
+            direction=section.kl.direction,
         )
-        kl = kl * batch.confidence if section.confidence_weighted else kl
+        kl = kl * batch.confidence if section.kl.confidence_weighted else kl
     return {
         "loss": (batch.by_example(losses) * batch.token_mask).sum(1),
         "tokens": (batch.by_example(wanted) * batch.token_mask).sum(1),

@@ -13,7 +13,7 @@ from topiclora_cli.adapters.forcing import choosing_routers, forced_routing
 from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import RoutingRecord, record_routing
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe.schema import LossSection
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.losses import smoothed
 from topiclora_cli.training.model_losses import own_losses_apart
@@ -37,11 +37,11 @@ class Watched:
         While the model trains, a prior forces them as much as `progress`, the part of training that is done, leaves of
         loss.prior_forcing.
         """
-        if self.section.base_balance_weight > 0:
+        if self.section.base_balance.weight > 0:
             batch.inputs["output_router_logits"] = True
         with (
-            record_routing(self.model, inputs=self.section.contrast_weight > 0) as record,
-            prompt_tokens(batch.prompt_mask),
+            record_routing(self.model, inputs=self.section.contrast.weight > 0) as record,
+            prompt_tokens(batch.prompt_mask, self.model),
             own_losses_apart(self.model),
             self._forced(batch, progress),
         ):
@@ -57,20 +57,20 @@ class Watched:
             return nullcontext()
         if batch.prior is None or batch.confidence is None:
             raise TopicLoraError(
-                "loss.prior_forcing is above 0, but the examples have no topic priors.",
-                "Set it to 0, or use a method with a topic graph or loss.kl_weight above 0.",
+                "loss.prior_forcing.start is above 0, but the examples have no topic priors.",
+                "Set it to 0, or use a method with a topic graph or loss.kl.weight above 0.",
             )
         # What the KL pulls the router towards: its temperature softens both sides, so that they still meet there.
-        prior = smoothed(batch.prior, section.prior_smoothing)
+        prior = smoothed(batch.prior, section.kl.smoothing)
         # An example that is about no topic is left to the router.
-        certain = batch.confidence if section.confidence_weighted else torch.ones_like(batch.confidence)
-        layers = aligned_layers([name for name, _ in choosing_routers(self.model)], section.kl_layers)
+        certain = batch.confidence if section.kl.confidence_weighted else torch.ones_like(batch.confidence)
+        layers = aligned_layers([name for name, _ in choosing_routers(self.model)], section.kl.layers)
         share = batch.of_tokens(eta * certain.unsqueeze(-1)).squeeze(-1)
         return forced_routing(self.model, batch.of_tokens(prior), share, layers)
 
     def step(self, batch: Batch, record: RoutingRecord, outputs: Any, whole: WholeStep, progress: float) -> Step:
         """What the losses of this forward pass are functions of."""
-        balances_base = self.section.base_balance_weight > 0
+        balances_base = self.section.base_balance.weight > 0
         return Step(
             record=record,
             model=self.model,

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.context import RoutingContext
 from topiclora_cli.adapters.dispatch import dispatch, prefers_sparse, sparse_delta
 from topiclora_cli.adapters.dropout import dropped, own_rank_space
 from topiclora_cli.adapters.mixture import apart, gated_sum, rank_space
@@ -56,9 +57,10 @@ class PerftLayer(RoutedTunerLayer):
     no_merge = NO_MERGE
     router_container = "perft_router"
 
-    def __init__(self, base_layer: nn.Module, name: str, width: int) -> None:
+    def __init__(self, base_layer: nn.Module, name: str, width: int, context: RoutingContext) -> None:
         self.base_layer = base_layer
         self.name = name
+        self.routing_context = context
         self.in_features = self.out_features = width
         self.perft_A = nn.ModuleDict()
         self.perft_B = nn.ModuleDict()
@@ -81,6 +83,7 @@ class PerftLayer(RoutedTunerLayer):
             del self.perft_router[adapter_name]
         if router is not None:
             self.perft_router[adapter_name] = router.settle(self.name, base.device)
+            router.context = self.routing_context
         self.perft_config[adapter_name] = config
         self.frozen_peft_weight_names[adapter_name] = () if config.router_trains else ("perft_router",)
         self._watch_as_needed()
@@ -153,9 +156,10 @@ class PerftBlock(nn.Module, PerftLayer):
         *,
         name: str,
         width: int,
+        context: RoutingContext,
     ) -> None:
         nn.Module.__init__(self)
-        PerftLayer.__init__(self, base_layer, name, width)
+        PerftLayer.__init__(self, base_layer, name, width, context)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config, router)
 

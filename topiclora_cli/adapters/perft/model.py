@@ -88,7 +88,8 @@ class PerftModel(RoutedTuner):
             target.update_layer(adapter_name, config, router)
             return
         self.refuse_adapted(target, current_key)
-        layer = PerftBlock(target, adapter_name, config, router, name=current_key, width=width)
+        settings = {"name": current_key, "width": width, "context": self.routing_context}
+        layer = PerftBlock(target, adapter_name, config, router, **settings)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)

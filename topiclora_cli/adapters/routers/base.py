@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.context import RoutingContext
 from topiclora_cli.adapters.forcing import drawn_to_prior
 from topiclora_cli.adapters.precision import no_autocast, precise, precise_product
 from topiclora_cli.adapters.selection import select_experts
@@ -74,6 +75,7 @@ class Router(CheckedModule):
     def __init__(self, settings: RouterSettings) -> None:
         super().__init__()
         self.settings = settings
+        self.context = RoutingContext()  # until a layer hands it that of its model
 
     def settle(self, layer_name: str, device: torch.device) -> "Router":
         """Move to a layer's device, unless still without values, and be named after it in errors.
@@ -101,9 +103,9 @@ class Router(CheckedModule):
         settings = self.settings
         if settings.shared:
             routed, others = scores.split([settings.num_experts, settings.shared], -1)
-            chosen_by = drawn_to_prior(self, routed)
+            chosen_by = drawn_to_prior(self, self.context, routed)
             return Decision(routed, joined_gates(chosen_by, others, top_k=settings.top_k, top_p=settings.top_p))
-        chosen_by = drawn_to_prior(self, scores)
+        chosen_by = drawn_to_prior(self, self.context, scores)
         weights = settings.gate_weights
         return Decision(
             scores, select_experts(chosen_by, top_k=settings.top_k, top_p=settings.top_p, gate_weights=weights)

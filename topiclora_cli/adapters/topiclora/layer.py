@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.context import RoutingContext
 from topiclora_cli.adapters.mixture import apart, collapse
 from topiclora_cli.adapters.precision import precise_product
 from topiclora_cli.adapters.prompt_mean import PromptMean
@@ -43,9 +44,10 @@ class TopicLoraLayer(RoutedTunerLayer):
     router_container = "topiclora_router"
     precise_containers = ("topiclora_start",)
 
-    def __init__(self, base_layer: nn.Module, name: str) -> None:
+    def __init__(self, base_layer: nn.Module, name: str, context: RoutingContext) -> None:
         self.base_layer = base_layer
         self.name = name
+        self.routing_context = context
         self.in_features, self.out_features = _features(self.get_base_layer(), name)
         self.topiclora_A = nn.ModuleDict()
         self.topiclora_B = nn.ModuleDict()
@@ -103,6 +105,7 @@ class TopicLoraLayer(RoutedTunerLayer):
         )
         if prompt is not None:
             self.topiclora_prompt[adapter_name] = prompt
+        router.context = self.routing_context
         trains = adapter_name in self.active_adapters and not self.topiclora_config[adapter_name].inference_mode
         router.requires_grad_(trains)
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from topiclora_cli.adapters.context import RoutingContext
 from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
 from topiclora_cli.adapters.dropout import own_rank_space
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, is_untouched
@@ -22,9 +23,17 @@ from topiclora_cli.errors import TopicLoraError
 class TopicLoraLinear(nn.Module, TopicLoraLayer):
     """The layer that takes a linear layer's place in the model."""
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, config: TopicLoraConfig, *, name: str) -> None:
+    def __init__(
+        self,
+        base_layer: nn.Module,
+        adapter_name: str,
+        config: TopicLoraConfig,
+        *,
+        name: str,
+        context: RoutingContext,
+    ) -> None:
         nn.Module.__init__(self)
-        TopicLoraLayer.__init__(self, base_layer, name)
+        TopicLoraLayer.__init__(self, base_layer, name, context)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config)
 

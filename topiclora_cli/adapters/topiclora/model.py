@@ -52,7 +52,7 @@ class TopicLoraModel(RoutedTuner):
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         watch = None
         if config.pools_prompt:
-            watch = PromptWatch(adapter_name)
+            watch = PromptWatch(adapter_name, self.routing_context)
             self.__dict__.setdefault("_watching", {})[adapter_name] = watch.attach(model)
         with init_empty_weights() if kwargs.get("low_cpu_mem_usage") else nullcontext():
             _connect(model, adapter_name, config, layers, watch, self.twin_of(adapter_name))
@@ -78,7 +78,7 @@ class TopicLoraModel(RoutedTuner):
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The base model's generate; what it is given is the prompt that routing by prompt averages over."""
         pools = any(self.peft_config[name].pools_prompt for name in self.active_adapters)  # type: ignore[attr-defined]
-        with default_prompt(prompt_of_generate(self.model, args, kwargs) if pools else None):
+        with default_prompt(prompt_of_generate(self.model, args, kwargs) if pools else None, self.model):
             return self.model.generate(*args, **kwargs)
 
     @staticmethod
@@ -105,7 +105,7 @@ class TopicLoraModel(RoutedTuner):
             target.update_layer(adapter_name, config)
             return
         self.refuse_adapted(target, current_key)
-        layer = TopicLoraLinear(target, adapter_name, config, name=current_key)
+        layer = TopicLoraLinear(target, adapter_name, config, name=current_key, context=self.routing_context)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
@@ -132,8 +132,8 @@ def _connect(
     keys = _keys(config)
     _check_one_sequence(groups.values(), adapter_name)
     for members in groups.values():
-        group = RoutingGroup(len(members))
         owner = members[0]
+        group = RoutingGroup(len(members), owner.routing_context)
         if config.anchors is None and twin is not None:
             keys = known_keys(owner.topiclora_router, twin)
         router = _make_router(owner, adapter_name, num_layers, keys)

@@ -6,8 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from topiclora_cli.adapters.context import RoutingContext
 from topiclora_cli.adapters.dispatch import Dispatch, dispatch
-from topiclora_cli.adapters.per_thread import PerThread
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -66,24 +66,29 @@ class Routing:
 class RoutingGroup:
     """Hands one routing decision from the member that made it to the others of the same forward pass.
 
-    A thread sees its own passes alone. A copy starts without the decision of a pass that ended half-way.
+    It lies in their model's context meanwhile, so that a thread sees its own passes alone.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, context: RoutingContext) -> None:
         self.size = size
-        self._held: PerThread[tuple[Routing, int]] = PerThread()  # the decision, and how many are still to take it
+        self._context = context
 
     def put(self, routing: Routing) -> None:
         """Called by the owner of the router."""
-        self._held.set((routing, self.size - 1) if self.size > 1 else None)
+        if self.size > 1:
+            self._context.here.decisions[self] = routing, self.size - 1
 
     def take(self, name: str) -> Routing:
         """Called by the others; after the last of them nothing is held."""
-        held = self._held.get()
-        if held is None:
+        decisions = self._context.here.decisions
+        if self not in decisions:
             raise TopicLoraError(
                 f"{name} runs before the layer whose router it shares.", "Use router_scope: linear for this model."
             )
-        routing, left = held
-        self._held.set((routing, left - 1) if left > 1 else None)
+        routing: Routing
+        routing, left = decisions[self]
+        if left > 1:
+            decisions[self] = routing, left - 1
+        else:
+            del decisions[self]
         return routing

@@ -1,0 +1,76 @@
+import json
+
+import pytest
+
+from tests.recipe.schema_check import complaints
+from topiclora_cli.cli.app import main
+from topiclora_cli.recipe import bundled_recipes
+from topiclora_cli.recipe.json_schema import key_texts, recipe_schema
+from topiclora_cli.recipe.methods import METHODS
+from topiclora_cli.recipe.overrides import read_yaml
+
+SCHEMA = recipe_schema()
+LEAST = {"name": "mine", "model": {"name": "some/model"}}
+
+
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_the_schema_takes_every_bundled_recipe(name):
+    assert complaints(read_yaml(bundled_recipes()[name].read_text(encoding="utf-8")), SCHEMA, SCHEMA) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        ({"tain": {}}, ".tain"),
+        ({"train": {"learning_rat": 1e-3}}, ".train.learning_rat"),
+        ({"train": {"learning_rate": 0}}, ".train.learning_rate"),
+        ({"train": {"lr_scheduler": "cosin"}}, ".train.lr_scheduler"),
+        ({"adapter": {"method": "topicloar"}}, ".adapter.method"),
+        ({"adapter": {"method": "lora", "router": "linear"}}, ".adapter.router"),
+        ({"adapter": {"variant": "dense"}}, ".adapter.variant"),
+        ({"adapter": {"method": "perft-r", "use_dora": True}}, ".adapter.use_dora"),
+        ({"adapter": {"rank": 8}}, ".adapter.rank"),
+        ({"adapter": {"r": True}}, ".adapter.r"),
+        ({"adapter": {"router": "soft"}}, ".adapter.router"),
+        ({"data": {"sources": [{"sourc": "a.jsonl"}]}}, ".data.sources.0.sourc"),
+        ({"ablation": {"seeds": []}}, ".ablation.seeds"),
+        ({"name": "two words"}, ".name"),
+    ],
+)
+def test_the_schema_refuses_a_wrong_key_or_value_at_its_place(wrong, place):
+    assert [text.split(":")[0] for text in complaints({**LEAST, **wrong}, SCHEMA, SCHEMA)][:1] == [place]
+
+
+def test_the_schema_asks_for_a_name_and_a_model():
+    assert complaints(LEAST, SCHEMA, SCHEMA) == []
+    assert complaints({"name": "mine"}, SCHEMA, SCHEMA)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_schema_takes_what_every_method_itself_sets(method):
+    own = {"adapter": {"method": method, **METHODS[method].adapter}, "train": dict(METHODS[method].train)}
+    assert complaints({**LEAST, **own}, SCHEMA, SCHEMA) == []
+
+
+def test_keys_are_described_in_the_words_of_the_docstrings():
+    keys = SCHEMA["$defs"]["TrainSection"]["properties"]
+    assert keys["epochs"]["description"].startswith("How often every example is trained on")
+    assert keys["fsdp"]["description"] == "Shard the model over GPUs."
+    assert SCHEMA["$defs"]["DataSection"]["properties"]["prompt"]["description"].startswith("Jinja templates")
+
+
+def test_a_key_without_a_head_is_described_by_the_sentences_that_name_it():
+    text = "A thing. `width` is how wide it is (`width: 3`).\n\nsize, depth: both. colour: its own."
+    assert key_texts(text, ["width", "size", "depth", "colour", "other"]) == {
+        "width": "`width` is how wide it is (`width: 3`).",
+        "size": "Both.",
+        "depth": "Both.",
+        "colour": "Its own.",
+    }
+
+
+def test_the_command_prints_the_schema_alone(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["recipes", "schema"])
+    assert not stop.value.code
+    assert json.loads(capsys.readouterr().out) == SCHEMA

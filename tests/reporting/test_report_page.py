@@ -1,0 +1,154 @@
+"""`topiclora report`: one page of a run or of several, from their files alone."""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from topiclora_cli.recipe import build_recipe, dump_recipe, load_recipe
+from topiclora_cli.runs.run import RunDir
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SOURCE = dict.fromkeys(
+    ("filtered", "missing", "empty", "duplicates", "contaminated", "surplus", "held_out", "too_long"), 0
+)
+
+
+def made_up(path, *, rate=0.001, task="<b>few</b>"):
+    """A run with a training and an evaluation, nothing of which was ever run."""
+    recipe = build_recipe({"name": "made-up", "model": {"name": "m"}, "train": {"learning_rate": rate}}, where="x")
+    run = RunDir.create(path, recipe_yaml=dump_recipe(recipe), name="made-up", seed=3)
+    source = {**SOURCE, "label": "s", "weight": None, "read": 9, "used": 8, "tagged": 0, "mean_tokens": 5.0}
+    with run.running("train") as record:
+        record.update(processes=1, steps=4, examples=8, total_parameters=1234, activated_parameters=567)
+        record.update(
+            final={"step": 4, "loss": 1.5}, best=None, alarms=["Dead & gone."], data=[{**source, "wanting": {}}]
+        )
+    run.update(created="2026-01-02T03:04:05+00:00")
+    rows = [{"step": step, "loss_lm": 3 - step / 4, "memory_gib": 2.5} for step in range(1, 5)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    figures = {"unit": "share", "higher_is_better": True, "tuned": 0.5, "tuned_stderr": 0.1}
+    figures |= dict.fromkeys(("base", "base_stderr", "delta", "delta_stderr"))
+    scores = {"task": task, "group": False, "depth": 0, "counted": True, "metric": "acc", "filter": "none", "count": 7}
+    routing = {"by_topic": {"sums": [0.9, 0.1]}, "effective_experts": 1.2, "entropy": 0.4}
+    routing |= {"mutual_information": 0.1, "largest_load": 0.9}
+    summary = {"name": "few", "mean": None, "tasks": [{**scores, **figures, "metrics": {}}], "failed": {}}
+    (path / "eval" / "few").mkdir(parents=True)
+    (path / "eval" / "few" / "summary.json").write_text(json.dumps({**summary, "routing": routing}))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    return made_up(tmp_path / "one")
+
+
+class Page(html.parser.HTMLParser):
+    """The tags of a page and the text of its cells; fails on one that is not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.words = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in {"meta", "img"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_of_a_run_lies_in_it_and_is_the_same_when_made_twice(run, run_cli):
+    code, text = run_cli("report", run)
+    assert code == 0, text
+    assert f"Report: {run / 'report.html'}" in text
+    first = (run / "report.html").read_bytes()
+    assert run_cli("report", run)[0] == 0
+    assert (run / "report.html").read_bytes() == first
+
+
+def test_the_page_says_what_the_markdown_says_and_lets_no_text_become_markup(run, run_cli, tmp_path):
+    assert run_cli("report", run, "--html", tmp_path / "p.html", "--markdown", tmp_path / "p.md")[0] == 0
+    page, markdown = Page((tmp_path / "p.html").read_text()), (tmp_path / "p.md").read_text()
+    words = " ".join(page.words)
+    for said in ("made-up, seed 3", "1,234", "Alarm: Dead & gone.", "50.0 ± 10.0", "2.50", "Routing by topic"):
+        assert said in words
+        assert said in markdown
+    assert "b" not in {tag for tag, _ in page.tags}
+    assert "<b>few</b>" in words
+    assert {tag for tag, _ in page.tags} >= {"main", "nav", "section", "svg", "polyline", "thead", "caption"} - {
+        "caption"
+    }
+    assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg")
+
+
+def test_the_page_needs_nothing_from_elsewhere(run, run_cli):
+    run_cli("report", run)
+    page = Page((run / "report.html").read_text())
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    linked = [value for _, attributes in page.tags for name, value in attributes.items() if name in {"src", "href"}]
+    assert all(value.startswith(("#", "data:image/png;base64,")) for value in linked)
+
+
+def test_several_runs_stand_side_by_side_and_what_differs_comes_first(run, run_cli, tmp_path):
+    other = made_up(tmp_path / "two", rate=0.002)
+    code, text = run_cli("report", run, other)
+    assert (code, "--html page.html" in text) == (2, True), text
+    assert run_cli("report", run, other, "--markdown", tmp_path / "both.md")[0] == 0
+    text = (tmp_path / "both.md").read_text()
+    assert "| key | one | two |\n| --- | --- | --- |\n| train.learning_rate | 0.001 | 0.002 |\n" in text
+    assert "| \\<b>few\\</b> | acc, % ↑ | 7 | 50.0 ± 10.0 | 50.0 ± 10.0 |" in text
+
+
+def test_what_a_run_does_not_have_is_left_out_with_a_word(tmp_path, run_cli):
+    RunDir.create(tmp_path / "bare", recipe_yaml="", name="bare", seed=0)
+    code, text = run_cli("report", tmp_path / "bare", "--markdown", tmp_path / "bare.md")
+    assert code == 0, text
+    text = (tmp_path / "bare.md").read_text()
+    assert "The recipe of bare cannot be read by this version." in text
+    assert "## Not in this report\n\ntraining not made, evaluation not made, export not made.\n" in text
+
+
+def test_the_recipe_on_the_page_is_the_runs_own(run, run_cli, tmp_path):
+    run_cli("report", run, "--markdown", tmp_path / "p.md")
+    said, commands = re.findall("```\n(.*?)```", (tmp_path / "p.md").read_text(), re.DOTALL)
+    (tmp_path / "again.yaml").write_text(said)
+    assert load_recipe(str(tmp_path / "again.yaml")) == load_recipe(str(run / "recipe.yaml"))
+    assert commands == "topiclora train --recipe recipe.yaml --out again\ntopiclora eval --run again\n"
+
+
+def test_no_torch_is_imported_for_a_page(run):
+    code = (
+        "import sys\nfrom topiclora_cli.cli.app import main\n"
+        f"try: main(['report', {str(run)!r}])\nexcept SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("scheme", ["0", "1"], ids=["dark", "light"])
+def test_chromium_draws_the_page_without_a_word_of_complaint(run, run_cli, tmp_path, width, scheme):
+    run_cli("report", run)
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += [f"--blink-settings=preferredColorScheme={scheme}", f"--window-size={width},2000"]
+    command += [f"--screenshot={tmp_path / 'page.png'}", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run([*command, f"file://{run / 'report.html'}"], capture_output=True, text=True, check=False)
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+    assert "CONSOLE" not in done.stderr

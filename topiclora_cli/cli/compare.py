@@ -1,0 +1,43 @@
+"""`topiclora compare`: runs on the same questions."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topiclora_cli.cli.console import console
+from topiclora_cli.cli.options import listed
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Runs, RUN:EVALUATION, or output folders of lm-eval's.")],
+    metric: Annotated[str | None, typer.Option("--metric", "-m", help="Metric (default: each task's first).")] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="`base`, or a run (default: the first run).")
+    ] = None,
+    tasks: Annotated[str | None, typer.Option("--tasks", "-t", help="Comma-separated tasks (default: all).")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the rows to this file as CSV.")] = None,
+    latex: Annotated[Path | None, typer.Option("--latex", help="Write the tables to this file in LaTeX.")] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write the tables in Markdown.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
+) -> None:
+    """Compare runs question by question, with intervals and tests of the differences."""
+    from topiclora_cli.evaluation.comparison.compare import compare as compare_runs
+    from topiclora_cli.reporting.comparison import all_rows, as_values, comparison_table
+    from topiclora_cli.reporting.table import as_csv, as_latex, as_markdown, as_rich
+    from topiclora_cli.runs.files import write_text
+
+    found = compare_runs(runs, baseline=baseline, metric=metric, tasks=listed(tasks or ""))
+    tables = [comparison_table(each) for each in found]
+    if csv is not None:
+        write_text(csv, as_csv(all_rows(found)))
+    if latex is not None:
+        write_text(latex, "\n".join(map(as_latex, tables)))
+    if markdown is not None:
+        write_text(markdown, "\n".join(map(as_markdown, tables)))
+    if as_json:
+        typer.echo(json.dumps(as_values(found), indent=2, ensure_ascii=False))
+        return
+    for table in tables:
+        console.print(as_rich(table))

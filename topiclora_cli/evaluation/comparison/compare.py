@@ -1,0 +1,186 @@
+"""Sides made of runs, each compared with one baseline on the same questions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.evaluation.comparison.answers import TaskAnswers, find_answers
+from topiclora_cli.evaluation.comparison.contributions import contributions, is_comparable
+from topiclora_cli.evaluation.comparison.intervals import Array, Drawn, draw_questions, drawn_means, interval
+from topiclora_cli.evaluation.comparison.pairing import common_questions, common_tasks
+from topiclora_cli.evaluation.comparison.places import Place, find_place
+from topiclora_cli.evaluation.comparison.rows import Row, aggregates
+from topiclora_cli.evaluation.comparison.significance import holm, of_draws, of_questions
+from topiclora_cli.evaluation.metrics import Metric, headline
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Side:
+    """Runs that differ in their seed alone, or a single one."""
+
+    label: str
+    places: Sequence[Place]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One side beside the baseline: a row for each task, group and the mean. notes: what was left out."""
+
+    side: str
+    baseline: str
+    rows: Sequence[Row]
+    notes: Sequence[str]
+
+
+def compare(
+    names: Sequence[str], *, baseline: str | None = None, metric: str | None = None, tasks: Sequence[str] = ()
+) -> list[Compared]:
+    """Every side minus the baseline: the base of the first run, another place, or the first side.
+
+    Raises TopicLoraError where there is nothing to compare, or not the same questions were asked.
+    """
+    places = {name: find_place(name) for name in names}
+    if baseline == BASE:
+        against = Side(BASE, [_base_of(list(places.values()))])
+        sides = sides_of(list(places.values()))
+    else:
+        if baseline is not None:
+            places.setdefault(baseline, find_place(baseline))
+        sides = sides_of(list(places.values()))
+        if len(sides) == 1:
+            sides = [Side(each.label, [each]) for each in places.values()]
+        first = places[baseline] if baseline is not None else next(iter(places.values()))
+        against = next(side for side in sides if any(each is first for each in side.places))
+        sides = [side for side in sides if side is not against]
+    if not sides:
+        raise TopicLoraError("There is one run, and nothing to compare it with.", "Name another, or --baseline base.")
+    return [_compared(side, against, metric, tasks) for side in sides]
+
+
+def sides_of(places: Sequence[Place]) -> list[Side]:
+    """Runs of one recipe with a seed each form one side."""
+    groups: list[list[Place]] = []
+    for place in places:
+        for group in groups:
+            same = place.recipe is not None and place.recipe == group[0].recipe
+            if same and place.seed not in {each.seed for each in group}:
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    return [
+        Side(
+            group[0].label
+            if len(group) == 1
+            else f"{group[0].label} (seeds {', '.join(str(each.seed) for each in group)})",
+            group,
+        )
+        for group in groups
+    ]
+
+
+def _base_of(places: Sequence[Place]) -> Place:
+    found = next((place for place in places if place.base is not None), None)
+    if found is None or found.base is None:
+        raise TopicLoraError("None of the runs has scores of its base.", "Evaluate one with: topiclora eval --base")
+    models = {str(place.recipe["model"]) for place in places if place.recipe is not None}
+    if len(models) > 1:
+        raise TopicLoraError("The runs have different base models.", "Compare the runs of each base alone.")
+    return Place(BASE, find_answers(found.base))
+
+
+def _seeds(side: Side, against: Side) -> tuple[list[Place], list[Place]]:
+    """The runs to pair, seed by seed; a single run stands against every seed of the other side."""
+    ours, theirs = list(side.places), list(against.places)
+    if len(ours) == 1 or len(theirs) == 1:
+        count = max(len(ours), len(theirs))
+        return (ours * count)[:count], (theirs * count)[:count]
+    by_seed = {place.seed: place for place in theirs}
+    pairs = [(place, by_seed[place.seed]) for place in ours if place.seed in by_seed]
+    if not pairs:
+        raise TopicLoraError(f"{side.label} and {against.label} share no seed.", "Compare runs of the same seeds.")
+    return [one for one, _ in pairs], [other for _, other in pairs]
+
+
+def _compared(side: Side, against: Side, metric: str | None, wanted: Sequence[str]) -> Compared:
+    ours, theirs = _seeds(side, against)
+    places = list({id(place): place for place in (*theirs, *ours)}.values())
+    rows: list[Row] = []
+    notes: list[str] = []
+    drawn: dict[str, Drawn] = {}
+    if len(used := {id(place) for place in places}) < len(side.places) + len(against.places):
+        notes.append(f"{len(side.places) + len(against.places) - len(used)} runs of other seeds are left out.")
+    for name in common_tasks(places, wanted):
+        read = {id(place): place.answers.task(name) for place in places}
+        common = common_questions(name, places, list(read.values()))
+        if left := max(len(each.questions) for each in read.values()) - len(common):
+            notes.append(f"{name}: {left} questions that not all asked are left out.")
+        key = _metric(name, list(read.values()), common, metric)
+        if key is None:
+            notes.append(f"{name} is left out: none of its metrics is one of single questions.")
+            continue
+        one, one_raw = _scores(ours, read, common, key)
+        other, other_raw = _scores(theirs, read, common, key)
+        drawn[name] = next(draw_questions([one - other]))
+        means = drawn_means([drawn[name]], [1.0])
+        single = len(ours) == 1
+        tested = of_questions(one_raw[0], other_raw[0]) if single else of_draws(means)
+        label, _, pipeline = key.partition(",")
+        score, base = float(one.mean()), float(other.mean())
+        rows.append(
+            Row(
+                task=name,
+                metric=label,
+                filter=pipeline,
+                unit=Metric(label, pipeline, max(score, base)).unit,
+                higher_is_better=places[0].answers.facts(name).way.get(label),
+                count=len(common),
+                baseline=base,
+                score=score,
+                difference=interval(means),
+                p=tested.p,
+                test=tested.test,
+            )
+        )
+    if not rows:
+        raise TopicLoraError("No task has a metric of single questions.", "Choose another with --metric.")
+    adjusted = holm([row.p for row in rows])
+    rows = [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
+    return Compared(side.label, against.label, [*rows, *aggregates(rows, drawn, places[0].answers.groups)], notes)
+
+
+def _metric(name: str, read: Sequence[TaskAnswers], common: Sequence[str], wanted: str | None) -> str | None:
+    """The metric to go by of those that every question has in all; raises TopicLoraError where the wanted is none."""
+    usable = [
+        key
+        for key, scores in read[0].scores.items()
+        if all(
+            each in answers.scores.get(key, {}) and is_comparable(key, answers.scores[key][each])
+            for answers in read
+            for each in common
+        )
+    ]
+    if wanted is None:
+        return headline(usable) if usable else None
+    found = next((key for key in usable if wanted in (key, key.partition(",")[0])), None)
+    if found is None:
+        names = {key.partition(",")[0] for key in usable}
+        raise TopicLoraError(
+            f"{name} has no metric {wanted!r} of single questions in every run.", nearest(wanted, names)
+        )
+    return found
+
+
+def _scores(
+    places: Sequence[Place], read: dict[int, TaskAnswers], common: Sequence[str], key: str
+) -> tuple[Array, Array]:
+    """What every question adds to the score and its raw part, each (seeds, questions)."""
+    pairs = []
+    for place in places:
+        scores = read[id(place)].scores[key]
+        pairs.append(contributions(key, [scores[each] for each in common]))
+    return np.stack([part for part, _ in pairs]), np.stack([raw for _, raw in pairs])

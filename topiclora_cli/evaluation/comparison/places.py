@@ -1,0 +1,57 @@
+"""What a name on the command line stands for: a run, one of its evaluations, or a folder of lm-eval's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.evaluation.comparison.answers import Answers, find_answers
+from topiclora_cli.runs.naming import SUMMARY, named_folders
+from topiclora_cli.runs.run import MANIFEST, RECIPE, RunDir
+
+
+@dataclass(frozen=True)
+class Place:
+    """Answers under a label. recipe: without the seed, None where no run of ours was trained. base: of its base."""
+
+    label: str
+    answers: Answers
+    recipe: Mapping[str, Any] | None = None
+    seed: int | None = None
+    base: Path | None = None
+
+
+def find_place(name: str) -> Place:
+    """RUN, RUN:EVALUATION, RUN/eval/EVALUATION or an output folder of lm-eval's; raises TopicLoraError for others."""
+    path, evaluation = Path(name), ""
+    if not path.exists() and ":" in name:
+        run, _, evaluation = name.rpartition(":")
+        path = Path(run)
+    if not path.is_dir():
+        raise TopicLoraError(f"{path} is no folder.", "Name a run, RUN:EVALUATION, or an output folder of lm-eval's.")
+    if not evaluation and (path / SUMMARY).is_file() and (path.parent.parent / MANIFEST).is_file():
+        path, evaluation = path.parent.parent, path.name
+    if not (path / MANIFEST).is_file():
+        return Place(path.name, find_answers(path))
+    folders = {folder.name: folder for folder in named_folders(path / "eval", SUMMARY)}
+    if not folders:
+        raise TopicLoraError(f"{path} has no finished evaluation.", f"Make one with: topiclora eval --run {path}")
+    if evaluation and evaluation not in folders:
+        raise TopicLoraError(f"{path} has no evaluation {evaluation!r}.", nearest(evaluation, folders))
+    folder = folders[evaluation] if evaluation else list(folders.values())[-1]
+    tuned = (folder / "tuned").is_dir()
+    answers = find_answers(folder / ("tuned" if tuned else "base"))
+    base = folder / "base" if (folder / "base").is_dir() else None
+    recipe, seed = _recipe(RunDir(path)) if tuned else (None, None)
+    return Place(path.name, answers, recipe, seed, base)
+
+
+def _recipe(run: RunDir) -> tuple[Mapping[str, Any], int]:
+    """What was trained, as far as it bears on the adapter, and its seed."""
+    path = run.path / run.stage("train").get("recipe", RECIPE)
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    kept = {key: recipe.get(key) for key in ("model", "graph", "adapter", "loss", "train", "data")}
+    return kept, recipe["seed"]

@@ -1,0 +1,94 @@
+"""All that a report of a run is made of, read from its folder once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import Recipe, load_recipe
+from topiclora_cli.runs.naming import GAP, SUMMARY, named_folders
+from topiclora_cli.runs.results.ablation import GridScores
+from topiclora_cli.runs.results.evaluation import EvalSummary
+from topiclora_cli.runs.results.export import Export
+from topiclora_cli.runs.results.files import decoded, read_result
+from topiclora_cli.runs.results.graph import GraphReport
+from topiclora_cli.runs.results.record import Manifest, StageRecord
+from topiclora_cli.runs.results.training import TrainResult
+from topiclora_cli.runs.run import MANIFEST, METRICS, RECIPE, RunDir, read_metrics
+
+
+@dataclass(frozen=True)
+class Material:
+    """A run under the name that tells it from the others of a report; None or empty is what it does not have.
+
+    recipe: None where it cannot be read any more. recipes: of each evaluation and export, by its folder in the run.
+    """
+
+    label: str
+    path: Path
+    manifest: Manifest
+    recipe: Recipe | None
+    recipes: Mapping[str, Recipe]
+    graph: GraphReport | None
+    training: TrainResult | None
+    metrics: Sequence[Mapping[str, Any]]
+    evaluations: Mapping[str, EvalSummary]
+    exports: Mapping[str, Export]
+    grid: GridScores | None
+
+    def stage(self, name: str) -> StageRecord | None:
+        """The record of a stage that is done."""
+        record = self.manifest.stages.get(name)
+        return record if record is not None and record.state == "done" else None
+
+
+def read_material(runs: Sequence[RunDir]) -> list[Material]:
+    """What each run holds; raises TopicLoraError for a file that is damaged, or that a newer version has written."""
+    names = [run.path.resolve().name for run in runs]
+    unique = len(set(names)) == len(names)
+    labels = names if unique else [str(run.path) for run in runs]
+    return [_read(run, label) for run, label in zip(runs, labels, strict=True)]
+
+
+def _read(run: RunDir, label: str) -> Material:
+    manifest = _manifest(run)
+    done = {name: record for name, record in manifest.stages.items() if record.state == "done"}
+    training = done["train"].result if "train" in done else None
+    evaluations = {each.name: each for each in named_folders(run.path / "eval", SUMMARY)}
+    exports = {each.name: each for each in named_folders(run.path / "merged", GAP)}
+    own = {f"{each.parent.name}/{each.name}": _recipe(each) for each in (*evaluations.values(), *exports.values())}
+    return Material(
+        label=label,
+        path=run.path,
+        manifest=manifest,
+        recipe=_recipe(run.path),
+        recipes={name: recipe for name, recipe in own.items() if recipe is not None},
+        graph=read_result(run.path / "graph" / "report.json", GraphReport) if "graph" in done else None,
+        training=training if isinstance(training, TrainResult) else None,
+        metrics=read_metrics(run.path / METRICS),
+        evaluations={name: read_result(folder / SUMMARY, EvalSummary) for name, folder in evaluations.items()},
+        exports={name: read_result(folder / GAP, Export) for name, folder in exports.items()},
+        grid=read_result(run.path / "ablation" / "results.json", GridScores) if "ablation" in done else None,
+    )
+
+
+def _manifest(run: RunDir) -> Manifest:
+    values, path, hint = run.manifest, run.path / MANIFEST, "The run is damaged; start a new one with --out."
+    manifest = decoded({**values, "stages": {}}, Manifest, path, hint)
+    stages = {}
+    for name, record in values["stages"].items():
+        stages[name] = decoded({**record, "result": None}, StageRecord, path, hint)
+        if name == "train" and stages[name].state == "done":
+            # What an earlier version did not count.
+            sources = [{"surplus": 0, "wanting": {}, **source} for source in record.get("data", ())]
+            result = decoded({**record, "data": sources}, TrainResult, path, hint)
+            stages[name] = replace(stages[name], result=result)
+    return replace(manifest, stages=stages)
+
+
+def _recipe(folder: Path) -> Recipe | None:
+    try:
+        return load_recipe(str(folder / RECIPE))
+    except TopicLoraError:
+        return None
