@@ -6,7 +6,7 @@ from html import escape
 from itertools import pairwise
 
 from topiclora_cli.reporting.formats import measure
-from topiclora_cli.reporting.sections import Curves, Intervals, Points
+from topiclora_cli.reporting.sections import Curves, Estimate, Intervals, Points
 
 COLOURS = 8  # classes c0 to c7 of the style sheet
 _WIDTH, _HEIGHT = 440, 220
@@ -63,11 +63,7 @@ def curves_svg(curves: Curves, classes: Sequence[str]) -> str:
 
 def intervals_svg(intervals: Intervals, series: Sequence[str]) -> str:
     """A dot for every score and a line as long as its 95 % interval; series names colours in their order."""
-    ends = [
-        (each.value - _95 * (each.stderr or 0), each.value + _95 * (each.stderr or 0))
-        for row in intervals.rows.values()
-        for each in row.values()
-    ]
+    ends = [_ends(each, intervals.unit) for row in intervals.rows.values() for each in row.values()]
     ticks = _ticks(min(low for low, _ in ends), max(high for _, high in ends))
     low, high = min(ticks[0], *(end for end, _ in ends)), max(ticks[-1], *(end for _, end in ends))
     width = 760
@@ -88,14 +84,20 @@ def intervals_svg(intervals: Intervals, series: Sequence[str]) -> str:
         for place, (who, each) in enumerate(row.items()):
             y = middle + 10 * (place - (len(row) - 1) / 2)
             kind = f"c{series.index(who) % COLOURS}"
-            half = _95 * (each.stderr or 0)
             said = escape(f"{name}, {who}: {measure(each.value, intervals.unit)}")
-            start, end = x(each.value - half), x(each.value + half)
+            start, end = map(x, _ends(each, intervals.unit))
             parts.append(f'<line class="{kind}" x1="{start:.1f}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(
                 f'<circle class="{kind}" cx="{x(each.value):.1f}" cy="{y:.1f}" r="3.5"><title>{said}</title></circle>'
             )
     return "\n".join([*parts, "</svg>"])
+
+
+def _ends(each: Estimate, unit: str) -> tuple[float, float]:
+    """Of the 95 % interval, as far as a share can be."""
+    half = _95 * (each.stderr or 0)
+    low, high = each.value - half, each.value + half
+    return (max(0.0, low), min(1.0, high)) if unit == "share" else (low, high)
 
 
 def _tick(value: float, unit: str) -> str:

@@ -8,7 +8,7 @@ from topiclora_cli.adapters.perft import NO_MERGE
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.merging.collapse import collapse_to_lora, merge_into_base
 from topiclora_cli.merging.gap import measure_gap
-from topiclora_cli.models.base import use_bfloat16
+from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import replacing
 from topiclora_cli.runs.naming import GAP, named_folder
