@@ -11,7 +11,8 @@ from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.results import by_question, summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
 from topiclora_cli.evaluation.running import run_harness
-from topiclora_cli.models.base import BaseModel, use_bfloat16
+from topiclora_cli.models.base import BaseModel
+from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import write_json
 from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, named_folder

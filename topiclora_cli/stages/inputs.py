@@ -16,7 +16,8 @@ from torch import Tensor
 import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
 from topiclora_cli.data import Encoded, Row
 from topiclora_cli.errors import TopicLoraError, first_line
-from topiclora_cli.models.base import BaseModel, base_source, load_base, store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.models.base import BaseModel, base_source, load_base
+from topiclora_cli.models.precision import store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.cache import cache_dir
 from topiclora_cli.runs.files import read_json, sha256_file
