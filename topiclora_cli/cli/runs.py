@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from topiclora_cli.cli.console import console
@@ -54,7 +53,7 @@ def show(
     from topiclora_cli.reporting.chart import curves_table
     from topiclora_cli.reporting.runs import outcomes
     from topiclora_cli.reporting.scores import evaluations_table, exports_table
-    from topiclora_cli.reporting.table import as_rich
+    from topiclora_cli.reporting.table import Table, as_rich, columns, row
     from topiclora_cli.runs.run import METRICS, RunDir, latest_run, read_metrics
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
@@ -64,23 +63,23 @@ def show(
         return
     facts_of_run = f"  recipe {manifest['name']}, seed {manifest['seed']}"
     console.print(Text.assemble((str(directory.path), "bold"), facts_of_run), soft_wrap=True)
-    table = Table("stage", "state", "seconds", "result", box=None)
+    stages = []
     for name, record in manifest["stages"].items():
         facts = {k: v for k, v in record.items() if k not in _COLUMNS and not isinstance(v, (dict, list))}
         shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
         if record.get("overridden"):
             shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record["overridden"].items())
-        table.add_row(name, record["state"], str(record.get("seconds", "")), shown)
-    console.print(table)
+        stages.append(row(name, record["state"], record.get("seconds", ""), shown))
+    console.print(as_rich(Table("", columns("stage", "state", "seconds", "result"), stages)))
     for made in (evaluations_table(directory), exports_table(directory)):
         if made.row_count:
             console.print(made)
     rows = read_metrics(directory.path / METRICS)
     if rows:
         console.print(as_rich(curves_table(rows)))
-    for row in rows:
-        for text in row.get("alarms", {}).values():
-            console.print(f"Alarm at step {row['step']}: {text}", style="red", soft_wrap=True)
+    for each in rows:
+        for text in each.get("alarms", {}).values():
+            console.print(f"Alarm at step {each['step']}: {text}", style="red", soft_wrap=True)
     if png is not None:
         _draw(rows, png, title=f"{manifest['name']}, seed {manifest['seed']}")
 
@@ -93,6 +92,7 @@ def diff(
 ) -> None:
     """What two runs were asked to do otherwise, key by key."""
     from topiclora_cli.reporting.differences import run_differences
+    from topiclora_cli.reporting.table import Column, Table, as_rich, row
     from topiclora_cli.runs.run import RunDir
 
     runs = [RunDir(one), RunDir(other)]
@@ -103,10 +103,9 @@ def diff(
     if not rows:
         console.print("Their recipes say the same.")
         return
-    table = Table("key", *(run.path.name for run in runs), box=None)
-    for key, values in rows.items():
-        table.add_row(*map(Text, [key, *("-" if value is None else str(value) for value in values)]))
-    console.print(table)
+    columns = [Column("key"), *(Column(run.path.name) for run in runs)]
+    cells = [row(key, *("-" if value is None else value for value in values)) for key, values in rows.items()]
+    console.print(as_rich(Table("", columns, cells)))
 
 
 @app.command()

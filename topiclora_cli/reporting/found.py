@@ -96,8 +96,8 @@ def _compared(report: GraphReport) -> Table | None:
     rows = []
     for each in report.comparison.contenders:
         values = ((each.modularity, 3), (each.min_angle, 1), (each.entropy, 3), (each.stability, 2))
-        spreads = (spread(vars(value) if value else None, digits) for value, digits in values)
-        rows.append(row(contender(vars(each)), *spreads, strong=each.own))
+        spreads = (spread(value, digits) for value, digits in values)
+        rows.append(row(contender(each), *spreads, strong=each.own))
     return Table("", heads, rows)
 
 

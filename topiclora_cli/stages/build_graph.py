@@ -1,9 +1,8 @@
 """Stage 1 of a run: the taxonomy, what teaches the projector, the topic graph, and everything that is said about it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -11,14 +10,16 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, with_experts
 from topiclora_cli.reporting.topics_page import write_page
 from topiclora_cli.reporting.topics_plot import plot_graph
-from topiclora_cli.runs.files import read_json, write_json
+from topiclora_cli.runs.naming import REPORT
 from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.results.files import read_result, write_result
+from topiclora_cli.runs.results.graph import Choice, GraphReport
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.examples import named_taxonomy, training_data
 from topiclora_cli.stages.inputs import GRAPH, induced, open_encoder, tagged_prompts
 from topiclora_cli.stages.stage import settle_graph, stage
 from topiclora_cli.topics.attribution import attribution_report
-from topiclora_cli.topics.choose import Choice, choose_experts, folds, numbers_to_try
+from topiclora_cli.topics.choose import choose_experts, folds, numbers_to_try
 from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
 from topiclora_cli.topics.evidence import Evidence, gather_evidence
 from topiclora_cli.topics.fit import fit_topic_graph
@@ -39,7 +40,7 @@ class GraphResult:
 
     folder: Path
     graph: TopicGraph
-    report: dict[str, Any]
+    report: GraphReport
 
 
 def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
@@ -91,7 +92,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         graph.save(folder)
         settle_graph(run, recipe)
         report = _measure(recipe, graph, taxonomy, features, lessons, evidence, choice, progress)
-        write_json(folder / "report.json", report)
+        write_result(folder / REPORT, report)
         write_page(graph, report, folder / "report.html", title=recipe.name)
         plot_graph(graph, folder / "graph.png")
         write_graphml(graph, folder / "graph.graphml")
@@ -127,8 +128,7 @@ def graph_settings(recipe: Recipe, experts: int) -> GraphSettings:
 def open_graph(run: RunDir) -> GraphResult:
     """Stage 1's result as an earlier call left it."""
     folder = run.require(GRAPH, made_by="build-graph")
-    report = read_json(folder / "report.json", hint="Run build-graph again.")
-    return GraphResult(folder, TopicGraph.load(folder), report)
+    return GraphResult(folder, TopicGraph.load(folder), read_result(folder / REPORT, GraphReport))
 
 
 def _choose(recipe: Recipe, taxonomy: Taxonomy, features: Tensor, numbers: Sequence[int], progress: Progress) -> Choice:
@@ -150,7 +150,7 @@ def _measure(
     evidence: Evidence | None,
     choice: Choice | None,
     progress: Progress,
-) -> dict[str, Any]:
+) -> GraphReport:
     section = recipe.graph
     links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
     comparison = attribution = None
@@ -162,4 +162,4 @@ def _measure(
         attribution = attribution_report(graph, taxonomy, features, lessons)
     elif section.compare_seeds is None:
         progress.say(f"{graph.num_topics} topics are not compared with controls; graph.compare_seeds=3 does it.")
-    return asdict(graph_report(graph, links=links, comparison=comparison, attribution=attribution, choice=choice))
+    return graph_report(graph, links=links, comparison=comparison, attribution=attribution, choice=choice)

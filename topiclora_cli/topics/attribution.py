@@ -5,7 +5,7 @@ those topics takes part in anything that is learnt, the graph's edges included. 
 features give without the graph, what knowing the topics' frequencies alone gives, and the cosine of plain texts.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from sklearn.metrics import label_ranking_average_precision_score
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.results.graph import AttributionReport
 from topiclora_cli.topics.evidence import FOLDS, guesses, information, kinds_of
 from topiclora_cli.topics.graph import adjacency, build_graph, diffusion
 from topiclora_cli.topics.prior import prior_from_relevance, prior_from_tags
@@ -20,32 +21,6 @@ from topiclora_cli.topics.projector import Lessons, fit_projector, membership, p
 from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
-
-
-@dataclass(frozen=True)
-class AttributionReport:
-    """How well the topics of tagged prompts are told, by projectors that were fitted without them.
-
-    Mean average precision, over prompts, of ranking the topics that two kinds or more carry, or all if none is: seen,
-    of prompts of kinds with other prompts in the fit; unseen, of whole kinds left out; no_graph, frequency, cosine: the
-    same for the unseen kinds by the projector alone, by how often topics occur, by cosine with their descriptions.
-    information: of kind and most likely expert, seen prompts, in units of ln E. kl_*: mean of KL(prior of the tags ||
-    prior) in nats, for seen and unseen kinds, and of a uniform prior. The unseen are None for fewer than FOLDS kinds,
-    no topic that two of them carry, or no edges.
-    """
-
-    prompts: int
-    kinds: int
-    topics: int
-    seen: float
-    unseen: float | None
-    no_graph: float | None
-    frequency: float | None
-    cosine: float | None
-    information: float
-    kl_seen: float
-    kl_unseen: float | None
-    kl_uniform: float
 
 
 def attribution_report(

@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.results.graph import Comparison, Contender, Spread
 from topiclora_cli.topics import controls
 from topiclora_cli.topics.evidence import Evidence, information
 from topiclora_cli.topics.experts import assignment_report, separation_report
@@ -27,44 +28,6 @@ from topiclora_cli.topics.taxonomy import Taxonomy
 SEEDS, MOST_TOPICS = 3, 500
 # These change what is learnt from, or how; all others what is made of it.
 _FITTED: tuple[Control, ...] = ("random_graph", "dmon")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A number over several seeds."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One setting over the seeds.
-
-    gnn, control: what sets it apart; own: whether it is the recipe's. information: of a prompt's kind and its most
-    likely expert, in units of ln E; None without evidence. modularity: of the arg-max partition on the true graph.
-    min_angle: the smallest between expert vectors, in degrees. entropy: of S's rows, in units of ln E.
-    stability: adjusted Rand index (Hubert and Arabie, 1985) of the arg-max partitions of two seeds, over all pairs;
-    None for one seed, and where no partition parts anything.
-    """
-
-    gnn: str
-    control: str
-    own: bool
-    information: Spread | None
-    modularity: Spread
-    min_angle: Spread
-    entropy: Spread
-    stability: Spread | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The learnt assignment, with and without a graph network, beside every control that the taxonomy allows."""
-
-    seeds: tuple[int, ...]
-    contenders: tuple[Contender, ...]
 
 
 @dataclass(frozen=True)

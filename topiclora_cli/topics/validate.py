@@ -1,12 +1,11 @@
 """Do topic vectors know ties they were not shown? The topic graph learnt again with some of its edges hidden."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
+from topiclora_cli.runs.results.graph import LinkReport
 from topiclora_cli.topics.graph import standardise
 from topiclora_cli.topics.learn import learn
 from topiclora_cli.topics.settings import GraphSettings
@@ -14,15 +13,6 @@ from topiclora_cli.topics.sparse import DENSE
 from topiclora_cli.topics.store import TopicGraph
 
 SAMPLE = 100_000  # unlinked pairs that stand for all of a large graph's: an AUC's standard error stays below 0.002
-
-
-@dataclass(frozen=True)
-class LinkReport:
-    """How many edges were hidden, and the AUC of hidden edges against unlinked pairs: by topic vectors, by text."""
-
-    hidden: int
-    auc: float
-    text_auc: float
 
 
 def link_report(graph: TopicGraph, features: Tensor, *, share: float = 0.1) -> LinkReport | None:
