@@ -104,10 +104,10 @@ def _environment(run: Material) -> dict[str, str]:
 def again(runs: Sequence[Material]) -> Section | None:
     """The commands that repeat each run from its recipe."""
     parts: list[Part] = []
-    for run in runs:
+    for number, run in enumerate(runs, 1):
         if run.recipe is None:
             continue
-        name, out = ("recipe.yaml", _AGAIN) if len(runs) == 1 else (f"{run.label}/recipe.yaml", f"{_AGAIN}/{run.label}")
+        name, out = ("recipe.yaml", _AGAIN) if len(runs) == 1 else (f"{run.label}/recipe.yaml", f"{_AGAIN}-{number}")
         lines = [command_line(*each) + "\n" for each in _commands(run, run.recipe, name, out)]
         if lines:
             where = "With the recipe above as `recipe.yaml`:" if len(runs) == 1 else f"{run.label}:"
@@ -121,7 +121,8 @@ def _commands(run: Material, recipe: Recipe, name: str, out: str) -> list[list[s
     if made_by:
         commands.append([made_by, "--recipe", name, "--out", out])
     for command, folder, outcomes in (("eval", "eval", run.evaluations), ("merge", "merged", run.exports)):
-        others = [run.recipes.get(f"{folder}/{outcome}", recipe) for outcome in outcomes]
+        # Of a grid's base nothing is trained, and no command alone leads to what it scored.
+        others = [run.recipes.get(f"{folder}/{outcome}", recipe) for outcome in outcomes if run.stage("train")]
         commands += [[command, "--run", out, *_set(differences(recipe, other))] for other in others]
     if grid := run.stage("ablation"):
         start = ["--run", out] if commands else ["--recipe", name, "--out", out]

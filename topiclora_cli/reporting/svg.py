@@ -12,7 +12,7 @@ COLOURS = 8  # classes c0 to c7 of the style sheet
 _WIDTH, _HEIGHT = 440, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 28
 _MOST = 120  # points of a drawn line
-_NAMES, _ROW = 264, 26  # of the intervals: width of the names, height of a row
+_ROW, _LETTER, _LONGEST = 26, 7.3, 44  # of the intervals: height of a row, width of a letter, letters of a name
 _95 = 1.959964
 
 
@@ -66,12 +66,13 @@ def intervals_svg(intervals: Intervals, series: Sequence[str]) -> str:
     ends = [_ends(each, intervals.unit) for row in intervals.rows.values() for each in row.values()]
     ticks = _ticks(min(low for low, _ in ends), max(high for _, high in ends))
     low, high = min(ticks[0], *(end for end, _ in ends)), max(ticks[-1], *(end for _, end in ends))
-    width = 760
+    names = round(_LETTER * min(_LONGEST, max(map(len, intervals.rows)))) + 16
+    width = names + 500
     step = max(_ROW, 12 * len(series) + 8)
     height = step * len(intervals.rows) + 34
 
     def x(value: float) -> float:
-        return _NAMES + (value - low) / ((high - low) or 1) * (width - _NAMES - 20)
+        return names + (value - low) / ((high - low) or 1) * (width - names - 20)
 
     label = f"{intervals.title}; the numbers stand in the table above."
     parts = [f'<svg class="intervals" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
@@ -80,7 +81,7 @@ def intervals_svg(intervals: Intervals, series: Sequence[str]) -> str:
         parts.append(f'<text class="middle" x="{x(tick):.1f}" y="{height - 8}">{_tick(tick, intervals.unit)}</text>')
     for number, (name, row) in enumerate(intervals.rows.items()):
         middle = step * (number + 0.5) + 4
-        parts.append(f'<text class="end" x="{_NAMES - 12}" y="{middle + 4:.1f}">{escape(_short(name))}</text>')
+        parts.append(f'<text class="end" x="{names - 12}" y="{middle + 4:.1f}">{escape(_short(name))}</text>')
         for place, (who, each) in enumerate(row.items()):
             y = middle + 10 * (place - (len(row) - 1) / 2)
             kind = f"c{series.index(who) % COLOURS}"
@@ -105,7 +106,7 @@ def _tick(value: float, unit: str) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 34 else f"{name[:12]}…{name[-21:]}"
+    return name if len(name) <= _LONGEST else f"{name[:18]}…{name[-_LONGEST + 19 :]}"
 
 
 def _thinned(points: Points) -> Points:
