@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, altered, build_recipe, dump_recipe, load_recipe
+from topiclora_cli.recipe import Recipe, altered, build_recipe, differences, dump_recipe, load_recipe
 from topiclora_cli.recipe.adapter import FIELDS, KINDS, every_key
 from topiclora_cli.recipe.fill import said_keys
 from topiclora_cli.recipe.loss import LossSection
@@ -231,3 +231,15 @@ def test_a_bare_recipe_object_is_topiclora():
 def test_every_method_can_be_left_for_another(old):
     after = altered(recipe(old), [("adapter.method", "lora")], where="here")
     assert after.adapter == recipe("lora").adapter
+
+
+def test_a_section_that_is_none_is_said_to_be_one():
+    with pytest.raises(TopicLoraError, match=r"here: adapter: a section, whose keys stand below it \(given: 5\)"):
+        build_recipe({"name": "x", "model": {"name": "m"}, "adapter": 5}, where="here")
+
+
+def test_runs_of_two_kinds_of_adapter_differ_in_what_the_other_kind_has_too():
+    changed = differences(recipe("topiclora"), recipe("dora"))
+    assert (changed["adapter.method"], changed["adapter.use_dora"]) == ("dora", True)
+    assert "adapter.top_k" not in changed
+    assert "adapter.init_lora_weights" not in changed  # at its default, it is no change

@@ -195,6 +195,8 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
     if first["type"] == "missing":
         return TopicLoraError(f"{where}: the key {key!r} is missing.", "Add it; see: topiclora recipes show quickstart")
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        message = "a section, whose keys stand below it"
     given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
     hint = f"""If it is text, quote it: --set '{key}="..."'.""" if first["type"] == "string_type" else ""
     return TopicLoraError(f"{where}: {key or 'recipe'}: {message}{given}.", hint)

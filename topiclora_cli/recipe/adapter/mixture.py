@@ -81,7 +81,7 @@ class MixtureSection(ExpertsSection):
     @classmethod
     def _by_depth(cls, numbers: list[int] | None) -> list[int] | None:
         if min(numbers or [1]) < 1:
-            raise ValueError("experts_by_depth and ranks_by_depth take numbers of at least 1")
+            raise ValueError("takes numbers of at least 1")
         return numbers
 
     @model_validator(mode="after")
