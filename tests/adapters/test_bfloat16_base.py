@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from topiclora_cli.adapters import PerftConfig, TopicLoraConfig
-from topiclora_cli.models.base import store_weights_in_bfloat16
+from topiclora_cli.models.precision import store_weights_in_bfloat16
 
 FAMILIES = ["olmoe", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "gpt_oss"]
 FUSED = ["experts.gate_up_proj", "experts.down_proj"]

@@ -20,7 +20,7 @@ from tests.bench.timing import interleave, timed
 from tests.bench.training import Trainer
 from topiclora_cli.adapters.observe import autocast
 from topiclora_cli.adapters.record import record_routing
-from topiclora_cli.models.base import store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.models.precision import store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.collate import Collator

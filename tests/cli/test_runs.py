@@ -6,7 +6,22 @@ import pytest
 
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.recipe import dump_recipe, load_recipe
+from topiclora_cli.runs.naming import SUMMARY
+from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores
+from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.run import RunDir
+
+MEAN = MeanScores(
+    unit="share",
+    higher_is_better=True,
+    base=0.375,
+    base_stderr=None,
+    tuned=0.5,
+    tuned_stderr=None,
+    delta=0.125,
+    delta_stderr=None,
+    of=("quiz",),
+)
 
 
 @pytest.fixture
@@ -37,6 +52,28 @@ def test_runs_differ_by_what_they_were_asked(make_run, run_cli):
 def test_runs_of_one_recipe_say_the_same(make_run, run_cli):
     make_run("one"), make_run("two")
     assert run_cli("runs", "diff", "runs/one", "runs/two") == (0, "Their recipes say the same.\n")
+
+
+def test_a_list_says_what_each_run_was_asked_and_scored(make_run, run_cli):
+    make_run("one")
+    two = make_run("two", "adapter.method=lora")
+    two.record("train", {"state": "done", "started": "", "seconds": 90.0})
+    two.record("eval", {"state": "failed", "started": "", "seconds": 30.0})
+    write_result(two.path / "eval" / "quiz" / SUMMARY, EvalSummary("quiz", MEAN, ()))
+    rows = {row["name"]: row for row in json.loads(run_cli("runs", "list", "--json")[1])}
+    assert (rows["one"]["method"], rows["one"]["score"], rows["one"]["stages"]) == ("topiclora", None, {})
+    assert (rows["two"]["method"], rows["two"]["data"], rows["two"]["seconds"]) == ("lora", "quickstart", 120.0)
+    assert (rows["two"]["score"], rows["two"]["gain"]) == (0.5, 0.125)
+    line = next(line for line in run_cli("runs", "list")[1].splitlines() if line.strip().startswith("two"))
+    assert all(cell in line for cell in ("lora", "train, eval failed", "50.0", "+12.5", "2.0"))
+    shown = json.loads(run_cli("runs", "show", "runs/two", "--json")[1])
+    assert shown["evaluations"][0]["mean"]["tuned"] == 0.5
+
+
+def test_a_run_whose_recipe_cannot_be_read_is_listed(make_run, run_cli):
+    (make_run("one").path / "recipe.yaml").write_text("nonsense: [")
+    code, text = run_cli("runs", "list", "--json")
+    assert (code, json.loads(text)[0]["method"]) == (0, None)
 
 
 def test_a_run_is_deleted_once_it_is_confirmed(make_run, run_cli, monkeypatch):

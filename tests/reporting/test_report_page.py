@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -10,6 +11,10 @@ import sys
 import pytest
 
 from topiclora_cli.recipe import build_recipe, dump_recipe, load_recipe
+from topiclora_cli.reporting.sections import Curves, Estimate, Intervals
+from topiclora_cli.reporting.svg import curves_svg, intervals_svg
+from topiclora_cli.runs.results.ablation import CellScore, GridScores
+from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.run import RunDir
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -120,6 +125,39 @@ def test_what_a_run_does_not_have_is_left_out_with_a_word(tmp_path, run_cli):
     text = (tmp_path / "bare.md").read_text()
     assert "The recipe of bare cannot be read by this version." in text
     assert "## Not in this report\n\ntraining not made, evaluation not made, export not made.\n" in text
+
+
+def test_a_grid_shows_its_cells_and_lacks_nothing_that_they_have(tmp_path, run_cli):
+    recipe = build_recipe({"name": "grid", "model": {"name": "m"}}, where="x")
+    run = RunDir.create(tmp_path / "grid", recipe_yaml=dump_recipe(recipe), name="grid", seed=0)
+    cell = CellScore("full", 2, "acc", "share", True, 0.5, 0.01, None, 0.25, None)
+    write_result(run.path / "ablation" / "results.json", GridScores((cell,)))
+    with run.running("ablation") as record:
+        record.update(cells=1, seeds=2)
+    assert run_cli("report", run.path, "--markdown", tmp_path / "grid.md")[0] == 0
+    text = (tmp_path / "grid.md").read_text()
+    assert "| full | 2 | 50.0 | 1.0 | - | 0.250 | - |" in text
+    assert "Not in this report" not in text
+    assert "topiclora ablate --recipe recipe.yaml --out again\n" in text
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(run, run_cli, tmp_path):
+    other = made_up(tmp_path / "elsewhere" / "one", rate=0.002)
+    assert run_cli("report", run, other, "--markdown", tmp_path / "both.md")[0] == 0
+    assert f"| key | {run} | {other} |" in (tmp_path / "both.md").read_text()
+
+
+def test_a_score_is_drawn_no_further_than_a_share_can_be():
+    drawn = intervals_svg(Intervals("t", "share", {"few": {"tuned": Estimate(0.0, 0.2)}}), ["tuned"])
+    start, zero = (re.search(rf'class="{kind}" x1="([\d.]+)"', drawn)[1] for kind in ("c0", "grid"))
+    assert start == zero
+
+
+def test_what_is_no_number_leaves_a_gap_in_a_curve():
+    drawn = curves_svg(Curves("loss", {"one": [(1, 1.0), (2, math.nan), (3, math.inf), (4, 2.0)]}), ["one"])
+    assert "nan" not in drawn
+    assert "inf" not in drawn
+    assert curves_svg(Curves("loss", {"one": [(1, math.nan)]}), ["one"]) == ""
 
 
 def test_the_recipe_on_the_page_is_the_runs_own(run, run_cli, tmp_path):

@@ -1,7 +1,7 @@
 """The page stands alone, escapes what users wrote, and is well-formed enough to be read back."""
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -9,12 +9,11 @@ import torch
 
 from topiclora_cli.reporting import topics_page as page
 from topiclora_cli.reporting.topics_page import write_page
-from topiclora_cli.topics.attribution import AttributionReport
-from topiclora_cli.topics.choose import Candidate, Choice
+from topiclora_cli.runs.results.graph import AttributionReport, Candidate, Choice
 from topiclora_cli.topics.compare import compare
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
-from topiclora_cli.topics.report import graph_report
+from topiclora_cli.topics.graph_report import graph_report
 from topiclora_cli.topics.settings import GraphSettings
 
 VOID = {"meta", "br"}
@@ -43,7 +42,7 @@ class Reader(HTMLParser):
 
 
 def written(graph, folder, **parts):
-    return write_page(graph, asdict(graph_report(graph, **parts)), folder / "report.html", title="<i>mine</i>")
+    return write_page(graph, graph_report(graph, **parts), folder / "report.html", title="<i>mine</i>")
 
 
 @pytest.fixture(scope="module")

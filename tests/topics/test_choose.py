@@ -8,7 +8,8 @@ import torch
 from torch_geometric.data import Data
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.topics.choose import Candidate, block_chances, choose_experts, decide, likelihood, numbers_to_try
+from topiclora_cli.runs.results.graph import Candidate
+from topiclora_cli.topics.choose import block_chances, choose_experts, decide, likelihood, numbers_to_try
 from topiclora_cli.topics.graph import rewire, standardise
 from topiclora_cli.topics.settings import GraphSettings
 

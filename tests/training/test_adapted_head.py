@@ -36,7 +36,7 @@ def test_a_head_is_adapted(method, recipe, run_cli, tmp_path, monkeypatch):
     code, text = run_cli(*arguments, "--out", "one")
     assert code == 0, text
     assert "lm_head" in text
-    monkeypatch.setattr(fit, "selects_logits", lambda model: False)
+    monkeypatch.setattr(fit, "selects_logits", lambda model, **_: False)
     assert run_cli(*arguments, "--out", "two")[0] == 0
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "two"), abs=1e-6)
     if method == "molora":

@@ -8,7 +8,7 @@ from peft import get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.bench.saved_bytes import saved_bytes
-from topiclora_cli.models.base import store_weights_in_bfloat16
+from topiclora_cli.models.precision import store_weights_in_bfloat16
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.recipe.train import Optimizer
 from topiclora_cli.stages.plan import adapter_shape, base_shape

@@ -14,7 +14,7 @@ from tests.conftest import SMALL, shaken
 from topiclora_cli.data import Encoded
 from topiclora_cli.data.row import Row
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models.base import store_weights_in_bfloat16
+from topiclora_cli.models.precision import store_weights_in_bfloat16
 from topiclora_cli.recipe.load import build_recipe
 from topiclora_cli.training.attach import attach
 from topiclora_cli.training.eva import start_from_activations

@@ -85,7 +85,9 @@ def test_the_routers_that_the_kl_leaves_alone_are_not_forced():
         with Watched(model, section).watching(batch, 0.0):
             routers = {name: module for name, module in model.named_modules() if isinstance(module, Router)}
             scores = torch.zeros(*batch.inputs["input_ids"].shape, 4)
-            seen[which] = [name for name, router in routers.items() if drawn_to_prior(router, scores) is not scores]
+            seen[which] = [
+                name for name, router in routers.items() if drawn_to_prior(router, router.context, scores) is not scores
+            ]
             model(**batch.inputs)
     assert len(seen["all"]) == 4
     assert seen["top_half"] == [name for name in seen["all"] if ".layers.1." in name]

@@ -73,6 +73,21 @@ def never_called(model: nn.Module) -> frozenset[str]:
     return _TRIED[model]
 
 
+def run_two_tokens(model: nn.Module) -> bool:
+    """Whether a forward pass of two tokens without gradients goes through; every module keeps its mode."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        tokens = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+        with torch.no_grad():
+            model.eval()(input_ids=tokens, use_cache=False)
+    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, LookupError, StopIteration):
+        return False
+    finally:
+        for module in training:
+            module.training = True
+    return True
+
+
 def handed_to_kernels(model: nn.Module) -> set[str]:
     """Linear layers of state-space blocks whose weights fused kernels read, past anything put around the layer."""
     names = set()
@@ -100,15 +115,10 @@ def _try(model: nn.Module) -> frozenset[str]:
     linears = {name: module for name, module in model.named_modules() if is_linear(module)}
     called: set[nn.Module] = set()
     hooks = [module.register_forward_hook(lambda module, *_: called.add(module)) for module in linears.values()]
-    training = model.training
-    tokens = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
     try:
-        with torch.no_grad():
-            model.eval()(input_ids=tokens, use_cache=False)
-    except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, AssertionError, LookupError):
-        return frozenset()
+        if not run_two_tokens(model):
+            return frozenset()
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     silent = (name for name, module in linears.items() if module not in called)

@@ -1,13 +1,16 @@
 """`topiclora methods`: what there is to choose from, and what it costs."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Column, Table
 from rich.text import Text
 
 from topiclora_cli.cli.console import console
 from topiclora_cli.cli.options import SetOption
+
+if TYPE_CHECKING:
+    from topiclora_cli.reporting.table import Cell, Table
+    from topiclora_cli.stages.catalogue import MethodRow
 
 _HEADS = ("method", "router", "experts", "rank", "first step", "sharing", "targets", "auxiliary losses")
 _COUNTS = ("total", "activated", "%")
@@ -43,30 +46,16 @@ def methods(
     The % is the adapter's activated parameters per hundred of the base model's, both per token.
     """
     from topiclora_cli.recipe.references import PROTOCOL
+    from topiclora_cli.reporting.table import Column, Table, as_rich
     from topiclora_cli.stages.catalogue import describe_methods
 
     rows = describe_methods(model, budget, names or [], overrides=overrides or [], config_only=config_only)
     # A name is there to be typed, so it is never cut short.
-    table = Table(Column(_HEADS[0], no_wrap=True), *_HEADS[1:], *(_COUNTS if model else ()), box=None)
-    for row in rows:
-        counts = [f"{n:,}" if n is not None else "-" for n in (row.total, row.activated)] if model else []
-        if model:
-            counts.append(f"{row.percent:#.3g}".rstrip(".") if row.percent is not None else "-")
-        cells = [
-            row.name,
-            row.router,
-            row.experts,
-            row.rank,
-            _factor(row.first_step),
-            row.sharing,
-            row.targets,
-            row.loss,
-        ]
-        table.add_row(*cells, *counts)
-    console.print(table)
-    for row in rows if sources else ():
+    columns = [Column(_HEADS[0], wrap=False), *map(Column, (*_HEADS[1:], *(_COUNTS if model else ())))]
+    console.print(as_rich(Table("", columns, [_cells(each, counted=model is not None) for each in rows])))
+    for each in rows if sources else ():
         console.print()
-        console.print(_reference_table(row.name))
+        console.print(as_rich(_reference_table(each.name)))
     if sources:
         console.print(Text(f"\n{PROTOCOL}"))
 
@@ -75,16 +64,36 @@ def _factor(value: float | None) -> str:
     return "-" if value is None else f"{value:#.2g}".rstrip(".")
 
 
-def _reference_table(name: str) -> Table:
+def _cells(method: "MethodRow", *, counted: bool) -> "list[Cell]":
+    from topiclora_cli.reporting.table import row
+
+    counts = [f"{n:,}" if n is not None else "-" for n in (method.total, method.activated)]
+    counts.append(f"{method.percent:#.3g}".rstrip(".") if method.percent is not None else "-")
+    return row(
+        method.name,
+        method.router,
+        method.experts,
+        method.rank,
+        _factor(method.first_step),
+        method.sharing,
+        method.targets,
+        method.loss,
+        *(counts if counted else ()),
+    )
+
+
+def _reference_table(name: str) -> "Table":
     from topiclora_cli.recipe.references import REFERENCES
+    from topiclora_cli.reporting.table import facts
 
     reference = REFERENCES[name]
-    table = Table(title=name, title_justify="left", box=None, show_header=False)
-    table.add_row("paper", Text(reference.paper))
-    table.add_row("code", Text(reference.code or "none of its authors'"))
-    table.add_row("follows", Text(reference.follows))
-    for deviation in reference.deviations:
-        table.add_row("deviates", Text(f"{deviation.name}: {deviation.what}; {deviation.why}."))
-    if not reference.deviations:
-        table.add_row("deviates", "nowhere that we know of")
-    return table
+    deviations = [("deviates", f"{each.name}: {each.what}; {each.why}.") for each in reference.deviations]
+    return facts(
+        name,
+        [
+            ("paper", reference.paper),
+            ("code", reference.code or "none of its authors'"),
+            ("follows", reference.follows),
+            *(deviations or [("deviates", "nowhere that we know of")]),
+        ],
+    )

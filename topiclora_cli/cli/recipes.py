@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.syntax import Syntax
-from rich.table import Table
 
 from topiclora_cli.cli.console import console
 from topiclora_cli.errors import TopicLoraError
@@ -27,11 +26,11 @@ def bare(context: typer.Context) -> None:
 def list_() -> None:
     """Name and first line of every bundled recipe."""
     from topiclora_cli.recipe import bundled_recipes
+    from topiclora_cli.reporting.table import Table, as_rich, columns, row
 
-    table = Table("recipe", "how to run it", box=None)
-    for name, path in bundled_recipes().items():
-        table.add_row(name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
-    console.print(table)
+    firsts = {name: path.read_text(encoding="utf-8").splitlines()[0] for name, path in bundled_recipes().items()}
+    rows = [row(name, line.lstrip("# ")) for name, line in firsts.items()]
+    console.print(as_rich(Table("", columns("recipe", "how to run it"), rows)))
 
 
 @app.command()

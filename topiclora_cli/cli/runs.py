@@ -1,11 +1,11 @@
 """`topiclora runs`: what has been run, and how it went."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from topiclora_cli.cli.console import console
@@ -28,50 +28,58 @@ def bare(context: typer.Context) -> None:
 
 
 @app.command("list")
-def list_(root: RootOption = Path(RUNS)) -> None:
-    """Every run with the state of its stages."""
+def list_(root: RootOption = Path(RUNS), as_json: JsonOption = False) -> None:
+    """Every run with its method, data, stages, latest score, and what it took."""
+    from topiclora_cli.reporting.runs import run_line, runs_table
+    from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.runs.run import list_runs
 
-    table = Table("run", "created", "stages", box=None)
-    for run in list_runs(root):
-        manifest = run.manifest
-        stages = ", ".join(f"{name} {record['state']}" for name, record in manifest["stages"].items())
-        none = "failed before its first stage" if manifest.get("got_nowhere") else "none"
-        table.add_row(run.path.name, manifest.get("created", "?"), stages or none)
-    console.print(table if table.row_count else f"No runs under {root}/. Start one with: topiclora quickstart")
+    lines = [run_line(run) for run in list_runs(root)]
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=2))
+    elif lines:
+        console.print(as_rich(runs_table(lines)))
+    else:
+        console.print(f"No runs under {root}/. Start one with: topiclora quickstart")
 
 
 @app.command()
 def show(
     run: Annotated[Path | None, typer.Argument(help="The run (default: the latest).")] = None,
     png: Annotated[Path | None, typer.Option("--png", help="Draw the curves of the training to this file.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """One run's stages, timings, results and training curves."""
     from topiclora_cli.reporting.chart import curves_table
+    from topiclora_cli.reporting.runs import outcomes
     from topiclora_cli.reporting.scores import evaluations_table, exports_table
+    from topiclora_cli.reporting.table import Table, as_rich, columns, row
     from topiclora_cli.runs.run import METRICS, RunDir, latest_run, read_metrics
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest
+    if as_json:
+        typer.echo(json.dumps({**manifest, **outcomes(directory)}, ensure_ascii=False, indent=2))
+        return
     facts_of_run = f"  recipe {manifest['name']}, seed {manifest['seed']}"
     console.print(Text.assemble((str(directory.path), "bold"), facts_of_run), soft_wrap=True)
-    table = Table("stage", "state", "seconds", "result", box=None)
+    stages = []
     for name, record in manifest["stages"].items():
         facts = {k: v for k, v in record.items() if k not in _COLUMNS and not isinstance(v, (dict, list))}
         shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
         if record.get("overridden"):
             shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record["overridden"].items())
-        table.add_row(name, record["state"], str(record.get("seconds", "")), shown)
-    console.print(table)
-    for outcomes in (evaluations_table(directory), exports_table(directory)):
-        if outcomes.row_count:
-            console.print(outcomes)
+        stages.append(row(name, record["state"], record.get("seconds", ""), shown))
+    console.print(as_rich(Table("", columns("stage", "state", "seconds", "result"), stages)))
+    for made in (evaluations_table(directory), exports_table(directory)):
+        if made.row_count:
+            console.print(made)
     rows = read_metrics(directory.path / METRICS)
     if rows:
-        console.print(curves_table(rows))
-    for row in rows:
-        for text in row.get("alarms", {}).values():
-            console.print(f"Alarm at step {row['step']}: {text}", style="red", soft_wrap=True)
+        console.print(as_rich(curves_table(rows)))
+    for each in rows:
+        for text in each.get("alarms", {}).values():
+            console.print(f"Alarm at step {each['step']}: {text}", style="red", soft_wrap=True)
     if png is not None:
         _draw(rows, png, title=f"{manifest['name']}, seed {manifest['seed']}")
 
@@ -84,6 +92,7 @@ def diff(
 ) -> None:
     """What two runs were asked to do otherwise, key by key."""
     from topiclora_cli.reporting.differences import run_differences
+    from topiclora_cli.reporting.table import Column, Table, as_rich, row
     from topiclora_cli.runs.run import RunDir
 
     runs = [RunDir(one), RunDir(other)]
@@ -94,10 +103,9 @@ def diff(
     if not rows:
         console.print("Their recipes say the same.")
         return
-    table = Table("key", *(run.path.name for run in runs), box=None)
-    for key, values in rows.items():
-        table.add_row(*map(Text, [key, *("-" if value is None else str(value) for value in values)]))
-    console.print(table)
+    columns = [Column("key"), *(Column(run.path.name) for run in runs)]
+    cells = [row(key, *("-" if value is None else value for value in values)) for key, values in rows.items()]
+    console.print(as_rich(Table("", columns, cells)))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from topiclora_cli.reporting.formats import contender, measure, metric_label, number, percent
+from topiclora_cli.runs.results.graph import AttributionReport, Comparison, Spread
 from topiclora_cli.training.estimate import GIB
 
 if TYPE_CHECKING:
@@ -27,49 +28,50 @@ def graph_tables(result: "GraphResult") -> list[Table]:
     """Topics by expert, the graph in numbers, and the assignment beside what it has to beat, where compared."""
     report = result.report
     experts = Table("expert", "topics", title="Topics by expert", title_justify="left", box=None)
-    for expert, names in report["topics_by_expert"].items():
+    for expert, names in report.topics_by_expert.items():
         experts.add_row(str(expert), ", ".join(names))
-    separation = report["separation"]
     facts = Table(title="Graph", title_justify="left", box=None, show_header=False)
-    facts.add_row("topics, edges, experts", f"{report['topics']}, {report['edges']}, {report['experts']}")
+    facts.add_row("topics, edges, experts", f"{report.topics}, {report.edges}, {report.experts}")
     # A run made by an earlier version lacks what its report did not have.
-    if shape := report.get("shape"):
+    if shape := report.shape:
         facts.add_row(
-            "density, mean and largest degree",
-            f"{shape['density']:.3f}, {shape['mean_degree']:.1f}, {shape['max_degree']}",
+            "density, mean and largest degree", f"{shape.density:.3f}, {shape.mean_degree:.1f}, {shape.max_degree}"
         )
-        facts.add_row("components, topics without a tie", f"{shape['components']}, {len(shape['isolated'])}")
-        facts.add_row("experts without a topic", ", ".join(map(str, report["dead_experts"])) or "none")
-    for key, value in separation.items():
+        facts.add_row("components, topics without a tie", f"{shape.components}, {len(shape.isolated)}")
+        facts.add_row("experts without a topic", ", ".join(map(str, report.dead_experts)) or "none")
+    for key, value in asdict(report.separation).items():
         facts.add_row(f"expert vectors: {key.replace('_', ' ')}", f"{value:.3f}")
-    facts.add_row("modularity", f"{report['assignment']['modularity']:.3f}")
-    if links := report.get("links"):
-        facts.add_row("AUC of hidden edges", f"{links['auc']:.3f} (texts alone {links['text_auc']:.3f})")
-    if told := report.get("attribution"):
-        facts.add_row("topics told from prompts, mAP", _attribution(told))
-    compared = report.get("comparison")
-    return [experts, facts, *([comparison_table(compared)] if compared else [])]
+    facts.add_row("modularity", f"{report.assignment.modularity:.3f}")
+    if links := report.links:
+        facts.add_row("AUC of hidden edges", f"{links.auc:.3f} (texts alone {links.text_auc:.3f})")
+    if report.attribution:
+        facts.add_row("topics told from prompts, mAP", _attribution(report.attribution))
+    return [experts, facts, *([comparison_table(report.comparison)] if report.comparison else [])]
 
 
-def _attribution(told: Mapping[str, Any]) -> str:
-    if told["unseen"] is None:
-        return f"{told['seen']:.3f}"
-    without = f"no graph {told['no_graph']:.3f}, frequency {told['frequency']:.3f}"
-    return f"{told['seen']:.3f}; of kinds never seen {told['unseen']:.3f} ({without})"
+def _attribution(found: AttributionReport) -> str:
+    if found.unseen is None:
+        return f"{found.seen:.3f}"
+    without = f"no graph {found.no_graph:.3f}, frequency {found.frequency:.3f}"
+    return f"{found.seen:.3f}; of kinds never seen {found.unseen:.3f} ({without})"
 
 
-def comparison_table(comparison: Mapping[str, Any]) -> Table:
+def comparison_table(comparison: Comparison) -> Table:
     """Every setting that the assignment has to beat, over several seeds; the recipe's own in bold."""
-    seeds = len(comparison["seeds"])
+    seeds = len(comparison.seeds)
     title = f"Beside the controls, {f'mean ± half the range of {seeds} seeds' if seeds > 1 else 'one seed'}"
     columns = ("assignment", "information", "modularity", "angle", "stability")
     table = Table(*columns, title=title, title_justify="left", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
-    for row in comparison["contenders"]:
-        digits = {"information": 3, "modularity": 3, "min_angle": 1, "stability": 2}
-        cells = [_spread(row.get(key), decimals) for key, decimals in digits.items()]
-        table.add_row(contender(row), *cells, style="bold" if row["own"] else None)
+    for row in comparison.contenders:
+        cells = [
+            _spread(row.information, 3),
+            _spread(row.modularity, 3),
+            _spread(row.min_angle, 1),
+            _spread(row.stability, 2),
+        ]
+        table.add_row(contender(row), *cells, style="bold" if row.own else None)
     return table
 
 
@@ -141,13 +143,14 @@ def routing_table(routing: Mapping[str, Any]) -> Table:
 
 def merge_table(result: "MergeResult") -> Table:
     """Where the export lies and how far it is from the routed model."""
-    table = Table(title=f"Export with fixed gates ({result.gates})", title_justify="left", box=None, show_header=False)
+    export = result.export
+    table = Table(title=f"Export with fixed gates ({export.gates})", title_justify="left", box=None, show_header=False)
     for name, folder in result.folders.items():
         table.add_row(name, str(folder))
-    table.add_row("KL(routed || export)", f"{result.gap.kl:.4f} nats per answer token")
-    table.add_row("same top token", f"{100 * result.gap.agreement:.1f} % of {result.gap.tokens} answer tokens")
-    table.add_row("measured on", Text(f"{result.measured} {result.on}"))
-    table.add_row("gates from", f"{result.calibration} training examples")
+    table.add_row("KL(routed || export)", f"{export.kl:.4f} nats per answer token")
+    table.add_row("same top token", f"{100 * export.agreement:.1f} % of {export.tokens} answer tokens")
+    table.add_row("measured on", Text(f"{export.measured} {export.on}"))
+    table.add_row("gates from", f"{export.calibration} training examples")
     return table
 
 
@@ -217,12 +220,12 @@ def gate_tables(view: "GateView", *, width: int) -> list[Table]:
     return tables
 
 
-def _spread(value: Mapping[str, float] | None, digits: int) -> str:
+def _spread(value: Spread | None, digits: int) -> str:
     """Short enough for four of them on a line of 80 columns."""
     if value is None:
         return "-"
-    half = (value["high"] - value["low"]) / 2
-    return f"{value['mean']:.{digits}f}" + (f" ± {half:.{digits}f}" if half else "")
+    half = (value.high - value.low) / 2
+    return f"{value.mean:.{digits}f}" + (f" ± {half:.{digits}f}" if half else "")
 
 
 def _shaded(gate: float, largest: float) -> Text:

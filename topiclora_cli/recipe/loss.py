@@ -24,9 +24,13 @@ class _Part(Section):
 
 
 class LossTerm(_Part):
-    """One term beside the language-modelling loss; at weight 0 it is not computed."""
+    """One term beside the language-modelling loss; at weight 0 it is not computed.
+
+    teaches_routers: whether it tells a router where to send what; z, say, only holds its scores down.
+    """
 
     example = "{weight: 0.1}"
+    teaches_routers: ClassVar[bool] = False
     weight: float = Field(default=0.0, ge=0)
 
 
@@ -38,6 +42,7 @@ class KlLoss(LossTerm):
     routing is the prior. confidence_weighted: each example counts as much as its prior is sure.
     """
 
+    teaches_routers = True
     weight: float = Field(default=0.1, ge=0)
     floor: float = Field(default=0.01, ge=0)
     warmup: float = Field(default=0.05, ge=0, le=1)
@@ -57,6 +62,7 @@ class BalanceLoss(LossTerm):
     router's softmax less its threshold.
     """
 
+    teaches_routers = True
     counts: Literal["slots", "tokens"] = "slots"
     scores: Literal["softmax", "gates", "excess"] = "softmax"
 
@@ -64,12 +70,14 @@ class BalanceLoss(LossTerm):
 class LocalBalanceLoss(LossTerm):
     """LoRAMoE's; between the halves of the experts where `delta` is not 0, which needs priors."""
 
+    teaches_routers = True
     delta: float = Field(default=0.0, gt=-1, lt=1)
 
 
 class GjsLoss(LossTerm):
     """HMoRA's generalised Jensen-Shannon divergence, of a hierarchical router's token and task part each."""
 
+    teaches_routers = True
     balance: float = Field(default=0.98, ge=0, le=1)
     certainty: float = Field(default=0.5, ge=0, le=1)
 
@@ -77,18 +85,21 @@ class GjsLoss(LossTerm):
 class PoissonLoss(LossTerm):
     """GMoE's profile of one token's routing."""
 
+    teaches_routers = True
     rate: float = Field(default=1.5, gt=0)
 
 
 class NormalLoss(LossTerm):
     """GMoE's profile of use over the step."""
 
+    teaches_routers = True
     width: float = Field(default=0.5, gt=0)
 
 
 class SparsityLoss(LossTerm):
     """LD-MoLE's, towards `target` active experts."""
 
+    teaches_routers = True
     target: int = Field(default=2, ge=1)
 
 

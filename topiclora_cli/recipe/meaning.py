@@ -22,8 +22,6 @@ CHOOSE_THEMSELVES = ("threshold", "sparsegen", "uniform")
 # Routers whose choice no prior can force: those, and one that knows no tokens, and one that mixes two choices.
 _NOT_FORCED = (*CHOOSE_THEMSELVES, "static", "hierarchical")
 _FORCING = ("prior_forcing.start", "prior_forcing.until")
-# Losses that tell a router where to send what; z only holds its scores down.
-TEACH_ROUTERS = ("kl", "balance", "local_balance", "gjs", "poisson", "normal", "sparsity")
 _WIDE = ("graph", "sparsegen")
 _JOINED = ("topic", "linear")  # routers whose softmax shared experts can join
 _OF_THE_BASE = "base_balance.weight"  # the one loss that is not about an adapter's own routers and experts

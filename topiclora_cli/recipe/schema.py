@@ -13,7 +13,7 @@ from topiclora_cli.recipe.adapter import AdapterSection, MixtureSection
 from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.recipe.evaluation import EvalSection
 from topiclora_cli.recipe.loss import LossSection
-from topiclora_cli.recipe.meaning import TEACH_ROUTERS, has_priors
+from topiclora_cli.recipe.meaning import has_priors
 from topiclora_cli.recipe.section import Section
 from topiclora_cli.recipe.starts import reads_base
 from topiclora_cli.recipe.train import TrainSection
@@ -149,12 +149,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _constant_gates_learn(self) -> "Recipe":
-        terms = self.loss.terms
+        teachers = {name: term for name, term in self.loss.terms.items() if term.teaches_routers}
         constant = isinstance(self.adapter, MixtureSection) and self.adapter.gate_weights == "constant"
-        if constant and not any(terms[name].weight for name in TEACH_ROUTERS):
+        if constant and not any(term.weight for term in teachers.values()):
             raise ValueError(
                 "adapter.gate_weights: constant leaves the routers nothing to learn from but an estimate of the "
-                f"gradient; set loss.kl.weight or that of another loss on routing ({', '.join(TEACH_ROUTERS)})"
+                f"gradient; set loss.kl.weight or that of another loss on routing ({', '.join(teachers)})"
             )
         return self
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topiclora_cli.recipe import Recipe, differences
-from topiclora_cli.recipe.fill import said_keys
 from topiclora_cli.recipe.overrides import write_yaml
-from topiclora_cli.reporting.beside import beside, ordered
+from topiclora_cli.reporting.beside import beside
+from topiclora_cli.reporting.differences import recipe_differences
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.sections import Code, Part, Section, Text
 from topiclora_cli.reporting.table import Column, Table, row
@@ -24,8 +24,7 @@ def asked(runs: Sequence[Material]) -> Section:
         Text(f"The recipe of {run.label} cannot be read by this version.") for run in runs if run.recipe is None
     ]
     if len(known) > 1:
-        grids = any(run.stage("ablation") for run, _ in known)
-        parts += _differing([run.label for run, _ in known], [recipe for _, recipe in known], grids=grids)
+        parts += _differing([run.label for run, _ in known], [recipe for _, recipe in known])
     if known:
         first, recipe = known[0]
         whose = f" by {first.label}" if len(known) > 1 else ""
@@ -33,22 +32,16 @@ def asked(runs: Sequence[Material]) -> Section:
     return Section("What was asked", parts)
 
 
-def _differing(labels: Sequence[str], recipes: Sequence[Recipe], *, grids: bool) -> list[Part]:
-    """What is not the same in all recipes; the cells of a grid that nobody has run are no difference."""
-    values = [said_keys(recipe.model_dump(mode="json")) for recipe in recipes]
-    keys = ordered(key for each in values for key in each)
-    rows = [
-        row(key, *(_value(each.get(key, "-")) for each in values))
-        for key in keys
-        if (grids or not key.startswith("ablation."))
-        and any(each.get(key, ...) != values[0].get(key, ...) for each in values)
-    ]
+def _differing(labels: Sequence[str], recipes: Sequence[Recipe]) -> list[Part]:
+    rows = [row(key, *map(_value, values)) for key, values in recipe_differences(*recipes).items()]
     if not rows:
         return [Text("Their recipes are the same.")]
     return [Table("What differs", [Column("key"), *map(Column, labels)], rows)]
 
 
 def _value(value: Any) -> str:
+    if value is None:
+        return "-"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -111,10 +104,10 @@ def _environment(run: Material) -> dict[str, str]:
 def again(runs: Sequence[Material]) -> Section | None:
     """The commands that repeat each run from its recipe."""
     parts: list[Part] = []
-    for run in runs:
+    for number, run in enumerate(runs, 1):
         if run.recipe is None:
             continue
-        name, out = ("recipe.yaml", _AGAIN) if len(runs) == 1 else (f"{run.label}/recipe.yaml", f"{_AGAIN}/{run.label}")
+        name, out = ("recipe.yaml", _AGAIN) if len(runs) == 1 else (f"{run.label}/recipe.yaml", f"{_AGAIN}-{number}")
         lines = [command_line(*each) + "\n" for each in _commands(run, run.recipe, name, out)]
         if lines:
             where = "With the recipe above as `recipe.yaml`:" if len(runs) == 1 else f"{run.label}:"
@@ -128,7 +121,8 @@ def _commands(run: Material, recipe: Recipe, name: str, out: str) -> list[list[s
     if made_by:
         commands.append([made_by, "--recipe", name, "--out", out])
     for command, folder, outcomes in (("eval", "eval", run.evaluations), ("merge", "merged", run.exports)):
-        others = [run.recipes.get(f"{folder}/{outcome}", recipe) for outcome in outcomes]
+        # Of a grid's base nothing is trained, and no command alone leads to what it scored.
+        others = [run.recipes.get(f"{folder}/{outcome}", recipe) for outcome in outcomes if run.stage("train")]
         commands += [[command, "--run", out, *_set(differences(recipe, other))] for other in others]
     if grid := run.stage("ablation"):
         start = ["--run", out] if commands else ["--recipe", name, "--out", out]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from rich.table import Table
+from topiclora_cli.reporting.table import Table, columns, row
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 48  # characters of one curve
@@ -42,16 +42,21 @@ def sparkline(values: Sequence[float], *, width: int = WIDTH) -> str:
 
 def curves_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The curves of a run's metrics with their first, smallest, largest and last values."""
-    table = Table("", "course", "first", "min", "max", "last", title="Training", title_justify="left", box=None)
-    for column in table.columns[2:]:
-        column.justify = "right"
-    extra = sorted({name for row in rows for name in row if name.startswith("loss_")} - set(SHOWN))
-    for name in (*SHOWN, *extra):
-        values = [row[name] for row in rows if isinstance(row.get(name), (int, float))]
-        if values:
-            facts = (values[0], min(values), max(values), values[-1])
-            table.add_row(name.replace("_", " "), sparkline(values), *(f"{value:.4g}" for value in facts))
-    return table
+    extra = sorted({name for each in rows for name in each if name.startswith("loss_")} - set(SHOWN))
+    logged = {
+        name: [each[name] for each in rows if isinstance(each.get(name), (int, float))] for name in (*SHOWN, *extra)
+    }
+    courses = {name.replace("_", " "): values for name, values in logged.items() if values}
+    return courses_table(courses, title="Training")
+
+
+def courses_table(courses: Mapping[str, Sequence[float]], *, title: str = "") -> Table:
+    """Courses of values by name, none of them empty."""
+    rows = [
+        row(name, sparkline(values), *(f"{fact:.4g}" for fact in (values[0], min(values), max(values), values[-1])))
+        for name, values in courses.items()
+    ]
+    return Table(title, columns("", "course", "first", "min", "max", "last", right=2), rows)
 
 
 def _parts(values: Sequence[float], count: int) -> list[Sequence[float]]:

@@ -61,6 +61,8 @@ def _lacking(runs: Sequence[Material]) -> list[Section]:
 
 def _wants(run: Material, stage: str) -> bool:
     """Whether a run of its recipe has that stage at all; a baseline, say, needs no graph."""
+    if run.stage("ablation") and not run.stage("train"):
+        return False  # a grid, whose cells have their own
     if run.recipe is None:
         return stage != "graph"
     return {"graph": run.recipe.needs_graph, "merge": run.recipe.adapter.exports}.get(stage, True)

@@ -2,31 +2,18 @@
 
 from collections.abc import Sequence
 
-from topiclora_cli.data.missing import told
-from topiclora_cli.data.report import SourceReport
-from topiclora_cli.reporting.formats import percent
+from topiclora_cli.data.missing import list_missing
+from topiclora_cli.data.source_report import SourceReport
+from topiclora_cli.reporting.sources import sources_table
 from topiclora_cli.runs.progress import Progress
-
-_REASONS = ("filtered", "missing", "empty", "duplicates", "contaminated", "surplus", "held_out", "too_long")
+from topiclora_cli.runs.results.training import SourceReport as Stored
 
 
 def show(reports: Sequence[SourceReport], progress: Progress, *, title: str = "Training data") -> None:
-    """Print the table; what happened to no row at all has no column, so that it fits a terminal."""
-    total = sum(report.count.weight or 0 for report in reports)
-    dicts = [report.as_dict() for report in reports]
-    reasons = [reason for reason in _REASONS if any(numbers[reason] for numbers in dicts)]
-    weighted = total > 0 and len(reports) > 1
-    columns = ["source", "read", *(reason.replace("_", " ") for reason in reasons), "used", "tagged"]
-    rows = [
-        [
-            numbers["label"],
-            *(str(numbers[key]) for key in ("read", *reasons, "used", "tagged")),
-            *([percent(numbers["weight"] / total)] if weighted else []),
-            f"{numbers['mean_tokens']:.0f}",
-        ]
-        for numbers in dicts
-    ]
-    progress.table(title, [*columns, *(["weight %"] if weighted else []), "mean tokens"], rows)
+    """Print the table, and of what a source's rows were wanting."""
+    table = sources_table([Stored(**report.as_dict()) for report in reports], title=title)
+    headings, rows = [column.heading for column in table.columns], [[cell.text for cell in each] for each in table.rows]
+    progress.table(table.title, headings, rows)
     for report in reports:
         if report.count.missing:
-            progress.say(f"{report.count.label}: left out for want of a value: {told(report.count.wanting)}.")
+            progress.say(f"{report.count.label}: left out for want of a value: {list_missing(report.count.wanting)}.")

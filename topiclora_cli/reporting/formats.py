@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from topiclora_cli.runs.results.graph import Contender, Spread
+
 
 def percent(value: float | None) -> str:
     """A share as a percentage with one decimal, or a dash."""
@@ -60,16 +62,16 @@ def mean_label(result: Mapping[str, Any]) -> str:
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
-def spread(value: Mapping[str, float] | None, digits: int) -> str:
+def spread(value: Spread | None, digits: int) -> str:
     """A mean with the range it came from, or a dash."""
     if value is None:
         return "-"
-    mean, low, high = (f"{value[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    mean, low, high = (f"{each:.{digits}f}" for each in (value.mean, value.low, value.high))
     return mean if low == high else f"{mean} ({low} to {high})"
 
 
-def contender(row: Mapping[str, Any]) -> str:
+def contender(row: Contender) -> str:
     """What sets one row of the comparison with controls apart."""
-    if row["control"] != "none":
-        return str(row["control"])
-    return "learnt, no GNN" if row["gnn"] == "none" else f"learnt, {row['gnn']}"
+    if row.control != "none":
+        return row.control
+    return "learnt, no GNN" if row.gnn == "none" else f"learnt, {row.gnn}"

@@ -8,11 +8,11 @@ from topiclora_cli.reporting.beside import beside, grouped, ordered
 from topiclora_cli.reporting.formats import contender, measure, metric_label, number, percent, spread
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.sections import Curves, Part, Picture, Section, Text
+from topiclora_cli.reporting.sources import sources_table
 from topiclora_cli.reporting.table import Table, columns, row
 from topiclora_cli.runs.results.ablation import GridScores
 from topiclora_cli.runs.results.graph import GraphReport
 
-_REASONS = ("filtered", "missing", "empty", "duplicates", "contaminated", "surplus", "held_out", "too_long")
 _MEASURES = {
     "loss_lm": "language-model loss",
     "eval_loss": "loss of held-out examples",
@@ -27,20 +27,8 @@ _MEASURES = {
 
 def data(runs: Sequence[Material]) -> Section | None:
     """What was read of each source, and what became of it."""
-    tables = grouped(runs, _data)
+    tables = grouped(runs, lambda run: sources_table(run.training.data) if run.training and run.training.data else None)
     return Section("Data", tables) if tables else None
-
-
-def _data(run: Material) -> Table | None:
-    sources = run.training.data if run.training else ()
-    if not sources:
-        return None
-    numbers = [vars(source) for source in sources]
-    reasons = [reason for reason in _REASONS if any(each[reason] for each in numbers)]
-    keys = ("read", *reasons, "used", "tagged")
-    heads = columns("source", *(key.replace("_", " ") for key in keys), "mean tokens", right=1)
-    rows = [row(each["label"], *(f"{each[key]:,}" for key in keys), f"{each['mean_tokens']:.0f}") for each in numbers]
-    return Table("", heads, rows)
 
 
 def graph(runs: Sequence[Material]) -> Section | None:
@@ -50,6 +38,8 @@ def graph(runs: Sequence[Material]) -> Section | None:
         return None
     parts: list[Part] = [Text(run.graph.choice.reason) for run in runs if run.graph and run.graph.choice]
     parts += [facts, *_pictures(runs), *grouped(runs, lambda run: _topics(run.graph) if run.graph else None)]
+    if len(runs) == 1 and (runs[0].path / "graph" / "report.html").is_file():
+        parts.append(Text("Tooltips and more are in the run's `graph/report.html`."))
     compared = grouped(runs, lambda run: _compared(run.graph) if run.graph else None)
     if compared:
         parts.append(
@@ -106,8 +96,8 @@ def _compared(report: GraphReport) -> Table | None:
     rows = []
     for each in report.comparison.contenders:
         values = ((each.modularity, 3), (each.min_angle, 1), (each.entropy, 3), (each.stability, 2))
-        spreads = (spread(vars(value) if value else None, digits) for value, digits in values)
-        rows.append(row(contender(vars(each)), *spreads, strong=each.own))
+        spreads = (spread(value, digits) for value, digits in values)
+        rows.append(row(contender(each), *spreads, strong=each.own))
     return Table("", heads, rows)
 
 

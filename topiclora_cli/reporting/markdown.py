@@ -1,9 +1,9 @@
 """A report in Markdown: what a reader needs without the terminal that made it."""
 
-from topiclora_cli.reporting.chart import sparkline
+from topiclora_cli.reporting.chart import courses_table
 from topiclora_cli.reporting.compose import compose
 from topiclora_cli.reporting.sections import Code, Curves, Intervals, Part, Picture, Report, Text
-from topiclora_cli.reporting.table import Table, as_markdown, columns, row
+from topiclora_cli.reporting.table import Table, as_markdown
 from topiclora_cli.runs.files import write_text
 from topiclora_cli.runs.run import RunDir
 
@@ -40,11 +40,10 @@ def _part(part: Part, *, single: bool) -> str:
 
 
 def _courses(curves: list[Curves], *, single: bool) -> Table:
-    rows = [
-        row(each.title if single else f"{each.title}, {label}", sparkline(values), *(f"{v:.4g}" for v in ends))
-        for each in curves
-        for label, points in each.lines.items()
-        for values in [[value for _, value in points]]
-        for ends in [(values[0], min(values), max(values), values[-1])]
-    ]
-    return Table("", columns("", "course", "first", "min", "max", "last", right=2), rows)
+    return courses_table(
+        {
+            each.title if single else f"{each.title}, {label}": [value for _, value in points]
+            for each in curves
+            for label, points in each.lines.items()
+        }
+    )

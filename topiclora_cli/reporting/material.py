@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, load_recipe
+from topiclora_cli.recipe import Recipe
+from topiclora_cli.reporting.differences import recipe_in
 from topiclora_cli.runs.naming import GAP, SUMMARY, named_folders
 from topiclora_cli.runs.results.ablation import GridScores
 from topiclora_cli.runs.results.evaluation import EvalSummary
@@ -15,7 +16,7 @@ from topiclora_cli.runs.results.files import decoded, read_result
 from topiclora_cli.runs.results.graph import GraphReport
 from topiclora_cli.runs.results.record import Manifest, StageRecord
 from topiclora_cli.runs.results.training import TrainResult
-from topiclora_cli.runs.run import MANIFEST, METRICS, RECIPE, RunDir, read_metrics
+from topiclora_cli.runs.run import MANIFEST, METRICS, RunDir, read_metrics
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,6 @@ def _manifest(run: RunDir) -> Manifest:
 
 def _recipe(folder: Path) -> Recipe | None:
     try:
-        return load_recipe(str(folder / RECIPE))
+        return recipe_in(folder)
     except TopicLoraError:
         return None

@@ -9,6 +9,8 @@ from rich.text import Text
 from topiclora_cli.reporting.formats import mean_label, measured, metric_label, metric_name, percent
 from topiclora_cli.runs.files import read_json
 from topiclora_cli.runs.naming import GAP, SUMMARY, named_folders
+from topiclora_cli.runs.results.export import Export
+from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.run import RunDir
 
 
@@ -50,6 +52,6 @@ def exports_table(run: RunDir) -> Table:
     columns = ("export", "gates", "KL", "same top token, %")
     table = Table(*columns, title="Exports, the latest last", title_justify="left", box=None)
     for folder in named_folders(run.path / "merged", GAP):
-        gap = read_json(folder / GAP, hint="Run merge again.")
-        table.add_row(*map(Text, (folder.name, gap["gates"], f"{gap['kl']:.4f}", percent(gap["agreement"]))))
+        export = read_result(folder / GAP, Export)
+        table.add_row(*map(Text, (folder.name, export.gates, f"{export.kl:.4f}", percent(export.agreement))))
     return table

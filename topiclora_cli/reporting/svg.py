@@ -6,13 +6,13 @@ from html import escape
 from itertools import pairwise
 
 from topiclora_cli.reporting.formats import measure
-from topiclora_cli.reporting.sections import Curves, Intervals, Points
+from topiclora_cli.reporting.sections import Curves, Estimate, Intervals, Points
 
 COLOURS = 8  # classes c0 to c7 of the style sheet
 _WIDTH, _HEIGHT = 440, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 28
 _MOST = 120  # points of a drawn line
-_NAMES, _ROW = 264, 26  # of the intervals: width of the names, height of a row
+_ROW, _LETTER, _LONGEST = 26, 7.3, 44  # of the intervals: height of a row, width of a letter, letters of a name
 _95 = 1.959964
 
 
@@ -63,19 +63,16 @@ def curves_svg(curves: Curves, classes: Sequence[str]) -> str:
 
 def intervals_svg(intervals: Intervals, series: Sequence[str]) -> str:
     """A dot for every score and a line as long as its 95 % interval; series names colours in their order."""
-    ends = [
-        (each.value - _95 * (each.stderr or 0), each.value + _95 * (each.stderr or 0))
-        for row in intervals.rows.values()
-        for each in row.values()
-    ]
+    ends = [_ends(each, intervals.unit) for row in intervals.rows.values() for each in row.values()]
     ticks = _ticks(min(low for low, _ in ends), max(high for _, high in ends))
     low, high = min(ticks[0], *(end for end, _ in ends)), max(ticks[-1], *(end for _, end in ends))
-    width = 760
+    names = round(_LETTER * min(_LONGEST, max(map(len, intervals.rows)))) + 16
+    width = names + 500
     step = max(_ROW, 12 * len(series) + 8)
     height = step * len(intervals.rows) + 34
 
     def x(value: float) -> float:
-        return _NAMES + (value - low) / ((high - low) or 1) * (width - _NAMES - 20)
+        return names + (value - low) / ((high - low) or 1) * (width - names - 20)
 
     label = f"{intervals.title}; the numbers stand in the table above."
     parts = [f'<svg class="intervals" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
@@ -84,13 +81,12 @@ def intervals_svg(intervals: Intervals, series: Sequence[str]) -> str:
         parts.append(f'<text class="middle" x="{x(tick):.1f}" y="{height - 8}">{_tick(tick, intervals.unit)}</text>')
     for number, (name, row) in enumerate(intervals.rows.items()):
         middle = step * (number + 0.5) + 4
-        parts.append(f'<text class="end" x="{_NAMES - 12}" y="{middle + 4:.1f}">{escape(_short(name))}</text>')
+        parts.append(f'<text class="end" x="{names - 12}" y="{middle + 4:.1f}">{escape(_short(name))}</text>')
         for place, (who, each) in enumerate(row.items()):
             y = middle + 10 * (place - (len(row) - 1) / 2)
             kind = f"c{series.index(who) % COLOURS}"
-            half = _95 * (each.stderr or 0)
             said = escape(f"{name}, {who}: {measure(each.value, intervals.unit)}")
-            start, end = x(each.value - half), x(each.value + half)
+            start, end = map(x, _ends(each, intervals.unit))
             parts.append(f'<line class="{kind}" x1="{start:.1f}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(
                 f'<circle class="{kind}" cx="{x(each.value):.1f}" cy="{y:.1f}" r="3.5"><title>{said}</title></circle>'
@@ -98,12 +94,19 @@ def intervals_svg(intervals: Intervals, series: Sequence[str]) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
+def _ends(each: Estimate, unit: str) -> tuple[float, float]:
+    """Of the 95 % interval, as far as a share can be."""
+    half = _95 * (each.stderr or 0)
+    low, high = each.value - half, each.value + half
+    return (max(0.0, low), min(1.0, high)) if unit == "share" else (low, high)
+
+
 def _tick(value: float, unit: str) -> str:
     return f"{100 * value:.0f}" if unit == "share" else f"{value:.6g}"
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 34 else f"{name[:12]}…{name[-21:]}"
+    return name if len(name) <= _LONGEST else f"{name[:18]}…{name[-_LONGEST + 19 :]}"
 
 
 def _thinned(points: Points) -> Points:

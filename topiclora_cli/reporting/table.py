@@ -87,17 +87,19 @@ def facts(title: str, values: Sequence[tuple[str, str]], *, note: str = "") -> T
 def as_rich(table: Table) -> "rich.table.Table":
     """The table for the terminal."""
     import rich.table
+    from rich.text import Text
 
+    # Text, and no string, so that no console reads a bracket in it as markup.
     drawn = rich.table.Table(
-        title=table.title or None,
+        title=Text(table.title, style="table.title") if table.title else None,
         title_justify="left",
-        caption=table.note or None,
+        caption=Text(table.note, style="table.caption") if table.note else None,
         caption_justify="left",
         box=None,
         show_header=table.headed,
     )
     for column in table.columns:
-        drawn.add_column(column.heading, justify=column.align, no_wrap=not column.wrap)
+        drawn.add_column(Text(column.heading), justify=column.align, no_wrap=not column.wrap)
     for cells in table.rows:
         drawn.add_row(*map(_rich_cell, cells))
     return drawn

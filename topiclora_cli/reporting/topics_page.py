@@ -4,10 +4,8 @@ A stranger opens it from a mail; so it says what it shows, follows the reader's 
 name in it as text.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import torch
@@ -16,6 +14,7 @@ from torch.nn import functional as F
 from topiclora_cli.reporting.formats import contender, spread
 from topiclora_cli.reporting.topics_layout import MOST_DRAWN, by_expert, colours, positions, topic_positions
 from topiclora_cli.runs.files import write_text
+from topiclora_cli.runs.results.graph import GraphReport
 from topiclora_cli.topics.store import TopicGraph
 
 LEADING = 20  # topics of each expert in the heat map, where not all are shown
@@ -41,8 +40,8 @@ class _Line:
     ends: tuple[float, float, float, float]
 
 
-def write_page(graph: TopicGraph, report: Mapping[str, Any], path: str | Path, *, title: str) -> Path:
-    """Write the page of a graph and its report, as plain data; more than MOST_DRAWN topics are drawn as experts."""
+def write_page(graph: TopicGraph, report: GraphReport, path: str | Path, *, title: str) -> Path:
+    """Write the page of a graph and its report; more than MOST_DRAWN topics are drawn as experts."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("topiclora_cli.reporting", "."),
         autoescape=True,

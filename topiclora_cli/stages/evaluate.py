@@ -11,13 +11,13 @@ from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.results import by_question, summary
 from topiclora_cli.evaluation.routing import RoutingReport, routing_report
 from topiclora_cli.evaluation.running import run_harness
-from topiclora_cli.models.base import BaseModel, use_bfloat16
+from topiclora_cli.models.base import BaseModel
+from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import write_json
 from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, named_folder
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.examples import eval_request
 from topiclora_cli.stages.inputs import (
     adapter_folder,
     asked_for,
@@ -28,6 +28,7 @@ from topiclora_cli.stages.inputs import (
 )
 from topiclora_cli.stages.samples import examples_to_measure_on
 from topiclora_cli.stages.stage import stage
+from topiclora_cli.stages.training_data import eval_request
 
 
 def try_tasks(recipe: Recipe) -> None:

@@ -16,13 +16,14 @@ from torch import Tensor
 import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
 from topiclora_cli.data import Encoded, Row
 from topiclora_cli.errors import TopicLoraError, first_line
-from topiclora_cli.models.base import BaseModel, base_source, load_base, store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.models.base import BaseModel, base_source, load_base
+from topiclora_cli.models.precision import store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.cache import cache_dir
 from topiclora_cli.runs.files import read_json, sha256_file
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.examples import refuse_unknown_topics
+from topiclora_cli.stages.training_data import refuse_unknown_topics
 from topiclora_cli.topics.encoder import Encoder, LmEncoder, SentenceEncoder, make_encoder, portable
 from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.prior import TopicPrior

@@ -1,40 +1,35 @@
 """The stage that exports: fixed gates, a stock LoRA and a dense model, and how far they are from the routed model."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.perft import NO_MERGE
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.merging.collapse import collapse_to_lora, merge_into_base
-from topiclora_cli.merging.gap import Gap, measure_gap
-from topiclora_cli.models.base import use_bfloat16
+from topiclora_cli.merging.gap import measure_gap
+from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import MixtureSection
-from topiclora_cli.runs.files import replacing, write_json
+from topiclora_cli.runs.files import replacing
 from topiclora_cli.runs.naming import GAP, named_folder
 from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.results.export import Export
+from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.examples import encode
 from topiclora_cli.stages.inputs import adapter_folder, asked_for, graph_folder, load_tuned, make_batches, open_base
 from topiclora_cli.stages.samples import calibration_rows, examples_to_measure_on, gates_topic
 from topiclora_cli.stages.stage import stage
+from topiclora_cli.stages.training_data import encode
 from topiclora_cli.training.saving import save_adapter
 
 
 @dataclass(frozen=True)
 class MergeResult:
-    """An export with fixed gates: its folders by format, and the measured gap to the routed model.
+    """An export with fixed gates: its folders by format, and what is on record of it."""
 
-    calibration: training examples that the gates are means over; measured: examples behind the gap; on: what these are.
-    """
-
-    gates: str
     folders: dict[str, Path]
-    gap: Gap
-    calibration: int
-    measured: int
-    on: str
+    export: Export
 
 
 def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None) -> MergeResult:
@@ -68,10 +63,12 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None =
             with replacing(folders["dense"]) as temporary:
                 merge_into_base(lora).save_pretrained(temporary)
                 base.tokenizer.save_pretrained(temporary)
-        result = MergeResult(section.gates, folders, gap, len(calibration), len(measured.examples), measured.kind)
-        record.update(name=folder.name, gates=section.gates, kl=gap.kl, agreement=gap.agreement, on=measured.kind)
-        write_json(folder / GAP, {"gates": section.gates, **asdict(gap), "on": measured.kind})
-    return result
+        export = Export(
+            section.gates, gap.kl, gap.agreement, gap.tokens, measured.kind, len(measured.examples), len(calibration)
+        )
+        record.update(name=folder.name, gates=export.gates, kl=export.kl, agreement=export.agreement, on=export.on)
+        write_result(folder / GAP, export)
+    return MergeResult(folders, export)
 
 
 def _refuse_unmergeable(recipe: Recipe) -> None:

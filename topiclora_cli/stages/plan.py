@@ -23,21 +23,18 @@ from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output, s
 from topiclora_cli.adapters.tuner import Described
 from topiclora_cli.data import Encoded
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models.base import (
-    PACKAGE_PREFIX,
-    load_skeleton,
-    load_tokenizer,
-    selects_logits,
-    store_weights_in_bfloat16,
-)
+from topiclora_cli.models.base import load_skeleton, load_tokenizer
+from topiclora_cli.models.logits import selects_logits
+from topiclora_cli.models.packages import PACKAGE_PREFIX
+from topiclora_cli.models.precision import store_weights_in_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import ExpertsSection, MixtureSection, SizedSection
 from topiclora_cli.recipe.loss import PriorForcing
 from topiclora_cli.runs.processes import process_count
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import METRICS, read_metrics
-from topiclora_cli.stages.examples import encode, training_data
 from topiclora_cli.stages.inputs import open_base
+from topiclora_cli.stages.training_data import encode, training_data
 from topiclora_cli.training.arguments import count_steps, per_step
 from topiclora_cli.training.attach import adapts_head, attach, solve
 from topiclora_cli.training.estimate import (
@@ -113,13 +110,14 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
     section, train = recipe.model, recipe.train
     bfloat16 = train.precision != "float32"
     skeleton = load_skeleton(section.name, config_only=not measure, upcycle=section.upcycle)
+    selects = selects_logits(skeleton)
     if section.dtype != "auto":
         skeleton.to(getattr(torch, section.dtype))
     if bfloat16:
         store_weights_in_bfloat16(skeleton)
     adapted = _adapted(recipe, skeleton)
     trained, activated = count_parameters(adapted)
-    selects = selects_logits(skeleton) and not adapts_head(adapted)
+    selects = selects and not adapts_head(adapted)
     data, encoded = _data(recipe, selects=selects, download=measure)
     batch = Batch(train.batch_size, data.longest, data.labelled)
     embedding: Tensor = skeleton.get_input_embeddings().weight  # type: ignore[assignment]

@@ -12,7 +12,8 @@ from topiclora_cli.adapters.topiclora.scope import layer_index
 from topiclora_cli.data import Encoded, Row
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.routing import mean_routing
-from topiclora_cli.models.base import BaseModel, use_bfloat16
+from topiclora_cli.models.base import BaseModel
+from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.progress import Progress

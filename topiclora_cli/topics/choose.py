@@ -11,13 +11,14 @@ Network cross-validation by pairs is that of Li, Levina and Zhu (Biometrika, 202
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.results.graph import Candidate, Choice
 from topiclora_cli.topics.experts import assignment_report
 from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.learn import learn
@@ -31,34 +32,6 @@ FEW_NUMBERS, FEW_FOLDS = (2, 4, 8, 16, 32), 3
 # Picks what training to the end picks, or one number fewer, in a third of the time (BIG-bench, planted groups).
 STEPS = 50
 LEAST_CHANCE = 1e-3  # of a tie and of a gap, so that one surprise does not outweigh all pairs
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One number of experts over the folds.
-
-    likelihood: log-likelihood per hidden pair, in nats, its mean over the folds; error: the mean's standard error.
-    modularity: of the arg-max partition on the whole graph. dead: the most experts without a topic in any fold.
-    """
-
-    experts: int
-    likelihood: float
-    error: float
-    modularity: float
-    dead: int
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The number of experts, the one sentence that says why, and all that were tried.
-
-    chance: the log-likelihood per hidden pair if all were tied with the same chance.
-    """
-
-    experts: int
-    reason: str
-    chance: float
-    candidates: tuple[Candidate, ...]
 
 
 def numbers_to_try(topics: int, *, least: int = 2) -> tuple[int, ...]:

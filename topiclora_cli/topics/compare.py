@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.results.graph import Comparison, Contender, Spread
 from topiclora_cli.topics import controls
 from topiclora_cli.topics.evidence import Evidence, information
 from topiclora_cli.topics.experts import assignment_report, separation_report
@@ -27,44 +28,6 @@ from topiclora_cli.topics.taxonomy import Taxonomy
 SEEDS, MOST_TOPICS = 3, 500
 # These change what is learnt from, or how; all others what is made of it.
 _FITTED: tuple[Control, ...] = ("random_graph", "dmon")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A number over several seeds."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One setting over the seeds.
-
-    gnn, control: what sets it apart; own: whether it is the recipe's. information: of a prompt's kind and its most
-    likely expert, in units of ln E; None without evidence. modularity: of the arg-max partition on the true graph.
-    min_angle: the smallest between expert vectors, in degrees. entropy: of S's rows, in units of ln E.
-    stability: adjusted Rand index (Hubert and Arabie, 1985) of the arg-max partitions of two seeds, over all pairs;
-    None for one seed, and where no partition parts anything.
-    """
-
-    gnn: str
-    control: str
-    own: bool
-    information: Spread | None
-    modularity: Spread
-    min_angle: Spread
-    entropy: Spread
-    stability: Spread | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The learnt assignment, with and without a graph network, beside every control that the taxonomy allows."""
-
-    seeds: tuple[int, ...]
-    contenders: tuple[Contender, ...]
 
 
 @dataclass(frozen=True)
@@ -158,19 +121,19 @@ def _possible(control: str, graph: TopicGraph, taxonomy: Taxonomy) -> bool:
 def _judge(vectors: Tensor, assignment: Tensor, weight: Tensor, evidence: Evidence | None) -> _Outcome:
     report = assignment_report(assignment, weight)
     angle = separation_report(vectors).min_angle
-    told = None
+    shared = None
     if evidence is not None:
-        told = information((evidence.topics @ assignment).argmax(1), evidence.kind, len(vectors))
-    return _Outcome(assignment.argmax(1).tolist(), told, report.modularity, angle, report.entropy)
+        shared = information((evidence.topics @ assignment).argmax(1), evidence.kind, len(vectors))
+    return _Outcome(assignment.argmax(1).tolist(), shared, report.modularity, angle, report.entropy)
 
 
 def _contender(gnn: str, control: str, own: bool, found: Sequence[_Outcome]) -> Contender:
-    told = [outcome.information for outcome in found if outcome.information is not None]
+    known = [outcome.information for outcome in found if outcome.information is not None]
     return Contender(
         gnn=gnn,
         control=control,
         own=own,
-        information=None if not told else _spread(told),
+        information=None if not known else _spread(known),
         modularity=_spread([outcome.modularity for outcome in found]),
         min_angle=_spread([outcome.min_angle for outcome in found]),
         entropy=_spread([outcome.entropy for outcome in found]),

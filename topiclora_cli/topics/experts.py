@@ -10,7 +10,6 @@ Every loss here is our reconstruction: the TopicLoRA abstract (AAAI 2026) names 
 """
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.results.graph import AssignmentReport, SeparationReport
 from topiclora_cli.topics.distributions import entropy
 from topiclora_cli.topics.sparse import DENSE, degrees, links_among, product, pull
 
@@ -148,17 +148,6 @@ def separation_loss(
     raise TopicLoraError(f"Unknown separation '{kind}'.", "Use margin, orthogonal, etf or none.")
 
 
-@dataclass(frozen=True)
-class SeparationReport:
-    """Cosines between expert vectors, and their smallest angle beside the best any E vectors can have, in degrees."""
-
-    min_cosine: float
-    mean_cosine: float
-    max_cosine: float
-    min_angle: float
-    simplex_angle: float
-
-
 def separation_report(vectors: Tensor) -> SeparationReport:
     """Measure how far apart the rows of C (E, d) are; the bound is arccos(-1/(E-1))."""
     unit = F.normalize(vectors.double(), dim=1)
@@ -167,21 +156,6 @@ def separation_report(vectors: Tensor) -> SeparationReport:
     low, mean, high = (float(v) for v in (cosine.min(), cosine.mean(), cosine.max()))
     degrees = math.degrees(math.acos(high)), math.degrees(math.acos(-1 / (len(unit) - 1)))
     return SeparationReport(low, mean, high, *degrees)
-
-
-@dataclass(frozen=True)
-class AssignmentReport:
-    """Who owns what: topics per expert (by arg-max), mean entropy of S's rows in [0, 1], modularity, lonely topics."""
-
-    topics_per_expert: tuple[int, ...]
-    entropy: float
-    modularity: float
-    isolated: tuple[int, ...]
-
-    @property
-    def dead(self) -> tuple[int, ...]:
-        """Experts that are no topic's first choice."""
-        return tuple(expert for expert, count in enumerate(self.topics_per_expert) if count == 0)
 
 
 def assignment_report(assignment: Tensor, weight: Tensor) -> AssignmentReport:

@@ -1,12 +1,12 @@
 """Do topic vectors know ties they were not shown? The topic graph learnt again with some of its edges hidden."""
 
-from dataclasses import dataclass
-
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
+from topiclora_cli.runs.results.graph import LinkReport
 from topiclora_cli.topics.graph import standardise
 from topiclora_cli.topics.learn import learn
 from topiclora_cli.topics.settings import GraphSettings
@@ -14,15 +14,6 @@ from topiclora_cli.topics.sparse import DENSE
 from topiclora_cli.topics.store import TopicGraph
 
 SAMPLE = 100_000  # unlinked pairs that stand for all of a large graph's: an AUC's standard error stays below 0.002
-
-
-@dataclass(frozen=True)
-class LinkReport:
-    """How many edges were hidden, and the AUC of hidden edges against unlinked pairs: by topic vectors, by text."""
-
-    hidden: int
-    auc: float
-    text_auc: float
 
 
 def link_report(graph: TopicGraph, features: Tensor, *, share: float = 0.1) -> LinkReport | None:
@@ -75,10 +66,9 @@ def unlinked_pairs(edges: Tensor, count: int, generator: torch.Generator) -> Ten
 def _auc(z: Tensor, linked: Tensor, unlinked: Tensor) -> float:
     """Chance that a linked pair (2, m) of rows of z (T, d) has the larger cosine than an unlinked one; ties half."""
     unit = F.normalize(z, dim=1)
-    high, low = (_cosines(unit, pairs) for pairs in (linked, unlinked))
-    low = low.sort().values
-    below = torch.searchsorted(low, high), torch.searchsorted(low, high, right=True)
-    return float(sum(b.double().mean() for b in below) / (2 * len(low)))
+    scores = torch.cat([_cosines(unit, pairs) for pairs in (linked, unlinked)])
+    truth = torch.arange(len(scores)) < linked.shape[1]
+    return float(roc_auc_score(truth.numpy(), scores.numpy()))
 
 
 def _cosines(unit: Tensor, pairs: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from topiclora_cli.data import Encoded
 from topiclora_cli.data.stream import ExampleStream
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models.base import use_bfloat16
+from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.processes import process_count
 

@@ -17,7 +17,9 @@ from topiclora_cli.data import Encoded
 from topiclora_cli.data.stream import ExampleStream
 from topiclora_cli.data.vocabulary import refuse_unknown_tokens
 from topiclora_cli.errors import Interrupted, TopicLoraError
-from topiclora_cli.models.base import BaseModel, selects_logits, use_bfloat16
+from topiclora_cli.models.base import BaseModel
+from topiclora_cli.models.logits import selects_logits
+from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.processes import in_first, process_count, wait_for_all
 from topiclora_cli.runs.progress import Progress
@@ -86,6 +88,8 @@ def train_adapter(
     if not isinstance(encoded, ExampleStream):
         texts = [example.input_ids for example in [*encoded, *(validation or ())]]
         refuse_unknown_tokens(texts, base.tokenizer, embedded)
+    # Of the base alone: with an adapter a trial would be of its routers, too.
+    selects = selects_logits(base.model, bfloat16=use_bfloat16(recipe.train.precision))
     set_seed(recipe.seed)
     examples = count_examples(recipe, encoded)
     steps = count_steps(recipe, examples)
@@ -108,7 +112,7 @@ def train_adapter(
             encoded.base_alone, encoded.embedded = partial(without_adapter, model), embedded
         train_set = encoded if isinstance(encoded, ExampleStream) else make_dataset(encoded, priors)
         held_out = make_dataset(validation, validation_priors) if validation else None
-        trainer = _make_trainer(base, model, recipe, arguments, train_set, held_out)
+        trainer = _make_trainer(base, model, recipe, arguments, train_set, held_out, selects=selects)
         if recipe.train.fsdp and not trainer.is_fsdp_enabled:
             raise TopicLoraError(
                 f"train.fsdp is set, but accelerate shards over GPUs only, not over {arguments.device.type}s.",
@@ -188,6 +192,8 @@ def _make_trainer(
     arguments: TrainingArguments,
     train_set: Dataset | ExampleStream,
     held_out: Dataset | None,
+    *,
+    selects: bool,
 ) -> DualLossTrainer:
     return DualLossTrainer(
         model=model,
@@ -197,7 +203,7 @@ def _make_trainer(
         data_collator=Collator(
             base.tokenizer.pad_token_id,
             # Liger has a forward call of its own, which never holds all logits; a router on the head sees all tokens.
-            select_logits=selects_logits(base.model) and not recipe.train.liger and not adapts_head(model),
+            select_logits=selects and not recipe.train.liger and not adapts_head(model),
             train_on_prompt=recipe.data.train_on_prompt,
             packed=recipe.train.packing,
         ),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from topiclora_cli.adapters.observe import autocast
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models.base import use_bfloat16
+from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 
 # The width at which attention over a row, masked parts included, is taken to cost as much as all else in a layer. For a

@@ -10,7 +10,7 @@ from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.adapters.routers import ROUTERS, VERSION
 from topiclora_cli.adapters.shared import SHARED_GATES, check_joined, check_shared
 from topiclora_cli.adapters.starts import STARTS
-from topiclora_cli.adapters.topiclora.scope import SCOPES
+from topiclora_cli.adapters.topiclora.scope import SCOPES, USUAL_FAMILIES
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.scaling import GATE_WEIGHTS, gates_at_start
 
@@ -91,6 +91,10 @@ class TopicLoraConfig(RoutedConfig):
             "help": "Form of the hierarchical and sparsegen routers; 1 for adapters that were saved without this key."
         },
     )
+    router_families: list[list[str]] | None = field(
+        default=None,
+        metadata={"help": "What reads the same tensor, for router_scope: group; found by a trial, not to be set."},
+    )
     router_width: int = field(default=256, metadata={"help": "Hidden units of the graph and sparsegen routers."})
     init: str = field(
         default="kaiming",
@@ -108,6 +112,8 @@ class TopicLoraConfig(RoutedConfig):
         if self.router_version is None:
             # A file says its peft type, a caller does not.
             self.router_version = VERSION if self.peft_type is None else 1
+        if self.router_scope == "group" and self.router_families is None and self.peft_type is not None:
+            self.router_families = [list(family) for family in USUAL_FAMILIES]  # as in files without this key
         super().__post_init__()
         self.use_rslora = self.scaling == "sqrt"
         self._check_combinations()

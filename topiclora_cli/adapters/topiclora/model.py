@@ -21,7 +21,9 @@ from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import NO_MERGE, TopicLoraLayer
 from topiclora_cli.adapters.topiclora.linear import TopicLoraLinear
 from topiclora_cli.adapters.topiclora.routing import RoutingGroup
+from topiclora_cli.adapters.topiclora.same_input import same_input_families
 from topiclora_cli.adapters.topiclora.scope import (
+    USUAL_FAMILIES,
     count_layers,
     in_cross_attention,
     in_feed_forward,
@@ -49,6 +51,9 @@ class TopicLoraModel(RoutedTuner):
         if config.pools_prompt and getattr(getattr(model, "config", None), "is_encoder_decoder", False):
             raise TopicLoraError("Routing by prompt needs a decoder-only model.", "Use granularity: token.")
         exclude_base_routers(config, model)
+        if config.router_scope == "group" and config.router_families is None:
+            found = same_input_families(model)
+            config.router_families = [list(f) for f in USUAL_FAMILIES] if found is None else found
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         watch = None
         if config.pools_prompt:
@@ -123,12 +128,13 @@ def _connect(
     if config.mixing == "ffn":
         _check_feed_forward(model, adapted, adapter_name)
     groups: dict[str, list[TopicLoraLayer]] = {}
-    for name in reading_order(list(adapted)):
+    families = USUAL_FAMILIES if config.router_families is None else config.router_families
+    for name in reading_order(list(adapted), families):
         layer = adapted[name]
         scope = layer.topiclora_config[adapter_name].router_scope
         if config.mixing == "ffn" and scope != "linear" and in_feed_forward(name):
             scope = "block"
-        groups.setdefault(scope_key(name, scope), []).append(layer)
+        groups.setdefault(scope_key(name, scope, families), []).append(layer)
     keys = _keys(config)
     _check_one_sequence(groups.values(), adapter_name)
     for members in groups.values():

@@ -1,6 +1,6 @@
-"""Which adapted layers share a router, read off their names.
+"""Which adapted layers share a router.
 
-`linear`: each has its own. `group`: those that read the same tensor (q, k, v; gate, up). `block`: one in each
+`linear`: each has its own. `group`: those that read the same tensor (same_input.py). `block`: one in each
 attention and each feed-forward block. `layer`: one in each decoder layer. The member that runs first owns the router
 and its parameters; the others take its decision during the same forward pass.
 """
@@ -10,9 +10,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from topiclora_cli.adapters.topiclora.same_input import kind_of
+
 SCOPES = ("linear", "group", "block", "layer")
-# Each in the order in which its members run, whatever the order of their definition.
-_SAME_INPUT = (
+# What reads the same tensor by the usual names, where a trial is impossible and in files from before there was one;
+# each in the order in which its members run, whatever the order of their definition.
+USUAL_FAMILIES = (
     ("q_proj", "k_proj", "v_proj"),
     ("gate_proj", "up_proj"),
     ("query", "key", "value"),
@@ -39,15 +42,16 @@ def count_layers(model: nn.Module) -> int:
     return 1 + max((layer_index(name) or 0 for name, _ in model.named_modules()), default=0)
 
 
-def scope_key(name: str, scope: str) -> str:
-    """What the members of a group have in common."""
-    parent, _, leaf = name.rpartition(".")
+def scope_key(name: str, scope: str, families: Sequence[Sequence[str]] = USUAL_FAMILIES) -> str:
+    """What the members of a group have in common; families: what reads the same tensor, as `block.layer` or `layer`."""
+    parent = name.rpartition(".")[0]
     if scope == "layer" and (match := re.match(r"((?:[^.]+\.)*?\d+)\.", name)):
         return match.group(1)
     if scope in ("block", "layer"):
         return parent
     if scope == "group":
-        return next((f"{parent}.{siblings[0]}" for siblings in _SAME_INPUT if leaf in siblings), name)
+        found = _place(name, families)
+        return name if found is None else f"{parent}.{found[0]}"
     return name
 
 
@@ -66,12 +70,23 @@ def is_output(name: str) -> bool:
     return name.rpartition(".")[2] in _OUTPUTS
 
 
-def reading_order(names: Sequence[str]) -> list[str]:
+def reading_order(names: Sequence[str], families: Sequence[Sequence[str]] = USUAL_FAMILIES) -> list[str]:
     """Names in the order in which the layers run: blocks as defined, the output projection of each last."""
     parents = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
-    return sorted(names, key=lambda name: (parents.index(name.rpartition(".")[0]), is_output(name), _rank(name)))
+    return sorted(
+        names, key=lambda name: (parents.index(name.rpartition(".")[0]), is_output(name), _rank(name, families))
+    )
 
 
-def _rank(name: str) -> int:
-    leaf = name.rpartition(".")[2]
-    return next((siblings.index(leaf) for siblings in _SAME_INPUT if leaf in siblings), 0)
+def _rank(name: str, families: Sequence[Sequence[str]]) -> int:
+    found = _place(name, families)
+    return 0 if found is None else found[1]
+
+
+def _place(name: str, families: Sequence[Sequence[str]]) -> tuple[str, int] | None:
+    """The first member of the family that the layer is of, and the layer's place in it."""
+    for known in (kind_of(name), name.rpartition(".")[2]):
+        for family in families:
+            if known in family:
+                return family[0].rpartition(".")[2], family.index(known)
+    return None

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from topiclora_cli.topics.report import graph_report
+from topiclora_cli.topics.graph_report import graph_report
 
 
 def test_shape_and_experts_by_hand(small_graph):
@@ -26,7 +26,7 @@ def test_shape_and_experts_by_hand(small_graph):
     assert report.shape.isolated == (graph.topics[5],)
     assert report.assignment.topics_per_expert == (6, 0)
     assert report.dead_experts == (1,)
-    assert report.topics_by_expert == {0: list(graph.topics), 1: []}
+    assert report.topics_by_expert == {0: graph.topics, 1: ()}
 
 
 def test_the_report_is_plain_json(small_graph):

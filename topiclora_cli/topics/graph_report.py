@@ -1,54 +1,19 @@
 """What can be said of a topic graph in numbers: its shape, its experts, and how far to believe the assignment."""
 
-from dataclasses import dataclass
-
 import networkx as nx
 import torch
 
-from topiclora_cli.topics.attribution import AttributionReport
-from topiclora_cli.topics.choose import Choice
-from topiclora_cli.topics.compare import Comparison
-from topiclora_cli.topics.experts import AssignmentReport, SeparationReport, assignment_report, separation_report
+from topiclora_cli.runs.results.graph import (
+    AttributionReport,
+    Choice,
+    Comparison,
+    GraphReport,
+    LinkReport,
+    ShapeReport,
+)
+from topiclora_cli.topics.experts import assignment_report, separation_report
 from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.store import TopicGraph
-from topiclora_cli.topics.validate import LinkReport
-
-
-@dataclass(frozen=True)
-class ShapeReport:
-    """A graph without its meaning.
-
-    density: share of the possible ties that are there. Degrees count ties. components: parts with no tie between them,
-    each topic of `isolated`, which have no tie at all, among them.
-    """
-
-    density: float
-    mean_degree: float
-    max_degree: int
-    components: int
-    isolated: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class GraphReport:
-    """Stage 1 in numbers, as `graph/report.json` holds them.
-
-    dead_experts: those that are no topic's first choice. choice: why so many experts. None where a part was not
-    measured, or nothing chosen.
-    """
-
-    topics: int
-    experts: int
-    edges: int
-    shape: ShapeReport
-    separation: SeparationReport
-    assignment: AssignmentReport
-    dead_experts: tuple[int, ...]
-    links: LinkReport | None
-    comparison: Comparison | None
-    attribution: AttributionReport | None
-    choice: Choice | None
-    topics_by_expert: dict[int, list[str]]
 
 
 def graph_report(
@@ -75,7 +40,7 @@ def graph_report(
         attribution=attribution,
         choice=choice,
         topics_by_expert={
-            expert: [name for name, owner in zip(graph.topics, owners, strict=True) if owner == expert]
+            expert: tuple(name for name, owner in zip(graph.topics, owners, strict=True) if owner == expert)
             for expert in range(graph.num_experts)
         },
     )

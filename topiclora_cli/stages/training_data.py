@@ -12,7 +12,7 @@ from topiclora_cli.data.reading import Reader
 from topiclora_cli.data.stream import ExampleStream
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.harness import QUESTIONS, EvalRequest, evaluation_questions
-from topiclora_cli.models.base import use_bfloat16
+from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
 from topiclora_cli.topics.prior import PriorBatch

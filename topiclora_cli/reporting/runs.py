@@ -1,0 +1,108 @@
+"""All runs at a glance: what each was asked, how far it came, what it scored and what it cost."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.reporting.differences import recipe_of
+from topiclora_cli.reporting.formats import measure
+from topiclora_cli.reporting.table import Table, columns, row
+from topiclora_cli.runs.naming import GAP, SUMMARY, named_folders
+from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores
+from topiclora_cli.runs.results.export import Export
+from topiclora_cli.runs.results.files import read_result
+from topiclora_cli.runs.run import RunDir
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """A run in a line; None for what it has not, or what an earlier version wrote in a way that is not read any more.
+
+    created: ISO 8601, UTC. stages: state by name. score: mean of the tuned model in the latest evaluation, gain: that
+    less the base's, both in `unit`. seconds: of all its stages together.
+    """
+
+    name: str
+    created: str
+    method: str | None
+    data: str | None
+    stages: dict[str, str]
+    score: float | None
+    gain: float | None
+    unit: str | None
+    seconds: float
+    got_nowhere: bool
+
+
+def run_line(run: RunDir) -> RunLine:
+    """What there is to say of a run in a line."""
+    manifest = run.manifest
+    method, data = _asked(run)
+    mean = _latest_mean(run)
+    return RunLine(
+        name=run.path.name,
+        created=manifest.get("created", "?"),
+        method=method,
+        data=data,
+        stages={name: record["state"] for name, record in manifest["stages"].items()},
+        score=mean.tuned if mean else None,
+        gain=mean.delta if mean else None,
+        unit=mean.unit if mean else None,
+        seconds=round(sum(record.get("seconds") or 0 for record in manifest["stages"].values()), 1),
+        got_nowhere=manifest.get("got_nowhere", False),
+    )
+
+
+def runs_table(lines: Sequence[RunLine]) -> Table:
+    """Runs, a line each, oldest first."""
+    rows = []
+    for line in lines:
+        done = ", ".join(name if state == "done" else f"{name} {state}" for name, state in line.stages.items())
+        rows.append(
+            row(
+                line.name,
+                line.created[:16].replace("T", " "),
+                line.method or "-",
+                line.data or "-",
+                done or ("failed before its first stage" if line.got_nowhere else "none"),
+                measure(line.score, line.unit or ""),
+                measure(line.gain, line.unit or "", signed=True),
+                _minutes(line.seconds) if line.stages else "-",
+            )
+        )
+    return Table("", columns("run", "created", "method", "data", "stages", "score", "gain", "minutes", right=5), rows)
+
+
+def outcomes(run: RunDir) -> dict[str, list[dict[str, object]]]:
+    """Evaluations and exports of a run as plain values, the latest last."""
+    return {
+        "evaluations": [
+            asdict(read_result(folder / SUMMARY, EvalSummary)) for folder in named_folders(run.path / "eval", SUMMARY)
+        ],
+        "exports": [
+            {"name": folder.name, **asdict(read_result(folder / GAP, Export))}
+            for folder in named_folders(run.path / "merged", GAP)
+        ],
+    }
+
+
+def _asked(run: RunDir) -> tuple[str | None, str | None]:
+    try:
+        recipe = recipe_of(run)
+    except TopicLoraError:
+        return None, None
+    return recipe.adapter.method, ", ".join(source.label for source in recipe.data.all_sources)
+
+
+def _latest_mean(run: RunDir) -> MeanScores | None:
+    folders = named_folders(run.path / "eval", SUMMARY)
+    if not folders:
+        return None
+    try:
+        return read_result(folders[-1] / SUMMARY, EvalSummary).mean
+    except TopicLoraError:
+        return None
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}"
