@@ -3,11 +3,26 @@
 import pytest
 from transformers import TrainingArguments
 
-from tests.training.cut_steps import adapted
+from tests.training.cut_steps import CONFIGS, adapted
+from topiclora_cli.adapters.parameters import parameter_kinds
 from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.collate import Collator
-from topiclora_cli.training.optimizer import parameter_kind
 from topiclora_cli.training.trainer import DualLossTrainer
+
+
+def kind_by_name(name):
+    """What a parameter is, by what its layer happens to call the container that holds it."""
+    if any(part in name for part in ("topiclora_router", "perft_router")):
+        return "router"
+    return "b" if any(part in name for part in ("lora_B", "topiclora_B", "perft_B")) else "a"
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_layers_say_what_their_parameters_are(kind):
+    model = adapted(kind)
+    declared = parameter_kinds(model)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name: declared[parameter] for name, parameter in trained.items()} == {n: kind_by_name(n) for n in trained}
 
 
 def settings(folder, kind="topic", *, router_learning_rate=None, loraplus_lr_ratio=None, **changes):
@@ -35,9 +50,9 @@ def settings(folder, kind="topic", *, router_learning_rate=None, loraplus_lr_rat
 def test_routers_never_decay_and_experts_always_do(router_learning_rate, loraplus_lr_ratio, tmp_path):
     rates = {"router": router_learning_rate or 1e-3, "a": 1e-3, "b": 1e-3 * (loraplus_lr_ratio or 1)}
     found = settings(tmp_path, router_learning_rate=router_learning_rate, loraplus_lr_ratio=loraplus_lr_ratio)
-    assert {parameter_kind(name) for name in found} == set(rates)
+    assert {kind_by_name(name) for name in found} == set(rates)
     for name, (rate, decay) in found.items():
-        kind = parameter_kind(name)
+        kind = kind_by_name(name)
         assert (rate, decay) == (pytest.approx(rates[kind]), 0.0 if kind == "router" else 0.1), name
 
 

@@ -22,7 +22,6 @@ from topiclora_cli.recipe import load_recipe
 from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.losses import expert_activity, switch_balance
-from topiclora_cli.training.optimizer import parameter_kind
 from topiclora_cli.training.step import Step, aligned_layers, spread_tokens
 from topiclora_cli.training.terms import loss_terms
 from topiclora_cli.training.token_terms import measure, whole_means
@@ -242,21 +241,6 @@ LORA = "means nothing to lora, which has no routed experts"
 def test_a_term_that_nothing_in_the_model_has_is_refused(term, adapter, reason, train):
     with pytest.raises(TopicLoraError, match=rf"loss\.{term}\.weight {reason}"):
         train(f"loss.{term}.weight=0.1", prior_experts=0, **adapter)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("layers.0.q_proj.topiclora_router.default.proj.weight", "router"),
-        ("layers.0.mlp.perft_router.default.weight", "router"),
-        ("layers.0.mlp.perft_B.default.weight", "b"),
-        ("layers.0.q_proj.topiclora_B.default.weight", "b"),
-        ("layers.0.q_proj.lora_B.default.weight", "b"),
-        ("layers.0.mlp.perft_A.default.weight", "a"),
-    ],
-)
-def test_parameters_are_told_apart_by_name(name, kind):
-    assert parameter_kind(name) == kind
 
 
 def test_training_stops_at_a_prior_over_other_experts(train):

@@ -26,12 +26,16 @@ class Described(NamedTuple):
 
 
 class RoutedTunerLayer(BaseTunerLayer):
-    """Base of the layers whose adapters decide by their input; `name` is the layer's in the model."""
+    """Base of the layers whose adapters decide by their input; `name` is the layer's in the model.
+
+    router_container, second_factors: which of adapter_layer_names hold the routers, and the experts' second factors.
+    """
 
     name: str
     routing_context: RoutingContext
     no_merge: tuple[str, str]
     router_container: ClassVar[str]
+    second_factors: ClassVar[str]
     precise_containers: ClassVar[tuple[str, ...]] = ()  # what keeps its precision beside the base, as routers do
     in_features: int
     out_features: int

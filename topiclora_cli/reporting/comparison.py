@@ -14,7 +14,9 @@ _HEADINGS = ("metric", "n", "baseline", "score", "difference", "95 % interval", 
 
 def comparison_table(compared: Compared) -> Table:
     """One side beside the baseline."""
-    rows = [row(*cells, strong=not each.test) for each, cells in zip(compared.rows, _cells(compared), strict=True)]
+    rows = [
+        row(*cells, strong=math.isnan(each.p_holm)) for each, cells in zip(compared.rows, _cells(compared), strict=True)
+    ]
     return Table(
         f"{compared.side} minus {compared.baseline}",
         columns("task", *_HEADINGS, right=2),
@@ -23,10 +25,33 @@ def comparison_table(compared: Compared) -> Table:
     )
 
 
+def flips_table(compared: Compared) -> Table:
+    """Questions that one side alone answered rightly, with the answers of both."""
+    sides = (compared.side, compared.baseline)
+    rows = [
+        row(each.task, each.question, each.right, each.answer, each.baseline, sides[0 if each.won else 1])
+        for each in compared.flips
+    ]
+    return Table(
+        f"{len(rows)} of {compared.flipped} questions that {' or '.join(sides)} alone answered rightly",
+        columns("task", "question", "right", *sides, "answered rightly by"),
+        rows,
+    )
+
+
 def all_rows(comparisons: Sequence[Compared]) -> Table:
-    """Every side's rows in one table, the side and the baseline first."""
-    rows = [row(each.side, each.baseline, *cells) for each in comparisons for cells in _cells(each)]
-    return Table("Comparison", columns("run", "against", "task", *_HEADINGS, right=4), rows)
+    """Every side's rows in one table of plain numbers, as programs read them; what there is not is empty."""
+    headings = ("run", "against", "task", "metric", "filter", "n", "baseline", "score")
+    rows = [
+        row(
+            *(each.side, each.baseline, line.task, line.metric, line.filter, line.count, line.baseline, line.score),
+            *(line.difference.mean, line.difference.low, line.difference.high, line.p, line.test),
+            "" if math.isnan(line.p_holm) else line.p_holm,
+        )
+        for each in comparisons
+        for line in each.rows
+    ]
+    return Table("Comparison", columns(*headings, "difference", "low", "high", "p", "test", "p_holm", right=5), rows)
 
 
 def as_values(comparisons: Sequence[Compared]) -> Sequence[Mapping[str, Any]]:
@@ -34,7 +59,7 @@ def as_values(comparisons: Sequence[Compared]) -> Sequence[Mapping[str, Any]]:
     values = [asdict(each) for each in comparisons]
     for each in values:
         for line in each["rows"]:
-            line.update({key: None for key in ("p", "p_holm") if math.isnan(line[key])})
+            line["p_holm"] = None if math.isnan(line["p_holm"]) else line["p_holm"]
     return values
 
 
@@ -46,6 +71,6 @@ def _cells(compared: Compared) -> list[list[str]]:
         ends = ", ".join(measure(end, unit, signed=True) for end in (each.difference.low, each.difference.high))
         scores = [measure(value, unit) for value in (each.baseline, each.score)]
         difference = measure(each.difference.mean, unit, signed=True)
-        tests = ["-" if math.isnan(p) else f"{p:.4f}" for p in (each.p, each.p_holm)]
+        tests = ["-" if math.isnan(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}" for p in (each.p, each.p_holm)]
         found.append([each.task, label, str(each.count), *scores, difference, f"[{ends}]", *tests])
     return found

@@ -1,7 +1,7 @@
 """A collated batch, taken apart into what the model reads and what the losses look at."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import Tensor
@@ -59,6 +59,10 @@ class Batch:
         if "logits_to_keep" in inputs:
             inputs["logits_to_keep"] = 1
         return replace(self, inputs=inputs)
+
+    def put(self, on_device: Callable[[dict[str, Any]], dict[str, Any]]) -> "Batch":
+        """The same where `on_device` moves a dictionary of tensors to."""
+        return Batch(**on_device({field.name: getattr(self, field.name) for field in fields(self)}))
 
     def arrange(self, record: RoutingRecord) -> None:
         """Give what was recorded the examples' shape (B, S, ...)."""

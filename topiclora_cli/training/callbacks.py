@@ -147,18 +147,6 @@ class ShareBuffers(TrainerCallback):
         broadcast(list(model.buffers()))
 
 
-class CheckGradients(TrainerCallback):
-    """Calls `check` between the last backward pass of a step and the optimizer."""
-
-    def __init__(self, check: Callable[[], None]) -> None:
-        self.check = check
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self.check()
-
-
 class MoveBar(TrainerCallback):
     """Moves a progress bar with each step and shows the newest losses on it."""
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
-from topiclora_cli.training.callbacks import CheckGradients
-from topiclora_cli.training.guard import not_finite
-from topiclora_cli.training.meter import Meter, before_clipping, gradient_norms
+from topiclora_cli.training.gradients import WatchGradients
+from topiclora_cli.training.meter import Meter
 from topiclora_cli.training.model_losses import rank_penalty
-from topiclora_cli.training.optimizer import parameter_groups, parameter_kind
+from topiclora_cli.training.optimizer import parameter_groups
 from topiclora_cli.training.sampler import LengthBlockSampler
 from topiclora_cli.training.saving import read_adapter, write_adapter
 from topiclora_cli.training.step import Step, prior_forcing
@@ -55,12 +53,10 @@ class DualLossTrainer(Trainer):
         self.loraplus_lr_ratio = loraplus_lr_ratio
         self.group_by_length = group_by_length
         self._meter = Meter()
-        self._decode = decode
-        self._micro_batches: list[tuple[Tensor, Tensor]] = []  # first row and loss of each, within one step
+        self._gradients = WatchGradients(self._meter, decode)
         self._samples: list[dict[str, Any]] = []
         self._whole: WholeStep | None = None  # of the running step
-        self._norms: dict[str, Tensor] = {}
-        self.add_callback(CheckGradients(self._check_gradients))
+        self.add_callback(self._gradients)
         if self.args.n_gpu > 1:  # transformers would wrap the model in DataParallel
             raise TopicLoraError(
                 f"One process sees {self.args.n_gpu} GPUs; it would train replicas whose routing no loss can see.",
@@ -95,10 +91,11 @@ class DualLossTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """One micro-batch forward and backward; its first row is kept until the step has proved sound."""
         if self._whole is None:
-            batches = [Batch.of(self._prepare_inputs(sample)) for sample in self._samples]
-            self._whole = self._watched.look_ahead(batches, self.accelerator, self._progress)
+            # As they come: masks are counted anywhere, and the Trainer puts each micro-batch on the device in its turn.
+            batches = [Batch.of(sample) for sample in self._samples]
+            self._whole = self._watched.look_ahead(batches, self._prepare_inputs, self.accelerator, self._progress)
         loss = super().training_step(model, inputs, *args, **kwargs)
-        self._micro_batches.append((inputs["input_ids"][0], loss))
+        self._gradients.add_micro_batch(inputs["input_ids"][0], loss)
         return loss
 
     def compute_loss(
@@ -133,25 +130,6 @@ class DualLossTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _check_gradients(self) -> None:
-        self._norms = gradient_norms(self._kinds)
-        self._meter.add_step()
-        # Gradients are those of all processes, so that all stop here or none.
-        if not torch.stack(list(self._norms.values())).isfinite().all():
-            spoilt = [first for first, loss in self._micro_batches if not loss.isfinite()]
-            if not spoilt and self.args.world_size == 1:
-                spoilt = [first for first, _ in self._micro_batches]
-            raise not_finite(self.state.global_step + 1, [self._decode(first) for first in spoilt])
-        self._micro_batches.clear()
-
-    @cached_property
-    def _kinds(self) -> dict[str, list[Tensor]]:
-        kinds: dict[str, list[Tensor]] = {"experts": [], "router": []}
-        for name, parameter in self._trained.named_parameters():
-            if parameter.requires_grad:
-                kinds["router" if parameter_kind(name) == "router" else "experts"].append(parameter)
-        return kinds
 
     def _auxiliary_loss(self, step: Step) -> Tensor:
         # In full precision: a mean over tokens in bfloat16 rounds away what routers differ in.
@@ -191,7 +169,7 @@ class DualLossTrainer(Trainer):
             trained = model or self._trained
             ratio = self.loraplus_lr_ratio
             groups = parameter_groups(
-                trained.named_parameters(),
+                trained,
                 weight_decay=self.args.weight_decay,
                 decayed=self.get_decay_parameter_names(trained),
                 rates={
@@ -225,6 +203,5 @@ class DualLossTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
             logs.update(self._meter.read(self.accelerator))
-            norms = {f"grad_norm_{kind}": float(norm) for kind, norm in self._norms.items()}
-            logs.update(before_clipping(norms, logs["grad_norm"]))
+            logs.update(self._gradients.logged(logs["grad_norm"]))
         super().log(logs, *args, **kwargs)

@@ -1,6 +1,6 @@
 """Forward passes with their routing watched: what losses are computed from, and what a step needs beforehand."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from topiclora_cli.adapters.forcing import choosing_routers, forced_routing
+from topiclora_cli.adapters.parameters import parameter_kinds
 from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import RoutingRecord, record_routing
 from topiclora_cli.errors import TopicLoraError
@@ -17,7 +18,6 @@ from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.losses import smoothed
 from topiclora_cli.training.model_losses import own_losses_apart
-from topiclora_cli.training.optimizer import parameter_kind
 from topiclora_cli.training.step import Step, aligned_layers, prior_forcing
 from topiclora_cli.training.token_terms import measure, needs_means, whole_means
 from topiclora_cli.training.whole_step import Parts, WholeStep, add_up, count_step, survey
@@ -85,15 +85,24 @@ class Watched:
             base_top_k=self.model.get_base_model().num_experts_per_tok if balances_base else 0,
         )
 
-    def look_ahead(self, batches: Sequence[Batch], accelerator: Accelerator, progress: float) -> WholeStep:
-        """The step that these micro-batches are, with its means where several of them need to know these before."""
+    def look_ahead(
+        self,
+        batches: Sequence[Batch],
+        on_device: Callable[[dict[str, Any]], dict[str, Any]],
+        accelerator: Accelerator,
+        progress: float,
+    ) -> WholeStep:
+        """The step that these micro-batches are, with its means where several of them need to know these before.
+
+        on_device: puts a batch's inputs and tensors where the model is, for a forward pass; counting does without.
+        """
         whole = count_step(batches, accelerator)
         if len(batches) == 1 or not needs_means(self.section):
             return whole
         self.model.train()
 
         def parts_of(batch: Batch) -> Parts:
-            quick = batch.without_labels()
+            quick = batch.without_labels().put(on_device)
             with self.watching(quick, progress) as record:
                 outputs = self.model(**quick.inputs)
             step = self.step(quick, record, outputs, whole, progress)
@@ -108,9 +117,7 @@ def refuse_hidden_gradients(model: nn.Module, record: RoutingRecord) -> None:
     recorded = any(logits.requires_grad for logits in record.logits.values())
     if not model.training or not torch.is_grad_enabled() or recorded:
         return
-    if any(
-        parameter_kind(name) == "router" and parameter.requires_grad for name, parameter in model.named_parameters()
-    ):
+    if any(kind == "router" and parameter.requires_grad for parameter, kind in parameter_kinds(model).items()):
         raise TopicLoraError(
             "Gradient checkpointing with use_reentrant=True hides the routing from its losses.",
             "Use train.gradient_checkpointing, or pass use_reentrant=False.",

@@ -56,6 +56,7 @@ class PerftLayer(RoutedTunerLayer):
     other_param_names = ("perft_config",)
     no_merge = NO_MERGE
     router_container = "perft_router"
+    second_factors = "perft_B"
 
     def __init__(self, base_layer: nn.Module, name: str, width: int, context: RoutingContext) -> None:
         self.base_layer = base_layer

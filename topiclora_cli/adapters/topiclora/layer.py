@@ -42,6 +42,7 @@ class TopicLoraLayer(RoutedTunerLayer):
     )
     no_merge = NO_MERGE
     router_container = "topiclora_router"
+    second_factors = "topiclora_B"
     precise_containers = ("topiclora_start",)
 
     def __init__(self, base_layer: nn.Module, name: str, context: RoutingContext) -> None:

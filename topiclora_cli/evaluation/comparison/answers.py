@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.evaluation.comparison.contributions import is_comparable
 from topiclora_cli.runs.files import read_json
 
 _SAMPLES = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl")
@@ -25,6 +26,16 @@ class TaskAnswers:
     path: Path
     questions: Mapping[str, tuple[str, str]]
     scores: Mapping[str, Mapping[str, Any]]
+
+    @cached_property
+    def comparable(self) -> Sequence[str]:
+        """The metrics of single questions that every question has, in the task's own order."""
+        kinds = {key: {type(each): each for each in values.values()} for key, values in self.scores.items()}
+        return [
+            key
+            for key, values in self.scores.items()
+            if len(values) == len(self.questions) and all(is_comparable(key, each) for each in kinds[key].values())
+        ]
 
 
 @dataclass(frozen=True)
@@ -43,10 +54,13 @@ class Answers:
 
     folder: Path
     files: Mapping[str, Path]
+    _read: dict[str, TaskAnswers] = field(default_factory=dict, repr=False, compare=False)
 
     def task(self, name: str) -> TaskAnswers:
-        """Read a task's samples; raises TopicLoraError where they are damaged or older than lm-eval 0.4.3."""
-        return read_task(self.files[name])
+        """A task's samples, read once; raises TopicLoraError where they are damaged or older than lm-eval 0.4.5."""
+        if name not in self._read:
+            self._read[name] = read_task(self.files[name])
+        return self._read[name]
 
     def facts(self, name: str) -> Facts:
         """What lm-eval's newest results with the task say of it."""

@@ -1,19 +1,21 @@
 """Sides made of runs, each compared with one baseline on the same questions."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.comparison.answers import TaskAnswers, find_answers
-from topiclora_cli.evaluation.comparison.contributions import contributions, is_comparable
+from topiclora_cli.evaluation.comparison.contributions import contributions
+from topiclora_cli.evaluation.comparison.flips import Flip, in_turn, read_flips
 from topiclora_cli.evaluation.comparison.intervals import Array, Drawn, draw_questions, drawn_means, interval
 from topiclora_cli.evaluation.comparison.pairing import common_questions, common_tasks
 from topiclora_cli.evaluation.comparison.places import Place, find_place
 from topiclora_cli.evaluation.comparison.rows import Row, aggregates
-from topiclora_cli.evaluation.comparison.significance import holm, of_draws, of_questions
-from topiclora_cli.evaluation.metrics import Metric, headline
+from topiclora_cli.evaluation.comparison.significance import holm, is_right_or_wrong, of_draws, of_questions
+from topiclora_cli.evaluation.metrics import Metric, headline, matches
 
 BASE = "base"
 
@@ -28,28 +30,41 @@ class Side:
 
 @dataclass(frozen=True)
 class Compared:
-    """One side beside the baseline: a row for each task, group and the mean. notes: what was left out."""
+    """One side beside the baseline: a row for each task, group and the mean.
+
+    notes: what was left out. flipped: how many questions one side alone answered rightly, of the first seed of each;
+    flips: those that were asked for.
+    """
 
     side: str
     baseline: str
     rows: Sequence[Row]
     notes: Sequence[str]
+    flipped: int
+    flips: Sequence[Flip]
 
 
 def compare(
-    names: Sequence[str], *, baseline: str | None = None, metric: str | None = None, tasks: Sequence[str] = ()
+    names: Sequence[str],
+    *,
+    baseline: str | None = None,
+    metric: str | None = None,
+    tasks: Sequence[str] = (),
+    show_flips: int = 0,
 ) -> list[Compared]:
     """Every side minus the baseline: the base of the first run, another place, or the first side.
 
+    metric: `name` or `name,filter`, else what the baseline's evaluation went by, or a task's first. tasks: tasks or
+    groups, all by default. show_flips: how many questions of each comparison to read the answers of.
+
     Raises TopicLoraError where there is nothing to compare, or not the same questions were asked.
     """
-    places = {name: find_place(name) for name in names}
+    named = [*names, *([baseline] if baseline not in (None, BASE) else [])]
+    places = _told_apart({name: find_place(name) for name in named})
     if baseline == BASE:
         against = Side(BASE, [_base_of(list(places.values()))])
         sides = sides_of(list(places.values()))
     else:
-        if baseline is not None:
-            places.setdefault(baseline, find_place(baseline))
         sides = sides_of(list(places.values()))
         if len(sides) == 1:
             sides = [Side(each.label, [each]) for each in places.values()]
@@ -58,7 +73,13 @@ def compare(
         sides = [side for side in sides if side is not against]
     if not sides:
         raise TopicLoraError("There is one run, and nothing to compare it with.", "Name another, or --baseline base.")
-    return [_compared(side, against, metric, tasks) for side in sides]
+    return [_compared(side, against, metric, tasks, show_flips) for side in sides]
+
+
+def _told_apart(places: Mapping[str, Place]) -> dict[str, Place]:
+    """Places by name, labelled by the whole of it where others have the same label."""
+    counts = Counter(place.label for place in places.values())
+    return {name: place if counts[place.label] == 1 else replace(place, label=name) for name, place in places.items()}
 
 
 def sides_of(places: Sequence[Place]) -> list[Side]:
@@ -106,67 +127,84 @@ def _seeds(side: Side, against: Side) -> tuple[list[Place], list[Place]]:
     return [one for one, _ in pairs], [other for _, other in pairs]
 
 
-def _compared(side: Side, against: Side, metric: str | None, wanted: Sequence[str]) -> Compared:
+def _compared(side: Side, against: Side, metric: str | None, wanted: Sequence[str], show_flips: int) -> Compared:
     ours, theirs = _seeds(side, against)
     places = list({id(place): place for place in (*theirs, *ours)}.values())
     rows: list[Row] = []
     notes: list[str] = []
     drawn: dict[str, Drawn] = {}
-    if len(used := {id(place) for place in places}) < len(side.places) + len(against.places):
-        notes.append(f"{len(side.places) + len(against.places) - len(used)} runs of other seeds are left out.")
+    flipped: dict[str, list[str]] = {}
+    if left := len(side.places) + len(against.places) - len(places):
+        notes.append(f"{left} runs of other seeds are left out.")
     for name in common_tasks(places, wanted):
         read = {id(place): place.answers.task(name) for place in places}
         common = common_questions(name, places, list(read.values()))
         if left := max(len(each.questions) for each in read.values()) - len(common):
             notes.append(f"{name}: {left} questions that not all asked are left out.")
-        key = _metric(name, list(read.values()), common, metric)
+        preferred = [place.headlines[name] for place in places if name in place.headlines]
+        key = _metric(name, list(read.values()), metric, preferred)
         if key is None:
             notes.append(f"{name} is left out: none of its metrics is one of single questions.")
             continue
-        one, one_raw = _scores(ours, read, common, key)
-        other, other_raw = _scores(theirs, read, common, key)
-        drawn[name] = next(draw_questions([one - other]))
-        means = drawn_means([drawn[name]], [1.0])
-        single = len(ours) == 1
-        tested = of_questions(one_raw[0], other_raw[0]) if single else of_draws(means)
-        label, _, pipeline = key.partition(",")
-        score, base = float(one.mean()), float(other.mean())
-        rows.append(
-            Row(
-                task=name,
-                metric=label,
-                filter=pipeline,
-                unit=Metric(label, pipeline, max(score, base)).unit,
-                higher_is_better=places[0].answers.facts(name).way.get(label),
-                count=len(common),
-                baseline=base,
-                score=score,
-                difference=interval(means),
-                p=tested.p,
-                test=tested.test,
-            )
-        )
+        one, other = _scores(ours, read, common, key), _scores(theirs, read, common, key)
+        drawn[name] = next(draw_questions([one[0] - other[0]]))
+        rows.append(_row(name, key, one, other, drawn[name], places[0].answers.facts(name).way))
+        if is_right_or_wrong(one[1][0], other[1][0]):
+            changed = one[1][0] != other[1][0]
+            flipped[name] = [each for each, differs in zip(common, changed, strict=True) if differs]
     if not rows:
         raise TopicLoraError("No task has a metric of single questions.", "Choose another with --metric.")
     adjusted = holm([row.p for row in rows])
     rows = [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
-    return Compared(side.label, against.label, [*rows, *aggregates(rows, drawn, places[0].answers.groups)], notes)
-
-
-def _metric(name: str, read: Sequence[TaskAnswers], common: Sequence[str], wanted: str | None) -> str | None:
-    """The metric to go by of those that every question has in all; raises TopicLoraError where the wanted is none."""
-    usable = [
-        key
-        for key, scores in read[0].scores.items()
-        if all(
-            each in answers.scores.get(key, {}) and is_comparable(key, answers.scores[key][each])
-            for answers in read
-            for each in common
-        )
+    keys = {row.task: f"{row.metric},{row.filter}" for row in rows}
+    flips = [
+        flip
+        for task, names in in_turn(flipped, show_flips).items()
+        for flip in read_flips(task, theirs[0].answers.files[task], ours[0].answers.files[task], keys[task], names)
     ]
+    return Compared(
+        side.label,
+        against.label,
+        [*rows, *aggregates(rows, drawn, places[0].answers.groups)],
+        notes,
+        sum(map(len, flipped.values())),
+        flips,
+    )
+
+
+def _row(
+    name: str,
+    key: str,
+    ours: tuple[Array, Array],
+    theirs: tuple[Array, Array],
+    drawn: Drawn,
+    way: Mapping[str, bool | None],
+) -> Row:
+    means = drawn_means([drawn], [1.0])
+    tested = of_questions(ours[1][0], theirs[1][0]) if len(ours[0]) == 1 else of_draws(means)
+    label, _, pipeline = key.partition(",")
+    score, base = float(ours[0].mean()), float(theirs[0].mean())
+    return Row(
+        task=name,
+        metric=label,
+        filter=pipeline,
+        unit=Metric(label, pipeline, max(score, base)).unit,
+        higher_is_better=way.get(label),
+        count=ours[0].shape[1],
+        baseline=base,
+        score=score,
+        difference=interval(means),
+        p=tested.p,
+        test=tested.test,
+    )
+
+
+def _metric(name: str, read: Sequence[TaskAnswers], wanted: str | None, preferred: Sequence[str]) -> str | None:
+    """The metric to go by of those that all have for every question; raises TopicLoraError where the wanted is none."""
+    usable = [key for key in read[0].comparable if all(key in answers.comparable for answers in read)]
     if wanted is None:
-        return headline(usable) if usable else None
-    found = next((key for key in usable if wanted in (key, key.partition(",")[0])), None)
+        return headline(usable, preferred) if usable else None
+    found = next((key for key in usable if matches(wanted, key)), None)
     if found is None:
         names = {key.partition(",")[0] for key in usable}
         raise TopicLoraError(

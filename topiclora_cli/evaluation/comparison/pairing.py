@@ -2,14 +2,22 @@
 
 from collections.abc import Sequence
 
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.comparison.answers import Facts, TaskAnswers
 from topiclora_cli.evaluation.comparison.places import Place
 
 
 def common_tasks(places: Sequence[Place], wanted: Sequence[str]) -> list[str]:
-    """Tasks that every place has; raises TopicLoraError where one lacks any of another's, or of those wanted."""
-    every = list(wanted) or list(dict.fromkeys(task for place in places for task in place.answers.files))
+    """Tasks that every place has; raises TopicLoraError where one lacks any of another's, or of those wanted.
+
+    A wanted group stands for its tasks.
+    """
+    known = list(dict.fromkeys(task for place in places for task in place.answers.files))
+    members = {name: tasks for place in places for name, (tasks, _) in place.answers.groups.items()}
+    every = list(dict.fromkeys(task for name in wanted for task in members.get(name, [name]))) or known
+    for task in every:
+        if task not in known:
+            raise TopicLoraError(f"None of the runs has answers to the task {task}.", nearest(task, [*known, *members]))
     for place in places:
         if missing := [task for task in every if task not in place.answers.files]:
             raise TopicLoraError(

@@ -1,7 +1,7 @@
 """What a name on the command line stands for: a run, one of its evaluations, or a folder of lm-eval's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,25 @@ import yaml
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.comparison.answers import Answers, find_answers
 from topiclora_cli.runs.naming import SUMMARY, named_folders
+from topiclora_cli.runs.results.evaluation import EvalSummary
+from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.run import MANIFEST, RECIPE, RunDir
 
 
 @dataclass(frozen=True)
 class Place:
-    """Answers under a label. recipe: without the seed, None where no run of ours was trained. base: of its base."""
+    """Answers under a label.
+
+    recipe: without the seed, None where no run of ours was trained. base: of its base. headlines: the metric that an
+    evaluation of ours went by, as `name,filter`, by task.
+    """
 
     label: str
     answers: Answers
     recipe: Mapping[str, Any] | None = None
     seed: int | None = None
     base: Path | None = None
+    headlines: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_place(name: str) -> Place:
@@ -46,7 +53,8 @@ def find_place(name: str) -> Place:
     answers = find_answers(folder / ("tuned" if tuned else "base"))
     base = folder / "base" if (folder / "base").is_dir() else None
     recipe, seed = _recipe(RunDir(path)) if tuned else (None, None)
-    return Place(path.name, answers, recipe, seed, base)
+    headlines = {row.task: row.key for row in read_result(folder / SUMMARY, EvalSummary).tasks}
+    return Place(path.name, answers, recipe, seed, base, headlines)
 
 
 def _recipe(run: RunDir) -> tuple[Mapping[str, Any], int]:

@@ -1,11 +1,13 @@
 """Rows of a comparison: a task's, a group's by lm-eval's own weights, and the mean of tasks."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from topiclora_cli.evaluation.comparison.intervals import Drawn, Interval, drawn_means, interval
+from topiclora_cli.evaluation.comparison.significance import of_differences, of_draws
 
 MEAN = "mean of tasks"
 
@@ -14,7 +16,7 @@ MEAN = "mean of tasks"
 class Row:
     """A score beside the baseline's on `count` questions; difference: the score minus the baseline's.
 
-    p: two-sided, by `test`; p_holm: adjusted over the tasks. Groups and the mean have an interval alone.
+    p: two-sided, by `test`; p_holm: adjusted over the tasks, NaN for groups and the mean, which are no further tests.
     """
 
     task: str
@@ -26,8 +28,8 @@ class Row:
     baseline: float
     score: float
     difference: Interval
-    p: float = math.nan
-    test: str = ""
+    p: float
+    test: str
     p_holm: float = math.nan
 
 
@@ -69,11 +71,14 @@ def _weights(members: Sequence[Row], value: float | None) -> list[float] | None:
 
 def _combined(name: str, rows: Sequence[Row], weights: Sequence[float], drawn: Mapping[str, Drawn]) -> Row:
     pairs = list(zip(weights, rows, strict=True))
-    shares: Counter[str] = Counter()
+    shares: dict[str, float] = {}
     for weight, row in pairs:
-        shares[row.task] += weight  # type: ignore[assignment]
+        shares[row.task] = shares.get(row.task, 0.0) + weight
     means = drawn_means([drawn[task] for task in shares], list(shares.values()))
     names = {row.metric for row in rows}
+    differences = [weight * drawn[task].differences / drawn[task].differences.size for task, weight in shares.items()]
+    single = all(len(each) == 1 for each in differences)
+    tested = of_differences(np.concatenate(differences, axis=1)[0]) if single else of_draws(means)
     return Row(
         task=name,
         metric=names.pop() if len(names) == 1 else "shares",
@@ -84,4 +89,6 @@ def _combined(name: str, rows: Sequence[Row], weights: Sequence[float], drawn: M
         baseline=sum(weight * row.baseline for weight, row in pairs),
         score=sum(weight * row.score for weight, row in pairs),
         difference=interval(means),
+        p=tested.p,
+        test=tested.test,
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, permutation_test
+from scipy.stats import binomtest, monte_carlo_test, permutation_test
 
 MCNEMAR, PERMUTATION, BOOTSTRAP = "McNemar", "permutation", "bootstrap"
 MOST, LEAST = 9999, 999  # sign flips of few and of many questions
@@ -24,27 +24,35 @@ class Significance:
 
 def of_questions(one: Array, other: Array) -> Significance:
     """Two sides of one run each by what every question adds: exact McNemar of 0 and 1, else by flipping signs."""
-    if np.isin(one, (0, 1)).all() and np.isin(other, (0, 1)).all():
+    if is_right_or_wrong(one, other):
         won, lost = int((one > other).sum()), int((one < other).sum())
         p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
         return Significance(p, MCNEMAR)
     return of_differences(one - other)
 
 
+def is_right_or_wrong(*sides: Array) -> bool:
+    """Whether every question is answered rightly, 1, or wrongly, 0."""
+    return all(bool(((side == 0) | (side == 1)).all()) for side in sides)
+
+
 def of_differences(differences: Array) -> Significance:
     """Paired permutation test of differences whose sum is to be zero."""
     some = differences[differences != 0]
-    if not len(some):
+    if len(some) < 2:  # a single one is as far from nothing either way
         return Significance(1.0, PERMUTATION)
-    found = permutation_test(
-        (some,),
-        np.sum,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=int(np.clip(_WORK // len(some), LEAST, MOST)),
-        batch=max(1, _AT_ONCE // len(some)),
-        random_state=np.random.default_rng(0),
-    )
+    options = {"vectorized": True, "batch": max(1, _AT_ONCE // len(some))}
+    if 2 ** len(some) <= MOST:
+        found = permutation_test((some,), np.sum, permutation_type="samples", n_resamples=MOST, **options)
+        return Significance(float(found.pvalue), PERMUTATION)
+    # permutation_test draws each question's sign by itself, ten times as slowly.
+    random = np.random.default_rng(0)
+    draws = int(np.clip(_WORK // len(some), LEAST, MOST))
+
+    def flipped(size: tuple[int, ...]) -> Array:
+        return np.where(random.integers(0, 2, size, dtype=np.int8), some, -some)
+
+    found = monte_carlo_test(some, flipped, np.sum, n_resamples=draws, **options)
     return Significance(float(found.pvalue), PERMUTATION)
 
 
