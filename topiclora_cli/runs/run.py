@@ -19,7 +19,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ from filelock import FileLock, Timeout
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.files import make_folder, read_json, write_json, write_text
+from topiclora_cli.runs.machine import machine, peak_memory, versions
+from topiclora_cli.runs.results.files import FORMAT, version_of
 
 MANIFEST = "run.json"
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
-_VERSIONED = ("topiclora", "torch", "transformers", "peft", "torch-geometric", "datasets", "lm-eval")
 
 
 class RunDir:
@@ -70,7 +71,8 @@ class RunDir:
                     raise taken
                 _clear(path)
             write_text(path / RECIPE, recipe_yaml)
-            write_json(path / MANIFEST, {"name": name, "seed": seed, "created": _now(), **_environment(), "stages": {}})
+            about = {"format": FORMAT, "name": name, "seed": seed, "created": _now()}
+            write_json(path / MANIFEST, {**about, **_environment(), "stages": {}})
         return cls(path)
 
     @property
@@ -78,11 +80,12 @@ class RunDir:
         manifest = read_json(self.path / MANIFEST, hint="The run is damaged; start a new one with --out.")
         if not isinstance(manifest, dict) or "stages" not in manifest:
             raise TopicLoraError(f"{self.path / MANIFEST} is not a run manifest.", "Start a new run with --out.")
+        version_of(manifest, self.path / MANIFEST)
         return manifest
 
     def update(self, **entries: Any) -> None:
-        """Merge `entries` into the manifest."""
-        write_json(self.path / MANIFEST, {**self.manifest, **entries})
+        """Merge `entries` into the manifest, which is of today's format from then on."""
+        write_json(self.path / MANIFEST, {**self.manifest, **entries, "format": FORMAT})
 
     def stage(self, name: str) -> dict[str, Any]:
         """The manifest's record of a stage, empty when it never started."""
@@ -93,18 +96,21 @@ class RunDir:
 
     @contextmanager
     def running(self, name: str) -> Iterator[dict[str, Any]]:
-        """Mark a stage running, then done with its seconds and whatever the block put into the yielded dict."""
-        record: dict[str, Any] = {"state": "running", "started": _now()}
+        """Mark a stage running, then done with its seconds and whatever the block put into the yielded dict.
+
+        However it ends, the record says with which versions and on what machine it ran, and the most memory it held.
+        """
+        record: dict[str, Any] = {"state": "running", "started": _now(), "versions": versions()}
         self.record(name, record)
         begin = time.monotonic()
         try:
             yield record
         except BaseException as error:
             record["state"] = "failed" if isinstance(error, TopicLoraError) else "interrupted"
-            record["seconds"] = round(time.monotonic() - begin, 1)
+            record.update(_cost(begin))
             self.record(name, record)
             raise
-        record.update(state="done", seconds=round(time.monotonic() - begin, 1))
+        record.update(state="done", **_cost(begin))
         self.record(name, record)
 
     def record(self, name: str, record: dict[str, Any]) -> None:
@@ -225,15 +231,15 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def _cost(begin: float) -> dict[str, Any]:
+    """Of a stage that began then, by time.monotonic; asked at its end, when it has loaded what knows accelerators."""
+    seconds = round(time.monotonic() - begin, 1)
+    return {"seconds": seconds, "machine": asdict(machine()), "peak": asdict(peak_memory())}
+
+
 def _environment() -> dict[str, Any]:
-    versions: dict[str, str | None] = {}
-    for package in _VERSIONED:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
     return {
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": versions(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "git": _git_state(),

@@ -1,8 +1,6 @@
 """What is logged between two logging steps: sums that stay on the device until they are read, over all processes."""
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Mapping
 
@@ -11,6 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from topiclora_cli.adapters.record import RoutingRecord
+from topiclora_cli.runs.machine import GIB, resident_gib
 from topiclora_cli.training.losses.common import token_sum
 
 # An expert with less than this part of an even share of the routing is counted as dead: it is trained by chance alone.
@@ -18,7 +17,6 @@ DEAD_SHARE = 0.01
 # A batch has few topics, and an expert may wait for its own: what counts is the load of about 1 / (1 - 0.9) readings.
 MEMORY = 0.9
 _LOAD = "load of "
-_GIB = 2**30
 
 
 class Meter:
@@ -113,6 +111,5 @@ def before_clipping(norms: Mapping[str, float], total: float) -> dict[str, float
 def _peak_memory() -> float:
     """The most memory that this process has held at once, in GiB: on its GPU, else in all."""
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / _GIB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / _GIB if sys.platform == "darwin" else peak * 1024 / _GIB
+        return torch.cuda.max_memory_allocated() / GIB
+    return resident_gib()
