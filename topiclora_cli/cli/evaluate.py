@@ -53,8 +53,8 @@ def evaluate(
     with directory.lock():
         result = evaluate_stage(settings, directory, TerminalProgress(), name=name)
     console.print(eval_table(result))
-    console.print(f"Results: {directory.path / 'eval' / result['name']}", soft_wrap=True)
-    if result["failed"]:
+    console.print(f"Results: {directory.path / 'eval' / result.name}", soft_wrap=True)
+    if result.failed:
         raise TopicLoraError(
-            f"Not scored: {', '.join(result['failed'])}.", "The tracebacks lie beside the results of the others."
+            f"Not scored: {', '.join(result.failed)}.", "The tracebacks lie beside the results of the others."
         )

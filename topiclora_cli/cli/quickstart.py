@@ -77,8 +77,8 @@ def quickstart(
     if settings.needs_graph:
         console.print(graph_tables(graph)[0])
     console.print(eval_table(scores))
-    if scores["routing"]:
-        console.print(routing_table(scores["routing"]))
+    if scores.routing:
+        console.print(routing_table(scores.routing))
     if settings.adapter.exports:
         console.print(merge_table(exported))
     if ablates:
