@@ -33,6 +33,7 @@ ONLY_IN = {
 }
 ADAPTERS_MAY_IMPORT = {"adapters", "errors", "scaling"}
 NO_TORCH = {"recipe", "reporting", "runs", "errors", "scaling"}
+NO_TORCH_IN = ("data/families/", "evaluation/comparison/", "evaluation/metrics.py")
 # What draws a topic graph reads its tensors; tensors that are kept in a file are no results.
 TORCH_AFTER_ALL = {f"reporting/topics_{name}.py" for name in ("layout", "page", "plot")} | {
     f"runs/{name}.py" for name in ("stored", "processes")
@@ -73,7 +74,7 @@ def test_imports_point_one_way(path):
         library = name.split(".")[0]
         if library in ONLY_IN:
             assert here in ONLY_IN[library] or relative in ONLY_IN[library], f"{relative} must not import {library}"
-        if (here in NO_TORCH or relative.startswith("data/families/")) and relative not in TORCH_AFTER_ALL:
+        if (here in NO_TORCH or relative.startswith(NO_TORCH_IN)) and relative not in TORCH_AFTER_ALL:
             assert library not in {"torch", "transformers", "peft"}, f"{relative} must not import {library}"
 
 
@@ -89,7 +90,9 @@ NOT_FOR_HELP = {
 }
 
 
-@pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["route", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "command", [["--help"], ["train", "--help"], ["route", "--help"], ["compare", "--help"], ["--version"]]
+)
 def test_help_loads_neither_torch_nor_what_reads_recipes_and_runs(command):
     code = (
         "import sys\n"
@@ -97,6 +100,17 @@ def test_help_loads_neither_torch_nor_what_reads_recipes_and_runs(command):
         f"try: main({command!r})\n"
         "except SystemExit as stop: assert not stop.code\n"
         f"heavy = {NOT_FOR_HELP!r} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_comparing_runs_loads_neither_torch_nor_lm_eval():
+    code = (
+        "import sys\n"
+        "import topiclora_cli.evaluation.comparison.compare, topiclora_cli.reporting.comparison\n"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'lm_eval', 'pandas'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

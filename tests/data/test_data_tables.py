@@ -9,7 +9,7 @@ import pytest
 from pyarrow import Table
 
 from topiclora_cli.data import load_data
-from topiclora_cli.data.report import source_reports
+from topiclora_cli.data.source_report import source_reports
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.reporting.data import show

@@ -10,7 +10,7 @@ from topiclora_cli.evaluation.choice_loss import CHOICE_LOSS
 from topiclora_cli.evaluation.harness import EvalRequest
 from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.recipe import build_recipe
-from topiclora_cli.stages.examples import eval_request, training_data
+from topiclora_cli.stages.training_data import eval_request, training_data
 
 ROWS = [
     {"task": task, "input": f"{task} {n}?", "choices": ["yes", "no", "so so"], "answer": n % 3, "topics": []}

@@ -13,7 +13,7 @@ from topiclora_cli.runs.results.graph import AttributionReport, Candidate, Choic
 from topiclora_cli.topics.compare import compare
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
-from topiclora_cli.topics.report import graph_report
+from topiclora_cli.topics.graph_report import graph_report
 from topiclora_cli.topics.settings import GraphSettings
 
 VOID = {"meta", "br"}

@@ -63,7 +63,7 @@ def test_rows_are_sorted_by_expert_then_certainty():
 def test_light_imports():
     code = (
         "import sys; import topiclora_cli.topics as t; assert 'torch' not in sys.modules;"
-        "t.TopicGraph, t.TopicPrior, t.gather_lessons;"
+        "t.TopicGraph, t.TopicPrior, t.gather_training_pairs;"
         "heavy = {'torch_geometric', 'matplotlib', 'networkx', 'transformers'} & set(sys.modules);"
         "assert not heavy, heavy;"
         "assert all(getattr(t, name) for name in t.__all__)"

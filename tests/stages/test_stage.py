@@ -5,7 +5,7 @@ import pytest
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import altered, build_recipe, dump_recipe, load_recipe
 from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.stage import settle_graph, stage
+from topiclora_cli.stages.stage import record_graph_recipe, stage
 
 
 @pytest.fixture
@@ -63,11 +63,11 @@ def test_an_evaluation_changes_its_own_record_alone(recipe, run):
 
 def test_a_training_reads_what_its_graph_was_built_with(recipe, run):
     other = altered(recipe, [("seed", 7), ("graph.gnn", "sage"), ("train.max_steps", 3)], where="here")
-    settle_graph(run, other)
+    record_graph_recipe(run, other)
     assert (own(run).seed, own(run).graph.gnn, own(run).train.max_steps) == (7, "sage", None)
     with stage(run, "train", own(run)):
         pass
-    settle_graph(run, recipe)
+    record_graph_recipe(run, recipe)
     assert own(run).seed == 7  # built anew: the adapter does not know it
 
 

@@ -14,7 +14,7 @@ from topiclora_cli.topics.encoder import make_encoder
 from topiclora_cli.topics.evidence import information
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.prior import prior_from_embeddings
-from topiclora_cli.topics.projector import Prompts, gather_lessons
+from topiclora_cli.topics.projector import Prompts, gather_training_pairs
 from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.taxonomy import load_taxonomy
 
@@ -62,8 +62,8 @@ class Sample:
         tags = [self.tags.get(self.rows["train"][i].task, ()) for i in kept]
         texts = torch.stack([self.of_topic[name] for name in taxonomy.names])
         names = torch.stack([self.of_task[task] for task in taxonomy.tasks])
-        lessons = gather_lessons(taxonomy, texts, names, Prompts(self.vectors["train"][kept], tags))
-        return fit_topic_graph(taxonomy, texts, GraphSettings(num_experts=8, **options), lessons=lessons)
+        pairs = gather_training_pairs(taxonomy, texts, names, Prompts(self.vectors["train"][kept], tags))
+        return fit_topic_graph(taxonomy, texts, GraphSettings(num_experts=8, **options), pairs=pairs)
 
 
 @pytest.fixture(scope="module")

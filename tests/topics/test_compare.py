@@ -11,7 +11,7 @@ from topiclora_cli.topics.evidence import gather_evidence, information
 from topiclora_cli.topics.experts import assignment_report, separation_report
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import adjacency
-from topiclora_cli.topics.projector import Prompts, gather_lessons
+from topiclora_cli.topics.projector import Prompts, gather_training_pairs
 from topiclora_cli.topics.settings import CONTROLS, GraphSettings
 from topiclora_cli.topics.taxonomy import Taxonomy
 
@@ -24,33 +24,31 @@ def features(small):
 
 
 @pytest.fixture(scope="module")
-def lessons(small, features):
+def pairs(small, features):
     tags = [["sums", "algebra"], ["proofs"], ["poems"], ["jokes"], ["stories"]] * 2
     prompts = Prompts(HashEncoder(64).encode([f"{' '.join(names)} {i}" for i, names in enumerate(tags)]), tags)
-    return gather_lessons(small, features, prompts=prompts)
+    return gather_training_pairs(small, features, prompts=prompts)
 
 
 @pytest.fixture(scope="module", params=["none", "kmeans", "dmon", "random_graph"])
-def compared(request, small, features, lessons):
+def compared(request, small, features, pairs):
     """A graph under some control, and its comparison."""
-    graph = fit_topic_graph(small, features, GraphSettings(control=request.param, seed=4, **SETTINGS), lessons=lessons)
-    return graph, compare(graph, small, features, evidence=gather_evidence(lessons), seeds=2)
+    graph = fit_topic_graph(small, features, GraphSettings(control=request.param, seed=4, **SETTINGS), pairs=pairs)
+    return graph, compare(graph, small, features, evidence=gather_evidence(pairs), seeds=2)
 
 
-def test_every_number_is_that_of_a_fit_of_its_own(compared, small, features, lessons):
+def test_every_number_is_that_of_a_fit_of_its_own(compared, small, features, pairs):
     graph, comparison = compared
-    true = fit_topic_graph(small, features, GraphSettings(**SETTINGS), lessons=lessons)
+    true = fit_topic_graph(small, features, GraphSettings(**SETTINGS), pairs=pairs)
     weight = adjacency(true.edge_index, true.edge_weight, true.num_topics)
-    evidence = gather_evidence(lessons)
+    evidence = gather_evidence(pairs)
     assert comparison.seeds == (4, 5)
     names = [(row.gnn, row.control) for row in comparison.contenders]
     assert names == [("gcn", "none"), ("none", "none"), *(("gcn", name) for name in CONTROLS[1:])]
     assert [row.control for row in comparison.contenders if row.own] == [graph.config["control"]]
     for row in comparison.contenders:
         options = {"gnn": row.gnn, "control": row.control, **SETTINGS}
-        alone = [
-            fit_topic_graph(small, features, GraphSettings(seed=seed, **options), lessons=lessons) for seed in (4, 5)
-        ]
+        alone = [fit_topic_graph(small, features, GraphSettings(seed=seed, **options), pairs=pairs) for seed in (4, 5)]
         found = [assignment_report(one.assignment, weight) for one in alone]
         experts = [(evidence.topics @ one.assignment).argmax(1) for one in alone]
         for spread, values in (

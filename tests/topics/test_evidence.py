@@ -18,21 +18,21 @@ from topiclora_cli.topics.evidence import (
 )
 from topiclora_cli.topics.experts import consistency_loss
 from topiclora_cli.topics.fit import fit_topic_graph
-from topiclora_cli.topics.projector import Prompts, fit_projector, gather_lessons, scores
+from topiclora_cli.topics.projector import Prompts, fit_projector, gather_training_pairs, scores
 from topiclora_cli.topics.settings import GraphSettings
 
 ENCODER = HashEncoder(64)
 
 
 @pytest.fixture(scope="module")
-def lessons(small):
+def pairs(small):
     """Twelve prompts of six kinds, two of each, whose words give the kind away."""
     words = ["plus", "unknown", "theorem", "verse", "laugh", "tale"]
     tags = [[name] for name in small.names]
     tags[0] = ["sums", "algebra"]
     prompts = [f"{word} {word} {extra}" for extra in ("one", "two") for word in words]
     vectors = Prompts(ENCODER.encode(prompts), tags * 2)
-    return gather_lessons(small, ENCODER.encode(small.texts), ENCODER.encode(small.task_texts), vectors)
+    return gather_training_pairs(small, ENCODER.encode(small.texts), ENCODER.encode(small.task_texts), vectors)
 
 
 def test_kinds_are_patterns_in_order_of_appearance():
@@ -72,11 +72,11 @@ def test_consistency_is_zero_at_best_and_three_at_worst():
     assert float(unsure) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_guess_comes_from_a_projector_that_has_not_seen_the_prompt(lessons):
-    found = guesses(lessons)
-    rest = lessons.without(torch.tensor([0, 5, 10]))  # the first of five folds
-    torch.testing.assert_close(found[[0, 5, 10]], scores(fit_projector(rest), lessons.x[[0, 5, 10]]))
-    changed = replace(lessons, topics=[(3, 4, 5), *lessons.topics[1:]])
+def test_a_guess_comes_from_a_projector_that_has_not_seen_the_prompt(pairs):
+    found = guesses(pairs)
+    rest = pairs.without(torch.tensor([0, 5, 10]))  # the first of five folds
+    torch.testing.assert_close(found[[0, 5, 10]], scores(fit_projector(rest), pairs.x[[0, 5, 10]]))
+    changed = replace(pairs, topics=[(3, 4, 5), *pairs.topics[1:]])
     assert torch.equal(guesses(changed)[0], found[0])
 
 
@@ -86,23 +86,23 @@ def test_the_temperature_brings_the_guesses_to_the_tags():
     assert best_temperature(torch.ones(4, 4) - 0.1 * targets, targets) == 0.5
 
 
-def test_evidence_is_in_tagged_prompts_alone(small, lessons):
-    told = gather_evidence(lessons)
+def test_evidence_is_in_tagged_prompts_alone(small, pairs):
+    told = gather_evidence(pairs)
     assert told.topics.shape == (12, 6)
     assert told.kind.tolist() == [0, 1, 2, 3, 4, 5] * 2
     torch.testing.assert_close(told.topics.sum(1), torch.ones(12))
-    assert gather_evidence(gather_lessons(small, ENCODER.encode(small.texts))) is None
+    assert gather_evidence(gather_training_pairs(small, ENCODER.encode(small.texts))) is None
 
 
-def test_attribution_of_kinds_seen_and_never_seen(small, lessons):
+def test_attribution_of_kinds_seen_and_never_seen(small, pairs):
     texts = ENCODER.encode(small.texts)
-    graph = fit_topic_graph(small, texts, GraphSettings(num_experts=2, width=16, steps=60), lessons=lessons)
+    graph = fit_topic_graph(small, texts, GraphSettings(num_experts=2, width=16, steps=60), pairs=pairs)
     state = torch.random.get_rng_state()
-    found = attribution_report(graph, small, texts, lessons)
+    found = attribution_report(graph, small, texts, pairs)
     assert torch.equal(state, torch.random.get_rng_state())
     assert (found.prompts, found.kinds, found.topics) == (12, 6, 1)  # algebra alone is on two kinds
     assert found.seen == 1.0
     assert 0 <= found.unseen <= 1
     assert found.kl_seen < found.kl_uniform
     assert 0.5 < found.information <= 1
-    assert attribution_report(graph, small, texts, gather_lessons(small, texts)) is None
+    assert attribution_report(graph, small, texts, gather_training_pairs(small, texts)) is None

@@ -11,7 +11,7 @@ from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.gnn import TopicEncoder
 from topiclora_cli.topics.graph import adjacency
 from topiclora_cli.topics.learn import PATIENCE
-from topiclora_cli.topics.projector import Prompts, gather_lessons
+from topiclora_cli.topics.projector import Prompts, gather_training_pairs
 from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.taxonomy import Taxonomy, Topic
 
@@ -163,15 +163,15 @@ def test_experts_share_the_prompts_and_not_only_the_topics(bigbench, hashed):
     busy = [topic.name for topic in bigbench.topics if topic.group == "logic, math, code"]
     texts = [f"{name} {word}" for name in busy for word in ("one", "two", "three")]
     prompts = Prompts(HashEncoder().encode(texts), [[name] for name in busy for _ in range(3)])
-    lessons = gather_lessons(bigbench, hashed, prompts=prompts)
-    evidence = gather_evidence(lessons)
+    pairs = gather_training_pairs(bigbench, hashed, prompts=prompts)
+    evidence = gather_evidence(pairs)
 
-    def told(weight):
+    def shared_information(weight):
         options = {"num_experts": 4, "loss_weights": {"consistency": weight}}
-        graph = fit_topic_graph(bigbench, hashed, GraphSettings(**options), lessons=lessons)
+        graph = fit_topic_graph(bigbench, hashed, GraphSettings(**options), pairs=pairs)
         return information((evidence.topics @ graph.assignment).argmax(1), evidence.kind, 4)
 
-    assert told(2.0) > told(0.0) + 0.2
+    assert shared_information(2.0) > shared_information(0.0) + 0.2
 
 
 def test_controls_take_away_what_they_say(bigbench, hashed):

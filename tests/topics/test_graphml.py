@@ -6,7 +6,9 @@ from xml.etree import ElementTree as ET
 import networkx as nx
 import pytest
 
-from topiclora_cli.topics.graphml import NAMESPACE, write_graphml
+from topiclora_cli.topics.graphml import write_graphml
+
+NAMESPACE = "http://graphml.graphdrawing.org/xmlns"
 
 
 def test_plain_xml(small_graph, tmp_path):

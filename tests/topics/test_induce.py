@@ -12,7 +12,7 @@ from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.prior import prior_from_embeddings
-from topiclora_cli.topics.projector import Prompts, gather_lessons
+from topiclora_cli.topics.projector import Prompts, gather_training_pairs
 from topiclora_cli.topics.settings import GraphSettings
 
 PROMPTS = [
@@ -79,8 +79,8 @@ def test_the_prior_learns_induced_topics_from_their_prompts():
     embeddings = HashEncoder().encode(prompts)
     taxonomy, tags = induce_taxonomy(prompts, embeddings)
     features = HashEncoder().encode(taxonomy.texts)
-    lessons = gather_lessons(taxonomy, features, prompts=Prompts(embeddings, tags))
-    graph = fit_topic_graph(taxonomy, features, GraphSettings(num_experts=4, width=16, steps=40), lessons=lessons)
+    pairs = gather_training_pairs(taxonomy, features, prompts=Prompts(embeddings, tags))
+    graph = fit_topic_graph(taxonomy, features, GraphSettings(num_experts=4, width=16, steps=40), pairs=pairs)
     held_out = mixture("validation", 4, seed=0)
     found = prior_from_embeddings(graph, HashEncoder().encode([e.prompt for e in held_out]))
     experts_of = {}

@@ -16,7 +16,7 @@ from topiclora_cli.topics.prior import (
     prior_from_tags,
     tag_membership,
 )
-from topiclora_cli.topics.projector import Prompts, gather_lessons
+from topiclora_cli.topics.projector import Prompts, gather_training_pairs
 from topiclora_cli.topics.settings import GraphSettings
 
 PROMPTS = [
@@ -44,8 +44,8 @@ def encoder():
 @pytest.fixture(scope="module")
 def taught(small, encoder):
     texts, names = encoder.encode(small.texts), encoder.encode(small.task_texts)
-    lessons = gather_lessons(small, texts, names, Prompts(encoder.encode(TEXTS), TAGS))
-    return fit_topic_graph(small, encoder, GraphSettings(num_experts=2, width=16, steps=60), lessons=lessons)
+    pairs = gather_training_pairs(small, texts, names, Prompts(encoder.encode(TEXTS), TAGS))
+    return fit_topic_graph(small, encoder, GraphSettings(num_experts=2, width=16, steps=60), pairs=pairs)
 
 
 def test_the_prior_by_hand(taught, encoder):
@@ -121,8 +121,8 @@ def test_sharper_where_labels_are_surer(small, generator):
     features = HashEncoder(64).encode(small.texts)
 
     def temperature(tags):
-        lessons = gather_lessons(small, features, prompts=Prompts(clear, tags))
-        graph = fit_topic_graph(small, features, GraphSettings(num_experts=2, width=8, steps=2), lessons=lessons)
+        pairs = gather_training_pairs(small, features, prompts=Prompts(clear, tags))
+        graph = fit_topic_graph(small, features, GraphSettings(num_experts=2, width=8, steps=2), pairs=pairs)
         return graph.config["prior"]["temperature"]
 
     assert temperature(names) < temperature(noise)

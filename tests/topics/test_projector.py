@@ -7,29 +7,36 @@ import torch
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics.encoder import HashEncoder
-from topiclora_cli.topics.projector import TEXT_WEIGHT, Lessons, Prompts, fit_projector, gather_lessons, scores
+from topiclora_cli.topics.projector import (
+    TEXT_WEIGHT,
+    Prompts,
+    TrainingPairs,
+    fit_projector,
+    gather_training_pairs,
+    scores,
+)
 
 ENCODER = HashEncoder(64)
 TEXTS = ["add 3 and 4", "rhyme on snow", "nothing in particular", "solve x + 2 = 5"]
 TAGS = [["sums"], ["poems", "a stranger"], ["unheard of"], ["algebra", "sums"]]
 
 
-def lessons(rows, generator, width=12, topics=5):
+def pairs(rows, generator, width=12, topics=5):
     x = torch.randn(rows, width, generator=generator)
     targets = torch.rand(rows, topics, generator=generator) < 0.4
     weight = torch.rand(rows, generator=generator)
     chosen = [tuple(row.nonzero().flatten().tolist()) for row in targets]
-    return Lessons(x, chosen, weight / weight.sum(), torch.zeros(width), torch.ones(width), topics)
+    return TrainingPairs(x, chosen, weight / weight.sum(), torch.zeros(width), torch.ones(width), topics)
 
 
 def taught(small, tags=TAGS):
     prompts = Prompts(ENCODER.encode(TEXTS), tags)
-    return gather_lessons(small, ENCODER.encode(small.texts), ENCODER.encode(small.task_texts), prompts)
+    return gather_training_pairs(small, ENCODER.encode(small.texts), ENCODER.encode(small.task_texts), prompts)
 
 
 @pytest.mark.parametrize("rows", [7, 40])
 def test_ridge_meets_its_normal_equations(rows, generator):
-    given = lessons(rows, generator)
+    given = pairs(rows, generator)
     found = fit_projector(given, ridge=0.3)
     x, weight = given.x.double(), given.weight.double()[:, None]
     targets = given.targets.to_dense()
@@ -43,7 +50,7 @@ def test_ridge_meets_its_normal_equations(rows, generator):
 @pytest.mark.parametrize("width", [2, 9])
 def test_the_kernel_over_topics_is_that_of_the_whole_linear_system(rows, width, generator):
     """One system over all pairs of feature and topic, solved without any of the shortcuts."""
-    given = lessons(rows, generator)
+    given = pairs(rows, generator)
     z = torch.nn.functional.normalize(torch.randn(5, width, generator=generator), dim=1)
     found = fit_projector(given, ridge=0.3, nearness=z, share=0.6)
     x, weight = given.x.double(), given.weight.double()[:, None]
@@ -63,7 +70,7 @@ def test_a_topic_without_prompts_learns_from_its_neighbour(generator):
     x = torch.randn(80, 6, generator=generator)
     x[:, 0] = 2.0 * topic - 1
     topics = [(0,) if on else () for on in topic.tolist()]
-    given = Lessons(x, topics, torch.full((80,), 1 / 80), torch.zeros(6), torch.ones(6), 3)
+    given = TrainingPairs(x, topics, torch.full((80,), 1 / 80), torch.zeros(6), torch.ones(6), 3)
     z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     told = scores(fit_projector(given, nearness=z), x)
     gap = told[topic == 1].mean(0) - told[topic == 0].mean(0)
@@ -101,7 +108,7 @@ def test_without_tags_prompts_only_tell_where_prompts_lie(small):
 
 
 def test_a_taxonomy_alone_is_enough(small):
-    alone = gather_lessons(replace(small, tasks={}), ENCODER.encode(small.texts), ENCODER.encode([]))
+    alone = gather_training_pairs(replace(small, tasks={}), ENCODER.encode(small.texts), ENCODER.encode([]))
     found = fit_projector(alone)
     told = (ENCODER.encode(small.texts) - found.mean) / found.scale @ found.weight + found.bias
     assert told.argmax(1).tolist() == list(range(6))
@@ -110,7 +117,7 @@ def test_a_taxonomy_alone_is_enough(small):
 def test_a_constant_feature_does_no_harm(small):
     vectors = ENCODER.encode(small.texts)
     vectors[:, 1] = 7
-    found = fit_projector(gather_lessons(small, vectors))
+    found = fit_projector(gather_training_pairs(small, vectors))
     assert torch.isfinite(found.weight).all()
     assert (found.weight[1].abs() < 1e-6).all()
 
@@ -126,9 +133,9 @@ def test_a_constant_feature_does_no_harm(small):
 )
 def test_bad_prompts_are_refused(small, shape, tags, message):
     with pytest.raises(TopicLoraError, match=message):
-        gather_lessons(small, ENCODER.encode(small.texts), prompts=Prompts(torch.zeros(shape), tags))
+        gather_training_pairs(small, ENCODER.encode(small.texts), prompts=Prompts(torch.zeros(shape), tags))
 
 
 def test_task_names_of_another_taxonomy_are_refused(small):
     with pytest.raises(TopicLoraError, match=r"\(3, 64\); needed: \(12, 64\)"):
-        gather_lessons(small, ENCODER.encode(small.texts), torch.zeros(3, 64))
+        gather_training_pairs(small, ENCODER.encode(small.texts), torch.zeros(3, 64))

@@ -10,6 +10,7 @@ from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import FULL, Recipe
 from topiclora_cli.recipe.spelling import short_name
 from topiclora_cli.reporting.formats import measure, metric_label, number
+from topiclora_cli.reporting.table import Table, as_markdown, columns, row
 from topiclora_cli.runs.files import write_text
 from topiclora_cli.runs.results.ablation import GridScores
 from topiclora_cli.runs.results.files import decoded, write_result
@@ -130,6 +131,5 @@ def _loss(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "diverged"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return as_markdown(Table("", columns(*headings), [row(*cells) for cells in rows]))

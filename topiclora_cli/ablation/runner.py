@@ -19,7 +19,7 @@ from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.build_graph import settled
+from topiclora_cli.stages.build_graph import with_chosen_experts
 from topiclora_cli.stages.evaluate import try_tasks
 from topiclora_cli.stages.stage import stage
 from topiclora_cli.training.attach import refuse_contradictions
@@ -33,7 +33,7 @@ def prepare_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Seque
     Raises TopicLoraError for cells that cannot be, cannot be scored, or are there with other settings.
     """
     # One number for all cells: they are to differ in what their overrides say.
-    grid = make_grid(settled(recipe, run, progress), only=only)
+    grid = make_grid(with_chosen_experts(recipe, run, progress), only=only)
     for cell in grid:
         try:
             refuse_contradictions(cell.recipe.adapter)
@@ -53,7 +53,7 @@ def run_grid(grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progre
     recipe: the one that the grid was prepared of, whose other cells are scored, too, where they are finished.
     """
     work = Work(grid, run.path / "ablation")
-    recipe_of_all = settled(recipe, run, progress)
+    recipe_of_all = with_chosen_experts(recipe, run, progress)
     told = False
     with stage(run, "ablation", recipe) as record:
         while cells := work.left():

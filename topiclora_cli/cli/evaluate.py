@@ -48,11 +48,12 @@ def evaluate(
     ]
     settings, directory = open_trained(run, changes)
     from topiclora_cli.reporting.scores import eval_table
+    from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 
     with directory.lock():
         result = evaluate_stage(settings, directory, TerminalProgress(), name=name)
-    console.print(eval_table(result))
+    console.print(as_rich(eval_table(result)))
     console.print(f"Results: {directory.path / 'eval' / result.name}", soft_wrap=True)
     if result.failed:
         raise TopicLoraError(

@@ -38,6 +38,7 @@ def quickstart(
     from topiclora_cli.cli.tables import ablation_table, graph_tables, merge_table, routing_table
     from topiclora_cli.reporting.markdown import write_report
     from topiclora_cli.reporting.scores import eval_table
+    from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
     from topiclora_cli.stages.build_graph import open_graph
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
@@ -76,7 +77,7 @@ def quickstart(
     console.print(Rule("Summary", align="left"))
     if settings.needs_graph:
         console.print(graph_tables(graph)[0])
-    console.print(eval_table(scores))
+    console.print(as_rich(eval_table(scores)))
     if scores.routing:
         console.print(routing_table(scores.routing))
     if settings.adapter.exports:

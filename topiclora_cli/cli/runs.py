@@ -72,8 +72,8 @@ def show(
         stages.append(row(name, record["state"], record.get("seconds", ""), shown))
     console.print(as_rich(Table("", columns("stage", "state", "seconds", "result"), stages)))
     for made in (evaluations_table(directory), exports_table(directory)):
-        if made.row_count:
-            console.print(made)
+        if made.rows:
+            console.print(as_rich(made))
     rows = read_metrics(directory.path / METRICS)
     if rows:
         console.print(as_rich(curves_table(rows)))

@@ -56,8 +56,8 @@ def train(
         overrides.append(assignment("adapter.budget", budget))
     if dry_run or measure:
         if resume or not dry_run:
-            told = "--dry-run has nothing to resume." if resume else "--measure belongs to --dry-run."
-            raise TopicLoraError(told, "Example: topiclora train --recipe quickstart --dry-run")
+            message = "--dry-run has nothing to resume." if resume else "--measure belongs to --dry-run."
+            raise TopicLoraError(message, "Example: topiclora train --recipe quickstart --dry-run")
         from topiclora_cli.recipe import load_recipe
 
         _say_needs(load_recipe(recipe, overrides) if recipe else open_run(run or out, overrides)[0], measure=measure)

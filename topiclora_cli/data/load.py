@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from topiclora_cli.data.clean import Repetitions
-from topiclora_cli.data.missing import told
+from topiclora_cli.data.missing import list_missing
 from topiclora_cli.data.mixing import mix
 from topiclora_cli.data.reading import Reader, SourceCount
 from topiclora_cli.data.row import Row
@@ -117,7 +117,7 @@ def _nothing_left(key: str, section: SourceSection, count: SourceCount) -> Topic
     if count.filtered == count.read:
         return TopicLoraError(f"{key}.filter drops all {count.read} rows of {section.source!r}.", "Loosen it.")
     reasons = {
-        f"without a value ({told(count.wanting)})": count.missing,
+        f"without a value ({list_missing(count.wanting)})": count.missing,
         "empty prompt or completion": count.empty,
         "duplicates": count.duplicates,
         "in the evaluation": count.contaminated,

@@ -89,6 +89,6 @@ class Names:
                 )
 
 
-def told(wanting: Counter[str]) -> str:
+def list_missing(wanting: Counter[str]) -> str:
     """What was missing and how often: "answer 3, question 1"."""
     return ", ".join(f"{name} {number}" for name, number in wanting.most_common())

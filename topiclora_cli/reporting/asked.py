@@ -66,6 +66,9 @@ def _cost(run: Material) -> dict[str, str]:
     peaks = [value for each in run.metrics if isinstance(value := each.get("memory_gib"), float)]
     if peaks:
         facts["peak memory of training, GiB"] = f"{max(peaks):.2f}"
+    record = done["train"]
+    if record and record.peak and record.peak.resident_gib is not None:
+        facts["peak memory of its process, GiB"] = f"{record.peak.resident_gib:.2f}"
     rates = [value for each in run.metrics if isinstance(value := each.get("tokens_per_second"), float)]
     if rates:
         facts["tokens per second"] = f"{sum(rates) / len(rates):,.0f}"

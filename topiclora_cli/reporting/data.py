@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from topiclora_cli.data.missing import told
-from topiclora_cli.data.report import SourceReport
+from topiclora_cli.data.missing import list_missing
+from topiclora_cli.data.source_report import SourceReport
 from topiclora_cli.reporting.sources import sources_table
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.training import SourceReport as Stored
@@ -16,4 +16,4 @@ def show(reports: Sequence[SourceReport], progress: Progress, *, title: str = "T
     progress.table(table.title, headings, rows)
     for report in reports:
         if report.count.missing:
-            progress.say(f"{report.count.label}: left out for want of a value: {told(report.count.wanting)}.")
+            progress.say(f"{report.count.label}: left out for want of a value: {list_missing(report.count.wanting)}.")

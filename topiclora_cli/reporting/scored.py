@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 from topiclora_cli.reporting.beside import beside, grouped, ordered
-from topiclora_cli.reporting.formats import measured, metric_label, metric_name, percent
+from topiclora_cli.reporting.formats import measured, percent
 from topiclora_cli.reporting.material import Material
+from topiclora_cli.reporting.scores import SCORES, eval_table, mean_metric, task_metric
 from topiclora_cli.reporting.sections import Estimate, Intervals, Part, Section, Text
 from topiclora_cli.reporting.table import Cell, Column, Table, columns, row
-from topiclora_cli.runs.results.evaluation import Compared, EvalSummary, RoutingReport, TaskScores
-
-_KINDS = ("base", "tuned", "delta")
+from topiclora_cli.runs.results.evaluation import Compared, EvalSummary, RoutingReport
 
 
 def scores(runs: Sequence[Material]) -> list[Section]:
@@ -18,8 +17,12 @@ def scores(runs: Sequence[Material]) -> list[Section]:
     for name in ordered(name for run in runs for name in run.evaluations):
         found = [(run, run.evaluations[name]) for run in runs if name in run.evaluations]
         summaries = [summary for _, summary in found]
-        table = _of_one(summaries[0]) if len(runs) == 1 else _of_several([run.label for run, _ in found], summaries)
-        parts: list[Part] = [Text("Scores ± standard error; ↑ higher, ↓ lower is better."), table]
+        table = (
+            eval_table(summaries[0], title="")
+            if len(runs) == 1
+            else _of_several([run.label for run, _ in found], summaries)
+        )
+        parts: list[Part] = [Text(f"{SCORES}."), table]
         parts += [
             Text(f"{f'{run.label}: ' if len(runs) > 1 else ''}not scored: {task} ({reason}).")
             for run, summary in found
@@ -32,21 +35,6 @@ def scores(runs: Sequence[Material]) -> list[Section]:
         if routed := _routing(runs, name):
             sections.append(routed)
     return sections
-
-
-def _of_one(summary: EvalSummary) -> Table:
-    with_base = any(task.base is not None for task in summary.tasks)
-    kinds = _KINDS if with_base else ("tuned",)
-    heads = [*columns("task", "metric"), Column("n", "right")]
-    heads += [Column("difference" if kind == "delta" else kind, "right") for kind in kinds]
-    rows = [
-        [Cell(task.task, indent=task.depth), *row(_metric(task), task.count, *(measured(vars(task), k) for k in kinds))]
-        for task in summary.tasks
-    ]
-    if summary.mean and len(summary.mean.of) > 1:
-        figures = (measured(vars(summary.mean), kind) for kind in kinds)
-        rows.append(row(f"mean of {len(summary.mean.of)}", _mean_metric(summary), "", *figures, strong=True))
-    return Table("", heads, rows)
 
 
 def _of_several(labels: Sequence[str], summaries: Sequence[EvalSummary]) -> Table:
@@ -67,27 +55,16 @@ def _of_several(labels: Sequence[str], summaries: Sequence[EvalSummary]) -> Tabl
     for name in ordered(task.task for summary in summaries for task in summary.tasks):
         some = next(tasks[name] for tasks in by_name.values() if name in tasks)
         figures = (_figure(by_name[id(each)].get(name), kind) for _, each, kind in shown)
-        rows.append([Cell(name, indent=some.depth), *row(_metric(some), some.count, *figures)])
+        rows.append([Cell(name, indent=some.depth), *row(task_metric(some), some.count, *figures)])
     of = {each.mean.of if each.mean else () for each in summaries}
-    if len(of) == 1 and len(tasks := of.pop()) > 1:
+    if len(of) == 1 and (mean := summaries[0].mean) and len(mean.of) > 1:
         figures = (_figure(each.mean, kind) for _, each, kind in shown)
-        rows.append(row(f"mean of {len(tasks)}", _mean_metric(summaries[0]), "", *figures, strong=True))
+        rows.append(row(f"mean of {len(mean.of)}", mean_metric(mean, summaries[0]), "", *figures, strong=True))
     return Table("", heads, rows)
 
 
 def _figure(scores: Compared | None, kind: str) -> str:
     return "-" if scores is None else measured(vars(scores), kind)
-
-
-def _metric(task: TaskScores) -> str:
-    return metric_label(metric_name(vars(task)), vars(task))
-
-
-def _mean_metric(summary: EvalSummary) -> str:
-    assert summary.mean is not None
-    names = {task.metric for task in summary.tasks if task.task in summary.mean.of}
-    name = names.pop() if len(names) == 1 else "shares" if summary.mean.unit == "share" else "metrics"
-    return metric_label(name, vars(summary.mean))
 
 
 def _intervals(found: dict[str, EvalSummary], *, single: bool) -> list[Intervals]:

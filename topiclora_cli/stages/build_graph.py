@@ -15,18 +15,18 @@ from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.files import read_result, write_result
 from topiclora_cli.runs.results.graph import Choice, GraphReport
 from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.examples import named_taxonomy, training_data
 from topiclora_cli.stages.inputs import GRAPH, induced, open_encoder, tagged_prompts
-from topiclora_cli.stages.stage import settle_graph, stage
+from topiclora_cli.stages.stage import record_graph_recipe, stage
+from topiclora_cli.stages.training_data import named_taxonomy, training_data
 from topiclora_cli.topics.attribution import attribution_report
 from topiclora_cli.topics.choose import choose_experts, folds, numbers_to_try
 from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
 from topiclora_cli.topics.evidence import Evidence, gather_evidence
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import build_graph as tie_topics
+from topiclora_cli.topics.graph_report import graph_report
 from topiclora_cli.topics.graphml import write_graphml
-from topiclora_cli.topics.projector import Lessons, gather_lessons
-from topiclora_cli.topics.report import graph_report
+from topiclora_cli.topics.projector import TrainingPairs, gather_training_pairs
 from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
@@ -72,8 +72,8 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
     with stage(run, "graph", recipe) as record:
         prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
         features = encoder.encode(taxonomy.texts)
-        lessons = gather_lessons(taxonomy, features, encoder.encode(taxonomy.task_texts), prompts)
-        evidence = gather_evidence(lessons)
+        pairs = gather_training_pairs(taxonomy, features, encoder.encode(taxonomy.task_texts), prompts)
+        evidence = gather_evidence(pairs)
         if experts == "auto":
             choice = _choose(recipe, taxonomy, features, numbers, progress)
             experts = choice.experts
@@ -84,14 +84,14 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
                 features,
                 graph_settings(recipe, experts),
                 encoder_id=encoder.id,
-                lessons=lessons,
+                pairs=pairs,
                 evidence=evidence,
                 on_step=lambda *_: advance(1, ""),
             )
         folder = run.path / GRAPH
         graph.save(folder)
-        settle_graph(run, recipe)
-        report = _measure(recipe, graph, taxonomy, features, lessons, evidence, choice, progress)
+        record_graph_recipe(run, recipe)
+        report = _measure(recipe, graph, taxonomy, features, pairs, evidence, choice, progress)
         write_result(folder / REPORT, report)
         write_page(graph, report, folder / "report.html", title=recipe.name)
         plot_graph(graph, folder / "graph.png")
@@ -100,7 +100,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
     return GraphResult(folder, graph, report)
 
 
-def settled(recipe: Recipe, run: RunDir, progress: Progress) -> Recipe:
+def with_chosen_experts(recipe: Recipe, run: RunDir, progress: Progress) -> Recipe:
     """The recipe with a number for `auto`: the experts of the run's topic graph, which is built if there is none."""
     if recipe.adapter.num_experts != "auto":
         return recipe
@@ -146,7 +146,7 @@ def _measure(
     graph: TopicGraph,
     taxonomy: Taxonomy,
     features: Tensor,
-    lessons: Lessons,
+    pairs: TrainingPairs,
     evidence: Evidence | None,
     choice: Choice | None,
     progress: Progress,
@@ -159,7 +159,7 @@ def _measure(
             comparison = compare(
                 graph, taxonomy, features, evidence=evidence, seeds=seeds, on_fit=lambda n: advance(n, "")
             )
-        attribution = attribution_report(graph, taxonomy, features, lessons)
+        attribution = attribution_report(graph, taxonomy, features, pairs)
     elif section.compare_seeds is None:
         progress.say(f"{graph.num_topics} topics are not compared with controls; graph.compare_seeds=3 does it.")
     return graph_report(graph, links=links, comparison=comparison, attribution=attribution, choice=choice)

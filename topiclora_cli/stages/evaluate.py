@@ -18,7 +18,6 @@ from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores, RoutingReport
 from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.examples import eval_request
 from topiclora_cli.stages.inputs import (
     adapter_folder,
     asked_for,
@@ -29,6 +28,7 @@ from topiclora_cli.stages.inputs import (
 )
 from topiclora_cli.stages.samples import examples_to_measure_on
 from topiclora_cli.stages.stage import stage
+from topiclora_cli.stages.training_data import eval_request
 
 
 def try_tasks(recipe: Recipe) -> None:

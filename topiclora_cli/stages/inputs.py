@@ -23,7 +23,7 @@ from topiclora_cli.runs.cache import cache_dir
 from topiclora_cli.runs.files import read_json, sha256_file
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.examples import refuse_unknown_topics
+from topiclora_cli.stages.training_data import refuse_unknown_topics
 from topiclora_cli.topics.encoder import Encoder, LmEncoder, SentenceEncoder, make_encoder, portable
 from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.prior import TopicPrior

@@ -16,10 +16,10 @@ from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.examples import encode
 from topiclora_cli.stages.inputs import adapter_folder, asked_for, graph_folder, load_tuned, make_batches, open_base
 from topiclora_cli.stages.samples import calibration_rows, examples_to_measure_on, gates_topic
 from topiclora_cli.stages.stage import stage
+from topiclora_cli.stages.training_data import encode
 from topiclora_cli.training.saving import save_adapter
 
 

@@ -32,8 +32,8 @@ from topiclora_cli.recipe.loss import PriorForcing
 from topiclora_cli.runs.processes import process_count
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import METRICS, read_metrics
-from topiclora_cli.stages.examples import encode, training_data
 from topiclora_cli.stages.inputs import open_base
+from topiclora_cli.stages.training_data import encode, training_data
 from topiclora_cli.training.arguments import count_steps, per_step
 from topiclora_cli.training.attach import adapts_head, attach, solve
 from topiclora_cli.training.estimate import (

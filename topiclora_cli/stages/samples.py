@@ -8,8 +8,8 @@ from topiclora_cli.data.families import FAMILIES
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.stages.examples import encode, rows_to_measure_on, training_data
 from topiclora_cli.stages.inputs import in_turns, with_topics
+from topiclora_cli.stages.training_data import encode, rows_to_measure_on, training_data
 
 
 @dataclass(frozen=True)

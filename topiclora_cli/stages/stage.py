@@ -50,7 +50,7 @@ def stage(run: RunDir, name: str, recipe: Recipe, *, folder: Path | None = None)
         raise
 
 
-def settle_graph(run: RunDir, recipe: Recipe) -> None:
+def record_graph_recipe(run: RunDir, recipe: Recipe) -> None:
     """Write into the run's recipe what the topic graph was built with, unless an adapter was trained with other things.
 
     recipe: the one of the graph, with the number of experts in place of `auto`.

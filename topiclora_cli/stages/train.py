@@ -6,7 +6,7 @@ from pathlib import Path
 
 from topiclora_cli.data import Encoded
 from topiclora_cli.data.load import FIRST
-from topiclora_cli.data.report import source_reports
+from topiclora_cli.data.source_report import source_reports
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import Recipe, with_experts
@@ -15,7 +15,6 @@ from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.processes import in_first, process_index
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RECIPE, RunDir
-from topiclora_cli.stages.examples import encode, training_data, training_stream
 from topiclora_cli.stages.inputs import (
     GRAPH,
     TRAINED_GRAPH,
@@ -23,6 +22,7 @@ from topiclora_cli.stages.inputs import (
     open_encoder,
 )
 from topiclora_cli.stages.stage import stage
+from topiclora_cli.stages.training_data import encode, training_data, training_stream
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.training.arguments import check_settings

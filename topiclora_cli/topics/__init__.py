@@ -19,7 +19,7 @@ _HOME = {
     "GraphSettings": "settings",
     "induce_taxonomy": "induce",
     "Prompts": "projector",
-    "gather_lessons": "projector",
+    "gather_training_pairs": "projector",
     "fit_projector": "projector",
     "PriorBatch": "prior",
     "TopicPrior": "prior",
@@ -29,7 +29,7 @@ _HOME = {
     "assignment_report": "experts",
     "separation_report": "experts",
     "link_report": "validate",
-    "graph_report": "report",
+    "graph_report": "graph_report",
     "write_graphml": "graphml",
 }
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from topiclora_cli.topics.encoder import Encoder, HashEncoder, LmEncoder, SentenceEncoder, make_encoder
     from topiclora_cli.topics.experts import assignment_report, separation_report
     from topiclora_cli.topics.fit import fit_topic_graph
+    from topiclora_cli.topics.graph_report import graph_report
     from topiclora_cli.topics.graphml import write_graphml
     from topiclora_cli.topics.induce import induce_taxonomy
     from topiclora_cli.topics.prior import PriorBatch, TopicPrior, prior_from_embeddings, prior_from_tags
-    from topiclora_cli.topics.projector import Prompts, fit_projector, gather_lessons
-    from topiclora_cli.topics.report import graph_report
+    from topiclora_cli.topics.projector import Prompts, fit_projector, gather_training_pairs
     from topiclora_cli.topics.settings import GraphSettings
     from topiclora_cli.topics.store import TopicGraph
     from topiclora_cli.topics.taxonomy import Taxonomy, Topic, load_taxonomy
@@ -62,7 +62,7 @@ __all__ = [
     "assignment_report",
     "fit_projector",
     "fit_topic_graph",
-    "gather_lessons",
+    "gather_training_pairs",
     "graph_report",
     "induce_taxonomy",
     "link_report",

@@ -17,34 +17,34 @@ from topiclora_cli.runs.results.graph import AttributionReport
 from topiclora_cli.topics.evidence import FOLDS, guesses, information, kinds_of
 from topiclora_cli.topics.graph import adjacency, build_graph, diffusion
 from topiclora_cli.topics.prior import prior_from_relevance, prior_from_tags
-from topiclora_cli.topics.projector import Lessons, fit_projector, membership, places, scores
+from topiclora_cli.topics.projector import TrainingPairs, fit_projector, membership, places, scores
 from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 
 
 def attribution_report(
-    graph: TopicGraph, taxonomy: Taxonomy, topic_texts: Tensor, lessons: Lessons
+    graph: TopicGraph, taxonomy: Taxonomy, topic_texts: Tensor, pairs: TrainingPairs
 ) -> AttributionReport | None:
     """Leave out FOLDS parts of the prompts, then of the kinds, in turn; None without tagged prompts.
 
-    topic_texts (T, f) and lessons are what the graph was learnt from.
+    topic_texts (T, f) and pairs are what the graph was learnt from.
     """
-    if not lessons.prompts:
+    if not pairs.prompts:
         return None
-    kinds = list(dict.fromkeys(lessons.topics[: lessons.prompts]))
-    kind, targets = kinds_of(lessons.topics[: lessons.prompts]), lessons.prompt_targets
+    kinds = list(dict.fromkeys(pairs.topics[: pairs.prompts]))
+    kind, targets = kinds_of(pairs.topics[: pairs.prompts]), pairs.prompt_targets
     shared = membership(kinds, graph.num_topics).sum(0) >= 2
     common = shared if shared.any() else torch.ones_like(shared)
-    seen = guesses(lessons, nearness=diffusion(adjacency(graph.edge_index, graph.edge_weight, graph.num_topics)))
-    told = prior_from_tags(graph, [[graph.topics[topic] for topic in found] for found in kinds])[kind]  # (n, E)
+    seen = guesses(pairs, nearness=diffusion(adjacency(graph.edge_index, graph.edge_weight, graph.num_topics)))
+    by_tags = prior_from_tags(graph, [[graph.topics[topic] for topic in found] for found in kinds])[kind]  # (n, E)
 
     def misfit(guessed: Tensor) -> float:
-        return _kl(told, prior_from_relevance(graph, guessed))
+        return _kl(by_tags, prior_from_relevance(graph, guessed))
 
     prior = prior_from_relevance(graph, seen)
     report = AttributionReport(
-        prompts=lessons.prompts,
+        prompts=pairs.prompts,
         kinds=len(kinds),
         topics=int(common.sum()),
         seen=_precision(seen, targets, common),
@@ -55,9 +55,9 @@ def attribution_report(
         information=information(prior.argmax(1), kind, graph.num_experts),
         kl_seen=misfit(seen),
         kl_unseen=None,
-        kl_uniform=_kl(told, torch.full_like(told, 1 / graph.num_experts)),
+        kl_uniform=_kl(by_tags, torch.full_like(by_tags, 1 / graph.num_experts)),
     )
-    found = _unseen(graph, taxonomy, topic_texts, lessons, kind) if len(kinds) >= FOLDS and shared.any() else None
+    found = _unseen(graph, taxonomy, topic_texts, pairs, kind) if len(kinds) >= FOLDS and shared.any() else None
     if found is None:
         return report
     precision = {name: _precision(guessed, targets, common) for name, guessed in found.items()}
@@ -72,24 +72,24 @@ def attribution_report(
 
 
 def _unseen(
-    graph: TopicGraph, taxonomy: Taxonomy, topic_texts: Tensor, lessons: Lessons, kind: Tensor
+    graph: TopicGraph, taxonomy: Taxonomy, topic_texts: Tensor, pairs: TrainingPairs, kind: Tensor
 ) -> dict[str, Tensor] | None:
     """Scores (n, T) of every tagged prompt, its kind left out, by each way of telling; None where no edge is left."""
-    out = {name: torch.zeros(lessons.prompts, graph.num_topics) for name in ("unseen", "no_graph", "frequency")}
-    kind_of_text = kinds_of(lessons.topics[: -graph.num_topics])  # of prompts, then tasks
+    out = {name: torch.zeros(pairs.prompts, graph.num_topics) for name in ("unseen", "no_graph", "frequency")}
+    kind_of_text = kinds_of(pairs.topics[: -graph.num_topics])  # of prompts, then tasks
     for fold in range(FOLDS):
         rows = (kind % FOLDS == fold).nonzero()[:, 0]
         left_out = torch.isin(kind_of_text, kind_of_text[rows]).nonzero()[:, 0]
-        rest = lessons.without(left_out)
-        near = _nearness(graph, taxonomy, topic_texts, {lessons.topics[row] for row in rows.tolist()})
+        rest = pairs.without(left_out)
+        near = _nearness(graph, taxonomy, topic_texts, {pairs.topics[row] for row in rows.tolist()})
         if near is None:
             return None
-        x = lessons.x[rows]
+        x = pairs.x[rows]
         out["unseen"][rows] = scores(fit_projector(rest, nearness=near), x)
         out["no_graph"][rows] = scores(fit_projector(rest), x)
         out["frequency"][rows] = rest.prompt_targets.mean(0).expand(len(rows), -1)
-    descriptions = lessons.x[-graph.num_topics :]
-    return out | {"cosine": F.normalize(lessons.x[: lessons.prompts], dim=1) @ F.normalize(descriptions, dim=1).T}
+    descriptions = pairs.x[-graph.num_topics :]
+    return out | {"cosine": F.normalize(pairs.x[: pairs.prompts], dim=1) @ F.normalize(descriptions, dim=1).T}
 
 
 def _nearness(

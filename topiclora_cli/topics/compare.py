@@ -121,19 +121,19 @@ def _possible(control: str, graph: TopicGraph, taxonomy: Taxonomy) -> bool:
 def _judge(vectors: Tensor, assignment: Tensor, weight: Tensor, evidence: Evidence | None) -> _Outcome:
     report = assignment_report(assignment, weight)
     angle = separation_report(vectors).min_angle
-    told = None
+    shared = None
     if evidence is not None:
-        told = information((evidence.topics @ assignment).argmax(1), evidence.kind, len(vectors))
-    return _Outcome(assignment.argmax(1).tolist(), told, report.modularity, angle, report.entropy)
+        shared = information((evidence.topics @ assignment).argmax(1), evidence.kind, len(vectors))
+    return _Outcome(assignment.argmax(1).tolist(), shared, report.modularity, angle, report.entropy)
 
 
 def _contender(gnn: str, control: str, own: bool, found: Sequence[_Outcome]) -> Contender:
-    told = [outcome.information for outcome in found if outcome.information is not None]
+    known = [outcome.information for outcome in found if outcome.information is not None]
     return Contender(
         gnn=gnn,
         control=control,
         own=own,
-        information=None if not told else _spread(told),
+        information=None if not known else _spread(known),
         modularity=_spread([outcome.modularity for outcome in found]),
         min_angle=_spread([outcome.min_angle for outcome in found]),
         entropy=_spread([outcome.entropy for outcome in found]),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from topiclora_cli.topics.distributions import mutual_information
-from topiclora_cli.topics.projector import Lessons, fit_projector, scores
+from topiclora_cli.topics.projector import TrainingPairs, fit_projector, scores
 
 FOLDS = 5
 MOST_KINDS = 2048  # that the loss looks at in every step
@@ -45,26 +45,30 @@ class Evidence:
         return total / count[:, None], count / count.sum()
 
 
-def gather_evidence(lessons: Lessons) -> Evidence | None:
+def gather_evidence(pairs: TrainingPairs) -> Evidence | None:
     """What tagged prompts say, None without any.
 
     Tasks by their tags alone would be no substitute: on BIG-bench they made experts' shares of the prompts no more even
     and cost modularity.
     """
-    if not lessons.prompts:
+    if not pairs.prompts:
         return None
-    guessed = guesses(lessons)
-    heat = best_temperature(guessed, lessons.prompt_targets)
-    return Evidence(torch.softmax(guessed / heat, dim=1), kinds_of(lessons.topics[: lessons.prompts]), heat)
+    guessed = guesses(pairs)
+    temperature = best_temperature(guessed, pairs.prompt_targets)
+    return Evidence(
+        torch.softmax(guessed / temperature, dim=1),
+        kinds_of(pairs.topics[: pairs.prompts]),
+        temperature,
+    )
 
 
-def guesses(lessons: Lessons, *, nearness: Tensor | None = None) -> Tensor:
+def guesses(pairs: TrainingPairs, *, nearness: Tensor | None = None) -> Tensor:
     """Scores (n, T) of the n tagged prompts, each by a projector that was fitted without its fold of FOLDS."""
-    out = torch.zeros(lessons.prompts, lessons.num_topics)
-    for number in range(min(FOLDS, lessons.prompts)):
-        rows = torch.arange(number, lessons.prompts, FOLDS)
-        projector = fit_projector(lessons.without(rows), nearness=nearness)
-        out[rows] = scores(projector, lessons.x[rows])
+    out = torch.zeros(pairs.prompts, pairs.num_topics)
+    for number in range(min(FOLDS, pairs.prompts)):
+        rows = torch.arange(number, pairs.prompts, FOLDS)
+        projector = fit_projector(pairs.without(rows), nearness=nearness)
+        out[rows] = scores(projector, pairs.x[rows])
     return out
 
 
@@ -74,7 +78,9 @@ def best_temperature(guessed: Tensor, targets: Tensor) -> float:
     After temperature scaling (Guo et al., arXiv 1706.04599).
     """
     wanted = targets / targets.sum(1, keepdim=True)
-    misfit = [float(-(wanted * torch.log_softmax(guessed / heat, dim=1)).sum(1).mean()) for heat in TEMPERATURES]
+    misfit = [
+        float(-(wanted * torch.log_softmax(guessed / temperature, dim=1)).sum(1).mean()) for temperature in TEMPERATURES
+    ]
     return TEMPERATURES[misfit.index(min(misfit))]
 
 

@@ -20,7 +20,7 @@ from topiclora_cli.topics.evidence import Evidence, gather_evidence
 from topiclora_cli.topics.graph import adjacency, build_graph, diffusion, rewire
 from topiclora_cli.topics.learn import learn
 from topiclora_cli.topics.prior import DEFAULTS
-from topiclora_cli.topics.projector import Lessons, fit_projector, gather_lessons
+from topiclora_cli.topics.projector import TrainingPairs, fit_projector, gather_training_pairs
 from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
@@ -32,16 +32,16 @@ def fit_topic_graph(
     settings: GraphSettings | None = None,
     *,
     encoder_id: str = "features",
-    lessons: Lessons | None = None,
+    pairs: TrainingPairs | None = None,
     evidence: Evidence | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> TopicGraph:
     """Learn the topic graph of a taxonomy; the same seed gives the same graph on one machine.
 
-    `encoder` encodes `taxonomy.texts`, or is those features (T, f) already, then named by `encoder_id`. `lessons`, from
-    `gather_lessons`, teach the projector and say what the experts will be asked; unset, they are the taxonomy's own
-    texts. `evidence` is what they say, gathered from them unless given. `on_step(step, losses)` is called after every
-    step. Raises TopicLoraError for bad settings and for more experts than topics.
+    `encoder` encodes `taxonomy.texts`, or is those features (T, f) already, then named by `encoder_id`. `pairs` of
+    texts and topics, from `gather_training_pairs`, teach the projector and say what the experts will be asked; unset,
+    they are the taxonomy's own texts. `evidence` is what they say, gathered from them unless given. `on_step(step,
+    losses)` is called after every step. Raises TopicLoraError for bad settings and for more experts than topics.
     """
     settings = settings or GraphSettings()
     settings.check(len(taxonomy.topics))
@@ -49,10 +49,10 @@ def fit_topic_graph(
     data = build_graph(taxonomy, features, **settings.ties)
     if settings.control == "random_graph":
         data = rewire(data, settings.seed)
-    if lessons is None:
+    if pairs is None:
         names = None if isinstance(encoder, Tensor) else encoder.encode(taxonomy.task_texts)
-        lessons = gather_lessons(taxonomy, features, names)
-    evidence = evidence or gather_evidence(lessons)
+        pairs = gather_training_pairs(taxonomy, features, names)
+    evidence = evidence or gather_evidence(pairs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         z, vectors, assignment = learn(data, settings, evidence=evidence, on_step=on_step)
@@ -60,7 +60,7 @@ def fit_topic_graph(
 
     if not torch.isfinite(z).all():
         raise TopicLoraError("Learning the topic graph diverged.", "Lower graph.learning_rate.")
-    projector = fit_projector(lessons, nearness=diffusion(adjacency(data.edge_index, data.edge_weight, len(features))))
+    projector = fit_projector(pairs, nearness=diffusion(adjacency(data.edge_index, data.edge_weight, len(features))))
     prior = {**DEFAULTS, **({"temperature": evidence.temperature} if evidence else {})}
     return TopicGraph(
         topics=taxonomy.names,

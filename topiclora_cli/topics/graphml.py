@@ -1,12 +1,11 @@
 """The topic graph for other tools: GraphML, as networkx, igraph, Gephi and Cytoscape read it."""
 
 from pathlib import Path
-from xml.etree import ElementTree as ET
+
+import networkx as nx
 
 from topiclora_cli.runs.files import replacing
 from topiclora_cli.topics.store import TopicGraph
-
-NAMESPACE = "http://graphml.graphdrawing.org/xmlns"
 
 
 def write_graphml(graph: TopicGraph, path: str | Path) -> Path:
@@ -14,25 +13,21 @@ def write_graphml(graph: TopicGraph, path: str | Path) -> Path:
 
     A node has name, description, group, its leading `expert`, and `assignment_e` = S[t, e] for every expert e.
     """
-    root = ET.Element("graphml", xmlns=NAMESPACE)
-    assignments = [f"assignment_{expert}" for expert in range(graph.num_experts)]
-    kinds = {"name": "string", "description": "string", "group": "string", "expert": "int"}
-    for name, kind in {**kinds, **dict.fromkeys(assignments, "double")}.items():
-        ET.SubElement(root, "key", {"id": name, "for": "node", "attr.name": name, "attr.type": kind})
-    ET.SubElement(root, "key", {"id": "weight", "for": "edge", "attr.name": "weight", "attr.type": "double"})
-    body = ET.SubElement(root, "graph", id="topics", edgedefault="undirected")
+    net = nx.Graph()
     owners = graph.assignment.argmax(1).tolist()
     for topic, shares in enumerate(graph.assignment.tolist()):
-        node = ET.SubElement(body, "node", id=f"t{topic}")
-        known = (graph.topics[topic], graph.descriptions[topic], graph.groups[topic], owners[topic], *shares)
-        for key, value in zip((*kinds, *assignments), known, strict=True):
-            ET.SubElement(node, "data", key=key).text = str(value)
+        net.add_node(
+            f"t{topic}",
+            name=graph.topics[topic],
+            description=graph.descriptions[topic],
+            group=graph.groups[topic],
+            expert=owners[topic],
+            **{f"assignment_{expert}": share for expert, share in enumerate(shares)},
+        )
     for (source, target), weight in zip(graph.edge_index.T.tolist(), graph.edge_weight.tolist(), strict=True):
         if source < target:
-            edge = ET.SubElement(body, "edge", source=f"t{source}", target=f"t{target}")
-            ET.SubElement(edge, "data", key="weight").text = str(weight)
-    ET.indent(root)
+            net.add_edge(f"t{source}", f"t{target}", weight=weight)
     path = Path(path)
     with replacing(path) as temporary:
-        ET.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
+        nx.write_graphml_xml(net, temporary, named_key_ids=True)
     return path

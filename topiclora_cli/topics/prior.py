@@ -104,15 +104,15 @@ def prior_from_relevance(
     """The prior (n, E) of prompts whose topic scores (n, T) are known; see `prior_from_embeddings`."""
     own = {**DEFAULTS, **graph.config.get("prior", {})}
     top = min(own["top_topics"] if top_topics is None else top_topics, graph.num_topics)
-    heat = own["temperature"] if temperature is None else temperature
+    temperature = own["temperature"] if temperature is None else temperature
     smooth = own["epsilon"] if epsilon is None else epsilon
-    if top < 1 or heat <= 0 or not 0 <= smooth <= 1:
+    if top < 1 or temperature <= 0 or not 0 <= smooth <= 1:
         raise TopicLoraError(
-            f"The prior's top_topics={top}, temperature={heat}, epsilon={smooth} make no distribution.",
+            f"The prior's top_topics={top}, temperature={temperature}, epsilon={smooth} make no distribution.",
             "Use top_topics >= 1, temperature > 0 and 0 <= epsilon <= 1.",
         )
     best = relevance.topk(int(top), dim=1)
-    topics = torch.zeros_like(relevance).scatter_(1, best.indices, torch.softmax(best.values / heat, dim=1))
+    topics = torch.zeros_like(relevance).scatter_(1, best.indices, torch.softmax(best.values / temperature, dim=1))
     return _to_experts(graph, topics, smooth)
 
 

@@ -34,7 +34,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingPairs:
     """What there is to learn from: texts x (n, f), standardised, the topics of each by place, and its weight (n,).
 
     The first `prompts` rows are tagged prompts, the last T the topics' descriptions. mean, scale (f,): of prompts,
@@ -62,7 +62,7 @@ class Lessons:
         """Which topics apply to the tagged prompts, (prompts, T) of 0 and 1."""
         return membership(self.topics[: self.prompts], self.num_topics)
 
-    def without(self, rows: Tensor) -> "Lessons":
+    def without(self, rows: Tensor) -> "TrainingPairs":
         """All but the given rows."""
         kept = torch.ones(len(self.x), dtype=torch.bool)
         kept[rows] = False
@@ -81,9 +81,9 @@ class Projector:
     bias: Tensor
 
 
-def gather_lessons(
+def gather_training_pairs(
     taxonomy: Taxonomy, topic_texts: Tensor, task_names: Tensor | None = None, prompts: Prompts | None = None
-) -> Lessons:
+) -> TrainingPairs:
     """Prompts, task names and descriptions as one table, each sort centred on its own mean and scaled alike.
 
     topic_texts (T, f), task_names (N, f): vectors of `taxonomy.texts` and `taxonomy.task_texts`. Prompts without a
@@ -108,11 +108,11 @@ def gather_lessons(
     weights = [torch.full((known,), 1 / max(1, known))]
     weights += [torch.full((len(text),), TEXT_WEIGHT / len(text)) for text in texts]
     weight = torch.cat(weights)
-    return Lessons(torch.cat(x), topics, weight / weight.sum(), mean, scale, len(place), known)
+    return TrainingPairs(torch.cat(x), topics, weight / weight.sum(), mean, scale, len(place), known)
 
 
 def fit_projector(
-    lessons: Lessons, *, ridge: float = RIDGE, nearness: Tensor | None = None, share: float = KERNEL_SHARE
+    pairs: TrainingPairs, *, ridge: float = RIDGE, nearness: Tensor | None = None, share: float = KERNEL_SHARE
 ) -> Projector:
     """Weighted ridge regression from texts to the topics that apply, sharing among neighbours.
 
@@ -120,8 +120,8 @@ def fit_projector(
     of `diffusion`: multi-task regression with a kernel over tasks (Bonilla et al., 2007). Unset, K = I.
     Closed form by the eigenvectors of X'X and of R R', in double precision.
     """
-    x, weight = lessons.x.double(), lessons.weight.double()
-    targets = lessons.targets.T  # (T, n)
+    x, weight = pairs.x.double(), pairs.weight.double()
+    targets = pairs.targets.T  # (T, n)
     bias = targets @ weight  # (T,)
     rows = weight.sqrt()[:, None] * x  # (n, f)
     # The two forms have the same non-zero eigenvalues; the smaller system is solved.
@@ -134,18 +134,18 @@ def fit_projector(
     seen = weight[:, None] * (x @ vectors)  # (n, k)
     wanted = (targets @ seen).T - seen.sum(0)[:, None] * bias  # (k, T)
     if nearness is None:
-        return Projector(lessons.mean, lessons.scale, (vectors @ (wanted / (values + ridge))).float(), bias.float())
+        return Projector(pairs.mean, pairs.scale, (vectors @ (wanted / (values + ridge))).float(), bias.float())
     basis, lengths, _ = torch.linalg.svd(nearness.double(), full_matrices=False)  # (T, d), (d,)
     alone = 1 - share
     together = alone + share * lengths.square()  # (d,)
     shrunk = alone / (values * alone + ridge)  # (k, 1): what no neighbour shares
     more = together / (values * together + ridge) - shrunk  # (k, d)
     solved = wanted * shrunk + ((wanted @ basis) * more) @ basis.T
-    return Projector(lessons.mean, lessons.scale, (vectors @ solved).float(), bias.float())
+    return Projector(pairs.mean, pairs.scale, (vectors @ solved).float(), bias.float())
 
 
 def scores(projector: Projector, x: Tensor) -> Tensor:
-    """Topic scores (n, T) of texts that are standardised already, as in Lessons.x (n, f)."""
+    """Topic scores (n, T) of texts that are standardised already, as in TrainingPairs.x (n, f)."""
     return x @ projector.weight + projector.bias
 
 

@@ -1,6 +1,7 @@
 """Do topic vectors know ties they were not shown? The topic graph learnt again with some of its edges hidden."""
 
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.data import Data
@@ -65,10 +66,9 @@ def unlinked_pairs(edges: Tensor, count: int, generator: torch.Generator) -> Ten
 def _auc(z: Tensor, linked: Tensor, unlinked: Tensor) -> float:
     """Chance that a linked pair (2, m) of rows of z (T, d) has the larger cosine than an unlinked one; ties half."""
     unit = F.normalize(z, dim=1)
-    high, low = (_cosines(unit, pairs) for pairs in (linked, unlinked))
-    low = low.sort().values
-    below = torch.searchsorted(low, high), torch.searchsorted(low, high, right=True)
-    return float(sum(b.double().mean() for b in below) / (2 * len(low)))
+    scores = torch.cat([_cosines(unit, pairs) for pairs in (linked, unlinked)])
+    truth = torch.arange(len(scores)) < linked.shape[1]
+    return float(roc_auc_score(truth.numpy(), scores.numpy()))
 
 
 def _cosines(unit: Tensor, pairs: Tensor) -> Tensor:

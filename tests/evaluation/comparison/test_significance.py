@@ -31,7 +31,7 @@ def test_anything_else_is_tested_by_flipping_signs():
     assert found.p == pytest.approx(2 / 16)  # of 2 ** 4 flips, all plus and all minus
     many = np.random.default_rng(0).normal(0.15, 1, 200)
     assert of_differences(many).p == pytest.approx(ttest_1samp(many, 0).pvalue, abs=0.01)
-    assert of_differences(np.zeros(5)).p == 1.0
+    assert of_differences(np.zeros(5)).p == of_differences(np.array([0.0, 0.3])).p == 1.0
 
 
 def test_several_seeds_are_tested_by_the_draws_of_their_interval():

@@ -39,7 +39,7 @@ def is_right_or_wrong(*sides: Array) -> bool:
 def of_differences(differences: Array) -> Significance:
     """Paired permutation test of differences whose sum is to be zero."""
     some = differences[differences != 0]
-    if not len(some):
+    if len(some) < 2:  # a single one is as far from nothing either way
         return Significance(1.0, PERMUTATION)
     options = {"vectorized": True, "batch": max(1, _AT_ONCE // len(some))}
     if 2 ** len(some) <= MOST:

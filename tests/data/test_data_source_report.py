@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from topiclora_cli.data import encode_rows, load_data
-from topiclora_cli.data.report import source_reports
+from topiclora_cli.data.source_report import source_reports
 from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.reporting.data import show
 

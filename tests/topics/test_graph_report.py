@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from topiclora_cli.topics.report import graph_report
+from topiclora_cli.topics.graph_report import graph_report
 
 
 def test_shape_and_experts_by_hand(small_graph):
