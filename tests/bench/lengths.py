@@ -27,6 +27,7 @@ from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.sampler import LengthBlockSampler
 from topiclora_cli.training.step import Step
 from topiclora_cli.training.terms import loss_terms
+from topiclora_cli.training.whole_step import count_step
 
 EXAMPLES, BATCH = 64, 16  # one pass of every case is four steps, a whole block of the sampler
 FULL = "random batches, all logits"
@@ -95,7 +96,8 @@ def _loss(model: PeftModel, bfloat16: bool, collated: dict[str, Tensor]) -> Tens
         loss = model(**batch.inputs).loss
     batch.arrange(record)
     step = Step(record, model, LossSection(), 0.5, batch.token_mask, batch.prompt_mask, batch.prior, batch.confidence)
-    return loss + sum(weight * value for weight, value in loss_terms(step).values())
+    terms = loss_terms(step, count_step([batch], None), {})  # the KL alone, which is no mean over tokens
+    return loss + sum(weight * value for weight, value in terms.values())
 
 
 def _size(batch: dict[str, Tensor]) -> int:

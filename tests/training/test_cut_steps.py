@@ -36,11 +36,9 @@ def test_dropout_draws_in_training_what_it_drew_when_the_step_was_looked_over(te
     seen = []
     original = token_terms.token_loss
 
-    def watched(step, name, parts):
-        seen.append(
-            {router: (step.whole.means[f"{name} of {router}"], part.detach()) for router, part in parts.items()}
-        )
-        return original(step, name, parts)
+    def watched(step, whole, name, parts):
+        seen.append({router: (whole.means[f"{name} of {router}"], part.detach()) for router, part in parts.items()})
+        return original(step, whole, name, parts)
 
     monkeypatch.setattr(terms, "token_loss", watched)
     one_step(term, 6, 2, lora_dropout=0.5)

@@ -11,7 +11,6 @@ from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.losses import prior_distance
 from topiclora_cli.training.terms import loss_terms
-from topiclora_cli.training.token_terms import measure
 from topiclora_cli.training.validation import validation_losses
 from topiclora_cli.training.watched import Watched
 from topiclora_cli.training.whole_step import count_step
@@ -27,14 +26,14 @@ def test_the_mean_is_over_these_tokens_of_each_example(tokens, packed):
     watched = Watched(model, LossSection(kl={**SECTION["kl"], "tokens": tokens}))
     with watched.watching(batch, 0.0) as record:
         outputs = model(**batch.inputs)
-    step = watched.step(batch, record, outputs, count_step([batch], None), 0.0)
+    step = watched.step(batch, record, outputs, 0.0)
     pooled = []
     for logits in record.logits.values():
         each = [row[taken.bool()] for row, taken in zip(logits.softmax(-1), batch.token_mask, strict=True)]
         ends = [row["prompt_length"] if tokens == "prompt" else None for row in rows]
         pooled.append(torch.stack([row[:end].mean(0) for row, end in zip(each, ends, strict=True)]))
     expected = prior_distance(torch.stack(pooled), prior=batch.prior).mean()
-    torch.testing.assert_close(loss_terms(step, measure(step))["kl"][1], expected)
+    torch.testing.assert_close(loss_terms(step, count_step([batch], None), {})["kl"][1], expected)
     found = validation_losses(
         model,
         [Collator(0, packed=packed)(rows)],

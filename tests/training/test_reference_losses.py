@@ -27,9 +27,9 @@ def term(method, name, record):
     """Weight and value of a method's term on a record, in a step of one piece."""
     section = LossSection(**METHODS[method].values("loss"))
     whole = WholeStep(MASK.sum(), torch.tensor(2.0), 1, 1, {})
-    step = Step(record, nn.Module(), section, whole, 0.5, MASK, MASK)
-    step = replace(step, whole=replace(whole, means=whole_means(measure(step))))
-    weight, value = loss_terms(step, measure(step))[name]
+    step = Step(record, nn.Module(), section, 0.5, MASK, MASK)
+    measured = measure(step, whole)
+    weight, value = loss_terms(step, replace(whole, means=whole_means(measured)), measured)[name]
     return weight, value.item()
 
 

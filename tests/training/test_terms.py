@@ -51,18 +51,15 @@ def step(section, *, prior=None, experts=(4, 4)):
         record.gates[f"model.layers.{layer}.q_proj"] = logits.softmax(-1)
     mask = torch.tensor([[1, 1, 1], [0, 1, 1]])
     confidence = None if prior is None else torch.ones(2)
-    return whole_step(record, nn.Module(), LossSection(**section), 0.5, mask, mask, prior, confidence)
-
-
-def whole_step(record, model, section, progress, mask, *others):
-    """A micro-batch that is all of its step."""
-    whole = WholeStep(mask.sum(), torch.tensor(float(len(mask))), 1, 1, {})
-    step = Step(record, model, section, whole, progress, mask, *others)
-    return replace(step, whole=replace(whole, means=whole_means(measure(step))))
+    return Step(record, nn.Module(), LossSection(**section), 0.5, mask, mask, prior, confidence)
 
 
 def terms_of(step):
-    return loss_terms(step, measure(step))
+    """The terms of a micro-batch that is all of its step."""
+    mask = step.token_mask
+    whole = WholeStep(mask.sum(), torch.tensor(float(len(mask))), 1, 1, {})
+    measured = measure(step, whole)
+    return loss_terms(step, replace(whole, means=whole_means(measured)), measured)
 
 
 def test_without_weights_there_are_no_terms():
@@ -105,7 +102,7 @@ def test_pooled_routers_are_one_over_all_their_tokens():
     means = over_tokens(expert_activity(gates, logits.softmax(-1)), pooled.token_mask.repeat(2, 1))
     torch.testing.assert_close(terms_of(pooled)["balance"][1], switch_balance(means))
     with pytest.raises(TopicLoraError, match=r"routers are pooled, but they differ in their number of experts"):
-        step(section, experts=(2, 5))
+        terms_of(step(section, experts=(2, 5)))
 
 
 def test_a_prior_over_other_experts_is_explained():
@@ -128,7 +125,7 @@ def test_samples_belong_to_the_half_their_prior_prefers():
     with pytest.raises(
         TopicLoraError, match=r"loss\.local_balance\.delta is set, but it goes by examples' topic priors"
     ):
-        step(section)
+        terms_of(step(section))
 
 
 def test_aligned_layers():
@@ -278,7 +275,7 @@ def test_layers_that_read_their_tokens_in_one_row_still_have_losses(tiny_model_d
     assert any(logits.shape[:-1] != mask.shape for logits in record.logits.values())
     record.arrange(mask.shape)
     section = LossSection(z={"weight": 1.0}, balance={"weight": 1.0}, kl={"weight": 0.0})
-    losses = terms_of(whole_step(record, routed, section, 0.0, mask, mask))
+    losses = terms_of(Step(record, routed, section, 0.0, mask, mask))
     assert set(losses) == {"z", "balance"}
 
 

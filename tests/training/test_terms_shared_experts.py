@@ -7,10 +7,11 @@ from transformers import AutoModelForCausalLM
 
 from tests.adapters.helpers import TOKENS
 from tests.conftest import shaken
-from tests.training.test_terms import TERMS, terms_of, whole_step
+from tests.training.test_terms import TERMS, terms_of
 from topiclora_cli.adapters import TopicLoraConfig
 from topiclora_cli.adapters.record import record_routing
 from topiclora_cli.recipe.loss import LossSection
+from topiclora_cli.training.step import Step
 
 PRIOR = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4]])
 
@@ -41,7 +42,7 @@ def terms(model, section):
     mask = torch.ones_like(TOKENS)
     with record_routing(model, inputs=True) as record:
         model(input_ids=TOKENS)
-    return terms_of(whole_step(record, model, LossSection(**section), 0.5, mask, mask, PRIOR, torch.ones(2)))
+    return terms_of(Step(record, model, LossSection(**section), 0.5, mask, mask, PRIOR, torch.ones(2)))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_in_the_softmax_the_prior_meets_the_routed_part_made_to_sum_to_one(tiny_
     with record_routing(model) as record:
         model(input_ids=TOKENS)
     section = LossSection(kl={"weight": 1.0, "layers": "all"})
-    _, kl = terms_of(whole_step(record, model, section, 0.5, mask, mask, PRIOR, torch.ones(2)))["kl"]
+    _, kl = terms_of(Step(record, model, section, 0.5, mask, mask, PRIOR, torch.ones(2)))["kl"]
     by_layer = []
     for name, gates in record.gates.items():  # all are mixed, so that gates are the softmax itself
         assert (gates.sum(-1) < 0.99).all(), name

@@ -135,7 +135,7 @@ def _settings(recipe: Recipe, cell: Cell) -> dict[str, Any]:
 def _stage_1(recipe: Recipe) -> str:
     """What stage 1 depends on, in 16 characters."""
     data = recipe.model_dump_json(include={"model", "graph", "data", "seed"})
-    return sha256(f"{data} {recipe.adapter.num_experts} {recipe.train.precision}".encode()).hexdigest()[:16]
+    return sha256(f"{data} {recipe.adapter.graph_experts} {recipe.train.precision}".encode()).hexdigest()[:16]
 
 
 def _borrow_graph(folder: Path, cell: Cell, grid: Sequence[Cell], run: RunDir) -> bool:

@@ -16,16 +16,14 @@ from topiclora_cli.training.losses import (
     pooled_probabilities,
     prior_forcing_at,
     sample_types,
-    token_sum,
 )
-from topiclora_cli.training.whole_step import WholeStep
 
 
 @dataclass(frozen=True)
 class Step:
     """All that the auxiliary losses of a micro-batch are functions of.
 
-    whole: the optimizer step that it is a part of; token_mask and prompt_mask (B, S); prior (B, E) and confidence
+    token_mask and prompt_mask (B, S); prior (B, E) and confidence
     (B,), or None where there is no topic graph; progress is the fraction of training that is done; base_logits (B, S,
     n) are those of the base model's own routers, of which base_top_k experts are active, where they were asked for.
     """
@@ -33,7 +31,6 @@ class Step:
     record: RoutingRecord
     model: nn.Module
     section: LossSection
-    whole: WholeStep
     progress: float
     token_mask: Tensor
     prompt_mask: Tensor
@@ -61,14 +58,6 @@ class Step:
     def routing_entropy(self) -> Tensor:
         """Normalised entropy of the pooled routing (B,), a mean over layers."""
         return torch.stack([normalised_entropy(routing.detach()) for routing in self.pooled.values()]).mean(0)
-
-    def of_tokens(self, values: Tensor) -> Tensor:
-        """This micro-batch's part of the whole step's mean over tokens: values (B, S, ...) -> (...)."""
-        return token_sum(values, mask=self.token_mask) / self.whole.tokens
-
-    def of_examples(self, values: Tensor) -> Tensor:
-        """This micro-batch's part of the whole step's mean over examples: values (B, ...) -> (...)."""
-        return values.sum(0) / self.whole.examples
 
     def adapted(self) -> Iterator[tuple[str, TopicLoraLayer]]:
         """Layers with an active adapter, each with the adapter's name."""

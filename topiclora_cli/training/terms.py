@@ -10,7 +10,7 @@ from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.losses.registry import TERMS, wanted
 from topiclora_cli.training.step import Step
 from topiclora_cli.training.token_terms import token_loss
-from topiclora_cli.training.whole_step import Parts
+from topiclora_cli.training.whole_step import Parts, WholeStep
 
 
 def refuse_sharded_terms(section: LossSection) -> None:
@@ -43,7 +43,7 @@ def refuse_idle_terms(section: LossSection, model: nn.Module, base: nn.Module) -
         )
 
 
-def loss_terms(step: Step, measured: Mapping[str, Parts]) -> dict[str, tuple[float, Tensor]]:
+def loss_terms(step: Step, whole: WholeStep, measured: Mapping[str, Parts]) -> dict[str, tuple[float, Tensor]]:
     """Weight of each term above zero and this micro-batch's share of its value; the others are not computed.
 
     A term is the sum of the shares of a step's micro-batches, averaged over processes. measured: what
@@ -51,8 +51,10 @@ def loss_terms(step: Step, measured: Mapping[str, Parts]) -> dict[str, tuple[flo
     experts.
     """
     section = step.section
-    terms = {name: (TERMS[name].weight(section), token_loss(step, name, parts)) for name, parts in measured.items()}
+    terms = {
+        name: (TERMS[name].weight(section), token_loss(step, whole, name, parts)) for name, parts in measured.items()
+    }
     for term in wanted(section):
-        if term.share is not None and (value := term.share(step)) is not None:
+        if term.share is not None and (value := term.share(step, whole)) is not None:
             terms[term.name] = (term.weight_at(step) if term.weight_at else term.weight(section), value)
     return terms

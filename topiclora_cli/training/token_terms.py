@@ -10,14 +10,14 @@ from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.losses.registry import TERMS, wanted
 from topiclora_cli.training.losses.term import Term
 from topiclora_cli.training.step import Step
-from topiclora_cli.training.whole_step import Parts
+from topiclora_cli.training.whole_step import Parts, WholeStep
 
 
-def measure(step: Step) -> dict[str, Parts]:
+def measure(step: Step, whole: WholeStep) -> dict[str, Parts]:
     """This micro-batch's parts of each wanted term's means, by router."""
     measured = {}
     for term in wanted(step.section):
-        if term.parts is not None and (parts := term.parts(step)):
+        if term.parts is not None and (parts := term.parts(step, whole)):
             measured[term.name] = _pool(term.name, parts) if _together(term, step.section) == "pool" else parts
     return measured
 
@@ -37,12 +37,12 @@ def whole_means(measured: Mapping[str, Parts]) -> Parts:
     }
 
 
-def token_loss(step: Step, name: str, parts: Parts) -> Tensor:
+def token_loss(step: Step, whole: WholeStep, name: str, parts: Parts) -> Tensor:
     """This micro-batch's share of a term: the shares' sum over micro-batches, averaged over processes, is the term.
 
     The value of a term that is judged is shared out evenly; its gradient is that of the whole step's value.
     """
-    term, whole = TERMS[name], step.whole
+    term = TERMS[name]
     if term.judge is None:
         values = [whole.processes * part for part in parts.values()]
     else:

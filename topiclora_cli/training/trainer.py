@@ -114,8 +114,8 @@ class DualLossTrainer(Trainer):
         # Of a model that cannot be told the step's number of labels, the Trainer averages micro-batches later.
         later = 1 if num_items_in_batch is not None else whole.micro_batches
         language_modelling = loss.detach() / later
-        step = self._watched.step(batch, record, outputs, whole, self._progress)
-        loss = loss + later * self._auxiliary_loss(step)
+        step = self._watched.step(batch, record, outputs, self._progress)
+        loss = loss + later * self._auxiliary_loss(step, whole)
         if model.training:
             self._meter.add(loss_lm=language_modelling)
             self._meter.add_batch(record, batch.token_mask)
@@ -131,19 +131,19 @@ class DualLossTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _auxiliary_loss(self, step: Step) -> Tensor:
+    def _auxiliary_loss(self, step: Step, whole: WholeStep) -> Tensor:
         # In full precision: a mean over tokens in bfloat16 rounds away what routers differ in.
         with torch.autocast(step.token_mask.device.type, enabled=False):
-            measured = measure(step)
-            if step.whole.micro_batches == 1:
+            measured = measure(step, whole)
+            if whole.micro_batches == 1:
                 means = add_up(whole_means(measured), self.accelerator if self._whole else None)
-                step = replace(step, whole=replace(step.whole, means=means))
-            terms = loss_terms(step, measured)
+                whole = replace(whole, means=means)
+            terms = loss_terms(step, whole, measured)
             if (penalty := rank_penalty(self._trained)) is not None:
-                terms["adalora"] = (penalty[0], penalty[1] / step.whole.micro_batches)
+                terms["adalora"] = (penalty[0], penalty[1] / whole.micro_batches)
             values = {f"loss_{name}": value for name, (_, value) in terms.items()}
             if step.pooled:
-                values["routing_entropy"] = step.whole.processes * step.of_examples(step.routing_entropy)
+                values["routing_entropy"] = whole.processes * whole.of_examples(step.routing_entropy)
             total = torch.zeros((), device=step.token_mask.device)
             for weight, value in terms.values():
                 total = total + weight * value
@@ -151,7 +151,7 @@ class DualLossTrainer(Trainer):
             scheduled = {"kl_weight": terms["kl"][0]} if "kl" in terms else {}
             if step.section.prior_forcing.start > 0:
                 scheduled["prior_forcing"] = prior_forcing(step.section, step.progress)
-            shares = {name: total.new_tensor(value / step.whole.micro_batches) for name, value in scheduled.items()}
+            shares = {name: total.new_tensor(value / whole.micro_batches) for name, value in scheduled.items()}
             self._meter.add(**values, **shares)
         return total
 

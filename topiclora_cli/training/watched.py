@@ -68,14 +68,13 @@ class Watched:
         share = batch.of_tokens(eta * certain.unsqueeze(-1)).squeeze(-1)
         return forced_routing(self.model, batch.of_tokens(prior), share, layers)
 
-    def step(self, batch: Batch, record: RoutingRecord, outputs: Any, whole: WholeStep, progress: float) -> Step:
+    def step(self, batch: Batch, record: RoutingRecord, outputs: Any, progress: float) -> Step:
         """What the losses of this forward pass are functions of."""
         balances_base = self.section.base_balance.weight > 0
         return Step(
             record=record,
             model=self.model,
             section=self.section,
-            whole=whole,
             progress=progress,
             token_mask=batch.token_mask,
             prompt_mask=batch.prompt_mask,
@@ -105,9 +104,9 @@ class Watched:
             quick = batch.without_labels().put(on_device)
             with self.watching(quick, progress) as record:
                 outputs = self.model(**quick.inputs)
-            step = self.step(quick, record, outputs, whole, progress)
+            step = self.step(quick, record, outputs, progress)
             with torch.autocast(step.token_mask.device.type, enabled=False):
-                return whole_means(measure(step))
+                return whole_means(measure(step, whole))
 
         return replace(whole, means=add_up(survey(batches, parts_of), accelerator))
 

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from topiclora_cli.training.batch import Batch
+from topiclora_cli.training.losses.common import token_sum
 
 Parts = dict[str, Tensor]
 
@@ -34,6 +35,14 @@ class WholeStep:
     micro_batches: int
     processes: int
     means: Mapping[str, Tensor]
+
+    def of_tokens(self, values: Tensor, mask: Tensor) -> Tensor:
+        """A micro-batch's part of the step's mean over tokens: values (B, S, ...), mask (B, S) -> (...)."""
+        return token_sum(values, mask=mask) / self.tokens
+
+    def of_examples(self, values: Tensor) -> Tensor:
+        """A micro-batch's part of the step's mean over examples: values (B, ...) -> (...)."""
+        return values.sum(0) / self.examples
 
 
 def count_step(batches: Sequence[Batch], accelerator: Accelerator | None) -> WholeStep:

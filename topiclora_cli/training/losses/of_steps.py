@@ -18,9 +18,10 @@ from topiclora_cli.training.losses.specialise import (
 )
 from topiclora_cli.training.losses.term import COSINE_ROUTERS, MIXTURE, ROUTERS, TRAINED_KEYS, Term
 from topiclora_cli.training.step import Step, aligned_layers, mean, spread_tokens
+from topiclora_cli.training.whole_step import WholeStep
 
 
-def _kl(step: Step) -> Tensor | None:
+def _kl(step: Step, whole: WholeStep) -> Tensor | None:
     if step.prior is None or not step.pooled:
         return None
     experts = step.prior.shape[-1]
@@ -35,7 +36,7 @@ def _kl(step: Step) -> Tensor | None:
     )
     if step.section.kl.confidence_weighted and step.confidence is not None:
         distance = distance * step.confidence
-    return step.whole.processes * step.of_examples(distance)
+    return whole.processes * whole.of_examples(distance)
 
 
 def _scheduled(step: Step) -> float:
@@ -43,7 +44,7 @@ def _scheduled(step: Step) -> float:
     return kl_weight_at(step.progress, peak=section.kl.weight, floor=section.kl.floor, warmup=section.kl.warmup)
 
 
-def _contrast(step: Step) -> Tensor | None:
+def _contrast(step: Step, whole: WholeStep) -> Tensor | None:
     section, inputs = step.section, step.record.inputs
     layers = {layer.name: (adapter, layer) for adapter, layer in step.adapted()}
     places, real = spread_tokens(step.token_mask, section.contrast.tokens)
@@ -58,7 +59,7 @@ def _contrast(step: Step) -> Tensor | None:
         products = output_products(inputs[name][examples, places].to(lora_a.dtype), lora_a, lora_b)
         selected = (step.record.gates[name][examples, places] > 0) & real.unsqueeze(-1)
         values.append(expert_contrast(products, selected=selected, temperature=section.contrast.temperature))
-    return step.whole.processes * step.of_examples(torch.stack(values).mean(0)) if values else None
+    return whole.processes * whole.of_examples(torch.stack(values).mean(0)) if values else None
 
 
 def _anchor(step: Step) -> Tensor | None:
@@ -91,12 +92,12 @@ def _over_layers(step: Step, values: Iterable[Tensor]) -> Tensor | None:
     return torch.stack(found).sum() if step.section.reduce_routers == "sum" else mean(found)
 
 
-def _of_weights(value: Callable[[Step], Tensor | None]) -> Callable[[Step], Tensor | None]:
+def _of_weights(value: Callable[[Step], Tensor | None]) -> Callable[[Step, WholeStep], Tensor | None]:
     """The share of a term that no example has a part in: each micro-batch has the same."""
 
-    def share(step: Step) -> Tensor | None:
-        whole = value(step)
-        return None if whole is None else whole / step.whole.micro_batches
+    def share(step: Step, whole: WholeStep) -> Tensor | None:
+        found = value(step)
+        return None if found is None else found / whole.micro_batches
 
     return share
 

@@ -23,20 +23,20 @@ from topiclora_cli.training.losses.certainty import (
 from topiclora_cli.training.losses.common import full_precision, probabilities
 from topiclora_cli.training.losses.term import ROUTERS, SPARSE_BASE, Term
 from topiclora_cli.training.step import Step
-from topiclora_cli.training.whole_step import Parts
+from topiclora_cli.training.whole_step import Parts, WholeStep
 
 
-def _each_token(measured: Callable[[Step, Tensor, Tensor], Tensor]) -> Callable[[Step], Parts]:
+def _each_token(measured: Callable[[Step, Tensor, Tensor], Tensor]) -> Callable[[Step, WholeStep], Parts]:
     """Parts of means over tokens, from each router's logits and gates: layers may differ in their experts."""
 
-    def parts(step: Step) -> Parts:
+    def parts(step: Step, whole: WholeStep) -> Parts:
         logits, gates = step.record.logits, step.record.gates
-        return {name: step.of_tokens(measured(step, logits[name], gates[name])) for name in logits}
+        return {name: whole.of_tokens(measured(step, logits[name], gates[name]), step.token_mask) for name in logits}
 
     return parts
 
 
-def _activity(step: Step) -> Parts:
+def _activity(step: Step, whole: WholeStep) -> Parts:
     record, parts = step.record, {}
     for name, logits in record.logits.items():
         scores = {"softmax": probabilities(logits), "gates": full_precision(record.gates[name])}
@@ -48,24 +48,24 @@ def _activity(step: Step) -> Parts:
                 f"loss.balance.scores is excess, but the router of {name} has no threshold.",
                 "Set it to softmax or gates, or use adapter.router: threshold.",
             )
-        parts[name] = step.of_tokens(expert_activity(record.gates[name], scores[wanted]))
+        parts[name] = whole.of_tokens(expert_activity(record.gates[name], scores[wanted]), step.token_mask)
     return parts
 
 
-def _distributions(step: Step) -> Parts:
+def _distributions(step: Step, whole: WholeStep) -> Parts:
     record, certainty, parts = step.record, step.section.gjs.certainty, {}
     for name, logits in record.logits.items():
         own, task = record.token_logits.get(name), record.task_logits.get(name)
         if own is not None or task is None:
             token = logits if own is None else own
-            parts[name] = step.of_tokens(distribution_and_entropy(token, certainty=certainty))
+            parts[name] = whole.of_tokens(distribution_and_entropy(token, certainty=certainty), step.token_mask)
         if task is not None:
             # Each example has one task, which its last position knows.
-            parts[f"{name}, task"] = step.of_examples(distribution_and_entropy(task[:, -1], certainty=certainty))
+            parts[f"{name}, task"] = whole.of_examples(distribution_and_entropy(task[:, -1], certainty=certainty))
     return parts
 
 
-def _importance(step: Step) -> Parts:
+def _importance(step: Step, whole: WholeStep) -> Parts:
     delta, gates = step.section.local_balance.delta, step.record.gates
     if delta and step.types is None:
         raise TopicLoraError(
@@ -73,17 +73,17 @@ def _importance(step: Step) -> Parts:
             "Leave it out, or use a method with a topic graph or loss.kl.weight above 0.",
         )
     return {
-        name: step.of_examples(importance(gates[name], mask=step.token_mask, types=step.types, delta=delta))
+        name: whole.of_examples(importance(gates[name], mask=step.token_mask, types=step.types, delta=delta))
         for name in step.record.logits
     }
 
 
-def _base_activity(step: Step) -> Parts:
+def _base_activity(step: Step, whole: WholeStep) -> Parts:
     parts = {}
     for index, logits in enumerate(step.base_logits):
         chosen = logits.topk(step.base_top_k, dim=-1).indices
         active = torch.zeros_like(logits).scatter(-1, chosen, 1.0)
-        parts[f"base router {index}"] = step.of_tokens(expert_activity(active, probabilities(logits)))
+        parts[f"base router {index}"] = whole.of_tokens(expert_activity(active, probabilities(logits)), step.token_mask)
     return parts
 
 

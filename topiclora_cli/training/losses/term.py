@@ -10,7 +10,7 @@ from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.model_losses import BASE_COEFFICIENT
 from topiclora_cli.training.step import Step
-from topiclora_cli.training.whole_step import Parts
+from topiclora_cli.training.whole_step import Parts, WholeStep
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Term:
-    """One loss beside language modelling.
+    """One loss beside language modelling, of a micro-batch and of the whole step that it is divided by.
 
     parts: a micro-batch's parts of the step's means over tokens or examples, by router; judge: what such a mean is
     worth, None for itself; together: how the values of several routers become one, where that is not
@@ -34,10 +34,10 @@ class Term:
 
     name: str
     need: Need
-    parts: Callable[[Step], Parts] | None = None
+    parts: Callable[[Step, WholeStep], Parts] | None = None
     judge: Callable[[LossSection, Tensor], Tensor] | None = None
     together: str | None = None
-    share: Callable[[Step], Tensor | None] | None = None
+    share: Callable[[Step, WholeStep], Tensor | None] | None = None
     weight_at: Callable[[Step], float] | None = None
     reads_weights: bool = False
 
