@@ -8,7 +8,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe, load_recipe
 from topiclora_cli.recipe.methods import METHODS
 from topiclora_cli.topics.controls import group_labels
-from topiclora_cli.topics.fit import CONTROLS
+from topiclora_cli.topics.settings import CONTROLS
 from topiclora_cli.topics.taxonomy import load_taxonomy
 
 

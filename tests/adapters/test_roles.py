@@ -12,7 +12,8 @@ from topiclora_cli.adapters.roles import language_part, never_called, part_of
 from topiclora_cli.adapters.stock import why_no_lora
 from topiclora_cli.adapters.targets import full_names, left_alone, linear_layers, resolve_targets
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe.schema import AdapterSection
+from topiclora_cli.recipe.adapter import KINDS
+from topiclora_cli.recipe.methods import METHODS
 from topiclora_cli.training.attach import attach, solve
 
 LLAMA = {"q_proj", "k_proj", "v_proj", "o_proj"}, {"gate_proj", "up_proj", "down_proj"}
@@ -60,7 +61,7 @@ def adapted_by(model):
 
 
 def put_on(model, method, **settings):
-    section = AdapterSection(method=method, r=2, **settings)
+    section = KINDS[METHODS[method].layer](method=method, r=2, **settings)
     return get_peft_model(model, make_config(section.layer, section.model_dump(), model, total_steps=20)).eval()
 
 
@@ -133,7 +134,7 @@ def test_a_model_that_cannot_be_tried_has_no_idle_layers():
 @pytest.mark.parametrize("method", ["molora", "lora"])
 def test_of_a_vision_language_model_the_language_part_is_adapted(method, wanted, vision_model):
     assert language_part(vision_model) == "model.language_model."
-    settings = AdapterSection(method=method, r=2, target_modules=wanted).model_dump()
+    settings = KINDS[METHODS[method].layer](method=method, r=2, target_modules=wanted).model_dump()
     config = make_config("mixture" if method == "molora" else method, settings, vision_model)
     names = full_names(vision_model, config.target_modules)
     assert names
@@ -187,13 +188,16 @@ def test_a_lora_on_layers_that_peft_would_rename_trains_and_loads(family, family
 )
 def test_limits_that_stand_for_nothing_are_refused(method, limits, message, tiny_model):
     with pytest.raises(TopicLoraError, match=message):
-        solve(AdapterSection(method=method, **limits), tiny_model)
+        solve(KINDS[METHODS[method].layer](method=method, **limits), tiny_model)
 
 
 @pytest.mark.parametrize("method", ["molora", "lora"])
 @pytest.mark.parametrize("limits", [{"exclude_modules": r".*\.0\..*"}, {"exclude_modules": ["mlp.up_proj", "lm_head"]}])
 def test_limits_that_stand_for_something_hold(method, limits, tiny_model):
-    solve(AdapterSection(method=method, modules_to_save=["norm"], layers_to_transform=[1], **limits), tiny_model)
+    solve(
+        KINDS[METHODS[method].layer](method=method, modules_to_save=["norm"], layers_to_transform=[1], **limits),
+        tiny_model,
+    )
 
 
 def test_limits_hold_for_layers_named_as_parameters(family_model):

@@ -10,7 +10,7 @@ from topiclora_cli.adapters.counting import adapted_modules, count_on, count_par
 from topiclora_cli.adapters.presets import by_depth, make_config
 from topiclora_cli.adapters.targets import resolve_targets
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe.schema import AdapterSection
+from topiclora_cli.recipe.adapter import KINDS, MixtureSection, XloraSection
 
 SMOLLM2 = {
     "vocab_size": 64,
@@ -100,7 +100,8 @@ def test_counting_leaves_the_model_alone(tiny_model):
     [("lora", "total=4.9M", 16), (None, "total=20.74M", 8), (None, "activated=6.08M", 8), ("adalora", "total=7M", 15)],
 )
 def test_rank_for_a_budget(peft_method, budget, rank, smollm2):
-    settings = AdapterSection(top_k=2).model_dump()
+    section = MixtureSection(top_k=2) if peft_method is None else KINDS[peft_method](method=peft_method)
+    settings = section.model_dump()
 
     def make(r):
         return make_config(peft_method, {**settings, "r": r}, smollm2)
@@ -109,7 +110,7 @@ def test_rank_for_a_budget(peft_method, budget, rank, smollm2):
 
 
 def test_a_budget_counts_experts_for_every_token(smollm2):
-    settings = AdapterSection(top_k=2, shared_experts=8).model_dump()
+    settings = MixtureSection(top_k=2, shared_experts=8).model_dump()
 
     def make(r):
         return make_config(None, {**settings, "r": r}, smollm2)
@@ -122,14 +123,14 @@ def test_a_budget_counts_experts_for_every_token(smollm2):
 
 
 def test_a_budget_below_rank_one_is_refused(smollm2):
-    settings = AdapterSection().model_dump()
+    settings = MixtureSection().model_dump()
     with pytest.raises(TopicLoraError, match=r"even rank 1 has .* more than 500,000"):
         rank_for_budget("total=500K", smollm2, lambda r: make_config(None, {**settings, "r": r}, smollm2))
 
 
 def test_xlora_gets_the_adapters_to_mix(tiny_model_dir):
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    settings = AdapterSection(method="xlora", init_from=["a", "b"]).model_dump()
+    settings = XloraSection(method="xlora", init_from=["a", "b"]).model_dump()
     config = make_config("xlora", settings, model)
     assert config.adapters == {"0": "a", "1": "b"}
     assert model.config.use_cache is False

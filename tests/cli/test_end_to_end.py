@@ -70,6 +70,18 @@ def test_quickstart_leaves_every_artefact(finished):
     assert "| learnt, no GNN |" in report
 
 
+def test_a_run_is_compared_with_its_own_base_as_its_summary_says(finished, run_cli):
+    code, printed = run_cli("compare", finished, "--baseline", "base", "--json", "--show-flips", "2")
+    (found,) = json.loads(printed)
+    summary = json.loads(next(finished.glob("eval/*/summary.json")).read_text())
+    assert code == 0
+    assert [row["task"] for row in found["rows"]] == [*(row["task"] for row in summary["tasks"]), "mean of tasks"]
+    for row, expected in zip(found["rows"], [*summary["tasks"], summary["mean"]], strict=True):
+        shown = (row["baseline"], row["score"], row["difference"]["mean"])
+        assert shown == pytest.approx((expected["base"], expected["tuned"], expected["delta"]))
+    assert len(found["flips"]) == min(2, found["flipped"])
+
+
 def test_every_step_is_logged_with_each_loss(finished):
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]

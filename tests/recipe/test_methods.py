@@ -4,13 +4,13 @@ from operator import attrgetter
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, altered, build_recipe, dump_recipe, load_recipe
-from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe import Recipe, altered, build_recipe, differences, dump_recipe, load_recipe
+from topiclora_cli.recipe.adapter import FIELDS, KINDS, every_key
 from topiclora_cli.recipe.fill import said_keys
 from topiclora_cli.recipe.loss import LossSection
-from topiclora_cli.recipe.meaning import ADAPTER_KEYS
 from topiclora_cli.recipe.methods import METHODS, SECTIONS
 
 
@@ -74,7 +74,7 @@ def test_a_method_after_a_method_starts_from_what_was_said():
     assert (after.loss.kl.weight, after.loss.z.weight, after.train.learning_rate) == (0.5, 0.1, 1e-3)
     # What means nothing to a method in between is not forgotten.
     there = altered(before, [("adapter.method", "lora")], where="here")
-    assert (there.adapter.top_k, there.loss.kl.weight) == (None, 0)
+    assert (hasattr(there.adapter, "top_k"), there.loss.kl.weight) == (False, 0)
     assert altered(there, [("adapter.method", "topiclora")], where="here") == before
 
 
@@ -98,7 +98,7 @@ def test_a_value_changed_by_hand_in_a_resolved_recipe_counts(tmp_path):
     assert load_recipe(str(path), ["adapter.method=mola"]).adapter.r == 4
 
 
-def test_a_resolved_recipe_of_an_earlier_version_opens(tmp_path):
+def test_a_resolved_recipe_that_has_lost_what_was_said_opens(tmp_path):
     before = recipe("hydralora", loss={"kl": {"weight": 0.2}})
     path = tmp_path / "old.yaml"
     path.write_text(yaml.safe_dump(before.model_dump(mode="json")))
@@ -110,6 +110,7 @@ def test_a_resolved_recipe_of_an_earlier_version_opens(tmp_path):
 def test_what_an_earlier_version_filled_in_and_never_read_keeps_no_run_shut(name, tmp_path):
     before = recipe(name)
     values = before.model_dump(mode="json")
+    values["adapter"] = every_key(values["adapter"])  # it had the keys of all kinds of adapter in one
     values["loss"]["local_balance"]["delta"] = 0.1  # its default, whether there were priors or not
     path = tmp_path / "old.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -178,8 +179,19 @@ def test_a_setting_that_means_nothing_to_the_method_is_named(adapter, key, tmp_p
         altered(other, [(f"adapter.{name}", value) for name, value in adapter.items()], where="here")
 
 
-def test_every_setting_of_an_adapter_means_something_to_a_method():
-    assert ADAPTER_KEYS | {"method"} == set(AdapterSection.model_fields)
+def test_a_key_that_several_kinds_of_adapter_have_is_the_same_key_in_all():
+    for kind in KINDS.values():
+        for key, field in kind.model_fields.items():
+            assert (field.annotation, field.default) == (FIELDS[key].annotation, FIELDS[key].default), key
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_recipe_has_the_kind_of_adapter_that_carries_its_method_and_no_other_keys(method):
+    section = recipe(method).adapter
+    assert type(section) is KINDS[METHODS[method].layer]
+    foreign = next(key for key in FIELDS if key not in type(section).model_fields)
+    with pytest.raises(ValidationError, match=foreign):
+        Recipe.model_validate({"name": "x", "model": {"name": "m"}, "adapter": {"method": method, foreign: None}})
 
 
 def test_settings_of_losses_and_rates_that_mean_nothing_are_named():
@@ -219,3 +231,15 @@ def test_a_bare_recipe_object_is_topiclora():
 def test_every_method_can_be_left_for_another(old):
     after = altered(recipe(old), [("adapter.method", "lora")], where="here")
     assert after.adapter == recipe("lora").adapter
+
+
+def test_a_section_that_is_none_is_said_to_be_one():
+    with pytest.raises(TopicLoraError, match=r"here: adapter: a section, whose keys stand below it \(given: 5\)"):
+        build_recipe({"name": "x", "model": {"name": "m"}, "adapter": 5}, where="here")
+
+
+def test_runs_of_two_kinds_of_adapter_differ_in_what_the_other_kind_has_too():
+    changed = differences(recipe("topiclora"), recipe("dora"))
+    assert (changed["adapter.method"], changed["adapter.use_dora"]) == ("dora", True)
+    assert "adapter.top_k" not in changed
+    assert "adapter.init_lora_weights" not in changed  # at its default, it is no change

@@ -69,7 +69,7 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
                 continue
             changes = {**overrides, "seed": seed, **_UNNEEDED}
             changed = altered(shared, changes.items(), where=f"ablation.cells.{name}")
-            if changed.adapter.num_experts == "auto":
+            if changed.adapter.graph_experts == "auto":
                 raise TopicLoraError(
                     f"ablation.cells.{name}: adapter.num_experts is auto, but all cells share the recipe's number.",
                     "Leave it out here, and set auto in the recipe itself.",

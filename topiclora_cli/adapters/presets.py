@@ -38,7 +38,8 @@ def make_config(
     common = {
         "task_type": "CAUSAL_LM",
         **_targets(layer, settings, model),
-        **_pick(settings, "lora_alpha", "lora_dropout", "use_rslora"),
+        # peft's AdaLoRA has no use for rsLoRA's scale.
+        **_pick(settings, "lora_alpha", "lora_dropout", *({"use_rslora"} & set(settings))),
         **_pick(settings, "exclude_modules", "layers_to_transform", "modules_to_save"),
     }
     if layer == "lora":

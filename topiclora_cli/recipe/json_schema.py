@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Any
 
-from topiclora_cli.recipe.meaning import READ_BY
+from topiclora_cli.recipe.adapter import KINDS
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
 from topiclora_cli.recipe.schema import Recipe
 from topiclora_cli.recipe.section import Section
@@ -32,11 +32,12 @@ def recipe_schema() -> dict[str, Any]:
                 values["description"] = texts[key]
     for values in schema["properties"].values():
         values.pop("title", None)
-        if "$ref" in values:
+        if "$ref" in values or "oneOf" in values:
             # A section's own keys have the defaults; all of them at once would be written into the file.
             values.pop("default", None)
     schema["$defs"]["TrainSection"]["properties"]["lr_scheduler"]["enum"] = list(SCHEDULERS)
-    schema["$defs"]["AdapterSection"] = _by_layer(schema["$defs"]["AdapterSection"])
+    for layer, kind in KINDS.items():
+        _name_methods(schema["$defs"][kind.__name__], layer)
     return {"$schema": DIALECT, **schema, "title": "Recipe of topiclora"}
 
 
@@ -56,24 +57,13 @@ def key_texts(docstring: str, keys: Iterable[str]) -> dict[str, str]:
     return {key: " ".join(sentences) for key, sentences in naming.items()} | headed
 
 
-def _by_layer(section: dict[str, Any]) -> dict[str, Any]:
-    """The adapter's section as one of its layers, each with its methods and with the keys that it reads."""
-    kinds: list[dict[str, Any]] = []
-    for layer, read in READ_BY.items():
-        methods = [name for name, method in METHODS.items() if method.layer == layer]
-        keys = {key: values for key, values in section["properties"].items() if key in read}
-        method = {**section["properties"]["method"], "enum": methods}
-        kind = {
-            "title": layer,
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {"method": method, **keys},
-        }
-        if DEFAULT not in methods:
-            del method["default"]
-            kind["required"] = ["method"]
-        kinds.append(kind)
-    return {"description": section["description"], "oneOf": kinds}
+def _name_methods(definition: dict[str, Any], layer: str) -> None:
+    """Tell a kind of adapter by its methods, of which only the default goes unsaid."""
+    method = definition["properties"]["method"]
+    method["enum"] = [name for name, each in METHODS.items() if each.layer == layer]
+    if DEFAULT not in method["enum"]:
+        del method["default"]
+        definition["required"] = ["method"]
 
 
 def _keys_of(head: str, known: set[str]) -> list[str]:

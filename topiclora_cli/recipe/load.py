@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.recipe.adapter import FIELDS, KINDS, every_key, layer_of
 from topiclora_cli.recipe.fill import fill_in, idle_keys, said_keys
 from topiclora_cli.recipe.loss import LOSS_KEYS
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
@@ -104,8 +105,14 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def differences(one: Recipe, other: Recipe) -> dict[str, Any]:
     """What the other recipe says or fills in otherwise, by dotted key."""
-    before, after = (said_keys(recipe.model_dump(mode="json")) for recipe in (one, other))
+    before, after = said_keys(_every_key(one)), said_keys(other.model_dump(mode="json"))
     return {key: value for key, value in after.items() if before.get(key, ...) != value}
+
+
+def _every_key(recipe: Recipe) -> dict[str, Any]:
+    """A resolved recipe with the keys of every kind of adapter; those that its own lacks have their defaults."""
+    values = recipe.model_dump(mode="json")
+    return {**values, "adapter": every_key(values["adapter"])}
 
 
 def _build(said: Mapping[str, Any], changes: list[tuple[str, Any]], *, where: str) -> Recipe:
@@ -126,6 +133,8 @@ def _idle(said: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, str]:
 def _claims_nothing(key: str, value: Any) -> bool:
     """Whether a value asks for nothing (null, 0, or false where that is the default): nobody misses it."""
     *sections, name = key.split(".")
+    if sections == ["adapter"]:
+        return value is None or (not value and FIELDS[name].default is not True)
     model: Any = Recipe
     for section in sections:
         model = model.model_fields[section].annotation
@@ -133,9 +142,15 @@ def _claims_nothing(key: str, value: Any) -> bool:
 
 
 def _written_out(values: Mapping[str, Any]) -> bool:
-    """Whether a recipe was resolved by a version that kept no record of what was said: no method reads both."""
+    """Whether a recipe was resolved, by a version that kept no record of what was said, or has lost it.
+
+    An earlier version wrote the keys of all kinds of adapter, of which no method reads both of two; now a kind has all
+    of its own.
+    """
     adapter = values.get("adapter")
-    return isinstance(adapter, dict) and {"use_dora", "variant"} <= set(adapter)
+    return isinstance(adapter, dict) and (
+        {"use_dora", "variant"} <= adapter.keys() or KINDS[layer_of(adapter)].model_fields.keys() <= adapter.keys()
+    )
 
 
 def _said_in(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +162,7 @@ def _said_in(stored: Mapping[str, Any]) -> dict[str, Any]:
         said["adapter"] = {"method": (resolved.get("adapter") or {}).get("method", DEFAULT)}
     while True:
         try:
-            filled = said_keys(Recipe.model_validate(fill_in(said)).model_dump(mode="json"))
+            filled = said_keys(_every_key(Recipe.model_validate(fill_in(said))))
         except ValidationError:
             return resolved
         other = {key: value for key, value in said_keys(resolved).items() if filled.get(key, ...) != value}
@@ -171,6 +186,8 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
     first = error.errors()[0]
     # A union also names which of its kinds was tried, list[str] for example.
     location = [str(part) for part in first["loc"] if "[" not in str(part)]
+    if location[0:1] == ["adapter"] and location[1:2] and location[1] in KINDS:
+        del location[1]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
         known = [*_fields_at(location[:-1]), *(LOSS_KEYS if location[:-1] == ["loss"] else ())]
@@ -178,12 +195,16 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
     if first["type"] == "missing":
         return TopicLoraError(f"{where}: the key {key!r} is missing.", "Add it; see: topiclora recipes show quickstart")
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        message = "a section, whose keys stand below it"
     given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
     hint = f"""If it is text, quote it: --set '{key}="..."'.""" if first["type"] == "string_type" else ""
     return TopicLoraError(f"{where}: {key or 'recipe'}: {message}{given}.", hint)
 
 
 def _fields_at(location: list[str]) -> list[str]:
+    if location == ["adapter"]:
+        return list(FIELDS)
     model: Any = Recipe
     for part in location:
         if part not in model.model_fields:

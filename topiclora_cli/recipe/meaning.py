@@ -1,4 +1,5 @@
-"""Which settings a method reads. The others are not passed over in silence: whoever gives one is told.
+"""Which settings a method reads, of those that its layer has. The others are not passed over in silence: whoever gives
+one is told.
 
 What a setting means may depend on others: a router's width on the router, a number of experts on a list of them.
 """
@@ -6,37 +7,9 @@ What a setting means may depend on others: a router's width on the router, a num
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from topiclora_cli.recipe.adapter import FIELDS, KINDS
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
 
-_OF_LORA = {
-    *("r", "budget", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save"),
-    "layers_to_transform",
-}
-_OF_EXPERTS = {
-    "num_experts",
-    "shared_experts",
-    "expert_dropout",
-    "top_k",
-    "router",
-    "router_temperature",
-    "router_init",
-    "train_keys",
-    "kernel",
-}
-_OF_PERFT = {"variant", "adapter_type", "renormalize", "router_weight_source", "scaling"}
-_OF_MIXTURE = {
-    *("top_p", "experts_by_depth", "ranks_by_depth", "use_rslora", "plain_modules", "router_scope", "granularity"),
-    *("router_width", "router_dropout", "shared_a", "shared_gate", "mixing", "init", "init_from", "train_experts"),
-    *("scaling", "gate_weights"),
-}
-READ_BY = {
-    "lora": {*_OF_LORA, "use_rslora", "use_dora", "init_lora_weights"},
-    "adalora": _OF_LORA,
-    "xlora": {"init_from", "top_k", "train_experts"},
-    "mixture": _OF_LORA | _OF_EXPERTS | _OF_MIXTURE,
-    "perft": _OF_LORA | _OF_EXPERTS | _OF_PERFT,
-}
-ADAPTER_KEYS = set().union(*READ_BY.values())
 _FROM_LORAS = (
     *("num_experts", "r", "budget", "lora_alpha", "scaling", "use_rslora", "shared_a", "target_modules", "init"),
 )
@@ -62,7 +35,7 @@ def idle_settings(adapter: Mapping[str, Any], loss: Mapping[str, Any], loss_keys
     """
     name = adapter.get("method", DEFAULT)
     layer = METHODS[name].layer
-    idle = dict.fromkeys(ADAPTER_KEYS - READ_BY[layer], f"means nothing to {name}")
+    idle = dict.fromkeys(FIELDS.keys() - KINDS[layer].model_fields.keys(), f"means nothing to {name}")
     if layer == "mixture":
         idle |= _idle_in_a_mixture(adapter)
     if layer == "perft":

@@ -24,7 +24,7 @@ def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "eval.include_path", recipe.eval.include_path
     if recipe.eval.questions is not None:
         yield "eval.questions.source", recipe.eval.questions.source
-    for number, folder in enumerate(recipe.adapter.init_from or []):
+    for number, folder in enumerate(recipe.adapter.trained):
         yield f"adapter.init_from.{number}", folder
     yield from _source_paths("data", recipe.data)
     for number, source in enumerate(recipe.data.sources):

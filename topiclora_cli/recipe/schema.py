@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from topiclora_cli.recipe.ablation import AblationSection
-from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe.adapter import AdapterSection, MixtureSection
 from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.recipe.evaluation import EvalSection
 from topiclora_cli.recipe.loss import LossSection
@@ -108,7 +108,7 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0)
     model: ModelSection
     graph: GraphSection = GraphSection()
-    adapter: AdapterSection = AdapterSection()
+    adapter: AdapterSection = MixtureSection()
     data: DataSection = DataSection()
     loss: LossSection = LossSection()
     train: TrainSection = TrainSection()
@@ -125,10 +125,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _starts_from_what_is_there(self) -> "Recipe":
-        for key in ("init", "init_lora_weights"):
-            if self.model.quantization is not None and reads_base(start := getattr(self.adapter, key)):
+        for key, start in self.adapter.starts.items():
+            if self.model.quantization is not None and reads_base(start):
                 raise ValueError(f"adapter.{key}: {start} reads the base's weights, which model.quantization packs")
-        if self.adapter.init_lora_weights == "eva" and self.data.streaming:
+        if self.adapter.starts.get("init_lora_weights") == "eva" and self.data.streaming:
             raise ValueError("adapter.init_lora_weights: eva reads training examples first; leave out data.streaming")
         return self
 
@@ -140,7 +140,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _auto_has_a_graph(self) -> "Recipe":
-        if self.adapter.num_experts == "auto" and not self.needs_graph:
+        if self.adapter.graph_experts == "auto" and not self.needs_graph:
             raise ValueError(
                 "adapter.num_experts: auto needs the topic graph, and this recipe trains "
                 f"{self.adapter.method} without one; give a number"
@@ -150,7 +150,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _constant_gates_learn(self) -> "Recipe":
         teachers = {name: term for name, term in self.loss.terms.items() if term.teaches_routers}
-        if self.adapter.gate_weights == "constant" and not any(term.weight for term in teachers.values()):
+        constant = isinstance(self.adapter, MixtureSection) and self.adapter.gate_weights == "constant"
+        if constant and not any(term.weight for term in teachers.values()):
             raise ValueError(
                 "adapter.gate_weights: constant leaves the routers nothing to learn from but an estimate of the "
                 f"gradient; set loss.kl.weight or that of another loss on routing ({', '.join(teachers)})"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, with_experts
+from topiclora_cli.recipe.adapter import ExpertsSection
 from topiclora_cli.reporting.topics_page import write_page
 from topiclora_cli.reporting.topics_plot import plot_graph
 from topiclora_cli.runs.naming import REPORT
@@ -59,9 +60,10 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         taxonomy, prompts = induced(recipe, encoder, rows)
     else:
         taxonomy, prompts = named_taxonomy(recipe), None
-    experts, choice = recipe.adapter.num_experts, None
+    experts, choice = recipe.adapter.graph_experts, None
     if experts == "auto":
-        least = max(2, recipe.adapter.top_k or 0, recipe.adapter.shared_experts)
+        routed = recipe.adapter
+        least = max(2, routed.top_k or 0, routed.shared_experts) if isinstance(routed, ExpertsSection) else 2
         numbers = numbers_to_try(len(taxonomy.names), least=least)
     elif experts > len(taxonomy.names):
         raise TopicLoraError(
@@ -102,7 +104,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
 
 def with_chosen_experts(recipe: Recipe, run: RunDir, progress: Progress) -> Recipe:
     """The recipe with a number for `auto`: the experts of the run's topic graph, which is built if there is none."""
-    if recipe.adapter.num_experts != "auto":
+    if recipe.adapter.graph_experts != "auto":
         return recipe
     result = open_graph(run) if run.is_done("graph") else build_graph(recipe, run, progress)
     return with_experts(recipe, result.graph.num_experts)

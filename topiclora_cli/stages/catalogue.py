@@ -12,7 +12,13 @@ from topiclora_cli.adapters.topiclora import TopicLoraConfig
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import load_skeleton
 from topiclora_cli.recipe import Recipe, build_recipe, parse_override, with_overrides
-from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe.adapter import (
+    AdapterSection,
+    ExpertsSection,
+    LoraSection,
+    MixtureSection,
+    PerftSection,
+)
 from topiclora_cli.recipe.methods import METHODS, PLAIN
 from topiclora_cli.scaling import plain_rank, stock_law
 from topiclora_cli.training.attach import solve
@@ -87,7 +93,8 @@ def describe_methods(
                 config = solve(recipe.adapter, skeleton)
                 counts = count_on(skeleton, config)
                 first_step = _first_step(recipe.adapter, config, skeleton)
-                rank = rank if recipe.adapter.ranks_by_depth else str(rank_of(config))
+                by_depth = isinstance(recipe.adapter, MixtureSection) and recipe.adapter.ranks_by_depth
+                rank = rank if by_depth else str(rank_of(config))
         except TopicLoraError:
             if len(names) == 1:
                 raise
@@ -97,16 +104,17 @@ def describe_methods(
 
 
 def _rank(section: AdapterSection) -> str:
-    return "-".join(map(str, section.ranks_by_depth or (section.r,)))
+    return "-".join(map(str, section.ranks))
 
 
 def _first_step(section: AdapterSection, config: Any = None, skeleton: nn.Module | None = None) -> float | None:
     """MethodRow's, exactly for a configuration on a model, or for square layers by the settings alone."""
     settings, plain = section.model_dump(), PLAIN["lora_alpha"] / PLAIN["r"]
-    if section.layer == "lora":
+    if isinstance(section, LoraSection):
         alpha, rank = (config or section).lora_alpha, (config or section).r
         return stock_law(settings).scale(alpha, rank) / plain
-    if section.layer not in ("mixture", "perft") or section.adapter_type == "parallel":
+    parallel = isinstance(section, PerftSection) and section.adapter_type == "parallel"
+    if not isinstance(section, ExpertsSection) or parallel:
         return None
     made = sizes_config(section.layer, settings) if config is None else config
     layers: list[Any]
@@ -127,7 +135,7 @@ def _row(
     section = recipe.adapter
     total, activated = counts or (None, None)
     percent = 100 * activated / base if activated is not None else None
-    targets = section.target_modules if isinstance(section.target_modules, str) else ", ".join(section.target_modules)
+    targets = section.targets if isinstance(section.targets, str) else ", ".join(section.targets)
     terms = {term.replace("_", " "): each.weight for term, each in recipe.loss.terms.items() if each.weight > 0}
     router, experts, sharing = _words(recipe)
     return MethodRow(
@@ -148,13 +156,16 @@ def _row(
 def _words(recipe: Recipe) -> tuple[str, str, str]:
     """Router, experts and sharing of a method."""
     section = recipe.adapter
-    if section.layer not in ("mixture", "perft"):
+    if not isinstance(section, MixtureSection | PerftSection):
         words = {"lora+": f"B at {recipe.train.loraplus_lr_ratio or 0:g} x the rate", "dora": "direction and magnitude"}
         return "-", "-", words.get(section.method, "")
     chosen = f", top-{section.top_k}" if section.top_k else ""
     beside = f" + {section.shared_experts} shared" if section.shared_experts else ""
-    experts = "-".join(map(str, section.experts_by_depth or (section.num_experts,))) + beside + chosen
-    if section.layer == "perft":
+    experts = str(section.num_experts)
+    if isinstance(section, MixtureSection) and section.experts_by_depth:
+        experts = "-".join(map(str, section.experts_by_depth))
+    experts += beside + chosen
+    if isinstance(section, PerftSection):
         place = f"{section.variant} beside the experts"
         own = section.router if section.router_weight_source == "own" else f"{section.router}, pretrained weights"
         router = {"routed": own, "embedded": "pretrained"}.get(section.variant, "-")

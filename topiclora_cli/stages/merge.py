@@ -10,6 +10,7 @@ from topiclora_cli.merging.collapse import collapse_to_lora, merge_into_base
 from topiclora_cli.merging.gap import measure_gap
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe.adapter import MixtureSection
 from topiclora_cli.runs.files import replacing
 from topiclora_cli.runs.naming import GAP, named_folder
 from topiclora_cli.runs.progress import Progress
@@ -76,7 +77,7 @@ def _refuse_unmergeable(recipe: Recipe) -> None:
         raise TopicLoraError(*NO_MERGE)
     if section.layer == "xlora":
         raise TopicLoraError("X-LoRA scales its adapters by the input and equals no LoRA.", "Serve the adapter itself.")
-    if section.layer != "mixture":
+    if not isinstance(section, MixtureSection):
         raise TopicLoraError("The adapter is no mixture and needs no fixed gates.", "Use peft's merge_and_unload.")
     if section.mixing == "ffn":
         raise TopicLoraError(

@@ -28,6 +28,7 @@ from topiclora_cli.models.logits import selects_logits
 from topiclora_cli.models.packages import PACKAGE_PREFIX
 from topiclora_cli.models.precision import store_weights_in_bfloat16
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe.adapter import ExpertsSection, MixtureSection, SizedSection
 from topiclora_cli.recipe.loss import PriorForcing
 from topiclora_cli.runs.processes import process_count
 from topiclora_cli.runs.progress import Progress
@@ -158,14 +159,14 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
 
 def _adapted(recipe: Recipe, skeleton: PreTrainedModel) -> PeftModel:
     section = recipe.adapter
-    if section.num_experts == "auto":
+    if section.graph_experts == "auto":
         raise TopicLoraError(
             "adapter.num_experts: auto needs the topic graph, which --dry-run does not build.",
             "Give a number: --set adapter.num_experts=8",
         )
     if section.layer == "xlora":
         raise TopicLoraError("What xlora needs depends on the adapters it mixes.", "Dry-run another adapter.method.")
-    extra = read_loras(section.init_from).settings() if section.init_from else {}
+    extra = read_loras(section.trained).settings() if section.trained else {}
     with torch.device("meta"):
         return attach(empty_copy(skeleton), solve(section, skeleton, **extra))
 
@@ -191,8 +192,11 @@ def adapter_shape(adapted: PeftModel, recipe: Recipe, *, shared_inputs: bool) ->
     uncast: dict[str, int] = {}
     gates: dict[str, int] = {}
     inputs = rank_space = 0
-    redrawn = section.lora_dropout > 0 and section.expert_dropout == "own"
-    masks = section.lora_dropout > 0 and not redrawn
+    dropout = section.lora_dropout if isinstance(section, SizedSection) else 0.0
+    redrawn = dropout > 0 and isinstance(section, ExpertsSection) and section.expert_dropout == "own"
+    masks = dropout > 0 and not redrawn
+    one_a = isinstance(section, MixtureSection) and section.shared_a
+    router_scope = section.router_scope if isinstance(section, MixtureSection) else "linear"
     for name, module in adapted.named_modules():
         if not isinstance(module, BaseTunerLayer) or not isinstance(module.get_base_layer(), nn.Module):
             continue
@@ -200,9 +204,9 @@ def adapter_shape(adapted: PeftModel, recipe: Recipe, *, shared_inputs: bool) ->
         experts = routed + shared
         size: int = getattr(module, "in_features", 0)
         inputs += size
-        rank_space += rank * (1 if section.shared_a else experts)
+        rank_space += rank * (1 if one_a else experts)
         if router != "-":
-            scope = scope_key(name, section.router_scope)
+            scope = scope_key(name, router_scope)
             # The first layer of a scope owns the router; a block's last layer reads what is in 16 bits already.
             if scope not in gates and not is_output(name):
                 uncast[scope_key(name, "group")] = size

@@ -10,6 +10,7 @@ from topiclora_cli.data.source_report import source_reports
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import Recipe, with_experts
+from topiclora_cli.recipe.adapter import ExpertsSection
 from topiclora_cli.reporting.data import show
 from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.processes import in_first, process_index
@@ -44,7 +45,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         raise TopicLoraError(f"{run.path} is trained already.", f"Evaluate it, or train a new run: {again}")
     require_libraries(recipe)
     graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
-    if graph is not None and recipe.adapter.num_experts == "auto":
+    if graph is not None and recipe.adapter.graph_experts == "auto":
         recipe = with_experts(recipe, graph.num_experts)
     data = training_data(recipe)
     check_settings(recipe, validates=bool(data.validation))
@@ -64,7 +65,8 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         if priors is not None:
             refuse_even_priors(priors[1], recipe.loss)
         extra = {"anchors": graph.expert_vectors.tolist(), "graph_sha256": graph.sha256}
-        extra = extra if recipe.adapter.router == "topic" else {}
+        routed = isinstance(recipe.adapter, ExpertsSection) and recipe.adapter.router == "topic"
+        extra = extra if routed else {}
     if streaming:
         stream = training_stream(recipe, base.tokenizer, prior)
     with stage(run, "train", recipe) as record:

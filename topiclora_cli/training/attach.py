@@ -28,7 +28,13 @@ from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.recipe.adapter import AdapterSection
+from topiclora_cli.recipe.adapter import (
+    AdapterSection,
+    ExpertsSection,
+    MixtureSection,
+    PerftSection,
+    SizedSection,
+)
 from topiclora_cli.recipe.methods import METHODS
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.scaling import LAWS, plain_rank, stock_law
@@ -45,23 +51,23 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
     not fit, the budget is out of reach, or an adapter to start from cannot be used.
     """
     section = recipe.adapter
-    sources = read_loras(section.init_from) if section.init_from and section.layer == "mixture" else None
+    sources = read_loras(section.trained) if section.trained and isinstance(section, MixtureSection) else None
     if sources is not None:
         extra = {**extra, **sources.settings()}
-    if section.layer == "perft" and section.router_weight_source == "pretrained":
+    if isinstance(section, PerftSection) and section.router_weight_source == "pretrained":
         extra = {**extra, "train_router": reach_routers(recipe.loss)}
     config = solve(section, base.model, total_steps=total_steps, **extra)
     config.base_model_name_or_path = base.source
     # Packed weights do not go to the meta device; what keeps a LoRA off a layer is its place in any case.
     skeleton = empty_copy(base.model) if section.exports and not getattr(base.model, "is_quantized", False) else None
-    apart = left_alone(base.model) if is_role(section.target_modules) else {}
+    apart = left_alone(base.model) if is_role(section.targets) else {}
     model = attach(base.model, config)
     if sources is not None:
         load_experts(model, sources)
     rows = [tuple(str(value) for value in dataclasses.astuple(row)) for row in adapted_modules(model)]
     progress.table(f"Adapted by {section.method}", _COLUMNS, rows)
     law = METHODS[section.method].papers_scaling
-    if law not in (None, section.scaling) and sources is None:
+    if isinstance(section, ExpertsSection) and law not in (None, section.scaling) and sources is None:
         progress.say(
             f"Warning: scaled by adapter.scaling: {section.scaling}, where {section.method} has {law} in its paper."
         )
@@ -80,13 +86,15 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
 def refuse_contradictions(section: AdapterSection) -> None:
     """Raises TopicLoraError for settings that fit one another on no model, before anything is made for one."""
     # A number of experts that is still to come, from the topic graph or from trained adapters, may fit.
-    if section.layer in ("mixture", "perft") and section.num_experts != "auto" and not section.init_from:
+    if isinstance(section, ExpertsSection) and section.num_experts != "auto" and not section.trained:
         sizes_config(section.layer, section.model_dump())
 
 
 def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **extra: Any) -> PeftConfig:
     """The peft configuration of a recipe's adapter on `model`, its rank solved for the budget where there is one."""
     settings = section.model_dump()
+    if not isinstance(section, SizedSection):
+        return make_config(section.layer, settings, model, total_steps=total_steps, **extra)
     refuse_unknown(
         model,
         exclude_modules=section.exclude_modules,
@@ -102,11 +110,11 @@ def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **
         return made(section.r, section.lora_alpha)
     # A budget solves for the rank, and must not change the update's size with it.
     rank = rank_for_budget(section.budget, model, lambda rank: made(rank, section.lora_alpha))
-    if section.scaling == "total":
+    if isinstance(section, ExpertsSection) and section.scaling == "total":
         config = made(rank, section.lora_alpha)
         alpha = LAWS["total"].alpha_at(plain_rank_on(model, config), alpha=section.lora_alpha, of=plain_rank(settings))
     else:
-        law = stock_law(settings) if section.layer in ("lora", "adalora") else LAWS[section.scaling]
+        law = LAWS[section.scaling] if isinstance(section, ExpertsSection) else stock_law(settings)
         alpha = law.alpha_at(rank, alpha=section.lora_alpha, of=section.r)
     return made(rank, alpha)
 
@@ -150,7 +158,7 @@ def _mixture_layers(model: PeftModel) -> list[str]:
 
 
 def _off_budget(section: AdapterSection, model: PeftModel) -> str:
-    if section.budget is None:
+    if not isinstance(section, SizedSection) or section.budget is None:
         return ""
     kind, wanted = parse_budget(section.budget)
     counted = dict(zip(("total", "activated"), count_parameters(model), strict=True))[kind]

@@ -139,7 +139,7 @@ def train_adapter(
         if trainer.is_fsdp_enabled:
             trainer.add_callback(ShareBuffers())
         with explain_full_memory(recipe.train):
-            if recipe.adapter.init_lora_weights == "eva" and checkpoint is None:
+            if recipe.adapter.starts.get("init_lora_weights") == "eva" and checkpoint is None:
                 assert not isinstance(encoded, ExampleStream)  # refused with the recipe
                 start_from_activations(
                     model,

@@ -50,7 +50,9 @@ def test_the_metric_is_the_preferred_one_or_that_which_is_asked_for(lm_eval_fold
     scores = {"sums": {"choice_loss": [1.0, 2.0, 0.5], "acc": [0.0, 0.0, 1.0], "f1": [[0, 1], [1, 1], [0, 0]]}}
     one, two = lm_eval_folder("one", scores), lm_eval_folder("two", scores)
     assert compare([one, two])[0].rows[0].metric == "acc"
-    row = compare([one, two], metric="choice_loss,none")[0].rows[0]
+    (found,) = compare([one, two], metric="choice_loss,none", show_flips=1)
+    assert found.notes == ["No question flipped: the metric is none of right and wrong answers."]
+    row = found.rows[0]
     assert (row.metric, row.higher_is_better, row.test) == ("choice_loss", False, "permutation")
     with pytest.raises(TopicLoraError, match="sums has no metric 'f1' of single questions"):
         compare([one, two], metric="f1")

@@ -71,7 +71,8 @@ def test_runs_that_differ_in_their_seed_alone_are_one_side(run_with):
     longer = [run_with(f"longer-{seed}", {"e": {"tuned": [1, 1]}}, seed=seed, steps=2) for seed in (0, 1, 2)]
     (found,) = compare([*plain, *longer])
     assert (found.side, found.baseline) == ("longer-0 (seeds 0, 1, 2)", "plain-0 (seeds 0, 1)")
-    assert found.notes == ["1 runs of other seeds are left out."]
+    assert found.notes[0] == "Runs of seeds that one side lacks are left out: 1."
+    assert found.notes[1].startswith("2 seeds say little of what other seeds would do")
     assert (found.rows[0].baseline, found.rows[0].test) == (0.25, "bootstrap")
     # Two seeds alone are what there is to compare.
     assert compare(plain)[0].rows[0].difference.mean == 0.5

@@ -135,7 +135,9 @@ def _compared(side: Side, against: Side, metric: str | None, wanted: Sequence[st
     drawn: dict[str, Drawn] = {}
     flipped: dict[str, list[str]] = {}
     if left := len(side.places) + len(against.places) - len(places):
-        notes.append(f"{left} runs of other seeds are left out.")
+        notes.append(f"Runs of seeds that one side lacks are left out: {left}.")
+    if len(ours) > 1:
+        notes.append(f"{len(ours)} seeds say little of what other seeds would do: the interval may be too narrow.")
     for name in common_tasks(places, wanted):
         read = {id(place): place.answers.task(name) for place in places}
         common = common_questions(name, places, list(read.values()))
@@ -154,6 +156,8 @@ def _compared(side: Side, against: Side, metric: str | None, wanted: Sequence[st
             flipped[name] = [each for each, differs in zip(common, changed, strict=True) if differs]
     if not rows:
         raise TopicLoraError("No task has a metric of single questions.", "Choose another with --metric.")
+    if show_flips and not flipped:
+        notes.append("No question flipped: the metric is none of right and wrong answers.")
     adjusted = holm([row.p for row in rows])
     rows = [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
     keys = {row.task: f"{row.metric},{row.filter}" for row in rows}
