@@ -43,6 +43,22 @@ def test_spectral_stands_a_topic_without_ties(generator):
     assert set(labels.tolist()) == set(range(BLOCKS))
 
 
+def test_spectral_leaves_no_expert_without_a_topic_where_points_are_fewer(recwarn):
+    weight = torch.zeros(6, 6)
+    weight[0, 1] = weight[1, 0] = 1
+    assert set(controls.spectral_labels(weight, 5).tolist()) == set(range(5))
+    assert not recwarn.list
+
+
+def test_the_seed_decides_spectral_clusters(generator):
+    weight = planted(generator, inside=0.3, across=0.2)
+    found = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        found.append(controls.spectral_labels(weight, 5))
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("control", ["spectral", "dmon"])
 def test_experts_are_the_planted_blocks(generator, control):
     count = BLOCK * BLOCKS

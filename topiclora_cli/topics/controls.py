@@ -5,9 +5,12 @@ graph alone, at random, or not at all. Each gives an assignment S of the same sh
 runs unchanged.
 """
 
+import warnings
 from collections import Counter
 
 import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -73,8 +76,15 @@ def spectral_labels(weight: Tensor, num_experts: int) -> Tensor:
     Jordan and Weiss, 2002). Draws from the global generator.
     """
     start = torch.rand(len(weight), dtype=torch.float64) if weight.layout is not torch.strided else None
-    _, rows = leading_eigenvectors(weight, num_experts, start=start)
-    return kmeans_labels(rows.float(), num_experts)
+    # scikit-learn's own eigenvectors give clusters no better, at 3000 topics after 9 s in place of 0.4.
+    _, vectors = leading_eigenvectors(weight, num_experts, start=start)
+    rows = F.normalize(vectors, dim=1).float()
+    means = KMeans(num_experts, n_init=10, random_state=int(torch.randint(2**31, ())))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        labels = torch.from_numpy(means.fit_predict(rows.numpy())).long()
+    # Topics without ties can lie on one point, which leaves fewer points than experts.
+    return labels if len(labels.unique()) == num_experts else kmeans_labels(rows, num_experts)
 
 
 def label_centres(z: Tensor, labels: Tensor, num_experts: int) -> Tensor:
