@@ -56,6 +56,13 @@ class Reader(html.parser.HTMLParser):
             self.rows[-1][-1] += data
 
 
+def test_a_long_name_goes_on_in_the_next_line_and_is_never_cut():
+    name = "high_school_government_and_politics"
+    text = in_terminal(Table("", columns("task", "n"), [row(name, "1")]), width=24)
+    assert "…" not in text
+    assert name in "".join(text.replace(" 1", "").split())
+
+
 def test_terminal_shows_title_headings_rows_and_note_at_their_sides():
     text = in_terminal(TABLE)
     lines = [line.rstrip() for line in text.splitlines()]
