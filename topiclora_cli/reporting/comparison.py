@@ -16,20 +16,17 @@ _FIGURES = ("n", "baseline", "score", "diff.", "interval", "p", "p Holm")
 
 def comparison_table(compared: Compared) -> Table:
     """One side beside the baseline; what all tasks share, their metric and a prefix of names, stands in the title."""
-    labels = [_metric(each) for each in compared.rows]
-    same = len(set(labels)) == 1
+    shared, labels = _metrics(compared.rows)
     prefix = _common_prefix([each.task for each in compared.rows if not _aggregate(each)])
     title = f"{compared.side} minus {compared.baseline}, 95 % intervals"
-    title += f": {labels[0]}" if same else ""
+    title += f": {shared}" if shared else ""
     title += f"; tasks of {prefix}*" if prefix else ""
     rows = []
     for each, label in zip(compared.rows, labels, strict=True):
         task = each.task if _aggregate(each) else each.task.removeprefix(prefix)
-        rows.append(row(task, *([] if same else [label]), *_figures(each), strong=_aggregate(each)))
-    names = columns("task", *([] if same else ["metric"]))
-    return Table(
-        title, [*names, *(Column(each, "right", wrap=False) for each in _FIGURES)], rows, " ".join(compared.notes)
-    )
+        rows.append(row(f"{task} ({label})" if label else task, *_figures(each), strong=_aggregate(each)))
+    figures = [Column(each, "right", wrap=False) for each in _FIGURES]
+    return Table(title, [Column("task"), *figures], rows, " ".join(compared.notes))
 
 
 def flips_table(compared: Compared) -> Table:
@@ -83,9 +80,16 @@ def _common_prefix(names: Sequence[str]) -> str:
     return "" if prefix in names else prefix
 
 
-def _metric(line: Row) -> str:
-    name = line.metric if line.filter == "none" else f"{line.metric} ({line.filter})"
-    return metric_label(name, {"unit": line.unit, "higher_is_better": line.higher_is_better})
+def _metrics(rows: Sequence[Row]) -> tuple[str, list[str]]:
+    """What can be said once of the metrics of all rows, and what is then left to say of each; either may be empty."""
+    names = [each.metric if each.filter == "none" else f"{each.metric} ({each.filter})" for each in rows]
+    kinds = [{"unit": each.unit, "higher_is_better": each.higher_is_better} for each in rows]
+    labels = [metric_label(name, kind) for name, kind in zip(names, kinds, strict=True)]
+    if len(set(labels)) == 1:
+        return labels[0], [""] * len(rows)
+    if kinds[0]["unit"] == "share" and all(kind == kinds[0] for kind in kinds):
+        return metric_label("shares", kinds[0]), ["" if name == "shares" else name for name in names]
+    return "", labels
 
 
 def _figures(line: Row) -> list[str]:

@@ -54,7 +54,7 @@ def test_names_and_intervals_are_whole_in_eighty_columns(lm_eval_folder):
     console.print(as_rich(comparison_table(compared)))
     title, _, *lines = console.export_text().splitlines()
     assert title.rstrip() == "b minus a, 95 % intervals: acc, % ↑; tasks of topiclora_*"
-    assert [re.split(r"\s{2,}|\s(?=\d)", line)[0] for line in lines] == [
+    assert [re.split(r"\s{2,}|\s(?=\d)", line.strip())[0] for line in lines] == [
         "multistep_arithmetic",
         "unit_conversion",
         "mean of tasks",
@@ -62,16 +62,30 @@ def test_names_and_intervals_are_whole_in_eighty_columns(lm_eval_folder):
     assert all(re.search(r"\[\S+, \S+\]", line) for line in lines)
 
 
-def test_tasks_of_several_metrics_say_theirs_and_keep_their_names(lm_eval_folder):
-    tasks = {"arc": {"acc": [1.0, 0.0]}, "arc_easy": {"exact_match": [1.0, 0.0]}}
+@pytest.mark.parametrize(
+    ("metrics", "title", "names"),
+    [
+        (("acc", "exact_match"), ": shares, % ↑", ["arc (acc)", "arc_easy (exact_match)", "mean of tasks"]),
+        (("acc", "choice_loss"), "", ["arc (acc, % ↑)", "arc_easy (choice_loss ↓)"]),
+    ],
+)
+def test_tasks_of_several_metrics_say_theirs_and_keep_their_names(lm_eval_folder, metrics, title, names):
+    tasks = {
+        name: {metric: [3.0 if metric == "choice_loss" else 1.0, 0.0]}
+        for name, metric in zip(("arc", "arc_easy"), metrics, strict=True)
+    }
     (compared,) = compare([lm_eval_folder("a", tasks), lm_eval_folder("b", tasks)])
     table = comparison_table(compared)
-    assert table.title == "b minus a, 95 % intervals"
-    assert [[cell.text for cell in cells[:2]] for cells in table.rows] == [
-        ["arc", "acc, % ↑"],
-        ["arc_easy", "exact_match, % ↑"],
-        ["mean of tasks", "shares, % ↑"],
-    ]
+    assert table.title == f"b minus a, 95 % intervals{title}"
+    assert [cells[0].text for cells in table.rows] == names
+
+
+def test_where_no_question_flipped_a_line_says_so(lm_eval_folder, run_cli):
+    folders = [lm_eval_folder(name, {"sums": {"acc": [0.0, 1.0]}}) for name in ("a", "b")]
+    code, printed = run_cli("compare", *folders, "--show-flips", "2")
+    assert code == 0
+    assert "No question flipped." in printed
+    assert "alone answered rightly" not in printed
 
 
 def test_json_has_plain_numbers_and_nothing_else_is_printed(two, run_cli):
