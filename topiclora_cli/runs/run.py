@@ -78,7 +78,7 @@ class RunDir:
     @property
     def manifest(self) -> dict[str, Any]:
         manifest = read_json(self.path / MANIFEST, hint="The run is damaged; start a new one with --out.")
-        if not isinstance(manifest, dict) or "stages" not in manifest:
+        if not _is_manifest(manifest):
             raise TopicLoraError(f"{self.path / MANIFEST} is not a run manifest.", "Start a new run with --out.")
         version_of(manifest, self.path / MANIFEST)
         return manifest
@@ -198,6 +198,16 @@ def _locked(path: Path, patience: float = 0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _is_manifest(values: Any) -> bool:
+    """Whether this is as far a manifest as every reader takes for granted."""
+    if not isinstance(values, dict) or not isinstance(values.get("created", ""), str):
+        return False
+    stages = values.get("stages")
+    return isinstance(stages, dict) and all(
+        isinstance(stage, dict) and isinstance(stage.get("state"), str) for stage in stages.values()
+    )
 
 
 def _holds_something(path: Path) -> bool:
