@@ -42,4 +42,4 @@ def test_scores_have_a_unit_and_a_direction(values, kind, heading, cells, tmp_pa
         assert heading in text
         assert all(cell in text for cell in cells)
         assert "ccuracy" not in text
-    assert json.loads((tmp_path / "results.json").read_text())[0]["unit"] == kind[1]
+    assert json.loads((tmp_path / "results.json").read_text())["cells"][0]["unit"] == kind[1]

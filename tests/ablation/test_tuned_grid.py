@@ -116,7 +116,7 @@ def test_a_tuned_study_end_to_end(study, run_cli, tmp_path):
     code, text = run_cli("ablate", "--recipe", study, "--out", "grid")
     assert code == 0, text
     folder = tmp_path / "grid" / "ablation"
-    scores = {row["name"]: row for row in json.loads((folder / "results.json").read_text())}
+    scores = {row["name"]: row for row in json.loads((folder / "results.json").read_text())["cells"]}
     assert set(scores) == {"base", "full", "lora", "kl_off"}
     assert scores["base"]["parameters"] == 0
     for name in ("full", "lora", "kl_off"):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -113,7 +114,7 @@ def test_a_task_in_two_places_counts_once(score):
 
 def test_the_same_model_differs_by_nothing_and_every_metric_is_stored(score):
     result = score("choice", "pairs", "weighed", "cloze")
-    stored = json.loads(json.dumps(summary(result, result)))
+    stored = json.loads(json.dumps(asdict(summary(result, result))))
     for row in stored["tasks"]:
         assert (row["delta"], row["delta_stderr"]) == (0, 0), row["task"]
     rows = {row["task"]: row for row in stored["tasks"]}

@@ -35,27 +35,27 @@ def perplexity(likelihoods):
 
 
 def test_difference_is_paired_by_question():
-    (row,) = summary(result(t=[0, 0, 1, 1]), result(t=[1, 0, 1, 1]))["tasks"]
-    assert (row["base"], row["tuned"], row["delta"]) == (0.5, 0.75, 0.25)
-    assert row["delta_stderr"] == pytest.approx(math.sqrt((0.75**2 + 3 * 0.25**2) / 3 / 4))
-    assert row["base_stderr"] == pytest.approx(math.sqrt(1 / 3 / 4))
+    (row,) = summary(result(t=[0, 0, 1, 1]), result(t=[1, 0, 1, 1])).tasks
+    assert (row.base, row.tuned, row.delta) == (0.5, 0.75, 0.25)
+    assert row.delta_stderr == pytest.approx(math.sqrt((0.75**2 + 3 * 0.25**2) / 3 / 4))
+    assert row.base_stderr == pytest.approx(math.sqrt(1 / 3 / 4))
 
 
 def test_summary_averages_over_tasks():
     base, tuned = result(a=[0, 0], b=[1, 0]), result(a=[1, 0], b=[1, 1])
-    mean = summary(base, tuned)["mean"]
-    assert (mean["base"], mean["tuned"], mean["delta"], mean["of"]) == (0.25, 0.75, 0.5, ["a", "b"])
+    mean = summary(base, tuned).mean
+    assert (mean.base, mean.tuned, mean.delta, mean.of) == (0.25, 0.75, 0.5, ("a", "b"))
     alone = summary(None, tuned)
-    assert (alone["mean"]["delta"], alone["mean"]["tuned"], alone["tasks"][0]["base"]) == (None, 0.75, None)
+    assert (alone.mean.delta, alone.mean.tuned, alone.tasks[0].base) == (None, 0.75, None)
 
 
 def test_the_difference_of_what_is_no_mean_has_an_error_over_questions_drawn_anew():
     base, tuned = [-1.0, -2.0, -1.5, -0.5] * 5, [-0.9, -1.9, -1.4, -0.4] * 5
-    (row,) = summary(result(t=perplexity(base)), result(t=perplexity(tuned)))["tasks"]
-    assert row["delta"] == pytest.approx(math.exp(1.15) - math.exp(1.25))
+    (row,) = summary(result(t=perplexity(base)), result(t=perplexity(tuned))).tasks
+    assert row.delta == pytest.approx(math.exp(1.15) - math.exp(1.25))
     # Every question gains alike, so the difference is far surer than either figure.
-    assert 0 < row["delta_stderr"] < 0.15 * row["base_stderr"]
-    assert (row["higher_is_better"], row["unit"]) == (False, "")
+    assert 0 < row.delta_stderr < 0.15 * row.base_stderr
+    assert (row.higher_is_better, row.unit) == (False, "")
 
 
 def test_the_error_of_a_groups_difference_is_that_of_its_weighted_tasks():
@@ -66,19 +66,19 @@ def test_the_error_of_a_groups_difference_is_that_of_its_weighted_tasks():
         value = sum(weights[name] * share(scores).value for name, scores in tasks.items())
         return result(**tasks, g=Metric("acc", "none", value, 0.1, True, parts=weights), counted=["g"])
 
-    rows = {row["task"]: row for row in summary(with_group(base), with_group(tuned))["tasks"]}
-    parts = [weights[name] * rows[name]["delta_stderr"] for name in "ab"]
-    assert rows["g"]["delta_stderr"] == pytest.approx(math.hypot(*parts))
-    assert rows["g"]["delta"] == pytest.approx(0.25 * rows["a"]["delta"] + 0.75 * rows["b"]["delta"])
+    rows = {row.task: row for row in summary(with_group(base), with_group(tuned)).tasks}
+    parts = [weights[name] * rows[name].delta_stderr for name in "ab"]
+    assert rows["g"].delta_stderr == pytest.approx(math.hypot(*parts))
+    assert rows["g"].delta == pytest.approx(0.25 * rows["a"].delta + 0.75 * rows["b"].delta)
 
 
 def test_a_mean_never_mixes_kinds():
     mixed = result(a=[1, 0], b=[1, 1], p=perplexity([-1.0, -2.0]))
-    assert summary(None, mixed)["mean"]["of"] == ["a", "b"]
-    alone = summary(None, result(p=perplexity([-1.0, -2.0])))["mean"]
-    assert (alone["tuned"], alone["higher_is_better"]) == (pytest.approx(math.exp(1.5)), False)
+    assert summary(None, mixed).mean.of == ("a", "b")
+    alone = summary(None, result(p=perplexity([-1.0, -2.0]))).mean
+    assert (alone.tuned, alone.higher_is_better) == (pytest.approx(math.exp(1.5)), False)
     bleu = Metric("bleu", "none", 30.0, None, True)
-    assert summary(None, result(p=perplexity([-1.0, -2.0]), b=bleu))["mean"] is None
+    assert summary(None, result(p=perplexity([-1.0, -2.0]), b=bleu)).mean is None
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_headline_metric(available, wanted, chosen):
 )
 def test_metrics_are_shown_in_their_unit_with_their_direction(name, value, better, shown):
     tuned = result(t=Metric(name, "none", value, 0.01, better))
-    (row,) = summary(None, tuned)["tasks"]
-    assert f"{metric_label(metric_name(row), row)}: {measured(row, 'tuned')}" == shown
-    assert measured({**row, "delta": -value, "delta_stderr": None}, "delta").startswith("+" if value < 0 else "-")
+    (row,) = summary(None, tuned).tasks
+    assert f"{metric_label(metric_name(vars(row)), vars(row))}: {measured(vars(row), 'tuned')}" == shown
+    assert measured({**vars(row), "delta": -value, "delta_stderr": None}, "delta").startswith("+" if value < 0 else "-")
 
 
 def test_routing_numbers_at_the_extremes():

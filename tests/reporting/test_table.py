@@ -126,3 +126,11 @@ def test_facts_have_no_headings_in_any_format_that_can_do_without():
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match="'Scores' needs 2 cells"):
         Table("Scores", [Column("a"), Column("b")], [row("1")])
+
+
+def test_long_names_are_broken_in_the_terminal_and_lose_nothing():
+    names = ["a_group_of_tasks_and_its_part_one", "a_group_of_tasks_and_its_part_two"]
+    text = in_terminal(Table("", columns("task", "score", right=1), [row(name, "61.0") for name in names]), width=24)
+    assert "…" not in text
+    # All of the names but their line breaks.
+    assert "".join(names) in "".join(text.replace("61.0", "").split())

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from filelock import FileLock
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.errors import Diverged, TopicLoraError
 from topiclora_cli.recipe import Recipe, dump_recipe, load_recipe
-from topiclora_cli.runs.files import make_folder, read_json
+from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, finished
 from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores
+from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.run import METRICS, RECIPE, RunDir, read_metrics
 from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
@@ -113,9 +116,9 @@ def read_cell(folder: Path, cell: Cell) -> dict[str, Any] | None:
     scores = finished(run.path / "eval", SUMMARY, asked_for(cell.recipe, run, "eval"))
     if scores is None:
         return None
-    result = read_json(scores, hint=_DELETE)
+    result = asdict(read_result(scores, EvalSummary, hint=_DELETE))
     by_question = scores.with_name(BY_QUESTION)
-    result["by_question"] = read_json(by_question, hint=_DELETE)["tuned"] if by_question.exists() else {}
+    result["by_question"] = read_result(by_question, QuestionScores, hint=_DELETE).tuned if by_question.exists() else {}
     trained = run.stage("train")
     result |= {key: value for key, value in trained.get("final", {}).items() if key.startswith("loss")}
     facts = {"parameters": trained.get("total_parameters", 0 if not cell.trained else None)}

@@ -11,7 +11,9 @@ from topiclora_cli.recipe import FULL, Recipe
 from topiclora_cli.recipe.spelling import short_name
 from topiclora_cli.reporting.formats import measure, metric_label, number
 from topiclora_cli.reporting.table import Table, as_markdown, columns, row
-from topiclora_cli.runs.files import write_json, write_text
+from topiclora_cli.runs.files import write_text
+from topiclora_cli.runs.results.ablation import GridScores
+from topiclora_cli.runs.results.files import decoded, write_result
 
 _OF = {"tasks": "mean of tasks", "questions": "all questions"}
 
@@ -23,7 +25,8 @@ def write_report(work: Work, scores: Sequence[CellScore], recipe: Recipe) -> Non
     parts += [_differences(scores, name, minus_it=name != FULL) for name in dict.fromkeys((reference, FULL))]
     parts += [_tuning(scores), _note(work)]
     write_text(work.folder / "report.md", "\n".join(part for part in parts if part))
-    write_json(work.folder / "results.json", [as_json(score) for score in scores])
+    path, cells = work.folder / "results.json", {"cells": [as_json(score) for score in scores]}
+    write_result(path, decoded(cells, GridScores, path, "Run ablate again."))
 
 
 def _heading(work: Work) -> str:

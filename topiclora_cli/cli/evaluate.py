@@ -49,17 +49,13 @@ def evaluate(
     settings, directory = open_trained(run, changes)
     from topiclora_cli.reporting.scores import eval_table
     from topiclora_cli.reporting.table import as_rich
-    from topiclora_cli.runs.naming import SUMMARY
-    from topiclora_cli.runs.results.evaluation import EvalSummary
-    from topiclora_cli.runs.results.files import read_result
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 
     with directory.lock():
         result = evaluate_stage(settings, directory, TerminalProgress(), name=name)
-    folder = directory.path / "eval" / result["name"]
-    console.print(as_rich(eval_table(read_result(folder / SUMMARY, EvalSummary))))
-    console.print(f"Results: {folder}", soft_wrap=True)
-    if result["failed"]:
+    console.print(as_rich(eval_table(result)))
+    console.print(f"Results: {directory.path / 'eval' / result.name}", soft_wrap=True)
+    if result.failed:
         raise TopicLoraError(
-            f"Not scored: {', '.join(result['failed'])}.", "The tracebacks lie beside the results of the others."
+            f"Not scored: {', '.join(result.failed)}.", "The tracebacks lie beside the results of the others."
         )

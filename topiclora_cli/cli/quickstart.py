@@ -39,9 +39,6 @@ def quickstart(
     from topiclora_cli.reporting.markdown import write_report
     from topiclora_cli.reporting.scores import eval_table
     from topiclora_cli.reporting.table import as_rich
-    from topiclora_cli.runs.naming import SUMMARY
-    from topiclora_cli.runs.results.evaluation import EvalSummary
-    from topiclora_cli.runs.results.files import read_result
     from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
     from topiclora_cli.stages.build_graph import open_graph
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
@@ -80,10 +77,9 @@ def quickstart(
     console.print(Rule("Summary", align="left"))
     if settings.needs_graph:
         console.print(graph_tables(graph)[0])
-    summary = read_result(directory.path / "eval" / scores["name"] / SUMMARY, EvalSummary)
-    console.print(as_rich(eval_table(summary)))
-    if scores["routing"]:
-        console.print(routing_table(scores["routing"]))
+    console.print(as_rich(eval_table(scores)))
+    if scores.routing:
+        console.print(routing_table(scores.routing))
     if settings.adapter.exports:
         console.print(merge_table(exported))
     if ablates:

@@ -1,13 +1,14 @@
 """Results as tables for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from topiclora_cli.reporting.formats import contender, measure, metric_label, number, percent
+from topiclora_cli.runs.results.evaluation import RoutingReport
 from topiclora_cli.runs.results.graph import AttributionReport, Comparison, Spread
 from topiclora_cli.training.estimate import GIB
 
@@ -124,13 +125,13 @@ def needs_table(needs: "Needs", name: str) -> Table:
     return table
 
 
-def routing_table(routing: Mapping[str, Any]) -> Table:
+def routing_table(routing: RoutingReport) -> Table:
     """Mean gate of every expert by topic, the largest of each row in bold."""
-    by_topic = routing["by_topic"]
+    by_topic = routing.by_topic
     experts = len(next(iter(by_topic.values())))
     title = (
-        f"Routing by topic, gates in % (effective experts {routing['effective_experts']:.1f} of {experts}, "
-        f"mutual information {routing['mutual_information']:.2f} nats; {routing.get('on', 'held-out examples')})"
+        f"Routing by topic, gates in % (effective experts {routing.effective_experts:.1f} of {experts}, "
+        f"mutual information {routing.mutual_information:.2f} nats; {routing.on})"
     )
     table = Table("topic", *(str(e) for e in range(experts)), title=title, title_justify="left", box=None)
     for topic, gates in list(by_topic.items())[:MAX_TOPIC_ROWS]:

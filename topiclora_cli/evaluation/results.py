@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from topiclora_cli.evaluation.metrics import Metric
+from topiclora_cli.runs.results.evaluation import Compared, EvalSummary, MeanScores, TaskScores
 
 RESAMPLES = 100  # of the questions, for the error of a difference that is no mean; lm-eval takes as many for BLEU
 
@@ -45,7 +46,7 @@ class EvalResults:
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
-def summary(base: EvalResults | None, tuned: EvalResults) -> dict[str, Any]:
+def summary(base: EvalResults | None, tuned: EvalResults, *, name: str = "") -> EvalSummary:
     """What is stored beside lm-eval's own files: the mean and every metric of each task and group.
 
     Differences are tuned minus base, paired by question; what has no error, or no base, is None.
@@ -54,13 +55,22 @@ def summary(base: EvalResults | None, tuned: EvalResults) -> dict[str, Any]:
     for score in tuned.scores.values():
         other = base.scores.get(score.name) if base is not None else None
         metrics = {key: _compared(key, other, base, score, tuned) for key in score.metrics}
-        named = {"metric": score.metric.name, "filter": score.metric.filter}
-        facts = {"group": score.group, "depth": score.depth, "counted": score.name in tuned.counted}
-        # A metric that the base's run lacks still counts as the task's.
-        headline = metrics[score.headline]
-        rows.append({"task": score.name, **facts, **named, "count": score.count, **headline, "metrics": metrics})
+        rows.append(
+            TaskScores(
+                task=score.name,
+                group=score.group,
+                depth=score.depth,
+                counted=score.name in tuned.counted,
+                metric=score.metric.name,
+                filter=score.metric.filter,
+                count=score.count,
+                metrics=metrics,
+                # A metric that the base's run lacks still counts as the task's.
+                **vars(metrics[score.headline]),
+            )
+        )
     failed = {**(base.failed if base is not None else {}), **tuned.failed}
-    return {"mean": _mean([row for row in rows if row["counted"]]), "tasks": rows, "failed": failed}
+    return EvalSummary(name, _mean([row for row in rows if row.counted]), tuple(rows), failed)
 
 
 def by_question(results: EvalResults) -> dict[str, dict[str, list[float]]]:
@@ -79,23 +89,22 @@ def by_question(results: EvalResults) -> dict[str, dict[str, list[float]]]:
 _MEASURES = ("base", "base_stderr", "tuned", "tuned_stderr", "delta", "delta_stderr")
 
 
-def _compared(
-    key: str, other: Score | None, base: EvalResults | None, score: Score, tuned: EvalResults
-) -> dict[str, Any]:
+def _compared(key: str, other: Score | None, base: EvalResults | None, score: Score, tuned: EvalResults) -> Compared:
     new = score.metrics[key]
     old = other.metrics.get(key) if other is not None else None
     stderr = None
     if old is not None and base is not None:
         stderr = _group_stderr(key, new, base, tuned) if score.group else paired_stderr(old, new)
-    values = (
-        old.value if old is not None else None,
-        old.stderr if old is not None else None,
-        new.value,
-        new.stderr,
-        new.value - old.value if old is not None else None,
-        stderr,
+    return Compared(
+        unit=new.unit,
+        higher_is_better=new.higher_is_better,
+        base=old.value if old is not None else None,
+        base_stderr=old.stderr if old is not None else None,
+        tuned=new.value,
+        tuned_stderr=new.stderr,
+        delta=new.value - old.value if old is not None else None,
+        delta_stderr=stderr,
     )
-    return {"unit": new.unit, "higher_is_better": new.higher_is_better, **dict(zip(_MEASURES, values, strict=True))}
 
 
 def paired_stderr(base: Metric, tuned: Metric) -> float | None:
@@ -137,20 +146,20 @@ def _group_stderr(key: str, group: Metric, base: EvalResults, tuned: EvalResults
     return math.sqrt(total)
 
 
-def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _mean(rows: Sequence[TaskScores]) -> MeanScores | None:
     """Unweighted mean of the headlines that are shares and better higher, else of all where they are of one kind."""
-    kinds = [(row["unit"], row["higher_is_better"]) for row in rows]
+    kinds = [(row.unit, row.higher_is_better) for row in rows]
     kind = ("share", True) if ("share", True) in kinds else kinds[0] if len(set(kinds)) == 1 else None
     if kind is None:
         return None
     chosen = [row for row, own in zip(rows, kinds, strict=True) if own == kind]
-    result = {"of": [row["task"] for row in chosen], "unit": kind[0], "higher_is_better": kind[1]}
+    means: dict[str, Any] = {}
     for name in _MEASURES:
-        values = [row[name] for row in chosen]
+        values = [getattr(row, name) for row in chosen]
         if None in values:
-            result[name] = None
+            means[name] = None
         elif name.endswith("stderr"):
-            result[name] = math.sqrt(sum(value**2 for value in values)) / len(values)
+            means[name] = math.sqrt(sum(value**2 for value in values)) / len(values)
         else:
-            result[name] = sum(values) / len(values)
-    return result
+            means[name] = sum(values) / len(values)
+    return MeanScores(of=tuple(row.task for row in chosen), unit=kind[0], higher_is_better=kind[1], **means)

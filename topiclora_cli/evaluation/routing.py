@@ -2,30 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import mode
 
 import torch
 from torch import Tensor
 
+from topiclora_cli.runs.results.evaluation import RoutingReport
 from topiclora_cli.topics.distributions import entropy, mutual_information
-
-
-@dataclass(frozen=True)
-class RoutingReport:
-    """Routing of a set of tagged examples, averaged over the adapted linears that share a number of experts.
-
-    by_topic: topic -> mean gates (E,) as a list; effective_experts: 1 / sum_e load_e^2, from 1 (collapse) to E;
-    entropy: of one example's gates over ln E; mutual_information: nats between topic and expert;
-    largest_load: share of the busiest expert; on: what the examples are, in words.
-    """
-
-    by_topic: dict[str, list[float]]
-    effective_experts: float
-    entropy: float
-    mutual_information: float
-    largest_load: float
-    on: str
 
 
 def routing_report(

@@ -99,7 +99,9 @@ def as_rich(table: Table) -> "rich.table.Table":
         show_header=table.headed,
     )
     for column in table.columns:
-        drawn.add_column(Text(column.heading), justify=column.align, no_wrap=not column.wrap)
+        # A word too long for its column goes on in the next line: names of tasks are told apart by their ends.
+        overflow: Literal["fold", "ellipsis"] = "fold" if column.wrap else "ellipsis"
+        drawn.add_column(Text(column.heading), justify=column.align, no_wrap=not column.wrap, overflow=overflow)
     for cells in table.rows:
         drawn.add_row(*map(_rich_cell, cells))
     return drawn

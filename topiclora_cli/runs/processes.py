@@ -48,7 +48,8 @@ def in_first(make: Callable[[], T]) -> T:
         raise error
     if code:
         raise SystemExit(code)
-    return shared[0]
+    made: T = shared[0]
+    return made
 
 
 def wait_for_all() -> None:

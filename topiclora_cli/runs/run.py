@@ -89,7 +89,8 @@ class RunDir:
 
     def stage(self, name: str) -> dict[str, Any]:
         """The manifest's record of a stage, empty when it never started."""
-        return self.manifest["stages"].get(name, {})
+        record: dict[str, Any] = self.manifest["stages"].get(name, {})
+        return record
 
     def is_done(self, name: str) -> bool:
         return self.stage(name).get("state") == "done"

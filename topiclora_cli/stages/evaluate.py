@@ -1,22 +1,22 @@
 """The stage that measures: base and tuned model by lm-evaluation-harness, and what the routers do with topics."""
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from peft import PeftModel
 
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.results import by_question, summary
-from topiclora_cli.evaluation.routing import RoutingReport, routing_report
+from topiclora_cli.evaluation.routing import routing_report
 from topiclora_cli.evaluation.running import run_harness
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.runs.files import write_json
 from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, named_folder
 from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores, RoutingReport
+from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.inputs import (
     adapter_folder,
@@ -38,7 +38,7 @@ def try_tasks(recipe: Recipe) -> None:
 
 def evaluate(
     recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None, untrained: bool = False
-) -> dict[str, Any]:
+) -> EvalSummary:
     """Base and tuned model on the same questions, through lm-eval; plus routing by topic on the held-out split.
 
     untrained: score the base in the tuned model's place; the run needs no adapter then. The outcome lies in
@@ -62,18 +62,19 @@ def evaluate(
         progress.say(f"Evaluating the {label} model ...")
         base, model = (open_base(recipe), None) if untrained else load_tuned(recipe, run)
         tuned = run_harness(model or base.model, base.tokenizer, request, tasks, label=label, output_path=folder)
-        both = {"base": base_results, "tuned": tuned}
-        write_json(folder / BY_QUESTION, {name: by_question(each) for name, each in both.items() if each is not None})
-        result = {"name": folder.name, **summary(base_results, tuned), "routing": None}
-        write_json(folder / SUMMARY, result)  # hours of scoring are not to hang on what follows
+        answers = QuestionScores(by_question(tuned), by_question(base_results) if base_results is not None else None)
+        write_result(folder / BY_QUESTION, answers)
+        result = summary(base_results, tuned, name=folder.name)
+        write_result(folder / SUMMARY, result)  # hours of scoring are not to hang on what follows
         if model is not None and (report := observe_routing(recipe, base, model, graph)):
-            result["routing"] = asdict(report)
-            write_json(folder / SUMMARY, result)
-        record.update({k: v for k, v in (result["mean"] or {}).items() if isinstance(v, float)}, name=folder.name)
-        for task, why in result["failed"].items():
+            result = replace(result, routing=report)
+            write_result(folder / SUMMARY, result)
+        mean = vars(result.mean) if result.mean is not None else {}
+        record.update({k: v for k, v in mean.items() if isinstance(v, float)}, name=folder.name)
+        for task, why in result.failed.items():
             progress.say(f"Warning: {task} could not be scored: {why}")
-        if result["failed"]:
-            record["failed"] = ", ".join(result["failed"])
+        if result.failed:
+            record["failed"] = ", ".join(result.failed)
     return result
 
 

@@ -139,7 +139,6 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
     )
     steps = train.max_steps or (count_steps(recipe, data.examples) if data.examples else None)
     every = (train.eval_steps if recipe.data.validation else None) or train.save_steps
-    limit = train.save_total_limit
     local = section.name.startswith(PACKAGE_PREFIX) or Path(section.name).is_dir()
     measures = (local or measure) and encoded and process_count() == 1
     return Needs(
@@ -152,7 +151,7 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
         memory=memory,
         data=data,
         steps=steps,
-        disk=disk_bytes(trained, train.optimizer, steps=steps, every=every, limit=limit),
+        disk=disk_bytes(trained, train.optimizer, steps=steps, every=every, limit=train.save_total_limit),
         measured=_measured(recipe, encoded, progress) if measures else None,
     )
 

@@ -61,6 +61,8 @@ def test_the_base_of_a_run_is_a_baseline_for_all(run_with):
         ("one", "base", 0.5),
         ("two", "base", -0.5),
     ]
+    # The base itself is no side.
+    assert [each.side for each in compare([one, two, f"{one}/eval/e/base"], baseline="base")] == ["one", "two"]
     three = run_with("three", {"e": {"tuned": [0, 0]}}, model="other")
     with pytest.raises(TopicLoraError, match="different base models"):
         compare([one, three], baseline="base")

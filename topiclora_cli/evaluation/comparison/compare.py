@@ -63,7 +63,8 @@ def compare(
     places = _told_apart({name: find_place(name) for name in named})
     if baseline == BASE:
         against = Side(BASE, [_base_of(list(places.values()))])
-        sides = sides_of(list(places.values()))
+        others = [place for place in places.values() if place.answers.folder != against.places[0].answers.folder]
+        sides = sides_of(others)
     else:
         sides = sides_of(list(places.values()))
         if len(sides) == 1:
@@ -156,6 +157,8 @@ def _compared(side: Side, against: Side, metric: str | None, wanted: Sequence[st
             flipped[name] = [each for each, differs in zip(common, changed, strict=True) if differs]
     if not rows:
         raise TopicLoraError("No task has a metric of single questions.", "Choose another with --metric.")
+    if show_flips and len(ours) > 1:
+        notes.append(f"Questions that flipped are those of {ours[0].label} and {theirs[0].label}.")
     if show_flips and not flipped:
         notes.append("No question flipped: the metric is none of right and wrong answers.")
     adjusted = holm([row.p for row in rows])

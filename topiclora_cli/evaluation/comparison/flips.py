@@ -1,6 +1,6 @@
 """The questions that one model answers and the other does not, with what each of them answered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile, zip_longest
 from pathlib import Path
@@ -11,7 +11,11 @@ from topiclora_cli.evaluation.comparison.answers import rows
 _LONGEST = 600  # characters of a prompt, whose end is the question
 _UNKNOWN = "?"
 # lm-eval's accuracies, each by what a choice's log-likelihood is divided by.
-_LENGTHS = {"acc": lambda text: 1, "acc_norm": len, "acc_bytes": lambda text: len(text.encode())}
+_LENGTHS: Mapping[str, Callable[[str], int]] = {
+    "acc": lambda text: 1,
+    "acc_norm": len,
+    "acc_bytes": lambda text: len(text.encode()),
+}
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The difference of two sides on the same questions and seeds, with an interval over both.
 
-Every seed answers every question. Both are drawn anew (bootstrap), each question for both sides alike; tasks are what
-a study is about and are not drawn. What the seeds do to single questions is in the draws of questions already, and so
-it is taken out of the seeds' means, as in the analysis of variance of crossed effects; else it would count twice.
-Values drawn from few vary too little, by (n - 1) / n, and are scaled up for it (Davison and Hinkley 1997, section 3.8).
+Every seed answers every question. Questions are drawn anew (bootstrap), each for both sides alike; tasks are what a
+study is about and are not drawn. Values drawn from few vary too little, by (n - 1) / n, and are scaled up for it
+(Davison and Hinkley 1997, section 3.8). Seeds are too few to be drawn anew: their mean is drawn from Student's t. What
+they do to single questions is in the draws of questions already, and so it is taken out of the variance of their means,
+as in the analysis of variance of crossed effects; else it would count twice.
 """
 
 import math
@@ -54,7 +55,7 @@ def draw_questions(differences: Sequence[Array], *, draws: int = DRAWS, seed: in
 
 
 def drawn_means(tasks: Sequence[Drawn], weights: Sequence[float] | Array, *, seed: int = 0) -> Array:
-    """The weighted mean difference of tasks: first as it is, then in every draw of questions and seeds (1 + draws,)."""
+    """The weighted mean difference of tasks: first as it is, then in every draw (1 + draws,)."""
     weighted = list(zip(weights, tasks, strict=True))
     draws = len(tasks[0].strays)
     mean = float(sum(weight * task.differences.mean() for weight, task in weighted))
@@ -65,7 +66,7 @@ def drawn_means(tasks: Sequence[Drawn], weights: Sequence[float] | Array, *, see
     if (count := len(of_seeds)) > 1 and (spread := of_seeds.var(ddof=1) / count) > 0:
         counted = sum(weight**2 * _rest(task.differences) / task.differences.size for weight, task in weighted)
         random = np.random.default_rng([seed, len(tasks)])
-        total += math.sqrt(max(0.0, 1 - counted / spread)) * _strays(random, of_seeds, draws)
+        total += math.sqrt(max(0.0, spread - counted)) * random.standard_t(count - 1, draws)
     return np.concatenate([[mean], total])
 
 

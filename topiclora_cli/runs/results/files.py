@@ -32,14 +32,15 @@ def write_result(path: str | Path, value: GraphReport | EvalSummary | QuestionSc
     write_json(path, {"format": FORMAT, **asdict(value)})
 
 
-def read_result(path: str | Path, kind: type[T]) -> T:
-    """The value of that kind in the file.
+def read_result(path: str | Path, kind: type[T], *, hint: str | None = None) -> T:
+    """The value of that kind in the file; hint: what to do where it is no use, if not to run its stage again.
 
     Raises TopicLoraError where the file is missing, damaged, or written by a newer topiclora.
     """
     known = _KINDS[kind]
-    values = read_json(path, hint=known.hint)
-    return decoded(known.upgrade(values) if version_of(values, path) == 1 else values, kind, path, known.hint)
+    hint = hint or known.hint
+    values = read_json(path, hint=hint)
+    return decoded(known.upgrade(values) if version_of(values, path) == 1 else values, kind, path, hint)
 
 
 def version_of(values: Any, path: str | Path) -> int:
