@@ -11,7 +11,7 @@ import pytest
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import read_json, replacing, write_json, write_text
-from topiclora_cli.runs.run import RunDir, latest_run, list_runs, new_run_path
+from topiclora_cli.runs.run import RunDir, latest_run, list_runs, new_run_path, read_metrics
 
 
 def make(path, name="demo"):
@@ -58,6 +58,13 @@ def test_a_damaged_manifest_is_reported(tmp_path):
     (run.path / "run.json").write_text('{"name": ')
     with pytest.raises(TopicLoraError, match=r"run\.json is not valid JSON"):
         RunDir(run.path)
+
+
+@pytest.mark.parametrize("damaged", [b'{"step": ', b"\xff\xfe", b"5", b"null", b"[1]"])
+def test_rows_of_metrics_end_at_what_is_none(damaged, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + damaged + b'\n{"step": 3}\n')
+    assert read_metrics(path) == [{"step": 1}]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from filelock import FileLock, Timeout
 
@@ -176,13 +176,16 @@ def latest_run(root: str | os.PathLike[str]) -> RunDir:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a last line cut short by a kill is left out."""
+    """Rows of a metrics.jsonl; a line cut short by a kill, or damaged, ends them."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except ValueError:  # no JSON, or no text
             break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows
 
 
@@ -201,7 +204,7 @@ def _locked(path: Path, patience: float = 0) -> Iterator[None]:
         lock.release()
 
 
-def _is_manifest(values: Any) -> bool:
+def _is_manifest(values: Any) -> TypeGuard[dict[str, Any]]:
     """Whether this is as far a manifest as every reader takes for granted."""
     if not isinstance(values, dict) or not isinstance(values.get("created", ""), str):
         return False
