@@ -8,12 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from topiclora_cli.reporting.formats import contender, measure, metric_label, number, percent
+from topiclora_cli.runs.results.ablation import CellScore
 from topiclora_cli.runs.results.evaluation import RoutingReport
 from topiclora_cli.runs.results.graph import AttributionReport, Comparison, Spread
 from topiclora_cli.training.estimate import GIB
 
 if TYPE_CHECKING:
-    from topiclora_cli.ablation.scores import CellScore
     from topiclora_cli.stages.build_graph import GraphResult
     from topiclora_cli.stages.merge import MergeResult
     from topiclora_cli.stages.plan import Needs
@@ -155,7 +155,7 @@ def merge_table(result: "MergeResult") -> Table:
     return table
 
 
-def ablation_table(scores: Sequence["CellScore"]) -> Table:
+def ablation_table(scores: Sequence[CellScore]) -> Table:
     """Cells by score and deviation over seeds."""
     title = f"Ablation: {metric_label(scores[0].metric, asdict(scores[0]))}"
     columns = ("cell", "seeds", "score", "dev.", "vs full", "KL", "MI")
