@@ -150,6 +150,13 @@ def test_a_grid_shows_its_cells_and_lacks_nothing_that_they_have(tmp_path, run_c
     assert "topiclora ablate --recipe recipe.yaml --out again\n" in text
 
 
+def test_runs_asked_other_numbers_of_questions_say_each(run, run_cli, tmp_path):
+    summary = made_up(tmp_path / "two") / "eval" / "few" / "summary.json"
+    summary.write_text(summary.read_text().replace('"count": 7', '"count": 70'))
+    assert run_cli("report", run, tmp_path / "two", "--markdown", tmp_path / "both.md")[0] == 0
+    assert "| acc, % ↑ | 7, 70 | 50.0 ± 10.0 |" in (tmp_path / "both.md").read_text()
+
+
 def test_runs_of_one_name_are_told_apart_by_their_paths(run, run_cli, tmp_path):
     other = made_up(tmp_path / "elsewhere" / "one", rate=0.002)
     assert run_cli("report", run, other, "--markdown", tmp_path / "both.md")[0] == 0

@@ -1,13 +1,14 @@
 """Results as tables for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from topiclora_cli.reporting.formats import contender, percent
+from topiclora_cli.reporting.formats import contender, measure, metric_label, number, percent
+from topiclora_cli.runs.results.ablation import CellScore
 from topiclora_cli.runs.results.evaluation import RoutingReport
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import AttributionReport, Comparison, GraphReport, Spread
@@ -146,6 +147,24 @@ def merge_table(export: Export, folders: Mapping[str, Path]) -> Table:
     table.add_row("same top token", f"{100 * export.agreement:.1f} % of {export.tokens} answer tokens")
     table.add_row("measured on", Text(f"{export.measured} {export.on}"))
     table.add_row("gates from", f"{export.calibration} training examples")
+    return table
+
+
+def ablation_table(scores: Sequence[CellScore]) -> Table:
+    """Cells by score and deviation over seeds."""
+    title = f"Ablation: {metric_label(scores[0].metric, asdict(scores[0]))}"
+    columns = ("cell", "seeds", "score", "dev.", "vs full", "KL", "MI")
+    table = Table(*columns, title=title, title_justify="left", box=None)
+    for s in scores:
+        table.add_row(
+            s.name,
+            str(s.seeds),
+            measure(s.mean, s.unit),
+            measure(s.deviation, s.unit),
+            measure(s.against_full, s.unit, signed=True),
+            number(s.kl),
+            number(s.mutual_information),
+        )
     return table
 
 
