@@ -19,7 +19,7 @@ test: $(VENV)/.installed  ## all tests, those on the real weights included
 	$(BIN)/python -m pytest -n 2
 
 test-latest: $(LATEST)/.installed  ## adapters and generation on the newest versions that pyproject.toml allows, and AHEAD
-	$(LATEST)/bin/python -m pytest -n 2 -m "not slow" tests/adapters tests/test_tested.py
+	$(LATEST)/bin/python -m pytest -n 2 -m "not slow" tests/adapters tests/runs/test_tested.py
 
 check: $(VENV)/.installed  ## what every change must pass
 	$(BIN)/ruff check .

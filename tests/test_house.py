@@ -1,6 +1,7 @@
-"""The house rules about size that a machine can check: short files, and few parameters."""
+"""The house rules that a machine can check: short files, few parameters, and no path in a text that leads nowhere."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,13 @@ def test_a_function_takes_few_parameters(path):
             names += [arg.arg for arg in (given.vararg, given.kwarg) if arg is not None]
             where = f"{getattr(node, 'name', 'lambda')} at line {node.lineno}"
             assert len(names) <= MOST_PARAMETERS, f"{where} takes {len(names)}: {', '.join(names)}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "Makefile"])
+def test_every_file_and_folder_of_ours_that_a_text_names_is_there(name):
+    text = (PACKAGE.parent / name).read_text()
+    rooms = "|".join(each.name for each in PACKAGE.iterdir() if each.is_dir() and each.name != "__pycache__")
+    named = {PACKAGE / each for each in re.findall(rf"`((?:{rooms})/(?:[\w/]+\.(?:py|yaml)|[\w/]*/)?)`", text)}
+    named |= {PACKAGE.parent / each for each in re.findall(r"\btests/[\w/]+(?:\.py)?", text)}
+    assert named
+    assert [str(each) for each in named if not each.exists()] == []

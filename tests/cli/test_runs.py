@@ -94,3 +94,9 @@ def test_a_run_in_use_and_what_is_no_run_stay(make_run, run_cli, tmp_path):
     code, text = run_cli("runs", "rm", "runs/one", "runs/notes", "--yes")
     assert (code, "is not a run directory" in text) == (2, True)
     assert run.path.exists()
+
+
+def test_recipes_says_every_command_in_full_on_one_line(run_cli):
+    _, printed = run_cli("recipes")
+    assert "eval.questions.source=FOLDER/validation.parquet" in printed
+    assert "\\" not in printed

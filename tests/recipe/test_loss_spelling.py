@@ -10,6 +10,7 @@ from topiclora_cli.ablation.cell import open_cell
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.errors import OldSpelling, TopicLoraError
 from topiclora_cli.recipe import altered, build_recipe, dump_recipe, load_recipe
+from topiclora_cli.recipe.adapter import FIELDS
 from topiclora_cli.recipe.loss import LOSS_KEYS
 from topiclora_cli.recipe.spelling import respelt, respelt_keys
 from topiclora_cli.runs.files import write_json
@@ -160,6 +161,15 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed_and_a_change_named(tmp_pa
     write_json(tmp_path / SETTINGS, before)
     with pytest.raises(TopicLoraError, match=r"a version of topiclora that had no loss\.kl\.tokens"):
         refuse_other_settings(tmp_path, settings)
+
+
+@pytest.mark.parametrize(("method", "other"), [("topiclora", "lora"), ("lora", "perft-r"), ("perft-r", "topiclora")])
+def test_a_checkpoint_that_lists_the_keys_of_every_kind_of_adapter_is_resumed(method, other, tmp_path):
+    settings, changed = (decisive_settings(recipe({}, adapter={"method": name}), 1) for name in (method, other))
+    write_json(tmp_path / SETTINGS, {f"adapter.{key}": field.default for key, field in FIELDS.items()} | settings)
+    refuse_other_settings(tmp_path, settings)
+    with pytest.raises(TopicLoraError, match=r"is of another recipe: adapter\."):
+        refuse_other_settings(tmp_path, changed)
 
 
 def test_nothing_is_noted_of_new_keys():

@@ -72,6 +72,7 @@ def test_what_is_quoted_is_text_and_numbers_are_numbers(tmp_path):
         (['adapter.target_modules="["'], r"adapter\.target_modules: neither a role nor a regular expression"),
         (["adapter.exclude_modules=["], "is not a YAML value"),
         (["adapter.target_modules=[]"], r"adapter\.target_modules: empty"),
+        (["adapter.target_modules=5"], r"adapter\.target_modules: Input should be a valid string \(given: 5\)"),
         (["adapter.layers_to_transform=[-1]"], r"adapter\.layers_to_transform\.0: .*greater than or equal to 0"),
         (["adapter.top_k=yes"], r"adapter\.top_k: true and false are no value of this key \(given: True\)"),
         (["train.learning_rate=on"], r"train\.learning_rate: true and false are no value"),

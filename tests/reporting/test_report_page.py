@@ -100,6 +100,15 @@ def test_the_page_says_what_the_markdown_says_and_lets_no_text_become_markup(run
     assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg")
 
 
+def test_a_last_step_that_raised_an_alarm_is_read_as_earlier_versions_wrote_it(run, run_cli, tmp_path):
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["stages"]["train"]["final"]["alarms"] = {"dead": "Dead & gone."}
+    (run / "run.json").write_text(json.dumps(manifest))
+    code, text = run_cli("report", run, "--markdown", tmp_path / "p.md")
+    assert code == 0, text
+    assert (tmp_path / "p.md").read_text().count("Dead & gone.") == 1
+
+
 def test_the_page_needs_nothing_from_elsewhere(run, run_cli):
     run_cli("report", run)
     page = Page((run / "report.html").read_text())
@@ -139,6 +148,13 @@ def test_a_grid_shows_its_cells_and_lacks_nothing_that_they_have(tmp_path, run_c
     assert "| full | 2 | 50.0 | 1.0 | - | 0.250 | - |" in text
     assert "Not in this report" not in text
     assert "topiclora ablate --recipe recipe.yaml --out again\n" in text
+
+
+def test_runs_asked_other_numbers_of_questions_say_each(run, run_cli, tmp_path):
+    summary = made_up(tmp_path / "two") / "eval" / "few" / "summary.json"
+    summary.write_text(summary.read_text().replace('"count": 7', '"count": 70'))
+    assert run_cli("report", run, tmp_path / "two", "--markdown", tmp_path / "both.md")[0] == 0
+    assert "| acc, % ↑ | 7, 70 | 50.0 ± 10.0 |" in (tmp_path / "both.md").read_text()
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(run, run_cli, tmp_path):

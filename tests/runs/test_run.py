@@ -10,8 +10,8 @@ from contextlib import nullcontext
 import pytest
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.runs.files import read_json, replacing, write_text
-from topiclora_cli.runs.run import RunDir, latest_run, list_runs, new_run_path
+from topiclora_cli.runs.files import read_json, replacing, write_json, write_text
+from topiclora_cli.runs.run import RunDir, latest_run, list_runs, new_run_path, read_metrics
 
 
 def make(path, name="demo"):
@@ -58,6 +58,24 @@ def test_a_damaged_manifest_is_reported(tmp_path):
     (run.path / "run.json").write_text('{"name": ')
     with pytest.raises(TopicLoraError, match=r"run\.json is not valid JSON"):
         RunDir(run.path)
+
+
+@pytest.mark.parametrize("damaged", [b'{"step": ', b"\xff\xfe", b"5", b"null", b"[1]"])
+def test_rows_of_metrics_end_at_what_is_none(damaged, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + damaged + b'\n{"step": 3}\n')
+    assert read_metrics(path) == [{"step": 1}]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{"stages": []}, {"stages": None}, {"stages": {"train": None}}, {"stages": {"train": {}}}, {"created": 5}],
+)
+def test_a_manifest_of_another_shape_is_reported(entries, tmp_path):
+    run = make(tmp_path / "r")
+    write_json(run.path / "run.json", {**run.manifest, **entries})
+    with pytest.raises(TopicLoraError, match=r"run\.json is not a run manifest"):
+        list_runs(tmp_path)
 
 
 def test_lock_keeps_another_process_out_and_dies_with_its_owner(tmp_path):

@@ -11,13 +11,14 @@ from filelock import FileLock
 
 from topiclora_cli.ablation.cell import LOCKS, open_cell, score_cell, train_cell
 from topiclora_cli.ablation.grid import Cell, make_grid
-from topiclora_cli.ablation.report import write_report
-from topiclora_cli.ablation.scores import CellScore, score_cells
+from topiclora_cli.ablation.scores import score_cells
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.reporting.ablation import Extent, write_report
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.results.ablation import CellScore
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.build_graph import with_chosen_experts
 from topiclora_cli.stages.evaluate import try_tasks
@@ -87,8 +88,16 @@ def _report(work: Work, recipe: Recipe) -> list[CellScore]:
         found = with_others(work, recipe)
         scores = score_cells(found, recipe.ablation.reference)
         if scores:
-            write_report(found, scores, recipe)
+            recipes = [cell.recipe for cell in found.grid]
+            write_report(found.folder, scores, _extent(found), recipes, reference=recipe.ablation.reference)
     return scores
+
+
+def _extent(work: Work) -> Extent:
+    """How much of the grid is scored; the ways to tune a cell are no runs of their own."""
+    scored = sum(work.is_chosen(cell) and work.result(cell) is not None for cell in work.grid)
+    runs = len({(cell.name, cell.seed) for cell in work.grid})
+    return Extent(cells=len({cell.name for cell in work.grid}), runs=runs, scored=scored)
 
 
 def with_others(work: Work, recipe: Recipe) -> Work:

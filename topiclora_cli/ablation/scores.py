@@ -1,7 +1,7 @@
 """What a grid has found so far: each cell over its seeds, and its difference from others on the same questions."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
@@ -12,51 +12,10 @@ from topiclora_cli.evaluation.comparison.intervals import paired_interval
 from topiclora_cli.evaluation.metrics import CHOICE_LOSS
 from topiclora_cli.recipe import BASE, FULL
 from topiclora_cli.reporting.formats import mean_label
-
-LEVELS = ("tasks", "questions")  # what a mean is taken over
+from topiclora_cli.runs.results.ablation import LEVELS, CellScore, Interval, Measure, Tried
 
 Result = Mapping[str, Any]
 BySeed = Mapping[int, Result]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A metric of a cell by level, the mean over `tasks` or over all `questions`: its mean and deviation over seeds.
-
-    against: differences, this cell's minus another's, by the other's name and by level, as an Interval's values.
-    """
-
-    unit: str
-    higher_is_better: bool | None
-    mean: Mapping[str, float]
-    deviation: Mapping[str, float | None]
-    against: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CellScore:
-    """A cell over its seeds: mean score, standard deviation (None for one seed), paired gain over `full`.
-
-    The score is the mean over tasks of the metric (or kind of metric) `metric`, in `unit`. parameters: all that are
-    trained. tuned: the values that were chosen for it, of which those of `edges` are at an end of their list; tried:
-    all, with their losses on held-out examples. measures: the metric and the choice loss, by question.
-    """
-
-    name: str
-    seeds: int
-    metric: str
-    unit: str
-    higher_is_better: bool | None
-    mean: float
-    deviation: float | None
-    against_full: float | None
-    kl: float | None
-    mutual_information: float | None
-    parameters: int | None = None
-    tuned: Mapping[str, Any] = field(default_factory=dict)
-    edges: Sequence[str] = ()
-    tried: Sequence[Mapping[str, Any]] = ()
-    measures: Mapping[str, Measure] = field(default_factory=dict)
 
 
 def score_cells(work: Work, reference: str) -> list[CellScore]:
@@ -79,7 +38,7 @@ def score_cell(
     kls = [result["loss_kl"] for result in by_seed.values() if "loss_kl" in result]
     information = [r["routing"]["mutual_information"] for r in by_seed.values() if r.get("routing")]
     choice = work.choice(name) if work is not None else None
-    tried = [{"values": dict(v), "eval_loss": loss} for v, loss in choice.losses.items()] if choice else []
+    losses = choice.losses.items() if choice else ()
     others = {other: finished[other] for other in (reference, FULL) if other in finished and other != name}
     return CellScore(
         name=name,
@@ -94,18 +53,10 @@ def score_cell(
         mutual_information=fmean(information) if information else None,
         parameters=some.get("parameters"),
         tuned=dict(choice.values) if choice else {},
-        edges=choice.edges if choice else (),
-        tried=tried,
+        edges=tuple(choice.edges) if choice else (),
+        tried=tuple(Tried(dict(values), loss if math.isfinite(loss) else None) for values, loss in losses),
         measures=_measures(name, by_seed, others),
     )
-
-
-def as_json(score: CellScore) -> dict[str, Any]:
-    """A score as plain values; what was tried and diverged has no loss."""
-    values = asdict(score)
-    for each in values["tried"]:
-        each["eval_loss"] = each["eval_loss"] if np.isfinite(each["eval_loss"]) else None
-    return values
 
 
 def _paired(name: str, by_seed: BySeed, other_name: str, other: BySeed) -> list[tuple[int, Result, Result]]:
@@ -150,14 +101,14 @@ def _measures(name: str, by_seed: BySeed, others: Mapping[str, BySeed]) -> dict[
     return measures
 
 
-def _intervals(pairs: Sequence[tuple[list[Any], list[Any]]]) -> dict[str, dict[str, float]]:
+def _intervals(pairs: Sequence[tuple[list[Any], list[Any]]]) -> dict[str, Interval]:
     """None of cells that were not asked the same."""
     sizes = {tuple(len(task) for task in tasks) for pair in pairs for tasks in pair}
     if len(sizes) != 1 or sizes == {()}:
         return {}
     tasks = range(len(sizes.pop()))
     differences = [np.stack([one[task] - two[task] for one, two in pairs]) for task in tasks]
-    return {level: asdict(paired_interval(differences, by_task=level == "tasks")) for level in LEVELS}
+    return {level: paired_interval(differences, by_task=level == "tasks") for level in LEVELS}
 
 
 def _by_task(result: Result, metric: str) -> list[Any]:

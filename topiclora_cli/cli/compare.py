@@ -33,7 +33,7 @@ def compare(
 
     found = compare_runs(runs, baseline=baseline, metric=metric, tasks=listed(tasks or ""), show_flips=show_flips)
     scores = [comparison_table(each) for each in found]
-    flips = [flips_table(each) for each in found] if show_flips else []
+    flips = [flips_table(each) for each in found if each.flips]
     if csv is not None:
         write_text(csv, as_csv(all_rows(found)))
     if latex is not None:

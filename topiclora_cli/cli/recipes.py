@@ -1,6 +1,7 @@
 """`topiclora recipes`: list, show and copy the bundled recipes, and say to an editor what one may hold."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -24,13 +25,18 @@ def bare(context: typer.Context) -> None:
 
 @app.command("list")
 def list_() -> None:
-    """Name and first line of every bundled recipe."""
+    """Name and command of every bundled recipe."""
     from topiclora_cli.recipe import bundled_recipes
     from topiclora_cli.reporting.table import Table, as_rich, columns, row
 
-    firsts = {name: path.read_text(encoding="utf-8").splitlines()[0] for name, path in bundled_recipes().items()}
-    rows = [row(name, line.lstrip("# ")) for name, line in firsts.items()]
+    rows = [row(name, _command(path.read_text(encoding="utf-8"))) for name, path in bundled_recipes().items()]
     console.print(as_rich(Table("", columns("recipe", "how to run it"), rows)))
+
+
+def _command(text: str) -> str:
+    """The command at the head of a recipe, in one line where it goes over several."""
+    head = re.sub(r"\s*\\\n#?", " ", text).splitlines()[0]
+    return " ".join(head.lstrip("# ").split())
 
 
 @app.command()

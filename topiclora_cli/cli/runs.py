@@ -14,7 +14,8 @@ from topiclora_cli.errors import TopicLoraError
 
 app = typer.Typer(invoke_without_command=True)
 
-_COLUMNS = ("state", "seconds", "started", "recipe")
+# Of a stage's record: what has a column of its own, and what only a program compares.
+_NOT_FACTS = ("state", "seconds", "started", "recipe", "sha256")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of runs.")]
@@ -65,7 +66,11 @@ def show(
     console.print(Text.assemble((str(directory.path), "bold"), facts_of_run), soft_wrap=True)
     stages = []
     for name, record in manifest["stages"].items():
-        facts = {k: v for k, v in record.items() if k not in _COLUMNS and not isinstance(v, (dict, list))}
+        facts = {
+            key: value
+            for key, value in record.items()
+            if key not in _NOT_FACTS and value is not None and not isinstance(value, (dict, list))
+        }
         shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
         if record.get("overridden"):
             shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record["overridden"].items())

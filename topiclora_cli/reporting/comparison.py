@@ -3,40 +3,45 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import takewhile
 from typing import Any
 
 from topiclora_cli.evaluation.comparison.compare import Compared
+from topiclora_cli.evaluation.comparison.rows import Row
 from topiclora_cli.reporting.formats import measure, metric_label
-from topiclora_cli.reporting.table import Table, columns, row
+from topiclora_cli.reporting.table import Column, Table, columns, row
 
-_HEADINGS = ("metric", "n", "baseline", "score", "difference", "95 % interval", "p", "p (Holm)")
+_FIGURES = ("n", "baseline", "score", "diff.", "interval", "p", "p Holm")
 
 
 def comparison_table(compared: Compared) -> Table:
-    """One side beside the baseline."""
-    rows = [
-        row(*cells, strong=math.isnan(each.p_holm)) for each, cells in zip(compared.rows, _cells(compared), strict=True)
-    ]
-    return Table(
-        f"{compared.side} minus {compared.baseline}",
-        columns("task", *_HEADINGS, right=2),
-        rows,
-        " ".join(compared.notes),
-    )
+    """One side beside the baseline; what all tasks share, their metric and a prefix of names, stands in the title."""
+    shared, labels = _metrics(compared.rows)
+    prefix = _prefix(compared)
+    title = f"{compared.side} minus {compared.baseline}, 95 % intervals"
+    title += f": {shared}" if shared else ""
+    title += f"; tasks of {prefix}*" if prefix else ""
+    rows = []
+    for each, label in zip(compared.rows, labels, strict=True):
+        task = each.task if _aggregate(each) else each.task.removeprefix(prefix)
+        rows.append(row(f"{task} ({label})" if label else task, *_figures(each), strong=_aggregate(each)))
+    figures = [Column(each, "right", wrap=False) for each in _FIGURES]
+    return Table(title, [Column("task"), *figures], rows, " ".join(compared.notes))
 
 
 def flips_table(compared: Compared) -> Table:
     """Questions that one side alone answered rightly, with the answers of both."""
     sides = (compared.side, compared.baseline)
+    prefix = _prefix(compared)
     rows = [
-        row(each.task, each.question, each.right, each.answer, each.baseline, sides[0 if each.won else 1])
+        row(
+            *(each.task.removeprefix(prefix), each.question, each.right),
+            *(f"✓ {text}" if won else text for text, won in ((each.answer, each.won), (each.baseline, not each.won))),
+        )
         for each in compared.flips
     ]
-    return Table(
-        f"{len(rows)} of {compared.flipped} questions that {' or '.join(sides)} alone answered rightly",
-        columns("task", "question", "right", *sides, "answered rightly by"),
-        rows,
-    )
+    title = f"{len(rows)} of {compared.flipped} questions that {' or '.join(sides)} alone answered rightly (✓)"
+    return Table(title, columns("task", "question", "right", *sides), rows)
 
 
 def all_rows(comparisons: Sequence[Compared]) -> Table:
@@ -63,14 +68,35 @@ def as_values(comparisons: Sequence[Compared]) -> Sequence[Mapping[str, Any]]:
     return values
 
 
-def _cells(compared: Compared) -> list[list[str]]:
-    found = []
-    for each in compared.rows:
-        unit, name = each.unit, each.metric if each.filter == "none" else f"{each.metric} ({each.filter})"
-        label = metric_label(name, {"unit": unit, "higher_is_better": each.higher_is_better})
-        ends = ", ".join(measure(end, unit, signed=True) for end in (each.difference.low, each.difference.high))
-        scores = [measure(value, unit) for value in (each.baseline, each.score)]
-        difference = measure(each.difference.mean, unit, signed=True)
-        tests = ["-" if math.isnan(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}" for p in (each.p, each.p_holm)]
-        found.append([each.task, label, str(each.count), *scores, difference, f"[{ends}]", *tests])
-    return found
+def _aggregate(line: Row) -> bool:
+    """Whether a row is a group's or the mean's, which are tested but not counted as tests."""
+    return math.isnan(line.p_holm)
+
+
+def _prefix(compared: Compared) -> str:
+    """What the names of several tasks begin with, up to a `_`; empty where there is nothing, or all of a name."""
+    names = [each.task for each in compared.rows if not _aggregate(each)]
+    first, last = min(names), max(names)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    prefix = first[: first.rfind("_", 0, shared) + 1] if first != last else ""
+    return "" if prefix in names else prefix
+
+
+def _metrics(rows: Sequence[Row]) -> tuple[str, list[str]]:
+    """What can be said once of the metrics of all rows, and what is then left to say of each; either may be empty."""
+    names = [each.metric if each.filter == "none" else f"{each.metric} ({each.filter})" for each in rows]
+    kinds = [{"unit": each.unit, "higher_is_better": each.higher_is_better} for each in rows]
+    labels = [metric_label(name, kind) for name, kind in zip(names, kinds, strict=True)]
+    if len(set(labels)) == 1:
+        return labels[0], [""] * len(rows)
+    if kinds[0]["unit"] == "share" and all(kind == kinds[0] for kind in kinds):
+        return metric_label("shares", kinds[0]), ["" if name == "shares" else name for name in names]
+    return "", labels
+
+
+def _figures(line: Row) -> list[str]:
+    low, high = (measure(end, line.unit) for end in (line.difference.low, line.difference.high))
+    scores = [measure(value, line.unit) for value in (line.baseline, line.score)]
+    difference = measure(line.difference.mean, line.unit, signed=True)
+    tests = ["-" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}" for p in (line.p, line.p_holm)]
+    return [str(line.count), *scores, difference, f"[{low}, {high}]", *tests]

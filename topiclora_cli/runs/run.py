@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from filelock import FileLock, Timeout
 
@@ -78,7 +78,7 @@ class RunDir:
     @property
     def manifest(self) -> dict[str, Any]:
         manifest = read_json(self.path / MANIFEST, hint="The run is damaged; start a new one with --out.")
-        if not isinstance(manifest, dict) or "stages" not in manifest:
+        if not _is_manifest(manifest):
             raise TopicLoraError(f"{self.path / MANIFEST} is not a run manifest.", "Start a new run with --out.")
         version_of(manifest, self.path / MANIFEST)
         return manifest
@@ -176,13 +176,16 @@ def latest_run(root: str | os.PathLike[str]) -> RunDir:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a last line cut short by a kill is left out."""
+    """Rows of a metrics.jsonl; a line cut short by a kill, or damaged, ends them."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except ValueError:  # no JSON, or no text
             break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows
 
 
@@ -199,6 +202,16 @@ def _locked(path: Path, patience: float = 0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _is_manifest(values: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether this is as far a manifest as every reader takes for granted."""
+    if not isinstance(values, dict) or not isinstance(values.get("created", ""), str):
+        return False
+    stages = values.get("stages")
+    return isinstance(stages, dict) and all(
+        isinstance(stage, dict) and isinstance(stage.get("state"), str) for stage in stages.values()
+    )
 
 
 def _holds_something(path: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe.adapter import FIELDS
 from topiclora_cli.recipe.spelling import respelt_keys
 from topiclora_cli.runs.files import read_json, sha256_file, write_json
 
@@ -50,7 +51,7 @@ def decisive_settings(recipe: Recipe, processes: int) -> dict[str, Any]:
 def refuse_other_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Raises TopicLoraError, naming the key, where a checkpoint was written under other settings."""
     before = read_json(checkpoint / SETTINGS, hint="") if (checkpoint / SETTINGS).is_file() else settings
-    before = respelt_keys(before)
+    before = _of_this_kind(respelt_keys(before), settings)
     trained_on = before.pop(EXAMPLES, None)  # which earlier versions did not note
     known = _recipe_keys(before)
     sections = {key.partition(".")[0] for key in known}
@@ -122,6 +123,12 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def step_of(checkpoint: Path) -> int:
     """The optimizer step after which a checkpoint was written."""
     return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def _of_this_kind(before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that only other kinds of adapter have, which an earlier version wrote for all."""
+    elsewhere = {f"adapter.{key}" for key in FIELDS} - settings.keys()
+    return {key: value for key, value in before.items() if key not in elsewhere}
 
 
 def _recipe_keys(settings: Mapping[str, Any]) -> set[str]:

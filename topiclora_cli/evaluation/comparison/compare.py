@@ -157,10 +157,10 @@ def _compared(side: Side, against: Side, metric: str | None, wanted: Sequence[st
             flipped[name] = [each for each, differs in zip(common, changed, strict=True) if differs]
     if not rows:
         raise TopicLoraError("No task has a metric of single questions.", "Choose another with --metric.")
-    if show_flips and len(ours) > 1:
+    if show_flips and any(flipped.values()) and len(ours) > 1:
         notes.append(f"Questions that flipped are those of {ours[0].label} and {theirs[0].label}.")
-    if show_flips and not flipped:
-        notes.append("No question flipped: the metric is none of right and wrong answers.")
+    if show_flips and not any(flipped.values()):
+        notes.append(f"No question flipped{'' if flipped else ': the metric is none of right and wrong answers'}.")
     adjusted = holm([row.p for row in rows])
     rows = [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
     keys = {row.task: f"{row.metric},{row.filter}" for row in rows}

@@ -14,20 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bootstrap
 
+from topiclora_cli.runs.results.ablation import Interval
+
 DRAWS = 4000
 LEVEL = 0.95
 _AT_ONCE = 2**18  # values drawn in one batch, few enough for a processor's cache
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean difference and the ends of its 95 % percentile interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

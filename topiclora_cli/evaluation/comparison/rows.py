@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topiclora_cli.evaluation.comparison.intervals import Drawn, Interval, drawn_means, interval
+from topiclora_cli.evaluation.comparison.intervals import Drawn, drawn_means, interval
 from topiclora_cli.evaluation.comparison.significance import of_differences, of_draws
+from topiclora_cli.runs.results.ablation import Interval
 
 MEAN = "mean of tasks"
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from topiclora_cli.runs.results.record import Settings
 
+LEVELS = ("tasks", "questions")  # what a mean is taken over
+
 
 @dataclass(frozen=True)
 class Interval:

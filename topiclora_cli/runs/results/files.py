@@ -46,7 +46,7 @@ def read_result(path: str | Path, kind: type[T], *, hint: str | None = None) -> 
 def version_of(values: Any, path: str | Path) -> int:
     """The format of what was read from a file; raises TopicLoraError for one that this topiclora does not know."""
     version = values.get("format", 1) if isinstance(values, Mapping) else 1
-    if not isinstance(version, int) or not 1 <= version <= FORMAT:
+    if type(version) is not int or not 1 <= version <= FORMAT:
         raise TopicLoraError(
             f"{path} has the format {version!r}; this topiclora reads up to {FORMAT}.", "Update topiclora to read it."
         )

@@ -1,44 +1,51 @@
 """The grid's outcome on disk: tables to read and JSON to compute with."""
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
-from topiclora_cli.ablation.scores import LEVELS, CellScore, as_json
-from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import FULL, Recipe
 from topiclora_cli.recipe.spelling import short_name
 from topiclora_cli.reporting.formats import measure, metric_label, number
 from topiclora_cli.reporting.table import Table, as_markdown, columns, row
 from topiclora_cli.runs.files import write_text
-from topiclora_cli.runs.results.ablation import GridScores
-from topiclora_cli.runs.results.files import decoded, write_result
+from topiclora_cli.runs.results.ablation import LEVELS, CellScore, GridScores, Interval
+from topiclora_cli.runs.results.files import write_result
+from topiclora_cli.runs.results.record import Settings
 
 _OF = {"tasks": "mean of tasks", "questions": "all questions"}
 
 
-def write_report(work: Work, scores: Sequence[CellScore], recipe: Recipe) -> None:
-    """Write report.md and results.json into the grid's folder, of all that is finished so far."""
-    parts = [_heading(work), _scores(scores)]
-    reference = recipe.ablation.reference
+@dataclass(frozen=True)
+class Extent:
+    """How many cells a grid has, how many runs they are over their seeds, and how many of these are scored."""
+
+    cells: int
+    runs: int
+    scored: int
+
+
+def write_report(
+    folder: Path, scores: Sequence[CellScore], extent: Extent, recipes: Sequence[Recipe], *, reference: str
+) -> None:
+    """Write report.md and results.json into the grid's folder, of all that is finished so far.
+
+    recipes: those of the grid's cells. reference: the cell that the others are compared with, beside `full`.
+    """
+    parts = [_heading(extent), _scores(scores)]
     parts += [_differences(scores, name, minus_it=name != FULL) for name in dict.fromkeys((reference, FULL))]
-    parts += [_tuning(scores), _note(work)]
-    write_text(work.folder / "report.md", "\n".join(part for part in parts if part))
-    path, cells = work.folder / "results.json", {"cells": [as_json(score) for score in scores]}
-    write_result(path, decoded(cells, GridScores, path, "Run ablate again."))
+    parts += [_tuning(scores), _note(recipes)]
+    write_text(folder / "report.md", "\n".join(part for part in parts if part))
+    write_result(folder / "results.json", GridScores(tuple(scores)))
 
 
-def _heading(work: Work) -> str:
-    names = {cell.name for cell in work.grid}
-    every = len({(cell.name, cell.seed) for cell in work.grid})
-    done = sum(work.is_chosen(cell) and work.result(cell) is not None for cell in work.grid)
-    state = "all" if done == every else f"{done} of {every}"
-    return f"# Ablation\n\nScored: {state} runs of {len(names)} cells.\n"
+def _heading(extent: Extent) -> str:
+    state = "all" if extent.scored == extent.runs else f"{extent.scored} of {extent.runs}"
+    return f"# Ablation\n\nScored: {state} runs of {extent.cells} cells.\n"
 
 
 def _scores(scores: Sequence[CellScore]) -> str:
-    label = metric_label(scores[0].metric, asdict(scores[0]))
+    label = metric_label(scores[0].metric, vars(scores[0]))
     others = list(dict.fromkeys(name for s in scores for name in s.measures if name != s.metric))
     about = (
         f"{label}: mean over tasks, mean and standard deviation over seeds; `vs full` is paired by seed.\n"
@@ -82,10 +89,9 @@ def _differences(scores: Sequence[CellScore], name: str, *, minus_it: bool) -> s
     return f"## {title}\n\n{about}\n{_table(['cell', *columns], rows)}"
 
 
-def _interval(found: dict[str, float] | Any, unit: str, *, sign: int) -> str:
-    mean, low, high = found["mean"], *sorted((sign * found["low"], sign * found["high"]))
-    ends = ", ".join(measure(end, unit) for end in (low, high))
-    return f"{measure(sign * mean, unit, signed=True)} [{ends}]"
+def _interval(found: Interval, unit: str, *, sign: int) -> str:
+    ends = ", ".join(measure(end, unit) for end in sorted((sign * found.low, sign * found.high)))
+    return f"{measure(sign * found.mean, unit, signed=True)} [{ends}]"
 
 
 def _tuning(scores: Sequence[CellScore]) -> str:
@@ -93,7 +99,7 @@ def _tuning(scores: Sequence[CellScore]) -> str:
     if not tuned:
         return ""
     rows = [
-        [s.name, _values(each["values"]), _loss(each["eval_loss"]), "yes" if each["values"] == s.tuned else ""]
+        [s.name, _values(each.values), _loss(each.eval_loss), "yes" if each.values == s.tuned else ""]
         for s in tuned
         for each in s.tried
     ]
@@ -111,13 +117,12 @@ def warnings(scores: Sequence[CellScore]) -> Iterator[str]:
             yield f"Warning: {s.name} is best at the end of what was tried: {key} {s.tuned[key]:g}. Try one beyond it."
 
 
-def _note(work: Work) -> str:
-    recipes = [cell.recipe for cell in work.grid]
+def _note(recipes: Sequence[Recipe]) -> str:
     steps = sorted({str(recipe.train.max_steps) for recipe in recipes})
     return f"Evaluated on {', '.join(recipes[0].eval.tasks)}; max_steps {', '.join(steps)}.\n"
 
 
-def _values(values: Any) -> str:
+def _values(values: Settings) -> str:
     return (
         ", ".join(
             f"{short_name(key)} {value:g}" if isinstance(value, float) else f"{key} {value}"
@@ -127,8 +132,8 @@ def _values(values: Any) -> str:
     )
 
 
-def _loss(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "diverged"
+def _loss(value: float | None) -> str:
+    return "diverged" if value is None else f"{value:.4f}"
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
