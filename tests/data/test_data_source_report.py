@@ -27,16 +27,16 @@ def test_numbers_add_up_from_rows_to_examples(tiny_model_dir, tmp_path):
     sources = [{**file, "filter": "n > 1", "weight": 3}, other]
     data = load_data(DataSection(sources=sources, dedup="exact", validation=0.1), seed=0)
     encoded = encode_rows(data.train, tokenizer, max_length=9)
-    report = source_reports(data, encoded)[0].as_dict()
-    assert (report["read"], report["filtered"], report["empty"], report["duplicates"]) == (40, 2, 1, 17)
-    assert report["held_out"] == sum(row.source == 0 for row in data.validation)
+    report = source_reports(data, encoded)[0]
+    assert (report.read, report.filtered, report.empty, report.duplicates) == (40, 2, 1, 17)
+    assert report.held_out == sum(row.source == 0 for row in data.validation)
     mixed = [row for row in data.train if row.source == 0]
-    assert 0 < report["too_long"] < len(mixed)
-    assert report["used"] + report["too_long"] == len(mixed)
+    assert 0 < report.too_long < len(mixed)
+    assert report.used + report.too_long == len(mixed)
     lengths = [len(example.input_ids) for example in encoded if example.row.source == 0]
-    assert report["mean_tokens"] == pytest.approx(sum(lengths) / len(lengths), abs=0.06)
+    assert report.mean_tokens == pytest.approx(sum(lengths) / len(lengths), abs=0.06)
     display = Table()
     show(source_reports(data, encoded), display)
     shown = dict(zip(display.columns, display.rows[0], strict=True))
-    assert (report["tagged"], source_reports(data, encoded)[1].tagged) == (0, len(encoded) - report["used"])
-    assert (shown["read"], shown["too long"], shown["weight %"]) == ("40", str(report["too_long"]), "75.0")
+    assert (report.tagged, source_reports(data, encoded)[1].tagged) == (0, len(encoded) - report.used)
+    assert (shown["read"], shown["too long"], shown["weight %"]) == ("40", str(report.too_long), "75.0")

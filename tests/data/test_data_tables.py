@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import asdict
 
 import datasets
 import pyarrow.parquet
@@ -126,9 +127,11 @@ def test_the_table_says_how_many_were_left_out_and_why(tmp_path):
             said.append(text)
 
     data = read(csv_file(tmp_path, "yes", "", "no", ""))
-    show(source_reports(data, []), Display())
+    reports = source_reports(data, [])
+    show(reports, Display())
     assert said[0]["missing"] == "2"
     assert said[1].endswith("d.csv: left out for want of a value: a 2.")
+    assert json.loads(json.dumps(asdict(reports[0])))["wanting"] == {"a": 2}
 
 
 def test_a_number_beside_text_is_no_silent_no(tmp_path):

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from topiclora_cli.ablation.scores import score_cell
-from topiclora_cli.cli.tables import ablation_table
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.reporting.ablation import Extent, warnings, write_report
+from topiclora_cli.reporting.terminal import ablation_table
 from topiclora_cli.runs.results.ablation import CellScore, GridScores, Interval, Measure, Tried
 from topiclora_cli.runs.results.files import read_result
 

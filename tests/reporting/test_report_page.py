@@ -100,6 +100,15 @@ def test_the_page_says_what_the_markdown_says_and_lets_no_text_become_markup(run
     assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg")
 
 
+def test_a_last_step_that_raised_an_alarm_is_read_as_earlier_versions_wrote_it(run, run_cli, tmp_path):
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["stages"]["train"]["final"]["alarms"] = {"dead": "Dead & gone."}
+    (run / "run.json").write_text(json.dumps(manifest))
+    code, text = run_cli("report", run, "--markdown", tmp_path / "p.md")
+    assert code == 0, text
+    assert (tmp_path / "p.md").read_text().count("Dead & gone.") == 1
+
+
 def test_the_page_needs_nothing_from_elsewhere(run, run_cli):
     run_cli("report", run)
     page = Page((run / "report.html").read_text())

@@ -25,8 +25,8 @@ def ablate(
     changes = [*(overrides or []), *([assignment("ablation.seeds", listed(seeds))] if seeds is not None else [])]
     settings, directory = start_or_open(recipe, changes, run, out)
     from topiclora_cli.ablation.runner import prepare_grid, run_grid
-    from topiclora_cli.cli.tables import ablation_table
     from topiclora_cli.reporting.ablation import warnings
+    from topiclora_cli.reporting.terminal import ablation_table
 
     again = ["--cells", cells] if cells is not None else []
     if recipe is None:

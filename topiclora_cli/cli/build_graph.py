@@ -24,11 +24,11 @@ def build_graph(
     if experts is not None:
         changes.append(assignment("adapter.num_experts", int(experts) if experts.isdecimal() else experts))
     settings, directory = start_or_open(recipe or (None if run else "quickstart"), changes, run, out)
-    from topiclora_cli.cli.tables import graph_tables
+    from topiclora_cli.reporting.terminal import graph_tables
     from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 
     with interruptible("build-graph", "--run", directory.path), directory.lock():
         result = build_graph_stage(settings, directory, TerminalProgress())
-    for table in graph_tables(result):
+    for table in graph_tables(result.report):
         console.print(table)
     console.print(f"Graph: {result.folder}\nNext:  {command_line('train', '--run', directory.path)}", soft_wrap=True)

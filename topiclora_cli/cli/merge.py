@@ -19,9 +19,9 @@ def merge(
     """Export a run's adapter with fixed gates, for tools that know only plain LoRA or dense weights."""
     changes = [*(overrides or []), *([assignment("merge.gates", gates)] if gates is not None else [])]
     settings, directory = open_trained(run, changes)
-    from topiclora_cli.cli.tables import merge_table
+    from topiclora_cli.reporting.terminal import merge_table
     from topiclora_cli.stages.merge import merge as merge_stage
 
     with directory.lock():
         result = merge_stage(settings, directory, TerminalProgress(), name=name)
-    console.print(merge_table(result))
+    console.print(merge_table(result.export, result.folders))

@@ -35,10 +35,10 @@ def quickstart(
     settings, directory = start_or_open(recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
     from topiclora_cli.ablation.runner import prepare_grid, run_grid
-    from topiclora_cli.cli.tables import ablation_table, graph_tables, merge_table, routing_table
     from topiclora_cli.reporting.markdown import write_report
     from topiclora_cli.reporting.scores import eval_table
     from topiclora_cli.reporting.table import as_rich
+    from topiclora_cli.reporting.terminal import ablation_table, graph_tables, merge_table, routing_table
     from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
     from topiclora_cli.stages.build_graph import open_graph
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
@@ -76,12 +76,12 @@ def quickstart(
         write_report(directory)
     console.print(Rule("Summary", align="left"))
     if settings.needs_graph:
-        console.print(graph_tables(graph)[0])
+        console.print(graph_tables(graph.report)[0])
     console.print(as_rich(eval_table(scores)))
     if scores.routing:
         console.print(routing_table(scores.routing))
     if settings.adapter.exports:
-        console.print(merge_table(exported))
+        console.print(merge_table(exported.export, exported.folders))
     if ablates:
         console.print(ablation_table(ablation))
     console.print(_where(settings, str(directory.path), recipe or f"{directory.path}/recipe.yaml"), soft_wrap=True)

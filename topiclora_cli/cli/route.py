@@ -12,7 +12,7 @@ from topiclora_cli.cli.options import RunOption, open_run
 from topiclora_cli.errors import TopicLoraError
 
 if TYPE_CHECKING:
-    from topiclora_cli.stages.route import PromptRoute
+    from topiclora_cli.runs.results.route import PromptRoute
 
 
 def route(
@@ -23,7 +23,7 @@ def route(
 ) -> None:
     """Show what a prompt is about and which experts it meets: by the topic graph, and in the trained layers."""
     settings, directory = open_run(run, None)
-    from topiclora_cli.cli.tables import experts_table, gate_tables, topics_table
+    from topiclora_cli.reporting.terminal import experts_table, gate_tables, topics_table
     from topiclora_cli.stages.route import route_prompt
 
     result = route_prompt(settings, directory, prompt, TerminalProgress(errors if as_json else console))

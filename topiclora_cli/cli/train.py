@@ -63,7 +63,7 @@ def train(
         _say_needs(load_recipe(recipe, overrides) if recipe else open_run(run or out, overrides)[0], measure=measure)
         return
     settings, directory = in_first(lambda: start_or_open(recipe, overrides, run, out, resume=resume))
-    from topiclora_cli.cli.tables import train_table
+    from topiclora_cli.reporting.terminal import train_table
     from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
     from topiclora_cli.stages.train import train as train_stage
 
@@ -86,7 +86,7 @@ def train(
 
 
 def _say_needs(recipe: "Recipe", *, measure: bool) -> None:
-    from topiclora_cli.cli.tables import needs_table
+    from topiclora_cli.reporting.terminal import needs_table
     from topiclora_cli.stages.plan import estimate_needs
 
     needs = estimate_needs(recipe, TerminalProgress(make_console(quiet=True)), measure=measure)

@@ -89,6 +89,6 @@ class Names:
                 )
 
 
-def list_missing(wanting: Counter[str]) -> str:
+def list_missing(wanting: Mapping[str, int]) -> str:
     """What was missing and how often: "answer 3, question 1"."""
-    return ", ".join(f"{name} {number}" for name, number in wanting.most_common())
+    return ", ".join(f"{name} {number}" for name, number in Counter(wanting).most_common())

@@ -17,10 +17,7 @@ from topiclora_cli.recipe.data import EMBEDDED, SourceSection
 
 @dataclass
 class SourceCount:
-    """Of one source: rows read and filtered out; examples left out for what reason; examples kept out to measure on.
-
-    wanting: of the missing ones, what was missing. surplus: of a kind that has more than its limit.
-    """
+    """What a reader has counted of one source so far; the fields are a SourceReport's."""
 
     label: str
     weight: float | None = None

@@ -83,9 +83,15 @@ def _manifest(run: RunDir) -> Manifest:
         if name == "train" and stages[name].state == "done":
             # What an earlier version did not count.
             sources = [{"surplus": 0, "wanting": {}, **source} for source in record.get("data", ())]
-            result = decoded({**record, "data": sources}, TrainResult, path, hint)
+            losses = {key: _without_alarms(record[key]) for key in ("final", "best") if record.get(key)}
+            result = decoded({**record, **losses, "data": sources}, TrainResult, path, hint)
             stages[name] = replace(stages[name], result=result)
     return replace(manifest, stages=stages)
+
+
+def _without_alarms(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A logged step; earlier versions left the alarms that it raised among its numbers."""
+    return {name: value for name, value in row.items() if name != "alarms"}
 
 
 def _recipe(folder: Path) -> Recipe | None:

@@ -4,7 +4,6 @@ Where the weights are on this machine a few real steps follow, in a folder that 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -42,62 +41,14 @@ from topiclora_cli.training.estimate import (
     AdapterShape,
     BaseShape,
     Batch,
-    Memory,
     Step,
     disk_bytes,
     training_memory,
 )
 from topiclora_cli.training.fit import train_adapter
+from topiclora_cli.training.needs import DataNeeds, Measured, Needs
 
 MEASURED_STEPS = 3
-
-
-@dataclass(frozen=True)
-class DataNeeds:
-    """The training examples as far as they can be read: their number and tokens of one epoch, or why that is unknown;
-    the longest example, and the most positions with logits that one has."""
-
-    examples: int | None
-    tokens: int | None
-    longest: int
-    labelled: int
-    unknown: str = ""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A few real steps on this machine: seconds of one with the mean number of tokens, tokens in one second, and the
-    process's peak memory in GiB, on a CPU with all that it has loaded."""
-
-    step_seconds: float
-    tokens_per_second: float
-    peak_gib: float
-    device: str
-    steps: int
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a training would need: parameters, memory of one process, data, steps, disk, and what a few steps took."""
-
-    base_parameters: int
-    base_activated: int
-    dtype: str
-    trained: int
-    activated: int
-    batch: Batch
-    memory: Memory
-    data: DataNeeds
-    steps: int | None
-    disk: int
-    measured: Measured | None
-
-    @property
-    def hours(self) -> float | None:
-        """The training's time on this machine, without stage 1 and the priors."""
-        if self.measured is None or self.steps is None:
-            return None
-        return self.steps * self.measured.step_seconds / 3600
 
 
 def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False) -> Needs:

@@ -1,7 +1,6 @@
 """One prompt's way through a run: the topics it is about, the prior over experts, and what the layers' routers do."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
@@ -17,63 +16,13 @@ from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.results.route import GateView, LayerGates, PromptRoute, TopicScore, TopicView
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.inputs import ADAPTER, GRAPH, graph_folder, load_tuned, make_batches, open_base, open_encoder
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 
 TOPICS, TOPICS_PER_EXPERT = 8, 4
-
-
-@dataclass(frozen=True)
-class TopicScore:
-    """How much a prompt is about a topic: about 1 where the topic applies, 0 where not."""
-
-    topic: str
-    relevance: float
-
-
-@dataclass(frozen=True)
-class TopicView:
-    """What the topic graph says of a prompt: its best topics, the best first, and the prior (E,) with its confidence.
-
-    experts: the leading topics of each expert.
-    """
-
-    topics: list[TopicScore]
-    prior: list[float]
-    confidence: float
-    experts: list[list[str]]
-
-
-@dataclass(frozen=True)
-class LayerGates:
-    """Shares of the experts (E,) in one decoder layer, None outside of any: of each routed module, and their mean."""
-
-    layer: int | None
-    mean: list[float]
-    modules: dict[str, list[float]]
-
-
-@dataclass(frozen=True)
-class GateView:
-    """What the routers make of a prompt, averaged over its tokens: by layer, and over the layers.
-
-    Where layers differ in E, `mean` is over those with the most frequent one.
-    """
-
-    tokens: int
-    mean: list[float]
-    layers: list[LayerGates]
-
-
-@dataclass(frozen=True)
-class PromptRoute:
-    """A prompt with what the run's topic graph and its routers say of it; None for what the run does not have."""
-
-    prompt: str
-    topics: TopicView | None
-    gates: GateView | None
 
 
 def route_prompt(recipe: Recipe, run: RunDir, prompt: str, progress: Progress) -> PromptRoute:

@@ -1,7 +1,7 @@
 """The stages of a run as functions: each takes a recipe, a run directory and a display, and returns a typed result."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from topiclora_cli.data import Encoded
@@ -15,6 +15,7 @@ from topiclora_cli.reporting.data import show
 from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.processes import in_first, process_index
 from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.results.training import TrainResult
 from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.inputs import (
     GRAPH,
@@ -28,7 +29,7 @@ from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.training.arguments import check_settings
 from topiclora_cli.training.columns import Priors
-from topiclora_cli.training.fit import TrainResult, train_adapter
+from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.optional import require_libraries
 from topiclora_cli.training.priors import cached_priors, refuse_even_priors
 
@@ -84,7 +85,8 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         )
         if graph is not None and process_index() == 0:
             graph.save(run.path / TRAINED_GRAPH)
-        record.update(asdict(result), data=[report.as_dict() for report in reports])
+        result = replace(result, data=tuple(reports))
+        record.update(asdict(result))
     return result
 
 

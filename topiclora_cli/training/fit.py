@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.processes import in_first, process_count, wait_for_all
 from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.results.training import TrainResult
 from topiclora_cli.runs.run import METRICS, read_metrics
 from topiclora_cli.training.arguments import check_settings, count_examples, count_steps, training_arguments
 from topiclora_cli.training.attach import adapts_head, attach_adapter, without_adapter
@@ -45,21 +45,6 @@ from topiclora_cli.training.padding import refuse_padding
 from topiclora_cli.training.ranks import AllocateRanks
 from topiclora_cli.training.saving import left_out, save_adapter
 from topiclora_cli.training.trainer import DualLossTrainer
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a finished training run reports: parameters, steps, the losses of its last logged step, and those of its
-    best validation where there were any."""
-
-    processes: int
-    steps: int
-    examples: int
-    total_parameters: int
-    activated_parameters: int
-    final: dict[str, float]
-    best: dict[str, float] | None
-    alarms: list[str]
 
 
 def train_adapter(
@@ -163,9 +148,9 @@ def train_adapter(
         examples=examples,
         total_parameters=total,
         activated_parameters=activated,
-        final=next((row for row in reversed(rows) if "loss" in row), {}),
+        final=next((_numbers(row) for row in reversed(rows) if "loss" in row), {}),
         best=_best(rows, recipe.train.metric_for_best),
-        alarms=[text for row in rows for text in row.get("alarms", {}).values()],
+        alarms=tuple(text for row in rows for text in row.get("alarms", {}).values()),
     )
 
 
@@ -182,7 +167,12 @@ def _find_checkpoint(folder: Path, settings: dict[str, Any], progress: Progress)
 
 def _best(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, float] | None:
     validations = [row for row in rows if metric in row]
-    return min(validations, key=lambda row: row[metric]) if validations else None
+    return _numbers(min(validations, key=lambda row: row[metric])) if validations else None
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    """What was measured at a step, without the alarms that it raised."""
+    return {name: value for name, value in row.items() if name != "alarms"}
 
 
 def _make_trainer(

@@ -1,8 +1,8 @@
 """Results as tables for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
@@ -10,24 +10,20 @@ from rich.text import Text
 from topiclora_cli.reporting.formats import contender, measure, metric_label, number, percent
 from topiclora_cli.runs.results.ablation import CellScore
 from topiclora_cli.runs.results.evaluation import RoutingReport
-from topiclora_cli.runs.results.graph import AttributionReport, Comparison, Spread
+from topiclora_cli.runs.results.export import Export
+from topiclora_cli.runs.results.graph import AttributionReport, Comparison, GraphReport, Spread
+from topiclora_cli.runs.results.route import GateView, PromptRoute, TopicView
+from topiclora_cli.runs.results.training import TrainResult
 from topiclora_cli.training.estimate import GIB
-
-if TYPE_CHECKING:
-    from topiclora_cli.stages.build_graph import GraphResult
-    from topiclora_cli.stages.merge import MergeResult
-    from topiclora_cli.stages.plan import Needs
-    from topiclora_cli.stages.route import GateView, PromptRoute, TopicView
-    from topiclora_cli.training.fit import TrainResult
+from topiclora_cli.training.needs import Needs
 
 MAX_TOPIC_ROWS = 16
 SHADES = (("  ", "dim"), ("░░", "blue"), ("▒▒", "cyan"), ("▓▓", "green"), ("██", "bold yellow"))
 _CELL, _MARGIN = 8, 8  # columns of a terminal that one gate takes, and the names of the layers before it
 
 
-def graph_tables(result: "GraphResult") -> list[Table]:
+def graph_tables(report: GraphReport) -> list[Table]:
     """Topics by expert, the graph in numbers, and the assignment beside what it has to beat, where compared."""
-    report = result.report
     experts = Table("expert", "topics", title="Topics by expert", title_justify="left", box=None)
     for expert, names in report.topics_by_expert.items():
         experts.add_row(str(expert), ", ".join(names))
@@ -76,7 +72,7 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
-def train_table(result: "TrainResult") -> Table:
+def train_table(result: TrainResult) -> Table:
     """Steps, parameters and the losses of the last step."""
     table = Table(title="Training", title_justify="left", box=None, show_header=False)
     table.add_row("steps, examples", f"{result.steps}, {result.examples}")
@@ -88,7 +84,7 @@ def train_table(result: "TrainResult") -> Table:
     return table
 
 
-def needs_table(needs: "Needs", name: str) -> Table:
+def needs_table(needs: Needs, name: str) -> Table:
     """What a training would need, by `topiclora train --dry-run`; memory is that of one process on a GPU."""
     title = f"Needs of {name} (memory: estimate for a GPU, GiB a process)"
     table = Table(title=title, title_justify="left", box=None, show_header=False)
@@ -142,11 +138,10 @@ def routing_table(routing: RoutingReport) -> Table:
     return table
 
 
-def merge_table(result: "MergeResult") -> Table:
+def merge_table(export: Export, folders: Mapping[str, Path]) -> Table:
     """Where the export lies and how far it is from the routed model."""
-    export = result.export
     table = Table(title=f"Export with fixed gates ({export.gates})", title_justify="left", box=None, show_header=False)
-    for name, folder in result.folders.items():
+    for name, folder in folders.items():
         table.add_row(name, str(folder))
     table.add_row("KL(routed || export)", f"{export.kl:.4f} nats per answer token")
     table.add_row("same top token", f"{100 * export.agreement:.1f} % of {export.tokens} answer tokens")
@@ -173,7 +168,7 @@ def ablation_table(scores: Sequence[CellScore]) -> Table:
     return table
 
 
-def topics_table(view: "TopicView") -> Table:
+def topics_table(view: TopicView) -> Table:
     """The topics a prompt is about, with their relevance."""
     table = Table("topic", "relevance", title="Topics of the prompt", title_justify="left", box=None)
     table.columns[1].justify = "right"
@@ -182,7 +177,7 @@ def topics_table(view: "TopicView") -> Table:
     return table
 
 
-def experts_table(result: "PromptRoute") -> Table:
+def experts_table(result: PromptRoute) -> Table:
     """Each expert's prior beside its mean gate, as far as the run has them, and its leading topics."""
     view, gates = result.topics, result.gates
     sure = f"Experts (confidence of the prior {view.confidence:.2f})" if view else "Experts"
@@ -199,7 +194,7 @@ def experts_table(result: "PromptRoute") -> Table:
     return table
 
 
-def gate_tables(view: "GateView", *, width: int) -> list[Table]:
+def gate_tables(view: GateView, *, width: int) -> list[Table]:
     """Gates by layer and expert as a heat map, shaded up to the largest; in parts where they are too many for `width`.
 
     Every shade stands beside its number, so that it needs neither colour nor a legend.
