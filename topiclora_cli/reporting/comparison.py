@@ -17,7 +17,7 @@ _FIGURES = ("n", "baseline", "score", "diff.", "interval", "p", "p Holm")
 def comparison_table(compared: Compared) -> Table:
     """One side beside the baseline; what all tasks share, their metric and a prefix of names, stands in the title."""
     shared, labels = _metrics(compared.rows)
-    prefix = _common_prefix([each.task for each in compared.rows if not _aggregate(each)])
+    prefix = _prefix(compared)
     title = f"{compared.side} minus {compared.baseline}, 95 % intervals"
     title += f": {shared}" if shared else ""
     title += f"; tasks of {prefix}*" if prefix else ""
@@ -32,15 +32,16 @@ def comparison_table(compared: Compared) -> Table:
 def flips_table(compared: Compared) -> Table:
     """Questions that one side alone answered rightly, with the answers of both."""
     sides = (compared.side, compared.baseline)
+    prefix = _prefix(compared)
     rows = [
-        row(each.task, each.question, each.right, each.answer, each.baseline, sides[0 if each.won else 1])
+        row(
+            *(each.task.removeprefix(prefix), each.question, each.right),
+            *(f"✓ {text}" if won else text for text, won in ((each.answer, each.won), (each.baseline, not each.won))),
+        )
         for each in compared.flips
     ]
-    return Table(
-        f"{len(rows)} of {compared.flipped} questions that {' or '.join(sides)} alone answered rightly",
-        columns("task", "question", "right", *sides, "answered rightly by"),
-        rows,
-    )
+    title = f"{len(rows)} of {compared.flipped} questions that {' or '.join(sides)} alone answered rightly (✓)"
+    return Table(title, columns("task", "question", "right", *sides), rows)
 
 
 def all_rows(comparisons: Sequence[Compared]) -> Table:
@@ -72,8 +73,9 @@ def _aggregate(line: Row) -> bool:
     return math.isnan(line.p_holm)
 
 
-def _common_prefix(names: Sequence[str]) -> str:
-    """What several names begin with, up to a `_`; empty where there is nothing, or where it is the whole of one."""
+def _prefix(compared: Compared) -> str:
+    """What the names of several tasks begin with, up to a `_`; empty where there is nothing, or all of a name."""
+    names = [each.task for each in compared.rows if not _aggregate(each)]
     first, last = min(names), max(names)
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
     prefix = first[: first.rfind("_", 0, shared) + 1] if first != last else ""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _SHADES = (("  ", "dim"), ("░░", "blue"), ("▒▒", "cyan"), ("▓▓", "green"), ("██", "bold yellow"))
+_ROOMY = 6  # columns
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")  # before a number, not within a word or a range of versions
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -96,6 +97,8 @@ def as_rich(table: Table) -> "rich.table.Table":
         caption=Text(table.note, style="table.caption") if table.note else None,
         caption_justify="left",
         box=None,
+        # Many columns stand closer, which leaves names their room.
+        collapse_padding=len(table.columns) > _ROOMY,
         show_header=table.headed,
     )
     for column in table.columns:

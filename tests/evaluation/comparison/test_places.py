@@ -6,6 +6,8 @@ import yaml
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.comparison.compare import compare
 from topiclora_cli.evaluation.comparison.places import find_place
+from topiclora_cli.recipe import load_recipe
+from topiclora_cli.recipe.adapter import FIELDS
 from topiclora_cli.runs.results.evaluation import EvalSummary, TaskScores
 from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.run import RunDir
@@ -18,7 +20,7 @@ def run_with(tmp_path, lm_eval_folder):
     """Make a run: evaluation -> side -> accuracies of the task `sums`; headline: the metric that it went by."""
 
     def make(name, evaluations, *, seed=0, model="m", steps=1, headline="acc"):
-        recipe = {"seed": seed, "model": {"name": model}, "train": {"max_steps": steps}}
+        recipe = {"name": "x", "seed": seed, "model": {"name": model}, "train": {"max_steps": steps}}
         RunDir.create(tmp_path / name, recipe_yaml=yaml.safe_dump(recipe), name=name, seed=seed)
         for evaluation, sides in evaluations.items():
             folder = tmp_path / name / "eval" / evaluation
@@ -87,3 +89,24 @@ def test_the_metric_is_the_one_that_the_evaluation_went_by(run_with):
     two = run_with("two", {"e": {"tuned": [1, 1]}}, steps=2)
     assert compare([one, two])[0].rows[0].metric == "choice_loss"
     assert compare([one, two], baseline=two)[0].rows[0].metric == "acc"
+
+
+def test_runs_of_one_recipe_are_one_side_though_an_earlier_version_wrote_the_first(run_with, tmp_path):
+    runs = [run_with(f"run-{seed}", {"e": {"tuned": [1, seed % 2]}}, seed=seed) for seed in (0, 1)]
+    other = run_with("other-0", {"e": {"tuned": [0, 1]}}, steps=2)
+    now = load_recipe(str(tmp_path / "run-0/recipe.yaml")).model_dump(mode="json")
+    terms = {name: settings for name, settings in now["loss"].items() if isinstance(settings, dict)}
+    before = {f"{name}_weight": settings["weight"] for name, settings in terms.items() if "weight" in settings}
+    adapter = {**{key: field.default for key, field in FIELDS.items()}, **now["adapter"]}
+    (tmp_path / "run-0/recipe.yaml").write_text(yaml.safe_dump({**now, "loss": before, "adapter": adapter}))
+    (found,) = compare([other, *runs])
+    assert found.side.startswith("run-0")
+    assert found.notes[0] == "Runs of seeds that one side lacks are left out: 1."
+
+
+@pytest.mark.parametrize("damaged", ["", "[1]", "name: x\nnew: 1\n", None])
+def test_a_recipe_that_cannot_be_read_is_one_line(damaged, run_with, tmp_path):
+    runs = [run_with(name, {"e": {"tuned": [1, 0]}}) for name in "ab"]
+    (tmp_path / "b/recipe.yaml").unlink() if damaged is None else (tmp_path / "b/recipe.yaml").write_text(damaged)
+    with pytest.raises(TopicLoraError, match=r"b/recipe\.yaml"):
+        compare(runs)

@@ -41,13 +41,13 @@ def test_every_format_has_the_rows(two, run_cli):
     assert rows["mean of tasks"]["p_holm"] == ""
     assert "| sums | 4 | 50.0 | 75.0 | +25.0 |" in Path("a.md").read_text()
     assert Path("a.md").read_text().startswith("**b minus a, 95 % intervals: acc, % ↑**")
-    assert "| Two and two? |" in Path("a.md").read_text()
+    assert "| sums | Two and two? | four | ✓ four | four |" in Path("a.md").read_text()
     assert r"sums & 4 & 50.0 & 75.0 & +25.0 &" in Path("a.tex").read_text()
 
 
 def test_names_and_intervals_are_whole_in_eighty_columns(lm_eval_folder):
     half = {"acc": [1.0, 0.0] * 600}
-    tasks = {"topiclora_multistep_arithmetic": half, "topiclora_unit_conversion": half}
+    tasks = {"topiclora_movie_recommendations": half, "topiclora_unit_conversion": half}
     others = {name: {"acc": half["acc"][::-1]} for name in tasks}
     (compared,) = compare([lm_eval_folder("a", tasks), lm_eval_folder("b", others)])
     console = Console(width=80, record=True, file=io.StringIO())
@@ -55,7 +55,7 @@ def test_names_and_intervals_are_whole_in_eighty_columns(lm_eval_folder):
     title, _, *lines = console.export_text().splitlines()
     assert title.rstrip() == "b minus a, 95 % intervals: acc, % ↑; tasks of topiclora_*"
     assert [re.split(r"\s{2,}|\s(?=\d)", line.strip())[0] for line in lines] == [
-        "multistep_arithmetic",
+        "movie_recommendations",
         "unit_conversion",
         "mean of tasks",
     ]

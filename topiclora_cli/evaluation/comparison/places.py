@@ -1,18 +1,20 @@
 """What a name on the command line stands for: a run, one of its evaluations, or a folder of lm-eval's."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.errors import OldSpelling, TopicLoraError, nearest
 from topiclora_cli.evaluation.comparison.answers import Answers, find_answers
+from topiclora_cli.recipe import load_recipe
 from topiclora_cli.runs.naming import SUMMARY, named_folders
 from topiclora_cli.runs.results.evaluation import EvalSummary
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.run import MANIFEST, RECIPE, RunDir
+
+_DECISIVE = ("model", "graph", "adapter", "loss", "train", "data")
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ def find_place(name: str) -> Place:
 
 
 def _recipe(run: RunDir) -> tuple[Mapping[str, Any], int]:
-    """What was trained, as far as it bears on the adapter, and its seed."""
+    """What was trained, as far as it bears on the adapter, whatever version wrote it, and its seed."""
     path = run.path / run.stage("train").get("recipe", RECIPE)
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    kept = {key: recipe.get(key) for key in ("model", "graph", "adapter", "loss", "train", "data")}
-    return kept, recipe["seed"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OldSpelling)
+        recipe = load_recipe(str(path))
+    return recipe.model_dump(mode="json", include=set(_DECISIVE)), recipe.seed
