@@ -107,6 +107,10 @@ def test_a_last_step_that_raised_an_alarm_is_read_as_earlier_versions_wrote_it(r
     code, text = run_cli("report", run, "--markdown", tmp_path / "p.md")
     assert code == 0, text
     assert (tmp_path / "p.md").read_text().count("Dead & gone.") == 1
+    manifest["stages"]["train"]["final"] = [1.5]
+    (run / "run.json").write_text(json.dumps(manifest))
+    code, text = run_cli("report", run)
+    assert (code, "run.json is damaged (final:" in text) == (2, True), text
 
 
 def test_the_page_needs_nothing_from_elsewhere(run, run_cli):

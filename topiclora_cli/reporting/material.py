@@ -83,7 +83,8 @@ def _manifest(run: RunDir) -> Manifest:
         if name == "train" and stages[name].state == "done":
             # What an earlier version did not count.
             sources = [{"surplus": 0, "wanting": {}, **source} for source in record.get("data", ())]
-            losses = {key: _without_alarms(record[key]) for key in ("final", "best") if record.get(key)}
+            logged = {key: record.get(key) for key in ("final", "best")}
+            losses = {key: _without_alarms(row) for key, row in logged.items() if isinstance(row, Mapping)}
             result = decoded({**record, **losses, "data": sources}, TrainResult, path, hint)
             stages[name] = replace(stages[name], result=result)
     return replace(manifest, stages=stages)
