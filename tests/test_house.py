@@ -35,3 +35,9 @@ def test_every_file_and_folder_of_ours_that_a_text_names_is_there(name):
     named |= {PACKAGE.parent / each for each in re.findall(r"\btests/[\w/]+(?:\.py)?", text)}
     assert named
     assert [str(each) for each in named if not each.exists()] == []
+
+
+def test_test_files_have_names_of_their_own():
+    """pytest imports them by name alone, as their folders are no packages."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(names) == len(set(names))
