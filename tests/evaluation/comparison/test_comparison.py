@@ -103,3 +103,13 @@ def test_what_is_no_comparison_is_refused(lm_eval_folder, tmp_path):
     ):
         with pytest.raises(TopicLoraError, match=match):
             compare([str(name) for name in names], **settings)
+
+
+def test_tasks_of_one_size_are_drawn_each_for_itself(lm_eval_folder):
+    right = {"acc": [float(number % 2) for number in range(40)]}
+    one = lm_eval_folder("one", {name: {"acc": [0.0] * 40} for name in ("first", "second")})
+    (found,) = compare([one, lm_eval_folder("two", {"first": right, "second": right})])
+    first, second, mean = (row.difference for row in found.rows)
+    # The mean of two independent tasks is sqrt(2) times as sure as either.
+    assert mean.high - mean.low < 0.85 * (first.high - first.low)
+    assert second.high - second.low == pytest.approx(first.high - first.low, rel=0.1)

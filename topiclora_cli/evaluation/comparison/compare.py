@@ -131,14 +131,13 @@ def _seeds(side: Side, against: Side) -> tuple[list[Place], list[Place]]:
 def _compared(side: Side, against: Side, metric: str | None, wanted: Sequence[str], show_flips: int) -> Compared:
     ours, theirs = _seeds(side, against)
     places = list({id(place): place for place in (*theirs, *ours)}.values())
-    rows: list[Row] = []
     notes: list[str] = []
-    drawn: dict[str, Drawn] = {}
+    scored: dict[str, tuple[str, tuple[Array, Array], tuple[Array, Array]]] = {}
     flipped: dict[str, list[str]] = {}
     if left := len(side.places) + len(against.places) - len(places):
         notes.append(f"Runs of seeds that one side lacks are left out: {left}.")
     if len(ours) > 1:
-        notes.append(f"{len(ours)} seeds say little of what other seeds would do: the interval may be too narrow.")
+        notes.append(f"{len(ours)} seeds say little of what other seeds would do.")
     for name in common_tasks(places, wanted):
         read = {id(place): place.answers.task(name) for place in places}
         common = common_questions(name, places, list(read.values()))
@@ -150,17 +149,22 @@ def _compared(side: Side, against: Side, metric: str | None, wanted: Sequence[st
             notes.append(f"{name} is left out: none of its metrics is one of single questions.")
             continue
         one, other = _scores(ours, read, common, key), _scores(theirs, read, common, key)
-        drawn[name] = next(draw_questions([one[0] - other[0]]))
-        rows.append(_row(name, key, one, other, drawn[name], places[0].answers.facts(name).way))
+        scored[name] = (key, one, other)
         if is_right_or_wrong(one[1][0], other[1][0]):
             changed = one[1][0] != other[1][0]
             flipped[name] = [each for each, differs in zip(common, changed, strict=True) if differs]
-    if not rows:
+    if not scored:
         raise TopicLoraError("No task has a metric of single questions.", "Choose another with --metric.")
     if show_flips and any(flipped.values()) and len(ours) > 1:
         notes.append(f"Questions that flipped are those of {ours[0].label} and {theirs[0].label}.")
     if show_flips and not any(flipped.values()):
         notes.append(f"No question flipped{'' if flipped else ': the metric is none of right and wrong answers'}.")
+    # All at once, so that no two tasks of one size are drawn alike.
+    drawn = dict(zip(scored, draw_questions([one[0] - other[0] for _, one, other in scored.values()]), strict=True))
+    rows = [
+        _row(name, key, one, other, drawn[name], places[0].answers.facts(name).way)
+        for name, (key, one, other) in scored.items()
+    ]
     adjusted = holm([row.p for row in rows])
     rows = [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
     keys = {row.task: f"{row.metric},{row.filter}" for row in rows}
