@@ -12,7 +12,9 @@ from topiclora_cli.cli.options import listed
 
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Runs, RUN:EVALUATION, or output folders of lm-eval's.")],
-    metric: Annotated[str | None, typer.Option("--metric", "-m", help="Metric (default: each task's first).")] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", "-m", help="Metric (default: the evaluation's own).")
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="`base`, or a run (default: the first run).")
     ] = None,

@@ -85,7 +85,7 @@ def _differences(scores: Sequence[CellScore], name: str, *, minus_it: bool) -> s
     if not rows:
         return ""
     title = f"Each cell minus {name}" if minus_it else f"{name} minus each cell"
-    about = "On the same questions and seeds, with 95 % intervals by paired bootstrap over questions and seeds.\n"
+    about = "On the same questions and seeds, with 95 % intervals: questions by bootstrap, seeds by Student's t.\n"
     return f"## {title}\n\n{about}\n{_table(['cell', *columns], rows)}"
 
 

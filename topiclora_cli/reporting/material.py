@@ -8,7 +8,7 @@ from typing import Any
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.reporting.differences import recipe_in
-from topiclora_cli.runs.naming import GAP, SUMMARY, named_folders
+from topiclora_cli.runs.outcomes import evaluations_of, exports_of
 from topiclora_cli.runs.results.ablation import GridScores
 from topiclora_cli.runs.results.evaluation import EvalSummary
 from topiclora_cli.runs.results.export import Export
@@ -56,9 +56,9 @@ def _read(run: RunDir, label: str) -> Material:
     manifest = _manifest(run)
     done = {name: record for name, record in manifest.stages.items() if record.state == "done"}
     training = done["train"].result if "train" in done else None
-    evaluations = {each.name: each for each in named_folders(run.path / "eval", SUMMARY)}
-    exports = {each.name: each for each in named_folders(run.path / "merged", GAP)}
-    own = {f"{each.parent.name}/{each.name}": _recipe(each) for each in (*evaluations.values(), *exports.values())}
+    evaluations, exports = evaluations_of(run), exports_of(run)
+    names = [*(f"eval/{name}" for name in evaluations), *(f"merged/{name}" for name in exports)]
+    own = {name: _recipe(run.path / name) for name in names}
     return Material(
         label=label,
         path=run.path,
@@ -68,8 +68,8 @@ def _read(run: RunDir, label: str) -> Material:
         graph=read_result(run.path / "graph" / "report.json", GraphReport) if "graph" in done else None,
         training=training if isinstance(training, TrainResult) else None,
         metrics=read_metrics(run.path / METRICS),
-        evaluations={name: read_result(folder / SUMMARY, EvalSummary) for name, folder in evaluations.items()},
-        exports={name: read_result(folder / GAP, Export) for name, folder in exports.items()},
+        evaluations=evaluations,
+        exports=exports,
         grid=read_result(run.path / "ablation" / "results.json", GridScores) if "ablation" in done else None,
     )
 

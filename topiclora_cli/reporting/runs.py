@@ -7,9 +7,9 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.reporting.differences import recipe_of
 from topiclora_cli.reporting.formats import measure
 from topiclora_cli.reporting.table import Table, columns, row
-from topiclora_cli.runs.naming import GAP, SUMMARY, named_folders
+from topiclora_cli.runs.naming import SUMMARY, named_folders
+from topiclora_cli.runs.outcomes import evaluations_of, exports_of
 from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores
-from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.run import RunDir
 
@@ -67,7 +67,7 @@ def runs_table(lines: Sequence[RunLine]) -> Table:
                 done or ("failed before its first stage" if line.got_nowhere else "none"),
                 measure(line.score, line.unit or ""),
                 measure(line.gain, line.unit or "", signed=True),
-                _minutes(line.seconds) if line.stages else "-",
+                f"{line.seconds / 60:.1f}" if line.stages else "-",
             )
         )
     return Table("", columns("run", "created", "method", "data", "stages", "score", "gain", "minutes", right=5), rows)
@@ -76,13 +76,8 @@ def runs_table(lines: Sequence[RunLine]) -> Table:
 def outcomes(run: RunDir) -> dict[str, list[dict[str, object]]]:
     """Evaluations and exports of a run as plain values, the latest last."""
     return {
-        "evaluations": [
-            asdict(read_result(folder / SUMMARY, EvalSummary)) for folder in named_folders(run.path / "eval", SUMMARY)
-        ],
-        "exports": [
-            {"name": folder.name, **asdict(read_result(folder / GAP, Export))}
-            for folder in named_folders(run.path / "merged", GAP)
-        ],
+        "evaluations": [asdict(summary) for summary in evaluations_of(run).values()],
+        "exports": [{"name": name, **asdict(export)} for name, export in exports_of(run).items()],
     }
 
 
@@ -102,7 +97,3 @@ def _latest_mean(run: RunDir) -> MeanScores | None:
         return read_result(folders[-1] / SUMMARY, EvalSummary).mean
     except TopicLoraError:
         return None
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f}"

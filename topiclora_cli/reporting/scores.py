@@ -2,10 +2,8 @@
 
 from topiclora_cli.reporting.formats import measured, metric_label, metric_name, percent
 from topiclora_cli.reporting.table import Cell, Table, columns, row
-from topiclora_cli.runs.naming import GAP, SUMMARY, named_folders
+from topiclora_cli.runs.outcomes import evaluations_of, exports_of
 from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores, TaskScores
-from topiclora_cli.runs.results.export import Export
-from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.run import RunDir
 
 SCORES = "Scores ± standard error; ↑ higher, ↓ lower is better"
@@ -43,18 +41,17 @@ def mean_metric(mean: MeanScores, summary: EvalSummary) -> str:
 def evaluations_table(run: RunDir) -> Table:
     """Every evaluation of a run by its mean, the latest last."""
     rows = []
-    for folder in named_folders(run.path / "eval", SUMMARY):
-        summary = read_result(folder / SUMMARY, EvalSummary)
+    for name, summary in evaluations_of(run).items():
         cells = [""] * 5
         if mean := summary.mean:
             figures = (measured(vars(mean), kind) for kind in _HEADINGS)
             cells = [str(len(mean.of)), mean_metric(mean, summary), *figures]
-        rows.append(row(folder.name, *cells))
+        rows.append(row(name, *cells))
     return Table("Evaluations, the latest last", columns("evaluation", "mean of", "metric", *_HEADINGS.values()), rows)
 
 
 def exports_table(run: RunDir) -> Table:
     """Every export with fixed gates of a run, the latest last."""
-    found = [(folder.name, read_result(folder / GAP, Export)) for folder in named_folders(run.path / "merged", GAP)]
+    found = exports_of(run).items()
     rows = [row(name, export.gates, f"{export.kl:.4f}", percent(export.agreement)) for name, export in found]
     return Table("Exports, the latest last", columns("export", "gates", "KL", "same top token, %"), rows)

@@ -8,13 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from topiclora_cli.reporting.formats import contender, measure, metric_label, number, percent
+from topiclora_cli.runs.machine import GIB
 from topiclora_cli.runs.results.ablation import CellScore
 from topiclora_cli.runs.results.evaluation import RoutingReport
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import AttributionReport, Comparison, GraphReport, Spread
 from topiclora_cli.runs.results.route import GateView, PromptRoute, TopicView
 from topiclora_cli.runs.results.training import TrainResult
-from topiclora_cli.training.estimate import GIB
 from topiclora_cli.training.needs import Needs
 
 MAX_TOPIC_ROWS = 16

@@ -25,7 +25,6 @@ keeps its scores, too, and a feed-forward block without a gate keeps one tensor 
 
 from dataclasses import dataclass
 
-GIB = 2**30
 # Bytes per expert and router: probabilities, gates and what of them was chosen, measured for top-2 of 8.
 GATE = 12
 # bfloat16 logits (2), their float32 logarithms of probabilities (4), and gradients of both in float32 and one rounded.

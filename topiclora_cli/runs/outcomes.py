@@ -1,0 +1,19 @@
+"""What a run has any number of, by name: its evaluations and its exports, the latest last."""
+
+from topiclora_cli.runs.naming import GAP, SUMMARY, named_folders
+from topiclora_cli.runs.results.evaluation import EvalSummary
+from topiclora_cli.runs.results.export import Export
+from topiclora_cli.runs.results.files import read_result
+from topiclora_cli.runs.run import RunDir
+
+
+def evaluations_of(run: RunDir) -> dict[str, EvalSummary]:
+    """Every finished evaluation; raises TopicLoraError for one that is damaged."""
+    folders = named_folders(run.path / "eval", SUMMARY)
+    return {folder.name: read_result(folder / SUMMARY, EvalSummary) for folder in folders}
+
+
+def exports_of(run: RunDir) -> dict[str, Export]:
+    """Every finished export with fixed gates; raises TopicLoraError for one that is damaged."""
+    folders = named_folders(run.path / "merged", GAP)
+    return {folder.name: read_result(folder / GAP, Export) for folder in folders}
