@@ -11,7 +11,6 @@ A stage counts only once the manifest says "done"; anything else is redone or re
 
 import datetime
 import itertools
-import json
 import os
 import platform
 import shutil
@@ -177,20 +176,6 @@ def latest_run(root: str | os.PathLike[str]) -> RunDir:
     if not runs:
         raise TopicLoraError(f"There is no run under {root}/.", "Start one with: topiclora quickstart")
     return runs[-1]
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a line cut short by a kill, or damaged, ends them."""
-    rows = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:  # no JSON, or no text
-            break
-        if not isinstance(row, dict):
-            break
-        rows.append(row)
-    return rows
 
 
 @contextmanager
