@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from topiclora_cli.recipe.section import Section
-from topiclora_cli.recipe.sources import fill_in_source
+from topiclora_cli.recipe.sources import fill_in_source, with_own_sources
 
 EMBEDDED = "quickstart"
 
@@ -25,9 +25,10 @@ class TopicsFile(Section):
 class SourceSection(Section):
     """Where examples come from, and how a row becomes one.
 
-    source: a hub id, a folder, a .jsonl, .json, .csv or .parquet file or the https address of one, `quickstart` (the
-    embedded task families), or the name of a ready definition (recipe/sources.yaml), whose keys those given here
-    replace; `name` uses a definition with another source.
+    source: a hub id, a folder, a .jsonl, .json, .csv or .parquet file or the https address of one, also packed (.gz,
+    .zst, .bz2), a pattern of such files (`chats/*.jsonl`, read in the order of their names), `quickstart` (the
+    embedded task families), or the name of a ready definition (recipe/sources.yaml, data.sources_file), whose keys
+    those given here replace; `name` uses a definition with another source.
     prompt, completion: Jinja templates over a row's columns, with filters `options` and `letter` for multiple choice.
     Both are trained on to the letter, with a space between them where there is no white space. A column whose name
     Jinja cannot read is `row["its name"]`. Columns of a CSV file are text (`n | int`, `n | float`); JSON values are
@@ -101,6 +102,8 @@ class DataSection(SourceSection):
     example, in an order shuffled once. `stopping_strategy` says when to stop: at the first source that runs out, so
     that nothing repeats, or when all have, the shorter ones starting over. Beside `sources`, `limit` is the mixture's.
 
+    sources_file: a YAML file of definitions of one's own, names to keys of a source, which `source` and `name` find as
+    they do the ready ones. A run keeps the keys, not the file.
     dedup: leave out examples seen before in any source, compared to the letter (exact), or without regard to case and
     white space (normalised).
     decontaminate: leave out examples that share `ngram` words in a row with a question of eval.tasks.
@@ -113,6 +116,7 @@ class DataSection(SourceSection):
     """
 
     sources: list[SourceSection] = []
+    sources_file: str | None = None
     stopping_strategy: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
     dedup: Literal["none", "exact", "normalised"] = "none"
     decontaminate: bool = False
@@ -126,9 +130,10 @@ class DataSection(SourceSection):
     @model_validator(mode="before")
     @classmethod
     def _embedded_by_default(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not any(values.get(key) for key in ("name", "source", "sources")):
-            return {**values, "source": EMBEDDED}
-        return values
+        if not isinstance(values, dict):
+            return values
+        named = any(values.get(key) for key in ("name", "source", "sources"))
+        return with_own_sources(values if named else {**values, "source": EMBEDDED})
 
     def _check(self) -> None:
         if not self.sources:
