@@ -6,10 +6,11 @@ from topiclora_cli.recipe.keys import Key, recipe_keys
 
 INTRODUCTION = """# Recipe
 
-Every key of a recipe, as `topiclora recipes keys` lists them. A recipe is a YAML file of these sections; only `name` and
-`model.name` must be given, and a key that nobody knows is an error. Any key can be set on the command line, too:
-`--set train.epochs=2`. Where a method brings a value of its own ([methods](methods.md)), that comes before the default; what
-the default method brings is said here. `topiclora recipes schema` prints all of this as a JSON schema for your editor.
+Every key of a recipe, as `topiclora recipes keys` lists them. A recipe is a YAML file of these sections; only `name`
+and `model.name` must be given, and a key that nobody knows is an error. Any key can be set on the command line, too:
+`--set train.epochs=2`. Where a method brings a value of its own ([methods](methods.md)), that comes before the default;
+what the default method brings is said here. `topiclora recipes schema` prints all of this as a JSON schema for your
+editor.
 """
 
 
