@@ -11,6 +11,8 @@ import pytest
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import read_json, replacing, write_json, write_text
+from topiclora_cli.runs.results.manifest import plain_manifest
+from topiclora_cli.runs.results.record import GraphFacts
 from topiclora_cli.runs.run import RunDir, latest_run, list_runs, new_run_path, read_metrics
 
 
@@ -20,11 +22,11 @@ def make(path, name="demo"):
 
 def test_a_stage_is_done_only_when_it_finished(tmp_path):
     run = make(tmp_path / "r")
-    with run.running("train") as record:
-        assert run.stage("train")["state"] == "running"
-        record["steps"] = 3
-    assert run.is_done("train")
-    assert run.stage("train")["steps"] == 3
+    with run.running("graph") as running:
+        assert run.stage("graph").state == "running"
+        running.result = GraphFacts(topics=5, experts=3, sha256="0")
+    assert run.is_done("graph")
+    assert run.stage("graph").result == GraphFacts(topics=5, experts=3, sha256="0")
     with pytest.raises(RuntimeError), run.running("eval"):
         raise RuntimeError
     assert not run.is_done("eval")
@@ -73,7 +75,10 @@ def test_rows_of_metrics_end_at_what_is_none(damaged, tmp_path):
 )
 def test_a_manifest_of_another_shape_is_reported(entries, tmp_path):
     run = make(tmp_path / "r")
-    write_json(run.path / "run.json", {**run.manifest, **entries})
+    write_json(run.path / "run.json", {**plain_manifest(run.manifest), **entries})
+    with pytest.raises(TopicLoraError, match=rf"run\.json is damaged \({next(iter(entries))}"):
+        list_runs(tmp_path)
+    write_json(run.path / "run.json", [])
     with pytest.raises(TopicLoraError, match=r"run\.json is not a run manifest"):
         list_runs(tmp_path)
 
@@ -117,13 +122,13 @@ def test_a_run_that_has_just_been_made_is_nobody_else_s(tmp_path):
     for held in (nullcontext, run.lock):
         with held(), pytest.raises(TopicLoraError, match=r"not empty|in use by another"):
             make(tmp_path / "r", "second")
-    assert run.manifest["name"] == "first"
+    assert run.manifest.name == "first"
 
 
 def test_a_run_whose_command_failed_before_its_first_stage_gives_up_its_place(tmp_path):
     with pytest.raises(TopicLoraError, match="bad data"), make(tmp_path / "r").lock():
         raise TopicLoraError("bad data")
-    assert make(tmp_path / "r", "second").manifest["name"] == "second"
+    assert make(tmp_path / "r", "second").manifest.name == "second"
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -92,7 +92,7 @@ def start_or_open(
     from topiclora_cli.runs.run import list_runs
 
     name = load_recipe(recipe_name, overrides or []).name
-    earlier = [candidate for candidate in list_runs(RUNS) if candidate.manifest.get("name") == name]
+    earlier = [candidate for candidate in list_runs(RUNS) if candidate.manifest.name == name]
     if not earlier:
         raise TopicLoraError(f"There is no run of {name!r} under {RUNS}/ to resume.", "Start it without --resume.")
     return open_run(earlier[-1].path, overrides)
