@@ -37,7 +37,7 @@ class SourceSection(Section):
     """A ready definition (recipe/sources.yaml, or sources_file), whose keys those given here replace; with another
     source."""
     source: str | None = None
-    """A hub id, a folder, a .jsonl, .json, .csv or .parquet file or the https address of one, text also packed (.gz, .zst
+    """A hub id, a folder, a .jsonl, .json, .csv or .parquet file or the https address of one, also packed (.gz, .zst
     or .bz2), a pattern of files (chats/*.jsonl, read in the order of their names), `quickstart` (the embedded task
     families), or the name of a ready definition."""
     config: str | None = None
@@ -116,7 +116,7 @@ class DataSection(SourceSection):
     sources: list[SourceSection] = []
     """Several sources, each with the keys of one, in place of the source whose keys stand here."""
     sources_file: str | None = None
-    """A YAML file of definitions of one's own, names to keys of a source, found by `source` and `name` as the ready ones
+    """A YAML file of definitions of one's own, names to keys of a source, found by `source` and `name` as ready ones
     are; a run keeps the keys, not the file."""
     stopping_strategy: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
     """When a weighted mixture stops: at the first source that runs out, so that nothing repeats, or when all have, the
