@@ -48,7 +48,9 @@ def first_line(error: Exception) -> str:
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Turn a misspelt name into a hint that lists the nearest known names, or all of a short list."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    initials = [each for each in names if name == "".join(word[:1] for word in each.split("_"))]
+    alike = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    close = list(dict.fromkeys([*initials, *alike]))[:count]
     if close:
         return "Did you mean " + " or ".join(repr(match) for match in close) + "?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")

@@ -9,6 +9,7 @@ from topiclora_cli.recipe import dump_recipe, load_recipe
 from topiclora_cli.runs.naming import SUMMARY
 from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores
 from topiclora_cli.runs.results.files import write_result
+from topiclora_cli.runs.results.record import StageRecord
 from topiclora_cli.runs.run import RunDir
 
 MEAN = MeanScores(
@@ -57,8 +58,8 @@ def test_runs_of_one_recipe_say_the_same(make_run, run_cli):
 def test_a_list_says_what_each_run_was_asked_and_scored(make_run, run_cli):
     make_run("one")
     two = make_run("two", "adapter.method=lora")
-    two.record("train", {"state": "done", "started": "", "seconds": 90.0})
-    two.record("eval", {"state": "failed", "started": "", "seconds": 30.0})
+    two.record("train", StageRecord("done", seconds=90.0))
+    two.record("eval", StageRecord("failed", seconds=30.0))
     write_result(two.path / "eval" / "quiz" / SUMMARY, EvalSummary("quiz", MEAN, ()))
     rows = {row["name"]: row for row in json.loads(run_cli("runs", "list", "--json")[1])}
     assert (rows["one"]["method"], rows["one"]["score"], rows["one"]["stages"]) == ("topiclora", None, {})
@@ -90,7 +91,7 @@ def test_a_damaged_run_is_listed_as_such_beside_the_others(make_run, run_cli):
 
 def test_a_run_that_failed_after_its_graph_says_so_in_the_list(make_run, run_cli):
     run = make_run("one")
-    run.record("graph", {"state": "done", "started": ""})
+    run.record("graph", StageRecord("done", ""))
     run.update(got_nowhere=True)
     assert "graph, then failed" in run_cli("runs", "list")[1]
 

@@ -12,6 +12,8 @@ import pytest
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import read_json, replacing, write_json, write_text
+from topiclora_cli.runs.results.manifest import plain_manifest
+from topiclora_cli.runs.results.record import GraphFacts
 from topiclora_cli.runs.run import RunDir, new_run_path, read_metrics
 
 
@@ -21,11 +23,11 @@ def make(path, name="demo"):
 
 def test_a_stage_is_done_only_when_it_finished(tmp_path):
     run = make(tmp_path / "r")
-    with run.running("train") as record:
-        assert run.stage("train")["state"] == "running"
-        record["steps"] = 3
-    assert run.is_done("train")
-    assert run.stage("train")["steps"] == 3
+    with run.running("graph") as running:
+        assert run.stage("graph").state == "running"
+        running.result = GraphFacts(topics=5, experts=3, sha256="0")
+    assert run.is_done("graph")
+    assert run.stage("graph").result == GraphFacts(topics=5, experts=3, sha256="0")
     with pytest.raises(RuntimeError), run.running("eval"):
         raise RuntimeError
     assert not run.is_done("eval")
@@ -74,7 +76,10 @@ def test_rows_of_metrics_end_at_what_is_none(damaged, tmp_path):
 )
 def test_a_manifest_of_another_shape_is_reported(entries, tmp_path):
     run = make(tmp_path / "r")
-    write_json(run.path / "run.json", {**run.manifest, **entries})
+    write_json(run.path / "run.json", {**plain_manifest(run.manifest), **entries})
+    with pytest.raises(TopicLoraError, match=rf"run\.json is damaged \({next(iter(entries))}"):
+        RunDir(run.path)
+    write_json(run.path / "run.json", [])
     with pytest.raises(TopicLoraError, match=r"run\.json is not a run manifest"):
         RunDir(run.path)
 
@@ -106,7 +111,7 @@ def test_a_run_that_has_just_been_made_is_nobody_else_s(tmp_path):
     for held in (nullcontext, run.lock):
         with held(), pytest.raises(TopicLoraError, match=r"not empty|in use by another"):
             make(tmp_path / "r", "second")
-    assert run.manifest["name"] == "first"
+    assert run.manifest.name == "first"
 
 
 @pytest.mark.parametrize("error", [TopicLoraError, RuntimeError])
@@ -120,12 +125,12 @@ def test_a_run_of_an_earlier_command_stays_when_a_later_one_fails(tmp_path):
     make(tmp_path / "r")
     with pytest.raises(TopicLoraError, match="bad data"), RunDir(tmp_path / "r").lock():
         raise TopicLoraError("bad data")
-    assert not RunDir(tmp_path / "r").manifest.get("got_nowhere")
+    assert not RunDir(tmp_path / "r").manifest.got_nowhere
 
 
 def test_a_run_that_an_earlier_version_marked_gives_up_its_place(tmp_path):
     make(tmp_path / "r").update(got_nowhere=True)
-    assert make(tmp_path / "r", "second").manifest["name"] == "second"
+    assert make(tmp_path / "r", "second").manifest.name == "second"
 
 
 @pytest.mark.parametrize("made", ["checkpoints/checkpoint-2", "ablation/full-s0/adapter", "ablation/results.json"])
@@ -134,7 +139,7 @@ def test_a_failed_run_that_holds_results_keeps_its_place(made, tmp_path):
     (run.path / made).mkdir(parents=True)
     with pytest.raises(TopicLoraError, match="full disk"), run.lock(), run.running("ablation"):
         raise TopicLoraError("full disk")
-    assert not run.manifest.get("got_nowhere")
+    assert not run.manifest.got_nowhere
     with pytest.raises(TopicLoraError, match="not empty"):
         make(tmp_path / "r")
 

@@ -1,7 +1,6 @@
 """`topiclora recipes`: list, show and copy the bundled recipes, and say to an editor what one may hold."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -25,18 +24,24 @@ def bare(context: typer.Context) -> None:
 
 @app.command("list")
 def list_() -> None:
-    """Name and command of every bundled recipe."""
+    """What every bundled recipe trains, on what, what it needs, and its command."""
     from topiclora_cli.recipe import bundled_recipes
-    from topiclora_cli.reporting.table import Table, as_rich, columns, row
+    from topiclora_cli.reporting.recipes import recipe_entry
 
-    rows = [row(name, _command(path.read_text(encoding="utf-8"))) for name, path in bundled_recipes().items()]
-    console.print(as_rich(Table("", columns("recipe", "how to run it"), rows)))
+    for name in bundled_recipes():
+        console.print(recipe_entry(name, console.width))
 
 
-def _command(text: str) -> str:
-    """The command at the head of a recipe, in one line where it goes over several."""
-    head = re.sub(r"\s*\\\n#?", " ", text).splitlines()[0]
-    return " ".join(head.lstrip("# ").split())
+@app.command()
+def keys(
+    prefix: Annotated[str, typer.Argument(help="Only these, such as train or loss.kl; or a part of a name.")] = "",
+) -> None:
+    """Say of every key of a recipe what it means, what it takes, and what it is where nobody says."""
+    from topiclora_cli.recipe.keys import recipe_keys
+    from topiclora_cli.reporting.recipes import key_entry
+
+    for key in recipe_keys(prefix):
+        console.print(key_entry(key, console.width))
 
 
 @app.command()

@@ -14,9 +14,6 @@ from topiclora_cli.errors import TopicLoraError
 
 app = typer.Typer(invoke_without_command=True)
 
-# Of a stage's record: what has a column of its own, and what only a program compares.
-_NOT_FACTS = ("state", "seconds", "started", "recipe", "sha256")
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of runs.")]
 
@@ -55,31 +52,21 @@ def show(
 ) -> None:
     """One run's stages, timings, results and training curves."""
     from topiclora_cli.reporting.chart import curves_table
-    from topiclora_cli.reporting.runs import outcomes
+    from topiclora_cli.reporting.runs import outcomes, stages_table
     from topiclora_cli.reporting.scores import evaluations_table, exports_table
-    from topiclora_cli.reporting.table import Table, as_rich, columns, row
+    from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.runs.listing import latest_run
+    from topiclora_cli.runs.results.manifest import plain_manifest
     from topiclora_cli.runs.run import METRICS, RunDir, read_metrics
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest
     if as_json:
-        typer.echo(json.dumps({**manifest, **outcomes(directory)}, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps({**plain_manifest(manifest), **outcomes(directory)}, ensure_ascii=False, indent=2))
         return
-    facts_of_run = f"  recipe {manifest['name']}, seed {manifest['seed']}"
+    facts_of_run = f"  recipe {manifest.name}, seed {manifest.seed}"
     console.print(Text.assemble((str(directory.path), "bold"), facts_of_run), soft_wrap=True)
-    stages = []
-    for name, record in manifest["stages"].items():
-        facts = {
-            key: value
-            for key, value in record.items()
-            if key not in _NOT_FACTS and value is not None and not isinstance(value, (dict, list))
-        }
-        shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
-        if record.get("overridden"):
-            shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record["overridden"].items())
-        stages.append(row(name, record["state"], record.get("seconds", ""), shown))
-    console.print(as_rich(Table("", columns("stage", "state", "seconds", "result"), stages)))
+    console.print(as_rich(stages_table(manifest)))
     for made in (evaluations_table(directory), exports_table(directory)):
         if made.rows:
             console.print(as_rich(made))
@@ -90,7 +77,7 @@ def show(
         for text in each.get("alarms", {}).values():
             console.print(f"Alarm at step {each['step']}: {text}", style="red", soft_wrap=True)
     if png is not None:
-        _draw(rows, png, title=f"{manifest['name']}, seed {manifest['seed']}")
+        _draw(rows, png, title=f"{manifest.name}, seed {manifest.seed}")
 
 
 @app.command()

@@ -13,19 +13,22 @@ FULL, BASE = "full", "base"  # among an ablation's cells: the recipe itself, and
 class AblationSection(Section):
     """Cells of overrides (dotted recipe keys), each run for every seed in a folder of its name, beside the recipe
     itself, which is called `full`.
-
-    base: score the untrained model, too, as a cell of that name. tune: dotted keys and the values to try of each, in
-    all combinations; at the first seed every cell trains them all and keeps what has the lowest loss on the examples of
-    data.validation. A key that a cell sets itself is not tried in it. reference: the cell that others are compared
-    with.
     """
 
     cells: dict[Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")], dict[str, Any]] = {}
+    """Overrides of each cell by its name: dotted recipe keys and their values."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    """Every cell is run with each of these seeds."""
     overrides: dict[str, Any] = {}
+    """Dotted recipe keys and values that all cells have in common."""
     base: bool = False
+    """Score the untrained model, too, as a cell of that name."""
     tune: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Dotted keys and the values to try of each, in all combinations; at the first seed every cell trains them all and
+    keeps what has the lowest loss on the examples of data.validation. A key that a cell sets itself is not tried in it.
+    """
     reference: str = FULL
+    """The cell that others are compared with."""
 
     @model_validator(mode="after")
     def _apart(self) -> "AblationSection":

@@ -13,51 +13,61 @@ EMBEDDED = "quickstart"
 
 
 class TopicsFile(Section):
-    """Topics looked up in a file: `key`, a template over a row's columns, names the line.
+    """Topics looked up in a file.
 
     JSONL lines hold `key` and a list `topics`; a CSV file has columns of these names, topics separated by `;`.
     """
 
     file: str
+    """Path of the file, JSONL or CSV."""
     key: str
+    """A template over a row's columns, which names the line of the file."""
 
 
 class SourceSection(Section):
     """Where examples come from, and how a row becomes one.
 
-    source: a hub id, a folder, a .jsonl, .json, .csv or .parquet file or the https address of one, `quickstart` (the
-    embedded task families), or the name of a ready definition (recipe/sources.yaml), whose keys those given here
-    replace; `name` uses a definition with another source.
-    prompt, completion: Jinja templates over a row's columns, with filters `options` and `letter` for multiple choice.
-    Both are trained on to the letter, with a space between them where there is no white space. A column whose name
-    Jinja cannot read is `row["its name"]`. Columns of a CSV file are text (`n | int`, `n | float`); JSON values are
-    written as the file has them; parquet files and hubs have types. Rows that lack a value which a template prints (an
-    empty cell, a null, an absent key) are left out and counted; to a filter or an `if`, it is false and equal to ''.
-    messages: instead, a column of chat messages with `role` and `content`, or `from` and `value`, whose text alone is
-    read; turns: `last` takes the last of the assistant's turns as the completion, `all` makes an example of every one,
-    with all before it as the prompt.
-    topics: a column of topic tags, a list that holds for every row, or a file. unknown_topics: whether a tag that the
-    graph does not know is an error or left out.
-    filter: a Jinja expression; rows where it is false are left out. limit: stop after so many examples. limit_by: a
-    column, of each of whose values there are at most so many; which ones, a hash of their prompts decides.
-    weight: the probability of drawing from this source, relative to the others'.
+    Templates are Jinja's, over a row's columns, with filters `options` and `letter` for multiple choice. A column whose
+    name Jinja cannot read is `row["its name"]`. Columns of a CSV file are text (`n | int`, `n | float`); values of JSON
+    are written as the file has them; parquet files and hubs have types. Rows that lack a value which a template prints
+    (an empty cell, a null, an absent key) are left out and counted; to a filter or an `if`, it is false and ''.
     """
 
     name: str | None = None
+    """A ready definition (recipe/sources.yaml), whose keys those given here replace; with another source."""
     source: str | None = None
+    """A hub id, a folder, a .jsonl, .json, .csv or .parquet file or the https address of one, `quickstart` (the
+    embedded task families), or the name of a ready definition."""
     config: str | None = None
+    """The hub's configuration of the set; unset, its default."""
     split: str = "train"
+    """The split to train on."""
     prompt: str | None = None
+    """Template of the prompt. It is trained on to the letter, with a space before the completion where there is no
+    white space."""
     completion: str | None = None
+    """Template of the completion, which the loss is taken over."""
     messages: str | None = None
+    """In place of templates, a column of chat messages with `role` and `content`, or `from` and `value`, whose text
+    alone is read."""
     turns: Literal["last", "all"] = "last"
+    """Of chat messages, `last` takes the last of the assistant's turns as the completion; `all` makes an example of
+    every one, with all before it as the prompt."""
     topics: str | list[str] | TopicsFile | None = None
+    """A column of topic tags, a list that holds for every row, or a file; unset, prompts are read for them."""
     unknown_topics: Literal["error", "drop"] = "error"
+    """Whether a tag that the graph does not know is an error, or left out (drop)."""
     filter: str | None = None
+    """Jinja expression; rows where it is false are left out."""
     limit: int | None = Field(default=None, ge=1)
+    """Stop after so many examples; beside `sources`, the mixture's."""
     limit_by: str | None = None
+    """A column, of each of whose values there are at most `limit` examples; which ones, a hash of their prompts
+    decides."""
     weight: float | None = Field(default=None, gt=0)
+    """The probability of drawing from this source, relative to the others'."""
     per_family: int = Field(default=160, ge=1)
+    """Examples of each of the embedded task families, for the source `quickstart`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -98,30 +108,33 @@ class DataSection(SourceSection):
 
     With several sources and no weights every example is used once, in random order. With weights, examples are drawn
     as datasets.interleave_datasets does: each draw picks a source with its probability and takes that source's next
-    example, in an order shuffled once. `stopping_strategy` says when to stop: at the first source that runs out, so
-    that nothing repeats, or when all have, the shorter ones starting over. Beside `sources`, `limit` is the mixture's.
-
-    dedup: leave out examples seen before in any source, compared to the letter (exact), or without regard to case and
-    white space (normalised).
-    decontaminate: leave out examples that share `ngram` words in a row with a question of eval.tasks.
-    validation: how many prompts, or below 1 about what share, to keep out of training with their completions and
-    measure on; a prompt's hash (a conversation's by its opening) decides, so that others may come and go.
-    chat_template: whether prompts and completions go through the tokenizer's chat template; unset, only messages do.
-    streaming: read examples as they are needed, for sets larger than memory; then train.max_steps says when to stop,
-    sources start over when they run out, several need weights, and rows are shuffled in part only.
-    train_on_prompt: take the language-modelling loss over the prompt, too, and not over the completion alone.
+    example, in an order shuffled once.
     """
 
     sources: list[SourceSection] = []
+    """Several sources, each with the keys of one, in place of the source whose keys stand here."""
     stopping_strategy: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
+    """When a weighted mixture stops: at the first source that runs out, so that nothing repeats, or when all have, the
+    shorter ones starting over."""
     dedup: Literal["none", "exact", "normalised"] = "none"
+    """Leave out examples seen before in any source, compared to the letter (exact), or without regard to case and white
+    space (normalised)."""
     decontaminate: bool = False
+    """Leave out examples that share `ngram` words in a row with a question of eval.tasks."""
     ngram: int = Field(default=13, ge=2)
+    """Words in a row that make an example a question's, for `decontaminate`."""
     validation: int | float | None = Field(default=None, gt=0)
+    """How many prompts, or below 1 about what share, to keep out of training with their completions and measure on; a
+    prompt's hash (a conversation's by its opening) decides, so that others may come and go."""
     chat_template: bool | None = None
+    """Put prompts and completions through the tokenizer's chat template; unset, only messages go through it."""
     max_length: int = Field(default=512, ge=8)
+    """Longest example in tokens; longer ones are left out."""
     train_on_prompt: bool = False
+    """Take the language-modelling loss over the prompt, too, and not over the completion alone."""
     streaming: bool = False
+    """Read examples as they are needed, for sets larger than memory; then train.max_steps says when to stop, sources
+    start over when they run out, several need weights, and rows are shuffled in part only."""
 
     @model_validator(mode="before")
     @classmethod

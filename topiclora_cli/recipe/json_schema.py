@@ -1,35 +1,28 @@
 """A recipe as a JSON schema, for editors that complete keys and check values while somebody writes one."""
 
-import inspect
-import re
-from collections.abc import Iterable, Iterator
-from itertools import zip_longest
 from typing import Any
 
 from topiclora_cli.recipe.adapter import KINDS
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
 from topiclora_cli.recipe.schema import Recipe
-from topiclora_cli.recipe.section import Section
 from topiclora_cli.recipe.train import SCHEDULERS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_HEAD = re.compile(r"(?:^|(?<=[.;] ))(\w+(?:, \w+)*): ")
 
 
 def recipe_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a recipe that somebody writes; a run's own lists every key there is.
 
-    Keys are described as far as the docstrings of the sections say what they are. The adapter has the keys of the layer
-    that carries its method, and no others.
+    Every key is described. The adapter has the keys of the layer that carries its method, and no others.
     """
     schema = _standard(Recipe.model_json_schema())
-    sections = {section.__name__: section for section in _sections()}
-    for name, definition in schema["$defs"].items():
-        texts = _texts_of(sections[name])
-        for key, values in definition.get("properties", {}).items():
+    for definition in schema["$defs"].values():
+        for values in definition.get("properties", {}).values():
             values.pop("title", None)
-            if key in texts:
-                values["description"] = texts[key]
+            # pydantic leaves out what a section says of itself, too.
+            said = values.get("description") or schema["$defs"][target(values)]["description"]
+            # Line breaks are those of the source.
+            values["description"] = " ".join(said.split())
     for values in schema["properties"].values():
         values.pop("title", None)
         if "$ref" in values or "oneOf" in values:
@@ -41,20 +34,9 @@ def recipe_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, **schema, "title": "Recipe of topiclora"}
 
 
-def key_texts(docstring: str, keys: Iterable[str]) -> dict[str, str]:
-    """What a section's docstring says of its keys: after `key: ` at the start of a sentence, or else the sentences that
-    name `key` in backquotes."""
-    known, headed, naming = set(keys), dict[str, str](), dict[str, list[str]]()
-    for paragraph in docstring.split("\n\n"):
-        text = _plain(paragraph)
-        heads = [head for head in _HEAD.finditer(text) if _keys_of(head[1], known)]
-        for head, following in zip_longest(heads, heads[1:]):
-            said = text[head.end() : following.start() if following else None].strip()
-            headed |= dict.fromkeys(_keys_of(head[1], known), said[:1].upper() + said[1:])
-        for sentence in re.split(r"(?<=\.) ", text):
-            for key in known.intersection(re.findall(r"`(\w+)[^`]*`", sentence)):
-                naming.setdefault(key, []).append(sentence)
-    return {key: " ".join(sentences) for key, sentences in naming.items()} | headed
+def target(values: dict[str, Any]) -> str:
+    """The name of the definition that a schema refers to."""
+    return str(values["$ref"]).rpartition("/")[2]
 
 
 def _name_methods(definition: dict[str, Any], layer: str) -> None:
@@ -66,12 +48,6 @@ def _name_methods(definition: dict[str, Any], layer: str) -> None:
         definition["required"] = ["method"]
 
 
-def _keys_of(head: str, known: set[str]) -> list[str]:
-    """The keys that a head such as `source, config` is about; a loss goes by its name, its key is its weight."""
-    named = [next((key for key in (name, f"{name}_weight") if key in known), None) for name in head.split(", ")]
-    return [key for key in named if key] if all(named) else []
-
-
 def _standard(schema: Any) -> Any:
     """A schema without the name that pydantic leaves to the bound of a union."""
     if isinstance(schema, list):
@@ -79,22 +55,3 @@ def _standard(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     return {"exclusiveMinimum" if key == "gt" else key: _standard(value) for key, value in schema.items()}
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _texts_of(section: type[Section]) -> dict[str, str]:
-    """What is said of a section's keys by its own docstring, or by those of the sections that it extends."""
-    texts: dict[str, str] = {}
-    for kind in reversed(section.__mro__):
-        if issubclass(kind, Section) and kind is not Section and kind.__doc__:
-            texts |= key_texts(inspect.cleandoc(kind.__doc__), kind.model_fields)
-    return texts
-
-
-def _sections(kind: type[Section] = Section) -> Iterator[type[Section]]:
-    for section in kind.__subclasses__():
-        yield section
-        yield from _sections(section)

@@ -194,7 +194,10 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
         known = [*_fields_at(location[:-1]), *(LOSS_KEYS if location[:-1] == ["loss"] else ())]
-        return TopicLoraError(f"{where}: unknown key {key!r}.", nearest(location[-1], known))
+        # Of a list of sources each has the keys of one.
+        section = ".".join(location[:-1]).partition(".sources")[0]
+        hint = f"{nearest(location[-1], known)} See: topiclora recipes keys {section}"
+        return TopicLoraError(f"{where}: unknown key {key!r}.", hint.rstrip())
     if first["type"] == "missing":
         return TopicLoraError(f"{where}: the key {key!r} is missing.", "Add it; see: topiclora recipes show quickstart")
     message = first["msg"].removeprefix("Value error, ")

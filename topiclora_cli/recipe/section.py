@@ -6,9 +6,18 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
-    """Base of all recipe sections: immutable, strict about keys, with finite numbers alone."""
+    """Base of all recipe sections: immutable, strict about keys, with finite numbers alone.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    What stands in quotes below a key is its description, for `topiclora recipes keys`, editors and the documentation.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
 
     @field_validator("*", mode="before")
     @classmethod

@@ -28,45 +28,67 @@ SCHEDULERS = (
 
 
 class TrainSection(Section):
-    """Optimisation, in the words of transformers' TrainingArguments; `warmup_steps` overrides `warmup_ratio`.
+    """Optimisation, in the words of transformers' TrainingArguments.
 
-    epochs: how often every example is trained on; the last step of an epoch takes what is left of them. max_steps: when
-    to stop instead. batch_size: examples per process and micro-batch. weight_decay: of the experts, and of all else
-    that is trained but biases and norms; routers have none. With held-out examples there is a validation, and a
-    checkpoint, every `eval_steps` (unset, `save_steps`); the best by `metric_for_best` is kept, and with `load_best` it
-    is what the run ends with. packing: lay a batch out in fewer rows, several examples in each, which do not see one
-    another. optimizer: in 8 bits or paged, it needs bitsandbytes. liger: fused kernels of liger-kernel, for GPUs. fsdp,
-    fsdp_config: shard the model over GPUs.
+    With held-out examples (data.validation) there is a validation, and a checkpoint, every `eval_steps`.
     """
 
     epochs: float = Field(default=1.0, gt=0)
+    """How often every example is trained on; the last step of an epoch takes what is left of them."""
     max_steps: int | None = Field(default=None, ge=1)
+    """When to stop, in optimizer steps, instead of after `epochs`; unset, the epochs decide."""
     batch_size: int = Field(default=16, ge=1)
+    """Examples per process and micro-batch."""
     gradient_accumulation: int = Field(default=1, ge=1)
+    """Micro-batches to an optimizer step."""
     learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak learning rate of experts and whatever else is trained but routers; methods bring their own."""
     router_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate of routers; unset, `learning_rate`. For methods that have routers."""
     loraplus_lr_ratio: float | None = Field(default=None, ge=1)
+    """How many times faster the matrices B learn than A, as in LoRA+ (arXiv 2402.12354); unset, equally fast."""
     lr_scheduler: str = "cosine"
+    """How the rate goes on after the warm-up, by transformers' name of the schedule."""
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    """Share of the steps in which the rate rises to its peak."""
     warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps in which the rate rises to its peak, in place of `warmup_ratio`."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Decay of the experts and of all else that is trained but biases and norms; routers have none."""
     max_grad_norm: float = Field(default=1.0, ge=0)
+    """Gradients are clipped to this norm; 0 leaves them."""
     group_by_length: bool = True
+    """Put examples of like length in a batch, which saves padding."""
     packing: bool = False
+    """Lay a batch out in fewer rows, several examples in each, which do not see one another."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Numbers that training computes in; `auto` is bfloat16 where the machine is faster with it."""
     gradient_checkpointing: bool = False
+    """Compute activations a second time in the backward pass, which saves memory and costs time."""
     logging_steps: int = Field(default=1, ge=1)
+    """Steps between rows of metrics.jsonl."""
     save_steps: int = Field(default=50, ge=1)
+    """Steps between checkpoints."""
     save_total_limit: int = Field(default=2, ge=1)
+    """How many checkpoints to keep, the newest and the best among them."""
     eval_steps: int | None = Field(default=None, ge=1)
+    """Steps between validations, each with a checkpoint; unset, `save_steps`. Needs data.validation."""
     metric_for_best: Literal["eval_loss", "eval_kl"] = "eval_loss"
+    """What the best checkpoint has the least of on held-out examples: the loss, or the KL to the prior."""
     load_best: bool = False
+    """End with the weights of the best checkpoint, not of the last step. Needs data.validation."""
     report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = []
+    """Trackers that get the metrics, too; each needs its package."""
     optimizer: Optimizer = "adamw_torch_fused"
+    """transformers' name of the optimizer; those in 8 bits or paged need bitsandbytes."""
     torch_compile: bool = False
+    """Compile the model with torch.compile."""
     liger: bool = False
+    """Fused kernels of liger-kernel, for GPUs."""
     fsdp: bool = False
+    """Shard the model over GPUs; start one process for each with torchrun."""
     fsdp_config: dict[str, Any] = {}
+    """transformers' settings of FSDP, as they are."""
 
     @field_validator("lr_scheduler")
     @classmethod

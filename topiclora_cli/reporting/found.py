@@ -174,7 +174,7 @@ def ablation(runs: Sequence[Material]) -> list[Section]:
 
 
 def _grid_title(run: Material, grid: GridScores, *, several: bool) -> str:
-    label = metric_label(grid.cells[0].metric, vars(grid.cells[0]))
+    label = metric_label(grid.cells[0].metric, grid.cells[0])
     return f"Ablation{f' of {run.label}' if several else ''}: {label}"
 
 

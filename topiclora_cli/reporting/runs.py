@@ -12,7 +12,10 @@ from topiclora_cli.runs.naming import SUMMARY, named_folders
 from topiclora_cli.runs.outcomes import evaluations_of, exports_of
 from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores
 from topiclora_cli.runs.results.files import read_result
+from topiclora_cli.runs.results.record import Manifest
 from topiclora_cli.runs.run import RunDir
+
+_HASH = "sha256"  # what only a program compares
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,15 @@ def run_line(run: RunDir) -> RunLine:
     mean = _latest_mean(run)
     return RunLine(
         name=run.path.name,
-        created=manifest.get("created", "?"),
+        created=manifest.created or "?",
         method=method,
         data=data,
-        stages={name: record["state"] for name, record in manifest["stages"].items()},
+        stages={name: record.state for name, record in manifest.stages.items()},
         score=mean.tuned if mean else None,
         gain=mean.delta if mean else None,
         unit=mean.unit if mean else None,
-        seconds=round(sum(record.get("seconds") or 0 for record in manifest["stages"].values()), 1),
-        got_nowhere=manifest.get("got_nowhere", False),
+        seconds=round(sum(record.seconds or 0 for record in manifest.stages.values()), 1),
+        got_nowhere=manifest.got_nowhere,
     )
 
 
@@ -77,6 +80,19 @@ def runs_table(lines: Sequence[RunLine]) -> Table:
         for line in lines
     ]
     return Table("", columns("run", "created", "method", "data", "stages", "score", "gain", "minutes", right=5), rows)
+
+
+def stages_table(manifest: Manifest) -> Table:
+    """The stages of a run: how each ended, what it took, and what came out."""
+    rows = []
+    for name, record in manifest.stages.items():
+        facts = {"copied_from": record.copied_from, **(vars(record.result) if record.result is not None else {})}
+        said = {key: value for key, value in facts.items() if isinstance(value, str | float | int) and key != _HASH}
+        shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in said.items())
+        if record.overridden:
+            shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record.overridden.items())
+        rows.append(row(name, record.state, "" if record.seconds is None else record.seconds, shown))
+    return Table("", columns("stage", "state", "seconds", "result"), rows)
 
 
 def outcomes(run: RunDir) -> dict[str, list[dict[str, object]]]:

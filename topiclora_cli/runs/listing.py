@@ -24,7 +24,7 @@ def sound_and_damaged(root: str | os.PathLike[str]) -> tuple[list[RunDir], Mappi
             damaged[path] = error.message
         except OSError as error:
             damaged[path] = f"{error.filename} cannot be read: {error.strerror}."
-    return sorted(runs, key=lambda run: (run.manifest.get("created", ""), run.path.name)), damaged
+    return sorted(runs, key=lambda run: (run.manifest.created, run.path.name)), damaged
 
 
 def latest_run(root: str | os.PathLike[str], *, name: str | None = None) -> RunDir:
@@ -35,7 +35,7 @@ def latest_run(root: str | os.PathLike[str], *, name: str | None = None) -> RunD
     runs, damaged = sound_and_damaged(root)
     for run in reversed(runs):
         manifest = run.manifest
-        if name in (None, manifest.get("name")) and not manifest.get("got_nowhere", False):
+        if name in (None, manifest.name) and not manifest.got_nowhere:
             return run
     lacking = (
         f"There is no run under {root}/" if name is None else f"There is no run of {name!r} under {root}/ to resume"

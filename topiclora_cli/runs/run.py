@@ -19,17 +19,18 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.runs.commands import command_line
-from topiclora_cli.runs.files import make_folder, read_json, write_json, write_text
+from topiclora_cli.runs.files import make_folder, write_text
 from topiclora_cli.runs.machine import machine, peak_memory, versions
-from topiclora_cli.runs.results.files import FORMAT, version_of
+from topiclora_cli.runs.results.manifest import read_manifest, write_manifest
+from topiclora_cli.runs.results.record import Manifest, Settings, StageRecord, StageResult, State
 
 MANIFEST = "run.json"
 RECIPE = "recipe.yaml"
@@ -37,6 +38,13 @@ METRICS = "metrics.jsonl"
 LOCK = ".lock"
 _OF_TRAINING = ("checkpoints/*", "adapter")
 _RESULTS = (*_OF_TRAINING, *(f"ablation/*/{made}" for made in _OF_TRAINING), "ablation/results.json")
+
+
+@dataclass
+class Running:
+    """A stage at work, which leaves here what came out for the manifest to keep."""
+
+    result: StageResult | None = None
 
 
 class RunDir:
@@ -74,54 +82,50 @@ class RunDir:
                     raise taken
                 _clear(path)
             write_text(path / RECIPE, recipe_yaml)
-            about = {"format": FORMAT, "name": name, "seed": seed, "created": _now()}
-            write_json(path / MANIFEST, {**about, **_environment(), "stages": {}})
+            write_manifest(path / MANIFEST, _new_manifest(name, seed))
         made = cls(path)
         made._new = True
         return made
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        manifest = read_json(self.path / MANIFEST, hint="The run is damaged; start a new one with --out.")
-        if not _is_manifest(manifest):
-            raise TopicLoraError(f"{self.path / MANIFEST} is not a run manifest.", "Start a new run with --out.")
-        version_of(manifest, self.path / MANIFEST)
-        return manifest
+    def manifest(self) -> Manifest:
+        """What the run says of itself now."""
+        return read_manifest(self.path / MANIFEST)
 
     def update(self, **entries: Any) -> None:
-        """Merge `entries` into the manifest, which is of today's format from then on."""
-        write_json(self.path / MANIFEST, {**self.manifest, **entries, "format": FORMAT})
+        """Change these fields of the manifest, which is of today's format from then on."""
+        write_manifest(self.path / MANIFEST, replace(self.manifest, **entries))
 
-    def stage(self, name: str) -> dict[str, Any]:
-        """The manifest's record of a stage, empty when it never started."""
-        record: dict[str, Any] = self.manifest["stages"].get(name, {})
-        return record
+    def stage(self, name: str) -> StageRecord | None:
+        """The manifest's record of a stage, None when it never started."""
+        return self.manifest.stages.get(name)
 
     def is_done(self, name: str) -> bool:
-        return self.stage(name).get("state") == "done"
+        record = self.stage(name)
+        return record is not None and record.state == "done"
 
     @contextmanager
-    def running(self, name: str) -> Iterator[dict[str, Any]]:
-        """Mark a stage running, then done with its seconds and whatever the block put into the yielded dict.
+    def running(self, name: str, *, recipe: str | None = None, overridden: Settings | None = None) -> Iterator[Running]:
+        """Mark a stage running, then done with its seconds and the result that the block leaves.
 
         However it ends, the record says with which versions and on what machine it ran, and the most memory it held.
+        recipe, overridden: as in a StageRecord.
         """
-        record: dict[str, Any] = {"state": "running", "started": _now(), "versions": versions()}
+        record = StageRecord("running", _now(), recipe=recipe, overridden=overridden or {}, versions=versions())
         self.record(name, record)
         begin = time.monotonic()
+        running = Running()
         try:
-            yield record
+            yield running
         except BaseException as error:
-            record["state"] = "failed" if isinstance(error, TopicLoraError) else "interrupted"
-            record.update(_cost(begin))
-            self.record(name, record)
+            state: State = "failed" if isinstance(error, TopicLoraError) else "interrupted"
+            self.record(name, _ended(record, state, begin))
             raise
-        record.update(state="done", **_cost(begin))
-        self.record(name, record)
+        self.record(name, replace(_ended(record, "done", begin), result=running.result))
 
-    def record(self, name: str, record: dict[str, Any]) -> None:
+    def record(self, name: str, record: StageRecord) -> None:
         """Put a stage's record into the manifest."""
-        self.update(stages={**self.manifest["stages"], name: record})
+        self.update(stages={**self.manifest.stages, name: record})
 
     @contextmanager
     def lock(self, *, patience: float = 0) -> Iterator[None]:
@@ -142,11 +146,11 @@ class RunDir:
                 if self._new:
                     self._give_up()
                 raise
-            if self.path.exists() and self.manifest.get("got_nowhere"):
+            if self.path.exists() and self.manifest.got_nowhere:
                 self.update(got_nowhere=False)
 
     def _give_up(self) -> None:
-        if not self.manifest["stages"]:
+        if not self.manifest.stages:
             _clear(self.path)
             _vacate(self.path)
         elif not _has_results(self.path):
@@ -210,16 +214,6 @@ def _locked(path: Path, patience: float = 0) -> Iterator[None]:
         lock.release()
 
 
-def _is_manifest(values: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether this is as far a manifest as every reader takes for granted."""
-    if not isinstance(values, dict) or not isinstance(values.get("created", ""), str):
-        return False
-    stages = values.get("stages")
-    return isinstance(stages, dict) and all(
-        isinstance(stage, dict) and isinstance(stage.get("state"), str) for stage in stages.values()
-    )
-
-
 def _holds_something(path: Path) -> bool:
     return not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())
 
@@ -229,9 +223,9 @@ def _got_nowhere(path: Path) -> bool:
     if not is_run(path):
         return False
     manifest = RunDir(path).manifest
-    stages = manifest["stages"].values()
-    failed = manifest.get("got_nowhere", False) or bool(stages)
-    return failed and not _has_results(path) and all(stage["state"] == "failed" for stage in stages)
+    stages = manifest.stages.values()
+    failed = manifest.got_nowhere or bool(stages)
+    return failed and not _has_results(path) and all(stage.state == "failed" for stage in stages)
 
 
 def _has_results(path: Path) -> bool:
@@ -263,19 +257,14 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _cost(begin: float) -> dict[str, Any]:
+def _ended(record: StageRecord, state: State, begin: float) -> StageRecord:
     """Of a stage that began then, by time.monotonic; asked at its end, when it has loaded what knows accelerators."""
     seconds = round(time.monotonic() - begin, 1)
-    return {"seconds": seconds, "machine": asdict(machine()), "peak": asdict(peak_memory())}
+    return replace(record, state=state, seconds=seconds, machine=machine(), peak=peak_memory())
 
 
-def _environment() -> dict[str, Any]:
-    return {
-        "versions": versions(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "git": _git_state(),
-    }
+def _new_manifest(name: str, seed: int) -> Manifest:
+    return Manifest(name, seed, _now(), versions(), platform.platform(), os.cpu_count(), _git_state())
 
 
 def _git_state() -> str | None:

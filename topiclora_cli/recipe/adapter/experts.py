@@ -11,26 +11,34 @@ from topiclora_cli.recipe.adapter.sizes import SizedSection
 class ExpertsSection(SizedSection):
     """Experts and their router.
 
-    `num_experts: auto` leaves the number to the topic graph. `shared_experts` are more experts, beside those, that
-    every token passes through. `num_experts`, `top_k` and the topics are about the others alone.
-
-    `scaling` is the law of the scale (scaling.py). Under `total` every adapted layer starts like a plain LoRA of this
-    `lora_alpha`, whatever its experts, ranks and gates are; unsaid, it is twice the rank of the plain LoRA that has as
-    many parameters as the experts have, and a `budget` keeps its part of that rank.
+    `num_experts`, `top_k` and the topics are about the routed experts alone, not about shared ones.
     """
 
     num_experts: Annotated[int, Field(ge=1)] | Literal["auto"] = EXPERTS
+    """Experts in each adapted layer; `auto` leaves the number to the topic graph."""
     shared_experts: int = Field(default=0, ge=0)
+    """More experts, beside those, that every token passes through."""
     top_k: int | None = Field(default=None, ge=1)
+    """Experts active for each token; null mixes all."""
     scaling: Literal["total", "expert", "sqrt"] = "expert"
+    """The law of the scale: `expert` (alpha / r), `sqrt` (alpha / sqrt(r)) or `total`, under which every adapted layer
+    starts like a plain LoRA of this `lora_alpha`, whatever its experts, ranks and gates are; unsaid, alpha is then
+    twice the rank of the plain LoRA that has as many parameters as the experts have, and a `budget` keeps its part of
+    that rank."""
     expert_dropout: Literal["shared", "own"] = "shared"
+    """One dropout mask for all experts, or one for each."""
     router: Literal[
         "topic", "linear", "cosine", "threshold", "sparsegen", "hierarchical", "graph", "uniform", "static"
     ] = "topic"
+    """What chooses experts: `topic` starts from the topics' vectors; the others are those of published mixtures."""
     router_temperature: float = Field(default=1.0, gt=0)
+    """Divides the router's scores; above 1 routing is more even."""
     router_init: Literal["kaiming", "normal"] = "kaiming"
+    """How a router starts: uniform by its width (`kaiming`), or normal with deviation 0.02."""
     train_keys: bool = False
+    """Let the topic router's keys move from the topics' vectors."""
     kernel: Literal["auto", "plain", "dense", "sparse"] = "auto"
+    """How experts are computed: by plain autograd, fused and `dense` or `sparse`, or whatever is fastest (`auto`)."""
 
     @property
     def graph_experts(self) -> int | Literal["auto"]:

@@ -16,6 +16,7 @@ class MethodSection(Section):
     """The trainable part: a method by name (recipe/methods.py brings its values) and what to change of it."""
 
     method: str = DEFAULT
+    """The method by name, which brings its layer and values; see `topiclora methods`."""
 
     @property
     def layer(self) -> str:

@@ -12,35 +12,43 @@ from topiclora_cli.recipe.adapter.sizes import check_names
 class MixtureSection(ExpertsSection):
     """A mixture of LoRA experts on linear layers; the method brings what is not said.
 
-    `plain_modules` takes names or a role as `target_modules` does. `*_by_depth` lists run from the lowest layers to the
-    highest, each number for an equal share of them; under `ranks_by_depth`, too, `lora_alpha` is the one of rank `r`.
-    Shared experts have a gate of 1 (`shared_gate: one`), or are in one softmax with the chosen ones.
-
-    `gate_weights` says what the `top_k` experts weigh: renormalised to sum to 1, their probability as it is, or
-    constant, each 1 / top_k.
-
-    `use_rslora` is the older name of `scaling: sqrt`.
-
-    `init` is how experts start: at random (`kaiming`), each reading a subspace of its own (`orthogonal`), or from
-    segments of the base weight's spectrum (`svd`). `init_from` names folders of trained LoRA adapters to make them of.
+    `*_by_depth` lists run from the lowest layers to the highest, each number for an equal share of them.
     """
 
     shared_gate: Literal["one", "softmax"] = "one"
+    """Gate of shared experts: 1, or in one softmax with the chosen ones."""
     top_p: float | None = Field(default=None, gt=0, le=1)
+    """In place of `top_k`: the fewest experts that together hold this much probability."""
     gate_weights: Literal["renormalised", "probability", "constant"] = "renormalised"
+    """What the `top_k` experts weigh: renormalised to sum to 1, their probability as it is, or constant, each 1 /
+    top_k."""
     experts_by_depth: list[int] | None = None
+    """Numbers of experts by depth, as [2, 4, 6, 8], in place of `num_experts`."""
     ranks_by_depth: list[int] | None = None
+    """Ranks by depth, in place of `r`; `lora_alpha` stays the one of rank `r`."""
     use_rslora: bool = False
+    """The older name of `scaling: sqrt`."""
     plain_modules: str | list[str] | None = None
+    """Adapted layers that get a plain LoRA and no router, by names or a role as of `target_modules`."""
     router_scope: Literal["linear", "group", "block", "layer"] = "linear"
+    """Who shares a router: nobody (`linear`), layers that read the same input (`group`), a `block` or a `layer`."""
     granularity: Literal["token", "prompt"] = "token"
+    """Route every token by itself, or by the mean over the prompt."""
     router_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on what the router reads."""
     router_width: int = Field(default=256, ge=1)
+    """Hidden units of the routers `graph` and `sparsegen`."""
     shared_a: bool = False
+    """One matrix A for all experts, as in HydraLoRA."""
     mixing: Literal["linear", "ffn"] = "linear"
+    """Mix experts' outputs in each linear layer, or after a feed-forward block's non-linearity (`ffn`; MixLoRA)."""
     init: Literal["kaiming", "orthogonal", "svd"] = "kaiming"
+    """How experts start: at random (`kaiming`), each reading a subspace of its own (`orthogonal`), or from segments of
+    the base weight's spectrum (`svd`)."""
     init_from: list[str] | None = None
+    """Folders of trained LoRA adapters to make the experts of."""
     train_experts: bool = True
+    """Train the experts; false trains the routers alone."""
 
     @property
     def routes(self) -> bool:

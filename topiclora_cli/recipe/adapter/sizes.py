@@ -21,21 +21,26 @@ def check_names(wanted: str | list[str] | None) -> str | list[str] | None:
 
 
 class SizedSection(MethodSection):
-    """A LoRA's sizes and places.
-
-    `target_modules` takes names of linear layers or a role: all-linear, attention, feed-forward, outputs; of peft's
-    LoRA on a mixture-of-experts base also router or experts. `budget` (total=4.2M or activated=500K) solves for the
-    rank; `lora_alpha` is then the one of rank `r`, whose scale is kept.
-    """
+    """A LoRA's sizes and places."""
 
     r: int = Field(default=8, ge=1)
+    """Rank of the adapter, or of each expert."""
     budget: str | None = None
+    """Trainable parameters to solve the rank for: total=4.2M or activated=500K; `lora_alpha` is then the one of rank
+    `r`, whose scale is kept."""
     lora_alpha: float = Field(default=16.0, gt=0)
+    """Numerator of the scale, from which and from the rank the law of `scaling` makes it."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
     target_modules: str | list[str] = "all-linear"
+    """Layers to adapt: names, a regular expression, or a role: all-linear, attention, feed-forward, outputs; of peft's
+    LoRA on a mixture-of-experts base also router or experts."""
     exclude_modules: str | list[str] | None = None
+    """Layers to leave out of those, by names or a regular expression."""
     modules_to_save: list[str] | None = None
+    """Modules to train and save whole, by name, such as lm_head."""
     layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
+    """Numbers of the decoder layers to adapt, from 0; unset, all."""
 
     @property
     def targets(self) -> str | list[str]:

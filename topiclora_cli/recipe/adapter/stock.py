@@ -10,11 +10,14 @@ from topiclora_cli.recipe.starts import check_lora_start
 
 
 class LoraSection(SizedSection):
-    """peft's LoRA; the method brings what is not said. `init_lora_weights` is peft's own, and so is `use_rslora`."""
+    """peft's LoRA; the method brings what is not said."""
 
     use_rslora: bool = False
+    """Scale by alpha / sqrt(r), as peft's rsLoRA."""
     use_dora: bool = False
+    """Train the weights' magnitudes apart from their directions, as peft's DoRA."""
     init_lora_weights: bool | str = True
+    """How the adapter starts, in peft's words: true, false, gaussian, orthogonal, olora, pissa, mica or eva."""
 
     @property
     def starts(self) -> Mapping[str, bool | str]:
@@ -32,14 +35,14 @@ class AdaloraSection(SizedSection):
 
 
 class XloraSection(MethodSection):
-    """peft's X-LoRA over trained LoRA adapters.
-
-    init_from: their folders. top_k: how many of them each token meets. train_experts: whether they train on.
-    """
+    """peft's X-LoRA over trained LoRA adapters."""
 
     top_k: int | None = Field(default=None, ge=1)
+    """How many of the adapters each token meets; null, all."""
     init_from: list[str] | None = None
+    """Folders of the trained LoRA adapters."""
     train_experts: bool = True
+    """Train the adapters on; false trains X-LoRA's classifier alone."""
 
     @property
     def trained(self) -> list[str]:

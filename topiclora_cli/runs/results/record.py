@@ -96,7 +96,7 @@ class StageRecord:
     """
 
     state: State
-    started: str
+    started: str = ""
     seconds: float | None = None
     recipe: str | None = None
     overridden: Settings = field(default_factory=dict)
@@ -115,12 +115,12 @@ class Manifest:
     ceased to be a number.
     """
 
-    name: str
-    seed: int
-    created: str
-    versions: Mapping[str, str | None]
-    platform: str
-    cpus: int | None
+    name: str = ""
+    seed: int | None = None
+    created: str = ""
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    platform: str = ""
+    cpus: int | None = None
     git: str | None = None
     got_nowhere: bool = False
     diverged: str | None = None
