@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from topiclora_cli.cli.console import console
-from topiclora_cli.cli.options import RUNS
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.commands import RUNS
 
 
 def report(

@@ -9,8 +9,8 @@ import typer
 from rich.text import Text
 
 from topiclora_cli.cli.console import console
-from topiclora_cli.cli.options import RUNS
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.commands import RUNS
 
 app = typer.Typer(invoke_without_command=True)
 
