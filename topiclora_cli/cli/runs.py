@@ -28,15 +28,18 @@ def bare(context: typer.Context) -> None:
 @app.command("list")
 def list_(root: RootOption = Path(RUNS), as_json: JsonOption = False) -> None:
     """Every run with its method, data, stages, latest score, and what it took."""
-    from topiclora_cli.reporting.runs import run_line, runs_table
+    from topiclora_cli.reporting.runs import damaged_line, run_line, runs_table
     from topiclora_cli.reporting.table import as_rich
-    from topiclora_cli.runs.run import list_runs
+    from topiclora_cli.runs.listing import sound_and_damaged
 
-    lines = [run_line(run) for run in list_runs(root)]
+    runs, damaged = sound_and_damaged(root)
+    lines = [*map(run_line, runs), *(damaged_line(path, why) for path, why in damaged.items())]
     if as_json:
         typer.echo(json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=2))
     elif lines:
         console.print(as_rich(runs_table(lines)))
+        for why in damaged.values():
+            console.print(f"Damaged: {why}", style="red", soft_wrap=True)
     else:
         console.print(f"No runs under {root}/. Start one with: topiclora quickstart")
 
@@ -52,8 +55,9 @@ def show(
     from topiclora_cli.reporting.runs import outcomes, stages_table
     from topiclora_cli.reporting.scores import evaluations_table, exports_table
     from topiclora_cli.reporting.table import as_rich
+    from topiclora_cli.runs.listing import latest_run
     from topiclora_cli.runs.results.manifest import plain_manifest
-    from topiclora_cli.runs.run import METRICS, RunDir, latest_run, read_metrics
+    from topiclora_cli.runs.run import METRICS, RunDir, read_metrics
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest

@@ -13,10 +13,11 @@ from topiclora_cli.recipe.adapter import FIELDS, KINDS, every_key, layer_of
 from topiclora_cli.recipe.fill import fill_in, idle_keys, said_keys
 from topiclora_cli.recipe.loss import LOSS_KEYS
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
-from topiclora_cli.recipe.overrides import one_line, parse_override, read_yaml, with_overrides, write_yaml
+from topiclora_cli.recipe.overrides import one_line, parse_override, with_overrides
 from topiclora_cli.recipe.schema import Recipe
 from topiclora_cli.recipe.sources import with_own_sources
 from topiclora_cli.recipe.spelling import respelt, respelt_changes
+from topiclora_cli.recipe.yaml_text import read_yaml, write_yaml
 
 SAID = "said"
 _ABOUT_SAID = (
