@@ -77,6 +77,31 @@ def test_a_run_whose_recipe_cannot_be_read_is_listed(make_run, run_cli):
     assert (code, json.loads(text)[0]["method"]) == (0, None)
 
 
+def test_a_damaged_run_is_listed_as_such_beside_the_others(make_run, run_cli):
+    make_run("one")
+    (make_run("two").path / "run.json").write_text('{"name": ')
+    code, text = run_cli("runs", "list")
+    lines = text.splitlines()
+    assert (code, [line.split()[0] for line in lines[1:3]]) == (0, ["one", "two"])
+    assert "damaged" in lines[2]
+    assert lines[3].startswith("Damaged: runs/two/run.json is not valid JSON")
+    rows = json.loads(run_cli("runs", "list", "--json")[1])
+    assert [row["damaged"] is None for row in rows] == [True, False]
+
+
+def test_a_run_that_failed_after_its_graph_says_so_in_the_list(make_run, run_cli):
+    run = make_run("one")
+    run.record("graph", StageRecord("done", ""))
+    run.update(got_nowhere=True)
+    assert "graph, then failed" in run_cli("runs", "list")[1]
+
+
+def test_a_grid_with_a_wrong_cell_leaves_no_folder(tiny_recipe, run_cli, tmp_path):
+    code, text = run_cli("ablate", "--recipe", tiny_recipe, "--out", "fresh", "--cells", "kl_of")
+    assert (code, "Did you mean 'kl_off'" in text) == (2, True)
+    assert not (tmp_path / "fresh").exists()
+
+
 def test_a_run_is_deleted_once_it_is_confirmed(make_run, run_cli, monkeypatch):
     one, two = make_run("one"), make_run("two")
     monkeypatch.setattr("typer.confirm", lambda text: False)

@@ -9,8 +9,8 @@ import typer
 from rich.text import Text
 
 from topiclora_cli.cli.console import console
-from topiclora_cli.cli.options import RUNS
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.commands import RUNS
 
 if TYPE_CHECKING:
     from topiclora_cli.runs.results.metrics import LoggedStep
@@ -31,15 +31,18 @@ def bare(context: typer.Context) -> None:
 @app.command("list")
 def list_(root: RootOption = Path(RUNS), as_json: JsonOption = False) -> None:
     """Every run with its method, data, stages, latest score, and what it took."""
-    from topiclora_cli.reporting.runs import run_line, runs_table
+    from topiclora_cli.reporting.runs import damaged_line, run_line, runs_table
     from topiclora_cli.reporting.table import as_rich
-    from topiclora_cli.runs.run import list_runs
+    from topiclora_cli.runs.listing import sound_and_damaged
 
-    lines = [run_line(run) for run in list_runs(root)]
+    runs, damaged = sound_and_damaged(root)
+    lines = [*map(run_line, runs), *(damaged_line(path, why) for path, why in damaged.items())]
     if as_json:
         typer.echo(json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=2))
     elif lines:
         console.print(as_rich(runs_table(lines)))
+        for why in damaged.values():
+            console.print(f"Damaged: {why}", style="red", soft_wrap=True)
     else:
         console.print(f"No runs under {root}/. Start one with: topiclora quickstart")
 
@@ -55,9 +58,10 @@ def show(
     from topiclora_cli.reporting.runs import outcomes, stages_table
     from topiclora_cli.reporting.scores import evaluations_table, exports_table
     from topiclora_cli.reporting.table import as_rich
+    from topiclora_cli.runs.listing import latest_run
     from topiclora_cli.runs.results.manifest import plain_manifest
     from topiclora_cli.runs.results.metrics import read_metrics
-    from topiclora_cli.runs.run import METRICS, RunDir, latest_run
+    from topiclora_cli.runs.run import METRICS, RunDir
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest

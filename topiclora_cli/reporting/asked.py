@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topiclora_cli.recipe import Recipe, differences
-from topiclora_cli.recipe.overrides import write_yaml
+from topiclora_cli.recipe.yaml_text import write_yaml
 from topiclora_cli.reporting.beside import beside
 from topiclora_cli.reporting.differences import recipe_differences
 from topiclora_cli.reporting.material import Material

@@ -2,6 +2,8 @@
 
 import shlex
 
+RUNS = "runs"  # the folder of runs, where nobody says
+
 
 def command_line(*parts: object) -> str:
     """A command that a shell takes as it is meant, spaces in paths included."""

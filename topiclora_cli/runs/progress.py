@@ -1,7 +1,8 @@
 """How long work reports on itself without knowing whether anybody watches."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Advance = Callable[[int, str], None]  # (steps done since the last call, a short note such as the loss)
@@ -18,3 +19,23 @@ class Progress(Protocol):
 
     def track(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
         """Show a bar for the block and yield the function that moves it; `done` of the total were done before."""
+
+
+class LoggedProgress:
+    """The display of those who have no terminal: lines and tables go to the logger `topiclora_cli`, bars nowhere."""
+
+    _logger = logging.getLogger("topiclora_cli")
+
+    def say(self, text: str) -> None:
+        """Log one line."""
+        self._logger.info(text)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Log a table, a row a line."""
+        for row in (columns, *rows):
+            self._logger.info("%s: %s", title, "  ".join(row))
+
+    @contextmanager
+    def track(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """Nothing moves."""
+        yield lambda steps, note: None

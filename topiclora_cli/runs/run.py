@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ MANIFEST = "run.json"
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
+_OF_TRAINING = ("checkpoints/*", "adapter")
+_RESULTS = (*_OF_TRAINING, *(f"ablation/*/{made}" for made in _OF_TRAINING), "ablation/results.json")
 
 
 @dataclass
@@ -52,7 +54,8 @@ class RunDir:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if not (self.path / MANIFEST).is_file():
+        self._new = False  # made by this very command
+        if not is_run(self.path):
             raise TopicLoraError(
                 f"{self.path} is not a run directory (it has no {MANIFEST}).",
                 _known_runs_hint(self.path),
@@ -79,7 +82,9 @@ class RunDir:
                 _clear(path)
             write_text(path / RECIPE, recipe_yaml)
             write_manifest(path / MANIFEST, _new_manifest(name, seed))
-        return cls(path)
+        made = cls(path)
+        made._new = True
+        return made
 
     @property
     def manifest(self) -> Manifest:
@@ -127,15 +132,28 @@ class RunDir:
 
         patience: seconds to wait for another process that holds it.
 
-        A run whose first command fails before any of its stages is marked as one that got nowhere.
+        Where the command that made the run fails, a run without any stage goes again, and one that was not trained is
+        marked as one that got nowhere, until another command succeeds in it.
         """
         with _locked(self.path, patience):
+            if not is_run(self.path):
+                _vacate(self.path)  # the lock made it again
+                raise TopicLoraError(f"{self.path} is gone.", "It was deleted, or the command that made it has failed.")
             try:
                 yield
-            except TopicLoraError:
-                if not self.manifest.stages:
-                    self.update(got_nowhere=True)
+            except Exception:
+                if self._new:
+                    self._give_up()
                 raise
+            if self.path.exists() and self.manifest.got_nowhere:
+                self.update(got_nowhere=False)
+
+    def _give_up(self) -> None:
+        if not self.manifest.stages:
+            _clear(self.path)
+            _vacate(self.path)
+        elif not _has_results(self.path):
+            self.update(got_nowhere=True)
 
     def require(self, relative: str, *, made_by: str) -> Path:
         """Path of an artefact; raises TopicLoraError naming the command that makes it when it is absent."""
@@ -145,6 +163,11 @@ class RunDir:
                 f"{self.path} has no {relative} yet.", f"Make it with: {command_line(made_by, '--run', self.path)}"
             )
         return path
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder says that it is a run, whatever its state."""
+    return (path / MANIFEST).is_file()
 
 
 def new_run_path(root: str | os.PathLike[str], name: str) -> Path:
@@ -159,23 +182,6 @@ def new_run_path(root: str | os.PathLike[str], name: str) -> Path:
             continue
         return path
     raise AssertionError
-
-
-def list_runs(root: str | os.PathLike[str]) -> list[RunDir]:
-    """Runs directly under `root`, oldest first."""
-    root = Path(root)
-    if not root.is_dir():
-        return []
-    runs = [RunDir(path) for path in root.iterdir() if (path / MANIFEST).is_file()]
-    return sorted(runs, key=lambda run: (run.manifest.created, run.path.name))
-
-
-def latest_run(root: str | os.PathLike[str]) -> RunDir:
-    """The newest run under `root` that did not fail before its first stage; raises TopicLoraError for want of one."""
-    runs = [run for run in list_runs(root) if not run.manifest.got_nowhere]
-    if not runs:
-        raise TopicLoraError(f"There is no run under {root}/.", "Start one with: topiclora quickstart")
-    return runs[-1]
 
 
 @contextmanager
@@ -199,12 +205,17 @@ def _holds_something(path: Path) -> bool:
 
 def _got_nowhere(path: Path) -> bool:
     """Whether all that a run has done is fail. One without any stage may be about to begin."""
-    if not (path / MANIFEST).is_file():
+    if not is_run(path):
         return False
     manifest = RunDir(path).manifest
     stages = manifest.stages.values()
     failed = manifest.got_nowhere or bool(stages)
-    return failed and not any((path / "checkpoints").glob("*")) and all(stage.state == "failed" for stage in stages)
+    return failed and not _has_results(path) and all(stage.state == "failed" for stage in stages)
+
+
+def _has_results(path: Path) -> bool:
+    """Whether there is something of a training, or of a grid's cells, that one may want to go on with."""
+    return any(any(path.glob(made)) for made in _RESULTS)
 
 
 def _clear(path: Path) -> None:
@@ -215,8 +226,15 @@ def _clear(path: Path) -> None:
             entry.unlink()
 
 
+def _vacate(path: Path) -> None:
+    """Remove a folder that holds nothing but the lock; one that cannot go, such as a mount, stays."""
+    with suppress(OSError):
+        (path / LOCK).unlink(missing_ok=True)
+        path.rmdir()
+
+
 def _known_runs_hint(path: Path) -> str:
-    names = [run.path.name for run in list_runs(path.parent)]
+    names = [beside.name for beside in path.parent.iterdir() if is_run(beside)] if path.parent.is_dir() else []
     return nearest(path.name, names) if names else "See: topiclora runs list"
 
 

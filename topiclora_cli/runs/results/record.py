@@ -111,8 +111,8 @@ class StageRecord:
 class Manifest:
     """A run, as `run.json` holds it: name and seed of its recipe, what it was made on, and its stages by name.
 
-    created: ISO 8601, UTC. got_nowhere: its first command failed before any stage. diverged: why its loss ceased to be
-    a number.
+    created: ISO 8601, UTC. got_nowhere: the command that made it failed before it was trained. diverged: why its loss
+    ceased to be a number.
     """
 
     name: str = ""
