@@ -27,6 +27,7 @@ _PUBLIC = {
     "TopicPrior": "topiclora_cli.topics.prior",
     "Trained": "topiclora_cli.api",
     "build_graph": "topiclora_cli.api",
+    "compare": "topiclora_cli.api",
     "evaluate": "topiclora_cli.api",
     "load_model": "topiclora_cli.api",
     "load_prior": "topiclora_cli.api",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from topiclora_cli.api import (
         Trained,
         build_graph,
+        compare,
         evaluate,
         load_model,
         load_prior,
@@ -68,6 +70,7 @@ __all__ = [
     "Trained",
     "__version__",
     "build_graph",
+    "compare",
     "evaluate",
     "load_model",
     "load_prior",
