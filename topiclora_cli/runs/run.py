@@ -11,7 +11,6 @@ A stage counts only once the manifest says "done"; anything else is redone or re
 
 import datetime
 import itertools
-import json
 import os
 import platform
 import shutil
@@ -183,20 +182,6 @@ def new_run_path(root: str | os.PathLike[str], name: str) -> Path:
             continue
         return path
     raise AssertionError
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a line cut short by a kill, or damaged, ends them."""
-    rows = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:  # no JSON, or no text
-            break
-        if not isinstance(row, dict):
-            break
-        rows.append(row)
-    return rows
 
 
 @contextmanager
