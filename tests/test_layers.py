@@ -106,6 +106,8 @@ RAW = {
     # Rows of a table of datasets' or of a stream.
     "data.stream": {"ExampleStream"},
     "training.collate": {"Collator"},
+    # A batch as transformers' and TRL's trainers hand it on.
+    "training.topic_prior": {"TopicPriorMixin"},
 }
 
 
