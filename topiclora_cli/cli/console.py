@@ -99,14 +99,18 @@ class TerminalProgress:
 
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
-        if self.to.is_terminal:
+        # Where it stands now: the block may have what libraries print go elsewhere.
+        to = make_console(file=self.to.file, quiet=self.to.quiet, force_terminal=self.to.is_terminal)
+        if to.is_terminal:
             from topiclora_cli.cli.bar import make_bar
 
-            with make_bar(self.to) as bar:
+            with make_bar(to) as bar:
                 task = bar.add_task(label, total=total, completed=done, note="")
                 yield lambda steps, note: bar.update(task, advance=steps, note=note)
+                # What ends before its time, as a fit does that finds no more, is done, too.
+                bar.update(task, total=bar.tasks[0].completed)
         else:
-            yield _PlainBar(label, total, done, self.to).advance
+            yield _PlainBar(label, total, done, to).advance
 
 
 class _PlainBar:

@@ -1,8 +1,10 @@
 """How long work reports on itself without knowing whether anybody watches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
 
 Advance = Callable[[int, str], None]  # (steps done since the last call, a short note such as the loss)
 
@@ -18,3 +20,11 @@ class Progress(Protocol):
 
     def track(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
         """Show a bar for the block and yield the function that moves it; `done` of the total were done before."""
+
+
+def tracked(progress: Progress, label: str, items: Sequence[Item]) -> Iterator[Item]:
+    """The items one after another, under a bar that moves as each is done with."""
+    with progress.track(label, len(items)) as advance:
+        for item in items:
+            yield item
+            advance(1, "")

@@ -80,7 +80,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
             choice = _choose(recipe, taxonomy, features, numbers, progress)
             experts = choice.experts
             recipe = with_experts(recipe, experts)
-        with progress.track("build-graph", section.steps) as advance:
+        with progress.track("topic graph", section.steps) as advance:
             graph = fit_topic_graph(
                 taxonomy,
                 features,
@@ -137,7 +137,7 @@ def _choose(recipe: Recipe, taxonomy: Taxonomy, features: Tensor, numbers: Seque
     # Whatever the control: what is compared with it has to have as many experts.
     settings = replace(graph_settings(recipe, numbers[0]), control="none")
     data = tie_topics(taxonomy, features.detach().float().cpu(), **settings.ties)
-    with progress.track("choose experts", len(numbers) * folds(len(taxonomy.names))) as advance:
+    with progress.track("number of experts", len(numbers) * folds(len(taxonomy.names))) as advance:
         choice = choose_experts(data, numbers, settings, on_fit=lambda n: advance(n, ""))
     progress.say(choice.reason)
     return choice
@@ -157,7 +157,7 @@ def _measure(
     links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
     comparison = attribution = None
     if seeds := seeds_to_compare(section.compare_seeds, graph.num_topics):
-        with progress.track("compare", fits_to_compare(graph, seeds)) as advance:
+        with progress.track("its controls", fits_to_compare(graph, seeds)) as advance:
             comparison = compare(
                 graph, taxonomy, features, evidence=evidence, seeds=seeds, on_fit=lambda n: advance(n, "")
             )
