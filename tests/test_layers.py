@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "topiclora_cli"
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"with_peft", "api"},
     {"ablation"},
     {"stages"},
     {"reporting"},

@@ -3,13 +3,17 @@
 import pytest
 
 from topiclora_cli.ablation import work as works
-from topiclora_cli.ablation.cell import open_cell
+from topiclora_cli.ablation.cell import CellResult, open_cell
 from topiclora_cli.ablation.grid import Cell, make_grid
 from topiclora_cli.ablation.runner import with_others
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import altered, build_recipe, dump_recipe
+from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores
 from topiclora_cli.runs.run import RunDir
+
+SCORES = dict.fromkeys(("base", "base_stderr", "tuned_stderr", "delta", "delta_stderr"))
+MEAN = MeanScores(of=(), unit="share", higher_is_better=True, tuned=0.5, **SCORES)
 
 
 def test_other_seeds_or_cells_leave_a_cell_as_it_is(tmp_path):
@@ -26,7 +30,7 @@ def test_a_report_has_finished_cells_that_its_own_grid_leaves_out(tmp_path, monk
     def read(folder, cell):
         if cell.name == "changed":
             raise TopicLoraError("holds a cell with other settings")
-        return {"failed": {}, "mean": {}} if cell.name in ("full", "done") else None
+        return CellResult(EvalSummary("e", MEAN, ())) if cell.name in ("full", "done") else None
 
     monkeypatch.setattr(works, "read_cell", read)
     cells = {name: {"loss.kl.weight": 0.2} for name in ("done", "mine", "open", "changed")}

@@ -9,6 +9,7 @@ from topiclora_cli.recipe import dump_recipe, load_recipe
 from topiclora_cli.runs.naming import SUMMARY
 from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores
 from topiclora_cli.runs.results.files import write_result
+from topiclora_cli.runs.results.record import StageRecord
 from topiclora_cli.runs.run import RunDir
 
 MEAN = MeanScores(
@@ -57,8 +58,8 @@ def test_runs_of_one_recipe_say_the_same(make_run, run_cli):
 def test_a_list_says_what_each_run_was_asked_and_scored(make_run, run_cli):
     make_run("one")
     two = make_run("two", "adapter.method=lora")
-    two.record("train", {"state": "done", "started": "", "seconds": 90.0})
-    two.record("eval", {"state": "failed", "started": "", "seconds": 30.0})
+    two.record("train", StageRecord("done", seconds=90.0))
+    two.record("eval", StageRecord("failed", seconds=30.0))
     write_result(two.path / "eval" / "quiz" / SUMMARY, EvalSummary("quiz", MEAN, ()))
     rows = {row["name"]: row for row in json.loads(run_cli("runs", "list", "--json")[1])}
     assert (rows["one"]["method"], rows["one"]["score"], rows["one"]["stages"]) == ("topiclora", None, {})
@@ -74,6 +75,31 @@ def test_a_run_whose_recipe_cannot_be_read_is_listed(make_run, run_cli):
     (make_run("one").path / "recipe.yaml").write_text("nonsense: [")
     code, text = run_cli("runs", "list", "--json")
     assert (code, json.loads(text)[0]["method"]) == (0, None)
+
+
+def test_a_damaged_run_is_listed_as_such_beside_the_others(make_run, run_cli):
+    make_run("one")
+    (make_run("two").path / "run.json").write_text('{"name": ')
+    code, text = run_cli("runs", "list")
+    lines = text.splitlines()
+    assert (code, [line.split()[0] for line in lines[1:3]]) == (0, ["one", "two"])
+    assert "damaged" in lines[2]
+    assert lines[3].startswith("Damaged: runs/two/run.json is not valid JSON")
+    rows = json.loads(run_cli("runs", "list", "--json")[1])
+    assert [row["damaged"] is None for row in rows] == [True, False]
+
+
+def test_a_run_that_failed_after_its_graph_says_so_in_the_list(make_run, run_cli):
+    run = make_run("one")
+    run.record("graph", StageRecord("done", ""))
+    run.update(got_nowhere=True)
+    assert "graph, then failed" in run_cli("runs", "list")[1]
+
+
+def test_a_grid_with_a_wrong_cell_leaves_no_folder(tiny_recipe, run_cli, tmp_path):
+    code, text = run_cli("ablate", "--recipe", tiny_recipe, "--out", "fresh", "--cells", "kl_of")
+    assert (code, "Did you mean 'kl_off'" in text) == (2, True)
+    assert not (tmp_path / "fresh").exists()
 
 
 def test_a_run_is_deleted_once_it_is_confirmed(make_run, run_cli, monkeypatch):

@@ -7,7 +7,7 @@ from topiclora_cli.cli.app import main
 from topiclora_cli.recipe import bundled_recipes
 from topiclora_cli.recipe.json_schema import recipe_schema
 from topiclora_cli.recipe.methods import METHODS
-from topiclora_cli.recipe.overrides import read_yaml
+from topiclora_cli.recipe.yaml_text import read_yaml
 
 SCHEMA = recipe_schema()
 LEAST = {"name": "mine", "model": {"name": "some/model"}}

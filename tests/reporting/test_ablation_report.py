@@ -5,19 +5,24 @@ import json
 import pytest
 from rich.console import Console
 
+from topiclora_cli.ablation.cell import CellResult
 from topiclora_cli.ablation.scores import score_cell
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.reporting.ablation import Extent, warnings, write_report
 from topiclora_cli.reporting.terminal import ablation_table
 from topiclora_cli.runs.results.ablation import CellScore, GridScores, Interval, Measure, Tried
+from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores, TaskScores
 from topiclora_cli.runs.results.files import read_result
 
 RECIPE = build_recipe({"name": "x", "model": {"name": "m"}}, where="x")
 
 
 def outcome(value, metric, unit, better):
-    mean = {"of": ["t"], "tuned": value, "unit": unit, "higher_is_better": better}
-    return {"mean": mean, "tasks": [{"task": "t", "metric": metric}], "routing": None}
+    figures = {**dict.fromkeys(("base", "base_stderr", "tuned_stderr", "delta", "delta_stderr")), "tuned": value}
+    figures |= {"unit": unit, "higher_is_better": better}
+    about = {"group": False, "depth": 0, "counted": True, "filter": "none", "count": 1, "metrics": {}}
+    task = TaskScores(task="t", metric=metric, **about, **figures)
+    return CellResult(EvalSummary("e", MeanScores(of=("t",), **figures), (task,)))
 
 
 @pytest.mark.parametrize(

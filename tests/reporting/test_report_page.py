@@ -15,10 +15,12 @@ from topiclora_cli.reporting.sections import Curves, Estimate, Intervals
 from topiclora_cli.reporting.svg import curves_svg, intervals_svg
 from topiclora_cli.runs.results.ablation import CellScore, GridScores
 from topiclora_cli.runs.results.files import write_result
+from topiclora_cli.runs.results.record import GridFacts
+from topiclora_cli.runs.results.training import SourceReport, TrainResult
 from topiclora_cli.runs.run import RunDir
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SOURCE = dict.fromkeys(
+LEFT_OUT = dict.fromkeys(
     ("filtered", "missing", "empty", "duplicates", "contaminated", "surplus", "held_out", "too_long"), 0
 )
 
@@ -27,11 +29,10 @@ def made_up(path, *, rate=0.001, task="<b>few</b>"):
     """A run with a training and an evaluation, nothing of which was ever run."""
     recipe = build_recipe({"name": "made-up", "model": {"name": "m"}, "train": {"learning_rate": rate}}, where="x")
     run = RunDir.create(path, recipe_yaml=dump_recipe(recipe), name="made-up", seed=3)
-    source = {**SOURCE, "label": "s", "weight": None, "read": 9, "used": 8, "tagged": 0, "mean_tokens": 5.0}
-    with run.running("train") as record:
-        record.update(processes=1, steps=4, examples=8, total_parameters=1234, activated_parameters=567)
-        record.update(
-            final={"step": 4, "loss": 1.5}, best=None, alarms=["Dead & gone."], data=[{**source, "wanting": {}}]
+    source = SourceReport("s", None, read=9, used=8, tagged=0, mean_tokens=5.0, wanting={}, **LEFT_OUT)
+    with run.running("train") as running:
+        running.result = TrainResult(
+            1, 4, 8, 1234, 567, final={"step": 4, "loss": 1.5}, alarms=("Dead & gone.",), data=(source,)
         )
     run.update(created="2026-01-02T03:04:05+00:00")
     rows = [{"step": step, "loss_lm": 3 - step / 4, "memory_gib": 2.5} for step in range(1, 5)]
@@ -145,8 +146,8 @@ def test_a_grid_shows_its_cells_and_lacks_nothing_that_they_have(tmp_path, run_c
     run = RunDir.create(tmp_path / "grid", recipe_yaml=dump_recipe(recipe), name="grid", seed=0)
     cell = CellScore("full", 2, "acc", "share", True, 0.5, 0.01, None, 0.25, None)
     write_result(run.path / "ablation" / "results.json", GridScores((cell,)))
-    with run.running("ablation") as record:
-        record.update(cells=1, seeds=2)
+    with run.running("ablation") as running:
+        running.result = GridFacts(cells=1, seeds=2)
     assert run_cli("report", run.path, "--markdown", tmp_path / "grid.md")[0] == 0
     text = (tmp_path / "grid.md").read_text()
     assert "| full | 2 | 50.0 | 1.0 | - | 0.250 | - |" in text

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -11,7 +12,10 @@ import pytest
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import read_json, replacing, write_json, write_text
-from topiclora_cli.runs.run import RunDir, latest_run, list_runs, new_run_path, read_metrics
+from topiclora_cli.runs.results.manifest import plain_manifest
+from topiclora_cli.runs.results.metrics import LoggedStep, read_metrics
+from topiclora_cli.runs.results.record import GraphFacts
+from topiclora_cli.runs.run import RunDir, new_run_path
 
 
 def make(path, name="demo"):
@@ -20,11 +24,11 @@ def make(path, name="demo"):
 
 def test_a_stage_is_done_only_when_it_finished(tmp_path):
     run = make(tmp_path / "r")
-    with run.running("train") as record:
-        assert run.stage("train")["state"] == "running"
-        record["steps"] = 3
-    assert run.is_done("train")
-    assert run.stage("train")["steps"] == 3
+    with run.running("graph") as running:
+        assert run.stage("graph").state == "running"
+        running.result = GraphFacts(topics=5, experts=3, sha256="0")
+    assert run.is_done("graph")
+    assert run.stage("graph").result == GraphFacts(topics=5, experts=3, sha256="0")
     with pytest.raises(RuntimeError), run.running("eval"):
         raise RuntimeError
     assert not run.is_done("eval")
@@ -60,11 +64,11 @@ def test_a_damaged_manifest_is_reported(tmp_path):
         RunDir(run.path)
 
 
-@pytest.mark.parametrize("damaged", [b'{"step": ', b"\xff\xfe", b"5", b"null", b"[1]"])
+@pytest.mark.parametrize("damaged", [b'{"step": ', b"\xff\xfe", b"5", b"null", b"[1]", b'{"loss": 1}'])
 def test_rows_of_metrics_end_at_what_is_none(damaged, tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n' + damaged + b'\n{"step": 3}\n')
-    assert read_metrics(path) == [{"step": 1}]
+    assert read_metrics(path) == [LoggedStep({"step": 1})]
 
 
 @pytest.mark.parametrize(
@@ -73,9 +77,12 @@ def test_rows_of_metrics_end_at_what_is_none(damaged, tmp_path):
 )
 def test_a_manifest_of_another_shape_is_reported(entries, tmp_path):
     run = make(tmp_path / "r")
-    write_json(run.path / "run.json", {**run.manifest, **entries})
+    write_json(run.path / "run.json", {**plain_manifest(run.manifest), **entries})
+    with pytest.raises(TopicLoraError, match=rf"run\.json is damaged \({next(iter(entries))}"):
+        RunDir(run.path)
+    write_json(run.path / "run.json", [])
     with pytest.raises(TopicLoraError, match=r"run\.json is not a run manifest"):
-        list_runs(tmp_path)
+        RunDir(run.path)
 
 
 def test_lock_keeps_another_process_out_and_dies_with_its_owner(tmp_path):
@@ -94,18 +101,6 @@ def test_lock_keeps_another_process_out_and_dies_with_its_owner(tmp_path):
         pass
 
 
-def test_latest_and_list(tmp_path):
-    with pytest.raises(TopicLoraError, match="no run"):
-        latest_run(tmp_path / "none")
-    for name in ("a", "b"):
-        make(tmp_path / name)
-    assert [run.path.name for run in list_runs(tmp_path)] == ["a", "b"]
-    assert latest_run(tmp_path).path.name == "b"
-    with pytest.raises(TopicLoraError, match="bad data"), make(tmp_path / "c").lock():
-        raise TopicLoraError("bad data")
-    assert latest_run(tmp_path).path.name == "b"
-
-
 def test_runs_that_start_within_one_second_have_folders_of_their_own(tmp_path):
     paths = [new_run_path(tmp_path, "x") for _ in range(3)]
     assert len(set(paths)) == 3
@@ -117,13 +112,45 @@ def test_a_run_that_has_just_been_made_is_nobody_else_s(tmp_path):
     for held in (nullcontext, run.lock):
         with held(), pytest.raises(TopicLoraError, match=r"not empty|in use by another"):
             make(tmp_path / "r", "second")
-    assert run.manifest["name"] == "first"
+    assert run.manifest.name == "first"
 
 
-def test_a_run_whose_command_failed_before_its_first_stage_gives_up_its_place(tmp_path):
-    with pytest.raises(TopicLoraError, match="bad data"), make(tmp_path / "r").lock():
+@pytest.mark.parametrize("error", [TopicLoraError, RuntimeError])
+def test_a_run_whose_first_command_fails_before_any_stage_leaves_nothing(error, tmp_path):
+    with pytest.raises(error, match="bad data"), make(tmp_path / "r").lock():
+        raise error("bad data")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_of_an_earlier_command_stays_when_a_later_one_fails(tmp_path):
+    make(tmp_path / "r")
+    with pytest.raises(TopicLoraError, match="bad data"), RunDir(tmp_path / "r").lock():
         raise TopicLoraError("bad data")
-    assert make(tmp_path / "r", "second").manifest["name"] == "second"
+    assert not RunDir(tmp_path / "r").manifest.got_nowhere
+
+
+def test_a_run_that_an_earlier_version_marked_gives_up_its_place(tmp_path):
+    make(tmp_path / "r").update(got_nowhere=True)
+    assert make(tmp_path / "r", "second").manifest.name == "second"
+
+
+@pytest.mark.parametrize("made", ["checkpoints/checkpoint-2", "ablation/full-s0/adapter", "ablation/results.json"])
+def test_a_failed_run_that_holds_results_keeps_its_place(made, tmp_path):
+    run = make(tmp_path / "r")
+    (run.path / made).mkdir(parents=True)
+    with pytest.raises(TopicLoraError, match="full disk"), run.lock(), run.running("ablation"):
+        raise TopicLoraError("full disk")
+    assert not run.manifest.got_nowhere
+    with pytest.raises(TopicLoraError, match="not empty"):
+        make(tmp_path / "r")
+
+
+def test_whoever_waits_for_a_run_that_goes_is_told(tmp_path):
+    run = make(tmp_path / "r")
+    shutil.rmtree(run.path)
+    with pytest.raises(TopicLoraError, match="is gone"), run.lock():
+        pass
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

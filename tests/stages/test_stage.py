@@ -4,8 +4,11 @@ import pytest
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import altered, build_recipe, dump_recipe, load_recipe
+from topiclora_cli.runs.results.training import TrainResult
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.stage import record_graph_recipe, stage
+
+RESULT = TrainResult(1, 3, 8, 40, 20, final={"step": 3, "loss": 1.5})
 
 
 @pytest.fixture
@@ -24,26 +27,26 @@ def own(run):
 
 def test_a_training_leaves_the_recipe_that_was_trained(recipe, run):
     other = altered(recipe, [("adapter.r", 4), ("train.max_steps", 3)], where="here")
-    with stage(run, "train", other) as record:
-        record["steps"] = 3
+    with stage(run, "train", other) as running:
+        running.result = RESULT
         assert own(run) == other  # a run that is killed here goes on with it
     assert own(run) == other
     assert load_recipe(str(run.path / "recipes" / "train.yaml")) == other
     kept = run.stage("train")
-    assert (kept["recipe"], kept["steps"]) == ("recipes/train.yaml", 3)
-    assert kept["overridden"] == {"adapter.r": 4, "adapter.lora_alpha": 64.0, "train.max_steps": 3}
+    assert (kept.recipe, kept.result) == ("recipes/train.yaml", RESULT)
+    assert kept.overridden == {"adapter.r": 4, "adapter.lora_alpha": 64.0, "train.max_steps": 3}
 
 
 def test_a_mistaken_override_does_not_stay(recipe, run):
     with pytest.raises(TopicLoraError), stage(run, "train", altered(recipe, [("adapter.r", 4)], where="here")):
         raise TopicLoraError("matches nothing")
     assert own(run) == recipe
-    assert run.stage("train")["overridden"]["adapter.r"] == 4
+    assert run.stage("train").overridden["adapter.r"] == 4
 
 
 def test_a_mistake_costs_a_finished_training_nothing(recipe, run):
-    with stage(run, "train", recipe) as record:
-        record["steps"] = 3
+    with stage(run, "train", recipe) as running:
+        running.result = RESULT
     kept, trained = run.stage("train"), (run.path / "recipes" / "train.yaml").read_text()
     with pytest.raises(TopicLoraError), stage(run, "train", altered(recipe, [("adapter.r", 4)], where="here")):
         raise TopicLoraError("of another recipe")
@@ -58,7 +61,7 @@ def test_an_evaluation_changes_its_own_record_alone(recipe, run):
         pass
     assert own(run) == recipe
     assert load_recipe(str(run.path / "eval" / "some" / "recipe.yaml")) == other
-    assert run.stage("eval")["overridden"] == {"eval.limit": 7}
+    assert run.stage("eval").overridden == {"eval.limit": 7}
 
 
 def test_a_training_reads_what_its_graph_was_built_with(recipe, run):

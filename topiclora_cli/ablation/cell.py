@@ -1,8 +1,8 @@
 """One cell of a grid: a run directory of its own, trained and scored where it is not yet."""
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from topiclora_cli.recipe import Recipe, dump_recipe, load_recipe
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, finished
 from topiclora_cli.runs.progress import Progress
-from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores
+from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
 from topiclora_cli.runs.results.files import read_result
-from topiclora_cli.runs.run import METRICS, RECIPE, RunDir, read_metrics
+from topiclora_cli.runs.results.metrics import read_metrics
+from topiclora_cli.runs.results.training import TrainResult
+from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
 from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 from topiclora_cli.stages.inputs import GRAPH, asked_for
@@ -25,6 +27,30 @@ from topiclora_cli.stages.train import train as train_stage
 
 LOCKS = ".locks"
 _DELETE = "Delete the cell's folder."
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a cell has scored, by question, too, where that was kept.
+
+    losses: of a training's last logged step, by name. parameters: all that were trained; None if nobody counted them.
+    """
+
+    scores: EvalSummary
+    by_question: ByQuestion = field(default_factory=dict)
+    losses: Mapping[str, float] = field(default_factory=dict)
+    parameters: int | None = None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it is scored in full, and by one figure."""
+        return not self.scores.failed and self.scores.mean is not None
+
+    @property
+    def mean(self) -> MeanScores:
+        """The figure of a comparable cell."""
+        assert self.scores.mean is not None
+        return self.scores.mean
 
 
 def open_cell(folder: Path, cell: Cell) -> RunDir | None:
@@ -55,7 +81,7 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
             if not _borrow_graph(folder, cell, grid, run):
                 build_graph_stage(cell.recipe, run, progress)
     try:
-        train_stage(cell.recipe, run, progress, resume=bool(run.stage("train")))
+        train_stage(cell.recipe, run, progress, resume=run.stage("train") is not None)
     except Diverged as error:
         if not cell.tuned:
             raise
@@ -67,7 +93,7 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
 
 def diverged(run: RunDir) -> bool:
     """Whether the run's loss ceased to be a number, which no other attempt would change."""
-    return "diverged" in run.manifest
+    return run.manifest.diverged is not None
 
 
 def held_out_loss(run: RunDir) -> float:
@@ -77,7 +103,8 @@ def held_out_loss(run: RunDir) -> float:
     """
     if diverged(run):
         return float("inf")
-    losses = [row["eval_loss"] for row in read_metrics(run.path / METRICS) if "eval_loss" in row]
+    rows = read_metrics(run.path / METRICS)
+    losses = [row.values["eval_loss"] for row in rows if "eval_loss" in row.values]
     if not losses:
         raise TopicLoraError(
             f"{run.path} has no loss on held-out examples to choose by.", "Raise data.validation, in a new run."
@@ -86,20 +113,20 @@ def held_out_loss(run: RunDir) -> float:
     return float(min(losses) if kept else losses[-1])
 
 
-def score_cell(folder: Path, cell: Cell, progress: Progress) -> dict[str, Any]:
+def score_cell(folder: Path, cell: Cell, progress: Progress) -> CellResult:
     """The result of a trained cell, which is evaluated unless it is already; raises TopicLoraError as `read_cell`."""
     result = read_cell(folder, cell)
-    if result is None or result["failed"]:
+    if result is None or result.scores.failed:
         evaluate_stage(cell.recipe, RunDir(folder / cell.folder), progress, untrained=not cell.trained)
         # A cell is kept for its numbers; its optimizer states would fill the disk.
         shutil.rmtree(folder / cell.folder / "checkpoints", ignore_errors=True)
         result = read_cell(folder, cell)
     assert result is not None
-    if result["failed"]:
+    if result.scores.failed:
         raise TopicLoraError(
-            f"{folder / cell.folder}: {', '.join(result['failed'])} could not be scored.", "See its eval folder."
+            f"{folder / cell.folder}: {', '.join(result.scores.failed)} could not be scored.", "See its eval folder."
         )
-    if result["mean"] is None:
+    if result.scores.mean is None:
         raise TopicLoraError(
             "The tasks' metrics are of different kinds, and cells are compared by one figure.",
             "Choose metrics of one kind with eval.metrics.",
@@ -107,22 +134,23 @@ def score_cell(folder: Path, cell: Cell, progress: Progress) -> dict[str, Any]:
     return result
 
 
-def read_cell(folder: Path, cell: Cell) -> dict[str, Any] | None:
+def read_cell(folder: Path, cell: Cell) -> CellResult | None:
     """Scores of a cell, by question, too, with its last losses and parameters; None where it is not scored."""
     run = open_cell(folder, cell)
     if run is None or (cell.trained and not run.is_done("train")):
         return None
     # Its own evaluation: somebody may have made others in the cell since.
-    scores = finished(run.path / "eval", SUMMARY, asked_for(cell.recipe, run, "eval"))
-    if scores is None:
+    path = finished(run.path / "eval", SUMMARY, asked_for(cell.recipe, run, "eval"))
+    if path is None:
         return None
-    result = asdict(read_result(scores, EvalSummary, hint=_DELETE))
-    by_question = scores.with_name(BY_QUESTION)
-    result["by_question"] = read_result(by_question, QuestionScores, hint=_DELETE).tuned if by_question.exists() else {}
-    trained = run.stage("train")
-    result |= {key: value for key, value in trained.get("final", {}).items() if key.startswith("loss")}
-    facts = {"parameters": trained.get("total_parameters", 0 if not cell.trained else None)}
-    return {**result, **facts, "seconds": {name: each.get("seconds") for name, each in run.manifest["stages"].items()}}
+    scores, questions = read_result(path, EvalSummary, hint=_DELETE), path.with_name(BY_QUESTION)
+    by_question = read_result(questions, QuestionScores, hint=_DELETE).tuned if questions.exists() else {}
+    record = run.stage("train")
+    trained = record.result if record is not None else None
+    if not isinstance(trained, TrainResult):
+        return CellResult(scores, by_question, parameters=None if cell.trained else 0)
+    losses = {name: value for name, value in trained.final.items() if name.startswith("loss")}
+    return CellResult(scores, by_question, losses, trained.total_parameters)
 
 
 def _settings(recipe: Recipe, cell: Cell) -> dict[str, Any]:
@@ -146,8 +174,9 @@ def _borrow_graph(folder: Path, cell: Cell, grid: Sequence[Cell], run: RunDir) -
         if other.folder == cell.folder or not (path / RECIPE).exists() or _stage_1(other.recipe) != wanted:
             continue
         lender = RunDir(path)
-        if lender.is_done("graph"):
+        lent = lender.stage("graph")
+        if lent is not None and lent.state == "done":
             shutil.copytree(path / GRAPH, run.path / GRAPH, dirs_exist_ok=True)
-            run.record("graph", {**lender.stage("graph"), "seconds": 0.0, "copied_from": other.folder})
+            run.record("graph", replace(lent, seconds=0.0, copied_from=other.folder))
             return True
     return False

@@ -19,6 +19,7 @@ from topiclora_cli.reporting.ablation import Extent, write_report
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.ablation import CellScore
+from topiclora_cli.runs.results.record import GridFacts
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.build_graph import with_chosen_experts
 from topiclora_cli.stages.evaluate import try_tasks
@@ -56,7 +57,7 @@ def run_grid(grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progre
     work = Work(grid, run.path / "ablation")
     recipe_of_all = with_chosen_experts(recipe, run, progress)
     told = False
-    with stage(run, "ablation", recipe) as record:
+    with stage(run, "ablation", recipe) as running:
         while cells := work.left():
             with work.taken(cells) as cell:
                 if cell is not None:
@@ -71,7 +72,7 @@ def run_grid(grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progre
                 told = True
             time.sleep(POLL)
         scores = _report(work, recipe_of_all)
-        record.update(cells=len(scores), seeds=len(recipe.ablation.seeds))
+        running.result = GridFacts(cells=len(scores), seeds=len(recipe.ablation.seeds))
     return scores
 
 

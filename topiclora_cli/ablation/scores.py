@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from topiclora_cli.ablation.cell import CellResult
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.evaluation.comparison.intervals import paired_interval
 from topiclora_cli.evaluation.metrics import CHOICE_LOSS
 from topiclora_cli.recipe import BASE, FULL
-from topiclora_cli.reporting.formats import mean_label
+from topiclora_cli.reporting.formats import mean_name
 from topiclora_cli.runs.results.ablation import LEVELS, CellScore, Interval, Measure, Tried
 
-Result = Mapping[str, Any]
-BySeed = Mapping[int, Result]
+BySeed = Mapping[int, CellResult]
 
 
 def score_cells(work: Work, reference: str) -> list[CellScore]:
     """The cells of which a seed is finished, compared with `reference` and with `full`."""
-    finished: dict[str, dict[int, Result]] = {}
+    finished: dict[str, dict[int, CellResult]] = {}
     for cell in work.grid:
         if work.is_chosen(cell) and (result := work.result(cell)) is not None:
             finished.setdefault(cell.name, {})[cell.seed] = result
@@ -32,26 +32,27 @@ def score_cell(
 ) -> CellScore:
     """One cell of those that are finished; work knows what was tuned."""
     some = next(iter(by_seed.values()))
-    means = [result["mean"]["tuned"] for result in by_seed.values()]
+    means = [result.mean.tuned for result in by_seed.values()]
     full = finished.get(FULL, {})
-    gains = [own["mean"]["tuned"] - other["mean"]["tuned"] for _, own, other in _paired(name, by_seed, FULL, full)]
-    kls = [result["loss_kl"] for result in by_seed.values() if "loss_kl" in result]
-    information = [r["routing"]["mutual_information"] for r in by_seed.values() if r.get("routing")]
+    gains = [own.mean.tuned - other.mean.tuned for _, own, other in _paired(name, by_seed, FULL, full)]
+    kls = [result.losses["loss_kl"] for result in by_seed.values() if "loss_kl" in result.losses]
+    routings = [result.scores.routing for result in by_seed.values()]
+    information = [routing.mutual_information for routing in routings if routing is not None]
     choice = work.choice(name) if work is not None else None
     losses = choice.losses.items() if choice else ()
     others = {other: finished[other] for other in (reference, FULL) if other in finished and other != name}
     return CellScore(
         name=name,
         seeds=len(means),
-        metric=mean_label(some),
-        unit=some["mean"]["unit"],
-        higher_is_better=some["mean"]["higher_is_better"],
+        metric=mean_name(some.mean, some.scores.tasks),
+        unit=some.mean.unit,
+        higher_is_better=some.mean.higher_is_better,
         mean=fmean(means),
         deviation=stdev(means) if len(means) > 1 else None,
         against_full=fmean(gains) if gains else None,
         kl=fmean(kls) if kls else None,
         mutual_information=fmean(information) if information else None,
-        parameters=some.get("parameters"),
+        parameters=some.parameters,
         tuned=dict(choice.values) if choice else {},
         edges=tuple(choice.edges) if choice else (),
         tried=tuple(Tried(dict(values), loss if math.isfinite(loss) else None) for values, loss in losses),
@@ -59,7 +60,7 @@ def score_cell(
     )
 
 
-def _paired(name: str, by_seed: BySeed, other_name: str, other: BySeed) -> list[tuple[int, Result, Result]]:
+def _paired(name: str, by_seed: BySeed, other_name: str, other: BySeed) -> list[tuple[int, CellResult, CellResult]]:
     """The seeds of which both cells have a result; the base has the same for every one."""
     if name == BASE or other_name == BASE:
         base, trained = (by_seed, other) if name == BASE else (other, by_seed)
@@ -74,7 +75,7 @@ def _paired(name: str, by_seed: BySeed, other_name: str, other: BySeed) -> list[
 def _measures(name: str, by_seed: BySeed, others: Mapping[str, BySeed]) -> dict[str, Measure]:
     some = next(iter(by_seed.values()))
     measures = {}
-    for metric in (mean_label(some), CHOICE_LOSS):
+    for metric in (mean_name(some.mean, some.scores.tasks), CHOICE_LOSS):
         values = [_by_task(result, metric) for result in by_seed.values()]
         if not all(values):
             continue
@@ -92,8 +93,8 @@ def _measures(name: str, by_seed: BySeed, others: Mapping[str, BySeed]) -> dict[
             if found := _intervals(pairs):
                 against[other_name] = found
         measures[metric] = Measure(
-            unit="nats" if loss else some["mean"]["unit"],
-            higher_is_better=False if loss else some["mean"]["higher_is_better"],
+            unit="nats" if loss else some.mean.unit,
+            higher_is_better=False if loss else some.mean.higher_is_better,
             mean={level: fmean(each) for level, each in seeds.items()},
             deviation={level: stdev(each) if len(each) > 1 else None for level, each in seeds.items()},
             against=against,
@@ -111,16 +112,16 @@ def _intervals(pairs: Sequence[tuple[list[Any], list[Any]]]) -> dict[str, Interv
     return {level: paired_interval(differences, by_task=level == "tasks") for level in LEVELS}
 
 
-def _by_task(result: Result, metric: str) -> list[Any]:
+def _by_task(result: CellResult, metric: str) -> list[Any]:
     """What every question of each task that counts adds to its headline metric, or to the choice loss.
 
     Empty where one has none.
     """
-    rows = {row["task"]: row for row in result["tasks"]}
+    rows = {row.task: row for row in result.scores.tasks}
     found = []
-    for task in result["mean"]["of"]:
-        name = CHOICE_LOSS if metric == CHOICE_LOSS else rows[task]["metric"]
-        scores = result.get("by_question", {}).get(task, {}).get(f"{name},{rows[task].get('filter')}")
+    for task in result.mean.of:
+        name = CHOICE_LOSS if metric == CHOICE_LOSS else rows[task].metric
+        scores = result.by_question.get(task, {}).get(f"{name},{rows[task].filter}")
         if not scores:
             return []
         found.append(np.array(scores))

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from topiclora_cli.ablation.cell import LOCKS, diverged, held_out_loss, open_cell, read_cell
+from topiclora_cli.ablation.cell import LOCKS, CellResult, diverged, held_out_loss, open_cell, read_cell
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.tuning import Choice, choose
 from topiclora_cli.errors import TopicLoraError
@@ -21,7 +20,7 @@ class Work:
         self.grid = grid
         self.folder = folder
         self._losses: dict[str, float] = {}
-        self._results: dict[str, dict[str, Any]] = {}
+        self._results: dict[str, CellResult] = {}
         self._choices: dict[str, Choice] = {}
 
     def left(self) -> list[Cell]:
@@ -50,11 +49,11 @@ class Work:
             self._choices[name] = choose(trials, losses)
         return self._choices[name]
 
-    def result(self, cell: Cell) -> dict[str, Any] | None:
+    def result(self, cell: Cell) -> CellResult | None:
         """The scores of a finished cell; None where it is not finished, or could not be scored in full."""
         if cell.folder not in self._results:
             found = read_cell(self.folder, cell)
-            if found is None or found["failed"] or found["mean"] is None:
+            if found is None or not found.comparable:
                 return None
             self._results[cell.folder] = found
         return self._results[cell.folder]

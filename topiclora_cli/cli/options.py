@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.commands import RUNS
 
 if TYPE_CHECKING:
     from topiclora_cli.recipe import Recipe
     from topiclora_cli.runs.run import RunDir
 
-RUNS = "runs"
 _OF_TRAINING = ("adapter", "loss", "train", "ablation")
 
 RecipeOption = Annotated[
@@ -40,18 +40,17 @@ def listed(text: str) -> list[str]:
 
 def start_run(recipe_name: str, overrides: list[str] | None, out: Path | None) -> tuple["Recipe", "RunDir"]:
     """A new run of a recipe."""
-    from topiclora_cli.recipe import anchored, dump_recipe, load_recipe
-    from topiclora_cli.runs.run import RunDir, new_run_path
+    from topiclora_cli.recipe import load_recipe
+    from topiclora_cli.stages.whole import start_run as start
 
-    recipe = anchored(load_recipe(recipe_name, overrides or []))
-    path = out or new_run_path(RUNS, recipe.name)
-    return recipe, RunDir.create(path, recipe_yaml=dump_recipe(recipe), name=recipe.name, seed=recipe.seed)
+    return start(load_recipe(recipe_name, overrides or []), out)
 
 
 def open_run(run: Path | None, overrides: list[str] | None) -> tuple["Recipe", "RunDir"]:
     """An existing run, by default the latest, with its recipe; overrides are this call's, and a training's."""
     from topiclora_cli.recipe import load_recipe
-    from topiclora_cli.runs.run import RECIPE, RunDir, latest_run
+    from topiclora_cli.runs.listing import latest_run
+    from topiclora_cli.runs.run import RECIPE, RunDir
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     return load_recipe(str(directory.path / RECIPE), overrides or []), directory
@@ -91,10 +90,6 @@ def start_or_open(
     if out is not None:
         return open_run(out, overrides)
     from topiclora_cli.recipe import load_recipe
-    from topiclora_cli.runs.run import list_runs
+    from topiclora_cli.runs.listing import latest_run
 
-    name = load_recipe(recipe_name, overrides or []).name
-    earlier = [candidate for candidate in list_runs(RUNS) if candidate.manifest.get("name") == name]
-    if not earlier:
-        raise TopicLoraError(f"There is no run of {name!r} under {RUNS}/ to resume.", "Start it without --resume.")
-    return open_run(earlier[-1].path, overrides)
+    return open_run(latest_run(RUNS, name=load_recipe(recipe_name, overrides or []).name).path, overrides)

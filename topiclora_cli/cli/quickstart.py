@@ -62,7 +62,7 @@ def quickstart(
             )
         console.print(stages["train"])
         if not directory.is_done("train"):
-            train_stage(settings, directory, progress, resume=bool(directory.stage("train")))
+            train_stage(settings, directory, progress, resume=directory.stage("train") is not None)
         console.print(stages["eval"])
         scores = evaluate_stage(settings, directory, progress)
         if settings.adapter.exports:

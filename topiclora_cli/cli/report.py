@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from topiclora_cli.cli.console import console
-from topiclora_cli.cli.options import RUNS
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.commands import RUNS
 
 
 def report(
@@ -22,7 +22,8 @@ def report(
     from topiclora_cli.reporting.markdown import markdown as as_markdown
     from topiclora_cli.reporting.page import page
     from topiclora_cli.runs.files import write_text
-    from topiclora_cli.runs.run import RunDir, latest_run
+    from topiclora_cli.runs.listing import latest_run
+    from topiclora_cli.runs.run import RunDir
 
     found = [RunDir(run) for run in runs] if runs else [latest_run(RUNS)]
     if html is None and markdown is None:

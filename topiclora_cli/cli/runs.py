@@ -3,19 +3,19 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from topiclora_cli.cli.console import console
-from topiclora_cli.cli.options import RUNS
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.commands import RUNS
+
+if TYPE_CHECKING:
+    from topiclora_cli.runs.results.metrics import LoggedStep
 
 app = typer.Typer(invoke_without_command=True)
-
-# Of a stage's record: what has a column of its own, and what only a program compares.
-_NOT_FACTS = ("state", "seconds", "started", "recipe", "sha256")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of runs.")]
@@ -31,15 +31,18 @@ def bare(context: typer.Context) -> None:
 @app.command("list")
 def list_(root: RootOption = Path(RUNS), as_json: JsonOption = False) -> None:
     """Every run with its method, data, stages, latest score, and what it took."""
-    from topiclora_cli.reporting.runs import run_line, runs_table
+    from topiclora_cli.reporting.runs import damaged_line, run_line, runs_table
     from topiclora_cli.reporting.table import as_rich
-    from topiclora_cli.runs.run import list_runs
+    from topiclora_cli.runs.listing import sound_and_damaged
 
-    lines = [run_line(run) for run in list_runs(root)]
+    runs, damaged = sound_and_damaged(root)
+    lines = [*map(run_line, runs), *(damaged_line(path, why) for path, why in damaged.items())]
     if as_json:
         typer.echo(json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=2))
     elif lines:
         console.print(as_rich(runs_table(lines)))
+        for why in damaged.values():
+            console.print(f"Damaged: {why}", style="red", soft_wrap=True)
     else:
         console.print(f"No runs under {root}/. Start one with: topiclora quickstart")
 
@@ -52,30 +55,22 @@ def show(
 ) -> None:
     """One run's stages, timings, results and training curves."""
     from topiclora_cli.reporting.chart import curves_table
-    from topiclora_cli.reporting.runs import outcomes
+    from topiclora_cli.reporting.runs import outcomes, stages_table
     from topiclora_cli.reporting.scores import evaluations_table, exports_table
-    from topiclora_cli.reporting.table import Table, as_rich, columns, row
-    from topiclora_cli.runs.run import METRICS, RunDir, latest_run, read_metrics
+    from topiclora_cli.reporting.table import as_rich
+    from topiclora_cli.runs.listing import latest_run
+    from topiclora_cli.runs.results.manifest import plain_manifest
+    from topiclora_cli.runs.results.metrics import read_metrics
+    from topiclora_cli.runs.run import METRICS, RunDir
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest
     if as_json:
-        typer.echo(json.dumps({**manifest, **outcomes(directory)}, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps({**plain_manifest(manifest), **outcomes(directory)}, ensure_ascii=False, indent=2))
         return
-    facts_of_run = f"  recipe {manifest['name']}, seed {manifest['seed']}"
+    facts_of_run = f"  recipe {manifest.name}, seed {manifest.seed}"
     console.print(Text.assemble((str(directory.path), "bold"), facts_of_run), soft_wrap=True)
-    stages = []
-    for name, record in manifest["stages"].items():
-        facts = {
-            key: value
-            for key, value in record.items()
-            if key not in _NOT_FACTS and value is not None and not isinstance(value, (dict, list))
-        }
-        shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
-        if record.get("overridden"):
-            shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record["overridden"].items())
-        stages.append(row(name, record["state"], record.get("seconds", ""), shown))
-    console.print(as_rich(Table("", columns("stage", "state", "seconds", "result"), stages)))
+    console.print(as_rich(stages_table(manifest)))
     for made in (evaluations_table(directory), exports_table(directory)):
         if made.rows:
             console.print(as_rich(made))
@@ -83,10 +78,10 @@ def show(
     if rows:
         console.print(as_rich(curves_table(rows)))
     for each in rows:
-        for text in each.get("alarms", {}).values():
-            console.print(f"Alarm at step {each['step']}: {text}", style="red", soft_wrap=True)
+        for text in each.alarms.values():
+            console.print(f"Alarm at step {each.step}: {text}", style="red", soft_wrap=True)
     if png is not None:
-        _draw(rows, png, title=f"{manifest['name']}, seed {manifest['seed']}")
+        _draw(rows, png, title=f"{manifest.name}, seed {manifest.seed}")
 
 
 @app.command()
@@ -132,7 +127,7 @@ def rm(
         remove_run(run)
 
 
-def _draw(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
+def _draw(rows: list["LoggedStep"], path: Path, *, title: str) -> None:
     if not rows:
         raise TopicLoraError("The run has no training curves to draw yet.", "Train it first, or leave out --png.")
     from topiclora_cli.reporting.curves import plot_curves

@@ -1,6 +1,5 @@
 """`topiclora train`: router and experts, by the dual loss."""
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +17,7 @@ from topiclora_cli.cli.options import (
 )
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.commands import command_line
-from topiclora_cli.runs.processes import in_first, leave, process_count
+from topiclora_cli.runs.processes import in_first, process_count
 
 if TYPE_CHECKING:
     from topiclora_cli.recipe import Recipe
@@ -64,20 +63,12 @@ def train(
         return
     settings, directory = in_first(lambda: start_or_open(recipe, overrides, run, out, resume=resume))
     from topiclora_cli.reporting.terminal import train_table
-    from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
-    from topiclora_cli.stages.train import train as train_stage
-
-    def prepare() -> None:
-        locked.enter_context(directory.lock())
-        if settings.needs_graph and not directory.is_done("graph"):
-            build_graph_stage(settings, directory, TerminalProgress())
+    from topiclora_cli.stages.whole import train_with_graph
 
     # torchrun takes a --run that follows its own arguments for one of them.
     option = "--run" if process_count() == 1 else "--out"
-    with interruptible("train", option, directory.path, "--resume"), ExitStack() as locked:
-        locked.callback(leave)
-        in_first(prepare)
-        result = train_stage(settings, directory, TerminalProgress(), resume=resume)
+    with interruptible("train", option, directory.path, "--resume"):
+        result = train_with_graph(settings, directory, TerminalProgress(), resume=resume)
     console.print(train_table(result))
     console.print(
         f"Adapter: {directory.path / 'adapter'}\nNext:    {command_line('eval', '--run', directory.path)}",

@@ -12,6 +12,7 @@ from topiclora_cli.data.missing import MissingValue, Names
 from topiclora_cli.data.row import Row, embedded_row
 from topiclora_cli.data.sources import open_source
 from topiclora_cli.data.templates import Record, condition
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import EMBEDDED, SourceSection
 
 
@@ -103,14 +104,15 @@ class Reader:
             count.read += 1
             row = names.marked(record)
             try:
-                kept = keep(row)
+                if not keep(row):
+                    count.filtered += 1
+                    continue
+                made = examples(row)
             except MissingValue as error:
                 yield error
                 continue
-            if not kept:
-                count.filtered += 1
-                continue
-            made = examples(row)
+            except TopicLoraError as error:
+                raise TopicLoraError(f"{record.place}: {error.message}", error.hint) from None
             count.empty += not made
             if section.limit_by is not None:
                 kind = kind_of(row, section.limit_by, f"{key}.limit_by", names)

@@ -1,18 +1,17 @@
 """Opens what a recipe's source names: rows, each a mapping from columns to values."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import datasets
 
-from topiclora_cli.data.tables import KINDS, UnreadableError, read_table
+from topiclora_cli.data.files import is_pattern, kind_of_file, local_files, one_kind
+from topiclora_cli.data.tables import KINDS, PACKED, Record, UnreadableError, read_table
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe.data import EMBEDDED, SourceSection
 from topiclora_cli.recipe.sources import source_definitions
-
-Record = Mapping[str, Any]
 
 # What goes wrong while a source is opened or, as a stream, read.
 _TROUBLE = (OSError, ValueError, datasets.exceptions.DatasetGenerationError, StopIteration)
@@ -32,18 +31,20 @@ def open_source(
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     name = str(section.source)
     try:
-        path = Path(name)
-        if path.is_file() or name.startswith("https://"):
-            if path.suffix not in KINDS:
-                raise TopicLoraError(f"{path}: cannot read {path.suffix!r} files.", f"Use one of {sorted(KINDS)}.")
+        path, local = Path(name), [str(file) for file in local_files(name)]
+        if is_pattern(name) and not local:
+            raise TopicLoraError(f"{key}.source {name!r} matches no file.", f"Looked for them from {Path.cwd()}.")
+        if local or name.startswith("https://"):
+            files = local or [name]
+            kind = one_kind(files, key)
             if path.is_file() and path.stat().st_size == 0:
                 raise TopicLoraError(f"{key}.source {name!r} is an empty file.", "Write it again.")
-            yield from _of_files([name], KINDS[path.suffix], None, shuffled_stream)
+            yield from _of_files(files, kind, None, shuffled_stream)
         elif (saved := _saved(path, split)) is not None:
-            yield from _drawn(saved, shuffled_stream)
+            yield from _drawn(_numbered(saved), shuffled_stream)
         elif path.is_dir() and (found := _files(name, section.config, split)):
             yield from _of_files(*found, shuffled_stream)
-        elif path.suffix in KINDS or path.is_absolute():
+        elif kind_of_file(name) is not None or path.is_absolute():
             raise TopicLoraError(f"{key}.source {name!r} does not exist.", f"Looked for it from {Path.cwd()}.")
         else:
             yield from _of_datasets(name, section.config, split, shuffled_stream)
@@ -56,13 +57,6 @@ def open_source(
         ) from None
 
 
-def file_states(section: SourceSection) -> list[tuple[str, int, int]]:
-    """Name, size in bytes and time of change in nanoseconds of a source's files; none of one that is not local."""
-    path = Path(str(section.source))
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-
-
 def _of_files(
     files: Sequence[str], kind: str, delimiter: str | None, drawn: tuple[int, int] | None
 ) -> Iterator[Record]:
@@ -73,9 +67,14 @@ def _of_files(
     def rows() -> Iterator[Record]:
         for file in order:
             path = Path(file)
-            if path.suffix not in KINDS or not path.is_file():  # it is packed, or lies elsewhere
+            if path.suffix not in (*KINDS, *PACKED) or not path.is_file():  # an archive, or it lies elsewhere
                 path = Path(datasets.DownloadManager(record_checksums=False).download_and_extract(file))
-            yield from read_table(path, kind, delimiter=delimiter)
+            try:
+                for row in read_table(path, kind, delimiter=delimiter):
+                    row.file = file
+                    yield row
+            except UnreadableError as error:
+                raise UnreadableError(f"{file}: {error}" if len(order) > 1 else str(error), error.hint) from None
 
     return _drawn(rows(), drawn)
 
@@ -119,13 +118,17 @@ def _saved(path: Path, split: str) -> Any:
     return datasets.load_from_disk(str(path)) if (path / "state.json").is_file() else None
 
 
-def _of_datasets(name: str, config: str | None, split: str, drawn: tuple[int, int] | None) -> Iterable[Record]:
+def _of_datasets(name: str, config: str | None, split: str, drawn: tuple[int, int] | None) -> Iterator[Record]:
     rows = datasets.load_dataset(name, config, split=split, streaming=drawn is not None)
     if drawn is not None:
         seed, number = drawn
         rows = rows.shuffle(seed=seed, buffer_size=BUFFER)
         rows.set_epoch(number)
-    return rows
+    return _numbered(rows)
+
+
+def _numbered(rows: Iterable[dict[str, Any]]) -> Iterator[Record]:
+    return (Record(row, "row", number) for number, row in enumerate(rows, 1))
 
 
 def _reason(error: BaseException) -> str:

@@ -14,10 +14,10 @@ from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from topiclora_cli.data.encode import encode_fitting
+from topiclora_cli.data.files import file_states
 from topiclora_cli.data.load import position, source_key
 from topiclora_cli.data.reading import Reader, SourceCount
 from topiclora_cli.data.row import Row
-from topiclora_cli.data.sources import file_states
 from topiclora_cli.data.vocabulary import refuse_unknown_tokens
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import DataSection
@@ -68,7 +68,7 @@ class ExampleStream(IterableDataset):
 
     def files(self) -> list[tuple[str, int, int]]:
         """The local files of its sources: name, size and time of change."""
-        return [state for section in self.data.all_sources for state in file_states(section)]
+        return [state for section in self.data.all_sources for state in file_states(str(section.source))]
 
     def _mixed(self) -> Iterator[Row]:
         """Examples drawn by the sources' weights, without those kept out to measure on."""

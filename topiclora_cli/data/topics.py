@@ -64,7 +64,7 @@ def _tuple(value: Any) -> Topics:
 def _read(file: str, key: str) -> dict[str, Topics]:
     path = Path(file)
     try:
-        rows = list(read_table(path, "csv" if path.suffix == ".csv" else "json"))
+        rows: list[dict[str, Any]] = list(read_table(path, "csv" if path.suffix == ".csv" else "json"))
     except (OSError, UnreadableError) as error:
         raise TopicLoraError(f"{key} {file!r} cannot be read: {error}.", "Name a .jsonl or .csv file.") from None
     try:

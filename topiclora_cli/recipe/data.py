@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from topiclora_cli.recipe.section import Section
-from topiclora_cli.recipe.sources import fill_in_source
+from topiclora_cli.recipe.sources import fill_in_source, with_own_sources
 
 EMBEDDED = "quickstart"
 
@@ -34,10 +34,12 @@ class SourceSection(Section):
     """
 
     name: str | None = None
-    """A ready definition (recipe/sources.yaml), whose keys those given here replace; with another source."""
+    """A ready definition (recipe/sources.yaml, or sources_file), whose keys those given here replace; with another
+    source."""
     source: str | None = None
-    """A hub id, a folder, a .jsonl, .json, .csv or .parquet file or the https address of one, `quickstart` (the
-    embedded task families), or the name of a ready definition."""
+    """A hub id, a folder, a .jsonl, .json, .csv or .parquet file or the https address of one, also packed (.gz, .zst
+    or .bz2), a pattern of files (chats/*.jsonl, read in the order of their names), `quickstart` (the embedded task
+    families), or the name of a ready definition."""
     config: str | None = None
     """The hub's configuration of the set; unset, its default."""
     split: str = "train"
@@ -113,6 +115,9 @@ class DataSection(SourceSection):
 
     sources: list[SourceSection] = []
     """Several sources, each with the keys of one, in place of the source whose keys stand here."""
+    sources_file: str | None = None
+    """A YAML file of definitions of one's own, names to keys of a source, found by `source` and `name` as ready ones
+    are; a run keeps the keys, not the file."""
     stopping_strategy: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
     """When a weighted mixture stops: at the first source that runs out, so that nothing repeats, or when all have, the
     shorter ones starting over."""
@@ -139,9 +144,10 @@ class DataSection(SourceSection):
     @model_validator(mode="before")
     @classmethod
     def _embedded_by_default(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not any(values.get(key) for key in ("name", "source", "sources")):
-            return {**values, "source": EMBEDDED}
-        return values
+        if not isinstance(values, dict):
+            return values
+        named = any(values.get(key) for key in ("name", "source", "sources"))
+        return with_own_sources(values if named else {**values, "source": EMBEDDED})
 
     def _check(self) -> None:
         if not self.sources:

@@ -9,7 +9,7 @@ from topiclora_cli.recipe.adapter import KINDS
 from topiclora_cli.recipe.fill import said_keys
 from topiclora_cli.recipe.json_schema import recipe_schema, target
 from topiclora_cli.recipe.methods import DEFAULT, METHODS, SECTIONS
-from topiclora_cli.recipe.overrides import write_yaml
+from topiclora_cli.recipe.yaml_text import write_yaml
 
 # Whose methods have a key of the adapter, by the layer that carries them.
 LAYERS: Mapping[str, str] = {

@@ -13,9 +13,11 @@ from topiclora_cli.recipe.adapter import FIELDS, KINDS, every_key, layer_of
 from topiclora_cli.recipe.fill import fill_in, idle_keys, said_keys
 from topiclora_cli.recipe.loss import LOSS_KEYS
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
-from topiclora_cli.recipe.overrides import one_line, parse_override, read_yaml, with_overrides, write_yaml
+from topiclora_cli.recipe.overrides import one_line, parse_override, with_overrides
 from topiclora_cli.recipe.schema import Recipe
+from topiclora_cli.recipe.sources import with_own_sources
 from topiclora_cli.recipe.spelling import respelt, respelt_changes
+from topiclora_cli.recipe.yaml_text import read_yaml, write_yaml
 
 SAID = "said"
 _ABOUT_SAID = (
@@ -75,6 +77,8 @@ def build_recipe(said: Mapping[str, Any], *, where: str, given: Mapping[str, Any
     those `given` now, which are all unless told otherwise; any other such key is left out.
     """
     said = respelt(said, where=where)
+    if isinstance(data := said.get("data"), Mapping):
+        said = {**said, "data": with_own_sources(data)}
     now = said if given is None else given
     _refuse(_idle(now, said), now, where=where)
     try:

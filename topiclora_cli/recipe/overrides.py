@@ -1,7 +1,5 @@
 """Changes to a recipe, `dotted.key=value`, on the command line and in the cells of an ablation."""
 
-import math
-import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -9,24 +7,7 @@ from typing import Any
 import yaml
 
 from topiclora_cli.errors import TopicLoraError
-
-
-class Loader(yaml.SafeLoader):
-    """YAML, with numbers such as 1e-4, which YAML 1.1 takes for text; what is quoted stays text."""
-
-
-class Dumper(yaml.SafeDumper):
-    """YAML for that Loader: text that it would take for a number is quoted."""
-
-
-def read_yaml(text: str) -> Any:
-    """Parse YAML; raises yaml.YAMLError."""
-    return yaml.load(text, Loader)
-
-
-def write_yaml(value: Any) -> str:
-    """YAML that read_yaml reads back as it was."""
-    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True)  # type: ignore[no-any-return]
+from topiclora_cli.recipe.yaml_text import read_yaml
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -71,15 +52,3 @@ def _place(key: str, part: str, node: dict[str, Any] | list[Any]) -> Any:
     if part.isdigit() and int(part) < len(node):
         return int(part)
     raise TopicLoraError(f"--set {key}: no item {part!r} in a list of {len(node)}.", "Count from 0.")
-
-
-def _number(loader: Loader, node: yaml.ScalarNode) -> float | str:
-    text = loader.construct_scalar(node)
-    # The hash of a commit can look like a number that no float holds.
-    return float(text) if math.isfinite(float(text)) else str(text)
-
-
-_SCIENTIFIC = re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
-for _kind in (Loader, Dumper):
-    _kind.add_implicit_resolver("!scientific", _SCIENTIFIC, list("-+.0123456789"))
-Loader.add_constructor("!scientific", _number)

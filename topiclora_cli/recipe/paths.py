@@ -1,6 +1,7 @@
 """Relative paths in a recipe, made absolute when a run starts: it is to find its files from wherever it goes on."""
 
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from topiclora_cli.recipe.schema import Recipe
 
 
 def anchored(recipe: Recipe) -> Recipe:
-    """The recipe with the whole path of every file and folder that it names by a relative one, seen from here."""
+    """The recipe with the whole path of every file, folder and pattern that it names relatively, seen from here."""
     changes = [(key, place) for key, path in _paths(recipe) if (place := _place(path)) != path]
     return altered(recipe, changes, where=recipe.name) if changes else recipe
 
@@ -39,4 +40,4 @@ def _source_paths(key: str, source: SourceSection) -> Iterator[tuple[str, str]]:
 
 
 def _place(path: str) -> Any:
-    return str(Path(path).absolute()) if Path(path).exists() else path
+    return str(Path(path).absolute()) if Path(path).exists() or glob(path, recursive=True) else path

@@ -45,7 +45,7 @@ def _heading(extent: Extent) -> str:
 
 
 def _scores(scores: Sequence[CellScore]) -> str:
-    label = metric_label(scores[0].metric, vars(scores[0]))
+    label = metric_label(scores[0].metric, scores[0])
     others = list(dict.fromkeys(name for s in scores for name in s.measures if name != s.metric))
     about = (
         f"{label}: mean over tasks, mean and standard deviation over seeds; `vs full` is paired by seed.\n"

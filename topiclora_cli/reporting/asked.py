@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topiclora_cli.recipe import Recipe, differences
-from topiclora_cli.recipe.overrides import write_yaml
+from topiclora_cli.recipe.yaml_text import write_yaml
 from topiclora_cli.reporting.beside import beside
 from topiclora_cli.reporting.differences import recipe_differences
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.sections import Code, Part, Section, Text
 from topiclora_cli.reporting.table import Column, Table, row
-from topiclora_cli.runs.commands import command_line
+from topiclora_cli.runs.commands import lasting_line
 
 _STAGES = {"graph": "topic graph", "train": "training", "eval": "evaluation", "merge": "export", "ablation": "ablation"}
 _AGAIN = "again"
@@ -63,13 +63,13 @@ def _cost(run: Material) -> dict[str, str]:
         facts[f"{_STAGES[name]}, seconds"] = f"{each:,.1f}"
     if len(seconds) > 1:
         facts["in all, seconds"] = f"{sum(seconds.values()):,.1f}"
-    peaks = [value for each in run.metrics if isinstance(value := each.get("memory_gib"), float)]
+    peaks = [value for each in run.metrics if (value := each.values.get("memory_gib")) is not None]
     if peaks:
         facts["peak memory of training, GiB"] = f"{max(peaks):.2f}"
     record = done["train"]
     if record and record.peak and record.peak.resident_gib is not None:
         facts["peak memory of its process, GiB"] = f"{record.peak.resident_gib:.2f}"
-    rates = [value for each in run.metrics if isinstance(value := each.get("tokens_per_second"), float)]
+    rates = [value for each in run.metrics if (value := each.values.get("tokens_per_second")) is not None]
     if rates:
         facts["tokens per second"] = f"{sum(rates) / len(rates):,.0f}"
     if run.training:
@@ -111,7 +111,7 @@ def again(runs: Sequence[Material]) -> Section | None:
         if run.recipe is None:
             continue
         name, out = ("recipe.yaml", _AGAIN) if len(runs) == 1 else (f"{run.label}/recipe.yaml", f"{_AGAIN}-{number}")
-        lines = [command_line(*each) + "\n" for each in _commands(run, run.recipe, name, out)]
+        lines = [lasting_line(*each) + "\n" for each in _commands(run, run.recipe, name, out)]
         if lines:
             where = "With the recipe above as `recipe.yaml`:" if len(runs) == 1 else f"{run.label}:"
             parts += [Text(where), Code("".join(lines))]

@@ -85,12 +85,11 @@ def _prefix(compared: Compared) -> str:
 def _metrics(rows: Sequence[Row]) -> tuple[str, list[str]]:
     """What can be said once of the metrics of all rows, and what is then left to say of each; either may be empty."""
     names = [each.metric if each.filter == "none" else f"{each.metric} ({each.filter})" for each in rows]
-    kinds = [{"unit": each.unit, "higher_is_better": each.higher_is_better} for each in rows]
-    labels = [metric_label(name, kind) for name, kind in zip(names, kinds, strict=True)]
+    labels = [metric_label(name, each) for name, each in zip(names, rows, strict=True)]
     if len(set(labels)) == 1:
         return labels[0], [""] * len(rows)
-    if kinds[0]["unit"] == "share" and all(kind == kinds[0] for kind in kinds):
-        return metric_label("shares", kinds[0]), ["" if name == "shares" else name for name in names]
+    if {(each.unit, each.higher_is_better) for each in rows} == {("share", rows[0].higher_is_better)}:
+        return metric_label("shares", rows[0]), ["" if name == "shares" else name for name in names]
     return "", labels
 
 

@@ -1,9 +1,24 @@
 """Numbers as people read them."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Literal, Protocol
 
+from topiclora_cli.runs.results.evaluation import Compared, MeanScores, TaskScores
 from topiclora_cli.runs.results.graph import Contender, Spread
+
+Figure = Literal["base", "tuned", "delta"]
+
+
+class Measured(Protocol):
+    """Whatever is measured by one metric: a task, a mean, a cell of a grid, a row of a comparison."""
+
+    @property
+    def unit(self) -> str:
+        """`share`, another unit, or empty for a plain number."""
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """None where that is not known."""
 
 
 def percent(value: float | None) -> str:
@@ -35,28 +50,32 @@ def measure(value: float | None, unit: str, *, signed: bool = False) -> str:
     return f"{100 * value:{sign}.1f}" if unit == "share" else f"{value:{sign},.3f}"
 
 
-def measured(row: Mapping[str, Any], which: str) -> str:
-    """`base`, `tuned` or `delta` of a row of results, with its standard error where it has one."""
-    value, stderr = row[which], row[f"{which}_stderr"]
-    text = measure(value, row["unit"], signed=which == "delta")
-    return text if value is None or stderr is None else f"{text} ± {measure(stderr, row['unit'])}"
+def measured(scores: Compared, which: Figure) -> str:
+    """The base's score, the tuned model's or their difference, with its standard error where it has one."""
+    value, stderr = {
+        "base": (scores.base, scores.base_stderr),
+        "tuned": (scores.tuned, scores.tuned_stderr),
+        "delta": (scores.delta, scores.delta_stderr),
+    }[which]
+    text = measure(value, scores.unit, signed=which == "delta")
+    return text if value is None or stderr is None else f"{text} ± {measure(stderr, scores.unit)}"
 
 
-def metric_label(name: str, row: Mapping[str, Any]) -> str:
-    """What a row of results measures: the metric, its unit where that needs saying, and which way is better."""
-    unit = {"share": ", %", "points of 100": ", of 100"}.get(row["unit"], "")
-    return f"{name}{unit}{_ARROWS[row['higher_is_better']]}"
+def metric_label(name: str, measured_in: Measured) -> str:
+    """A metric's name, its unit where that needs saying, and which way is better."""
+    unit = {"share": ", %", "points of 100": ", of 100"}.get(measured_in.unit, "")
+    return f"{name}{unit}{_ARROWS[measured_in.higher_is_better]}"
 
 
-def metric_name(row: Mapping[str, Any]) -> str:
+def metric_name(task: TaskScores) -> str:
     """A task's metric, with lm-eval's filter where there is one."""
-    return row["metric"] if row["filter"] == "none" else f"{row['metric']} ({row['filter']})"
+    return task.metric if task.filter == "none" else f"{task.metric} ({task.filter})"
 
 
-def mean_label(result: Mapping[str, Any]) -> str:
-    """What the mean is taken over: one metric, or several of one kind."""
-    names = {row["metric"] for row in result["tasks"] if row["task"] in result["mean"]["of"]}
-    return names.pop() if len(names) == 1 else "shares" if result["mean"]["unit"] == "share" else "metrics"
+def mean_name(mean: MeanScores, tasks: Iterable[TaskScores]) -> str:
+    """What a mean of some of the tasks is taken over: one metric, or several of one kind."""
+    names = {task.metric for task in tasks if task.task in mean.of}
+    return names.pop() if len(names) == 1 else "shares" if mean.unit == "share" else "metrics"
 
 
 _ARROWS = {True: " ↑", False: " ↓", None: ""}

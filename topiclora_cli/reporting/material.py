@@ -1,9 +1,8 @@
 """All that a report of a run is made of, read from its folder once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
@@ -12,11 +11,12 @@ from topiclora_cli.runs.outcomes import evaluations_of, exports_of
 from topiclora_cli.runs.results.ablation import GridScores
 from topiclora_cli.runs.results.evaluation import EvalSummary
 from topiclora_cli.runs.results.export import Export
-from topiclora_cli.runs.results.files import decoded, read_result
+from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.graph import GraphReport
+from topiclora_cli.runs.results.metrics import LoggedStep, read_metrics
 from topiclora_cli.runs.results.record import Manifest, StageRecord
 from topiclora_cli.runs.results.training import TrainResult
-from topiclora_cli.runs.run import MANIFEST, METRICS, RunDir, read_metrics
+from topiclora_cli.runs.run import METRICS, RunDir
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Material:
     recipes: Mapping[str, Recipe]
     graph: GraphReport | None
     training: TrainResult | None
-    metrics: Sequence[Mapping[str, Any]]
+    metrics: Sequence[LoggedStep]
     evaluations: Mapping[str, EvalSummary]
     exports: Mapping[str, Export]
     grid: GridScores | None
@@ -53,7 +53,7 @@ def read_material(runs: Sequence[RunDir]) -> list[Material]:
 
 
 def _read(run: RunDir, label: str) -> Material:
-    manifest = _manifest(run)
+    manifest = run.manifest
     done = {name: record for name, record in manifest.stages.items() if record.state == "done"}
     training = done["train"].result if "train" in done else None
     evaluations, exports = evaluations_of(run), exports_of(run)
@@ -72,27 +72,6 @@ def _read(run: RunDir, label: str) -> Material:
         exports=exports,
         grid=read_result(run.path / "ablation" / "results.json", GridScores) if "ablation" in done else None,
     )
-
-
-def _manifest(run: RunDir) -> Manifest:
-    values, path, hint = run.manifest, run.path / MANIFEST, "The run is damaged; start a new one with --out."
-    manifest = decoded({**values, "stages": {}}, Manifest, path, hint)
-    stages = {}
-    for name, record in values["stages"].items():
-        stages[name] = decoded({**record, "result": None}, StageRecord, path, hint)
-        if name == "train" and stages[name].state == "done":
-            # What an earlier version did not count.
-            sources = [{"surplus": 0, "wanting": {}, **source} for source in record.get("data", ())]
-            logged = {key: record.get(key) for key in ("final", "best")}
-            losses = {key: _without_alarms(row) for key, row in logged.items() if isinstance(row, Mapping)}
-            result = decoded({**record, **losses, "data": sources}, TrainResult, path, hint)
-            stages[name] = replace(stages[name], result=result)
-    return replace(manifest, stages=stages)
-
-
-def _without_alarms(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A logged step; earlier versions left the alarms that it raised among its numbers."""
-    return {name: value for name, value in row.items() if name != "alarms"}
 
 
 def _recipe(folder: Path) -> Recipe | None:

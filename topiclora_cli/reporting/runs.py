@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.reporting.differences import recipe_of
@@ -11,7 +12,10 @@ from topiclora_cli.runs.naming import SUMMARY, named_folders
 from topiclora_cli.runs.outcomes import evaluations_of, exports_of
 from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores
 from topiclora_cli.runs.results.files import read_result
+from topiclora_cli.runs.results.record import Manifest
 from topiclora_cli.runs.run import RunDir
+
+_HASH = "sha256"  # what only a program compares
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class RunLine:
     """A run in a line; None for what it has not, or what an earlier version wrote in a way that is not read any more.
 
     created: ISO 8601, UTC. stages: state by name. score: mean of the tuned model in the latest evaluation, gain: that
-    less the base's, both in `unit`. seconds: of all its stages together.
+    less the base's, both in `unit`. seconds: of all its stages together. got_nowhere: the command that made it failed
+    before it was trained. damaged: why it cannot be opened.
     """
 
     name: str
@@ -32,6 +37,7 @@ class RunLine:
     unit: str | None
     seconds: float
     got_nowhere: bool
+    damaged: str | None = None
 
 
 def run_line(run: RunDir) -> RunLine:
@@ -41,36 +47,52 @@ def run_line(run: RunDir) -> RunLine:
     mean = _latest_mean(run)
     return RunLine(
         name=run.path.name,
-        created=manifest.get("created", "?"),
+        created=manifest.created or "?",
         method=method,
         data=data,
-        stages={name: record["state"] for name, record in manifest["stages"].items()},
+        stages={name: record.state for name, record in manifest.stages.items()},
         score=mean.tuned if mean else None,
         gain=mean.delta if mean else None,
         unit=mean.unit if mean else None,
-        seconds=round(sum(record.get("seconds") or 0 for record in manifest["stages"].values()), 1),
-        got_nowhere=manifest.get("got_nowhere", False),
+        seconds=round(sum(record.seconds or 0 for record in manifest.stages.values()), 1),
+        got_nowhere=manifest.got_nowhere,
     )
+
+
+def damaged_line(path: Path, why: str) -> RunLine:
+    """The line of a run that cannot be opened."""
+    return RunLine(path.name, "?", None, None, {}, None, None, None, 0.0, False, damaged=why)
 
 
 def runs_table(lines: Sequence[RunLine]) -> Table:
     """Runs, a line each, oldest first."""
-    rows = []
-    for line in lines:
-        done = ", ".join(name if state == "done" else f"{name} {state}" for name, state in line.stages.items())
-        rows.append(
-            row(
-                line.name,
-                line.created[:16].replace("T", " "),
-                line.method or "-",
-                line.data or "-",
-                done or ("failed before its first stage" if line.got_nowhere else "none"),
-                measure(line.score, line.unit or ""),
-                measure(line.gain, line.unit or "", signed=True),
-                f"{line.seconds / 60:.1f}" if line.stages else "-",
-            )
+    rows = [
+        row(
+            line.name,
+            line.created[:16].replace("T", " "),
+            line.method or "-",
+            line.data or "-",
+            _state(line),
+            measure(line.score, line.unit or ""),
+            measure(line.gain, line.unit or "", signed=True),
+            f"{line.seconds / 60:.1f}" if line.stages else "-",
         )
+        for line in lines
+    ]
     return Table("", columns("run", "created", "method", "data", "stages", "score", "gain", "minutes", right=5), rows)
+
+
+def stages_table(manifest: Manifest) -> Table:
+    """The stages of a run: how each ended, what it took, and what came out."""
+    rows = []
+    for name, record in manifest.stages.items():
+        facts = {"copied_from": record.copied_from, **(vars(record.result) if record.result is not None else {})}
+        said = {key: value for key, value in facts.items() if isinstance(value, str | float | int) and key != _HASH}
+        shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in said.items())
+        if record.overridden:
+            shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record.overridden.items())
+        rows.append(row(name, record.state, "" if record.seconds is None else record.seconds, shown))
+    return Table("", columns("stage", "state", "seconds", "result"), rows)
 
 
 def outcomes(run: RunDir) -> dict[str, list[dict[str, object]]]:
@@ -79,6 +101,15 @@ def outcomes(run: RunDir) -> dict[str, list[dict[str, object]]]:
         "evaluations": [asdict(summary) for summary in evaluations_of(run).values()],
         "exports": [{"name": name, **asdict(export)} for name, export in exports_of(run).items()],
     }
+
+
+def _state(line: RunLine) -> str:
+    if line.damaged is not None:
+        return "damaged"
+    states = [name if state == "done" else f"{name} {state}" for name, state in line.stages.items()]
+    if line.got_nowhere and "failed" not in line.stages.values():
+        states.append("then failed" if states else "failed before its first stage")
+    return ", ".join(states) or "none"
 
 
 def _asked(run: RunDir) -> tuple[str | None, str | None]:

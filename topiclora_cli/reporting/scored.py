@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 from topiclora_cli.reporting.beside import beside, grouped, ordered
-from topiclora_cli.reporting.formats import measured, percent
+from topiclora_cli.reporting.formats import Figure, measured, percent
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.scores import SCORES, eval_table, mean_metric, task_metric
 from topiclora_cli.reporting.sections import Estimate, Intervals, Part, Section, Text
 from topiclora_cli.reporting.table import Cell, Column, Table, columns, row
 from topiclora_cli.runs.results.evaluation import Compared, EvalSummary, RoutingReport
+
+_Column = tuple[str, EvalSummary, Figure]  # a heading, and what stands below it of an evaluation
 
 
 def scores(runs: Sequence[Material]) -> list[Section]:
@@ -38,8 +40,8 @@ def scores(runs: Sequence[Material]) -> list[Section]:
 
 
 def _of_several(labels: Sequence[str], summaries: Sequence[EvalSummary]) -> Table:
-    tuned = [(label, summary, "tuned") for label, summary in zip(labels, summaries, strict=True)]
-    bases = [
+    tuned: list[_Column] = [(label, each, "tuned") for label, each in zip(labels, summaries, strict=True)]
+    bases: list[_Column] = [
         (f"base of {label}", each, "base") for label, each, _ in tuned if any(t.base is not None for t in each.tasks)
     ]
     # Runs of one base have measured the same; else each stands beside its own.
@@ -64,8 +66,8 @@ def _of_several(labels: Sequence[str], summaries: Sequence[EvalSummary]) -> Tabl
     return Table("", heads, rows)
 
 
-def _figure(scores: Compared | None, kind: str) -> str:
-    return "-" if scores is None else measured(vars(scores), kind)
+def _figure(scores: Compared | None, kind: Figure) -> str:
+    return "-" if scores is None else measured(scores, kind)
 
 
 def _intervals(found: dict[str, EvalSummary], *, single: bool) -> list[Intervals]:

@@ -1,13 +1,15 @@
 """What was measured, as tables: one evaluation, and all evaluations and exports of a run."""
 
-from topiclora_cli.reporting.formats import measured, metric_label, metric_name, percent
+from collections.abc import Mapping
+
+from topiclora_cli.reporting.formats import Figure, mean_name, measured, metric_label, metric_name, percent
 from topiclora_cli.reporting.table import Cell, Table, columns, row
 from topiclora_cli.runs.outcomes import evaluations_of, exports_of
 from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores, TaskScores
 from topiclora_cli.runs.run import RunDir
 
 SCORES = "Scores ± standard error; ↑ higher, ↓ lower is better"
-_HEADINGS = {"base": "base", "tuned": "tuned", "delta": "difference"}
+_HEADINGS: Mapping[Figure, str] = {"base": "base", "tuned": "tuned", "delta": "difference"}
 
 
 def eval_table(summary: EvalSummary, *, title: str = SCORES) -> Table:
@@ -16,26 +18,24 @@ def eval_table(summary: EvalSummary, *, title: str = SCORES) -> Table:
     rows = [
         [
             Cell(task.task, indent=task.depth),
-            *row(task_metric(task), task.count, *(measured(vars(task), kind) for kind in kinds)),
+            *row(task_metric(task), task.count, *(measured(task, kind) for kind in kinds)),
         ]
         for task in summary.tasks
     ]
     if (mean := summary.mean) and len(mean.of) > 1:
-        figures = (measured(vars(mean), kind) for kind in kinds)
+        figures = (measured(mean, kind) for kind in kinds)
         rows.append(row(f"mean of {len(mean.of)}", mean_metric(mean, summary), "", *figures, strong=True))
     return Table(title, columns("task", "metric", "n", *(_HEADINGS[kind] for kind in kinds), right=2), rows)
 
 
 def task_metric(task: TaskScores) -> str:
     """What a task's headline metric is called, with its unit and direction."""
-    return metric_label(metric_name(vars(task)), vars(task))
+    return metric_label(metric_name(task), task)
 
 
 def mean_metric(mean: MeanScores, summary: EvalSummary) -> str:
     """What the mean is taken over, one metric or several of one kind, with its unit and direction."""
-    names = {task.metric for task in summary.tasks if task.task in mean.of}
-    name = names.pop() if len(names) == 1 else "shares" if mean.unit == "share" else "metrics"
-    return metric_label(name, vars(mean))
+    return metric_label(mean_name(mean, summary.tasks), mean)
 
 
 def evaluations_table(run: RunDir) -> Table:
@@ -44,7 +44,7 @@ def evaluations_table(run: RunDir) -> Table:
     for name, summary in evaluations_of(run).items():
         cells = [""] * 5
         if mean := summary.mean:
-            figures = (measured(vars(mean), kind) for kind in _HEADINGS)
+            figures = (measured(mean, kind) for kind in _HEADINGS)
             cells = [str(len(mean.of)), mean_metric(mean, summary), *figures]
         rows.append(row(name, *cells))
     return Table("Evaluations, the latest last", columns("evaluation", "mean of", "metric", *_HEADINGS.values()), rows)

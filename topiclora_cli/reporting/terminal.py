@@ -152,7 +152,7 @@ def merge_table(export: Export, folders: Mapping[str, Path]) -> Table:
 
 def ablation_table(scores: Sequence[CellScore]) -> Table:
     """Cells by score and deviation over seeds."""
-    title = f"Ablation: {metric_label(scores[0].metric, asdict(scores[0]))}"
+    title = f"Ablation: {metric_label(scores[0].metric, scores[0])}"
     columns = ("cell", "seeds", "score", "dev.", "vs full", "KL", "MI")
     table = Table(*columns, title=title, title_justify="left", box=None)
     for s in scores:

@@ -1,12 +1,19 @@
 """Commands of topiclora as a shell reads them."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
 NAME = "topiclora"
+_COMMAND = re.compile(
+    r"(?<![\w./-])topiclora (?=(?:quickstart|build-graph|train|eval|compare|merge|route|ablate|report|methods|recipes|"
+    r"runs|upcycle|data|chat)\b)"
+)
+
+RUNS = "runs"  # the folder of runs, where nobody says
 
 
 def command_line(*parts: object) -> str:
@@ -30,6 +37,12 @@ def program() -> str:
     if found and os.path.realpath(found) == os.path.realpath(started):
         return NAME
     return shlex.quote(_from_here(started))
+
+
+def as_typed(text: str) -> str:
+    """Text with the commands in it as a shell takes them from here."""
+    name = program()
+    return text if name == NAME else _COMMAND.sub(f"{name} ", text)
 
 
 def _joined(*parts: object) -> str:

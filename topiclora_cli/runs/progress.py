@@ -1,7 +1,8 @@
 """How long work reports on itself without knowing whether anybody watches."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
@@ -24,7 +25,29 @@ class Progress(Protocol):
 
 def tracked(progress: Progress, label: str, items: Sequence[Item]) -> Iterator[Item]:
     """The items one after another, under a bar that moves as each is done with."""
+    if not items:
+        return
     with progress.track(label, len(items)) as advance:
         for item in items:
             yield item
             advance(1, "")
+
+
+class LoggedProgress:
+    """The display of those who have no terminal: lines and tables go to the logger `topiclora_cli`, bars nowhere."""
+
+    _logger = logging.getLogger("topiclora_cli")
+
+    def say(self, text: str) -> None:
+        """Log one line."""
+        self._logger.info(text)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Log a table, a row a line."""
+        for row in (columns, *rows):
+            self._logger.info("%s: %s", title, "  ".join(row))
+
+    @contextmanager
+    def track(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """Nothing moves."""
+        yield lambda steps, note: None

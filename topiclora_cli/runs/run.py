@@ -11,30 +11,39 @@ A stage counts only once the manifest says "done"; anything else is redone or re
 
 import datetime
 import itertools
-import json
 import os
 import platform
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.runs.commands import command_line
-from topiclora_cli.runs.files import make_folder, read_json, write_json, write_text
+from topiclora_cli.runs.files import make_folder, write_text
 from topiclora_cli.runs.machine import machine, peak_memory, versions
-from topiclora_cli.runs.results.files import FORMAT, version_of
+from topiclora_cli.runs.results.manifest import read_manifest, write_manifest
+from topiclora_cli.runs.results.record import Manifest, Settings, StageRecord, StageResult, State
 
 MANIFEST = "run.json"
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
+_OF_TRAINING = ("checkpoints/*", "adapter")
+_RESULTS = (*_OF_TRAINING, *(f"ablation/*/{made}" for made in _OF_TRAINING), "ablation/results.json")
+
+
+@dataclass
+class Running:
+    """A stage at work, which leaves here what came out for the manifest to keep."""
+
+    result: StageResult | None = None
 
 
 class RunDir:
@@ -45,7 +54,8 @@ class RunDir:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if not (self.path / MANIFEST).is_file():
+        self._new = False  # made by this very command
+        if not is_run(self.path):
             raise TopicLoraError(
                 f"{self.path} is not a run directory (it has no {MANIFEST}).",
                 _known_runs_hint(self.path),
@@ -71,52 +81,50 @@ class RunDir:
                     raise taken
                 _clear(path)
             write_text(path / RECIPE, recipe_yaml)
-            about = {"format": FORMAT, "name": name, "seed": seed, "created": _now()}
-            write_json(path / MANIFEST, {**about, **_environment(), "stages": {}})
-        return cls(path)
+            write_manifest(path / MANIFEST, _new_manifest(name, seed))
+        made = cls(path)
+        made._new = True
+        return made
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        manifest = read_json(self.path / MANIFEST, hint="The run is damaged; start a new one with --out.")
-        if not _is_manifest(manifest):
-            raise TopicLoraError(f"{self.path / MANIFEST} is not a run manifest.", "Start a new run with --out.")
-        version_of(manifest, self.path / MANIFEST)
-        return manifest
+    def manifest(self) -> Manifest:
+        """What the run says of itself now."""
+        return read_manifest(self.path / MANIFEST)
 
     def update(self, **entries: Any) -> None:
-        """Merge `entries` into the manifest, which is of today's format from then on."""
-        write_json(self.path / MANIFEST, {**self.manifest, **entries, "format": FORMAT})
+        """Change these fields of the manifest, which is of today's format from then on."""
+        write_manifest(self.path / MANIFEST, replace(self.manifest, **entries))
 
-    def stage(self, name: str) -> dict[str, Any]:
-        """The manifest's record of a stage, empty when it never started."""
-        record: dict[str, Any] = self.manifest["stages"].get(name, {})
-        return record
+    def stage(self, name: str) -> StageRecord | None:
+        """The manifest's record of a stage, None when it never started."""
+        return self.manifest.stages.get(name)
 
     def is_done(self, name: str) -> bool:
-        return self.stage(name).get("state") == "done"
+        record = self.stage(name)
+        return record is not None and record.state == "done"
 
     @contextmanager
-    def running(self, name: str) -> Iterator[dict[str, Any]]:
-        """Mark a stage running, then done with its seconds and whatever the block put into the yielded dict.
+    def running(self, name: str, *, recipe: str | None = None, overridden: Settings | None = None) -> Iterator[Running]:
+        """Mark a stage running, then done with its seconds and the result that the block leaves.
 
         However it ends, the record says with which versions and on what machine it ran, and the most memory it held.
+        recipe, overridden: as in a StageRecord.
         """
-        record: dict[str, Any] = {"state": "running", "started": _now(), "versions": versions()}
+        record = StageRecord("running", _now(), recipe=recipe, overridden=overridden or {}, versions=versions())
         self.record(name, record)
         begin = time.monotonic()
+        running = Running()
         try:
-            yield record
+            yield running
         except BaseException as error:
-            record["state"] = "failed" if isinstance(error, TopicLoraError) else "interrupted"
-            record.update(_cost(begin))
-            self.record(name, record)
+            state: State = "failed" if isinstance(error, TopicLoraError) else "interrupted"
+            self.record(name, _ended(record, state, begin))
             raise
-        record.update(state="done", **_cost(begin))
-        self.record(name, record)
+        self.record(name, replace(_ended(record, "done", begin), result=running.result))
 
-    def record(self, name: str, record: dict[str, Any]) -> None:
+    def record(self, name: str, record: StageRecord) -> None:
         """Put a stage's record into the manifest."""
-        self.update(stages={**self.manifest["stages"], name: record})
+        self.update(stages={**self.manifest.stages, name: record})
 
     @contextmanager
     def lock(self, *, patience: float = 0) -> Iterator[None]:
@@ -124,15 +132,28 @@ class RunDir:
 
         patience: seconds to wait for another process that holds it.
 
-        A run whose first command fails before any of its stages is marked as one that got nowhere.
+        Where the command that made the run fails, a run without any stage goes again, and one that was not trained is
+        marked as one that got nowhere, until another command succeeds in it.
         """
         with _locked(self.path, patience):
+            if not is_run(self.path):
+                _vacate(self.path)  # the lock made it again
+                raise TopicLoraError(f"{self.path} is gone.", "It was deleted, or the command that made it has failed.")
             try:
                 yield
-            except TopicLoraError:
-                if not self.manifest["stages"]:
-                    self.update(got_nowhere=True)
+            except Exception:
+                if self._new:
+                    self._give_up()
                 raise
+            if self.path.exists() and self.manifest.got_nowhere:
+                self.update(got_nowhere=False)
+
+    def _give_up(self) -> None:
+        if not self.manifest.stages:
+            _clear(self.path)
+            _vacate(self.path)
+        elif not _has_results(self.path):
+            self.update(got_nowhere=True)
 
     def require(self, relative: str, *, made_by: str) -> Path:
         """Path of an artefact; raises TopicLoraError naming the command that makes it when it is absent."""
@@ -142,6 +163,11 @@ class RunDir:
                 f"{self.path} has no {relative} yet.", f"Make it with: {command_line(made_by, '--run', self.path)}"
             )
         return path
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder says that it is a run, whatever its state."""
+    return (path / MANIFEST).is_file()
 
 
 def new_run_path(root: str | os.PathLike[str], name: str) -> Path:
@@ -156,37 +182,6 @@ def new_run_path(root: str | os.PathLike[str], name: str) -> Path:
             continue
         return path
     raise AssertionError
-
-
-def list_runs(root: str | os.PathLike[str]) -> list[RunDir]:
-    """Runs directly under `root`, oldest first."""
-    root = Path(root)
-    if not root.is_dir():
-        return []
-    runs = [RunDir(path) for path in root.iterdir() if (path / MANIFEST).is_file()]
-    return sorted(runs, key=lambda run: (run.manifest.get("created", ""), run.path.name))
-
-
-def latest_run(root: str | os.PathLike[str]) -> RunDir:
-    """The newest run under `root` that did not fail before its first stage; raises TopicLoraError for want of one."""
-    runs = [run for run in list_runs(root) if not run.manifest.get("got_nowhere", False)]
-    if not runs:
-        raise TopicLoraError(f"There is no run under {root}/.", "Start one with: topiclora quickstart")
-    return runs[-1]
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a line cut short by a kill, or damaged, ends them."""
-    rows = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:  # no JSON, or no text
-            break
-        if not isinstance(row, dict):
-            break
-        rows.append(row)
-    return rows
 
 
 @contextmanager
@@ -204,28 +199,23 @@ def _locked(path: Path, patience: float = 0) -> Iterator[None]:
         lock.release()
 
 
-def _is_manifest(values: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether this is as far a manifest as every reader takes for granted."""
-    if not isinstance(values, dict) or not isinstance(values.get("created", ""), str):
-        return False
-    stages = values.get("stages")
-    return isinstance(stages, dict) and all(
-        isinstance(stage, dict) and isinstance(stage.get("state"), str) for stage in stages.values()
-    )
-
-
 def _holds_something(path: Path) -> bool:
     return not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())
 
 
 def _got_nowhere(path: Path) -> bool:
     """Whether all that a run has done is fail. One without any stage may be about to begin."""
-    if not (path / MANIFEST).is_file():
+    if not is_run(path):
         return False
     manifest = RunDir(path).manifest
-    stages = manifest["stages"].values()
-    failed = manifest.get("got_nowhere", False) or bool(stages)
-    return failed and not any((path / "checkpoints").glob("*")) and all(stage["state"] == "failed" for stage in stages)
+    stages = manifest.stages.values()
+    failed = manifest.got_nowhere or bool(stages)
+    return failed and not _has_results(path) and all(stage.state == "failed" for stage in stages)
+
+
+def _has_results(path: Path) -> bool:
+    """Whether there is something of a training, or of a grid's cells, that one may want to go on with."""
+    return any(any(path.glob(made)) for made in _RESULTS)
 
 
 def _clear(path: Path) -> None:
@@ -236,8 +226,15 @@ def _clear(path: Path) -> None:
             entry.unlink()
 
 
+def _vacate(path: Path) -> None:
+    """Remove a folder that holds nothing but the lock; one that cannot go, such as a mount, stays."""
+    with suppress(OSError):
+        (path / LOCK).unlink(missing_ok=True)
+        path.rmdir()
+
+
 def _known_runs_hint(path: Path) -> str:
-    names = [run.path.name for run in list_runs(path.parent)]
+    names = [beside.name for beside in path.parent.iterdir() if is_run(beside)] if path.parent.is_dir() else []
     return nearest(path.name, names) if names else "See: topiclora runs list"
 
 
@@ -245,19 +242,14 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _cost(begin: float) -> dict[str, Any]:
+def _ended(record: StageRecord, state: State, begin: float) -> StageRecord:
     """Of a stage that began then, by time.monotonic; asked at its end, when it has loaded what knows accelerators."""
     seconds = round(time.monotonic() - begin, 1)
-    return {"seconds": seconds, "machine": asdict(machine()), "peak": asdict(peak_memory())}
+    return replace(record, state=state, seconds=seconds, machine=machine(), peak=peak_memory())
 
 
-def _environment() -> dict[str, Any]:
-    return {
-        "versions": versions(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "git": _git_state(),
-    }
+def _new_manifest(name: str, seed: int) -> Manifest:
+    return Manifest(name, seed, _now(), versions(), platform.platform(), os.cpu_count(), _git_state())
 
 
 def _git_state() -> str | None:

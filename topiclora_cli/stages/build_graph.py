@@ -15,6 +15,7 @@ from topiclora_cli.runs.naming import REPORT
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.files import read_result, write_result
 from topiclora_cli.runs.results.graph import Choice, GraphReport
+from topiclora_cli.runs.results.record import GraphFacts
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.inputs import GRAPH, induced, open_encoder, tagged_prompts
 from topiclora_cli.stages.stage import record_graph_recipe, stage
@@ -71,7 +72,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
             "Lower it, or have more topics: lower graph.min_tasks, or raise graph.induced_topics if induced.",
         )
     encoder = encoder or open_encoder(recipe)
-    with stage(run, "graph", recipe) as record:
+    with stage(run, "graph", recipe) as running:
         prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
         features = encoder.encode(taxonomy.texts)
         pairs = gather_training_pairs(taxonomy, features, encoder.encode(taxonomy.task_texts), prompts)
@@ -98,7 +99,7 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         write_page(graph, report, folder / "report.html", title=recipe.name)
         plot_graph(graph, folder / "graph.png")
         write_graphml(graph, folder / "graph.graphml")
-        record.update(topics=graph.num_topics, experts=graph.num_experts, sha256=graph.sha256)
+        running.result = GraphFacts(graph.num_topics, graph.num_experts, graph.sha256)
     return GraphResult(folder, graph, report)
 
 

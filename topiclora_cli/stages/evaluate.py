@@ -17,6 +17,7 @@ from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, named_folder
 from topiclora_cli.runs.progress import Progress, tracked
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores, RoutingReport
 from topiclora_cli.runs.results.files import write_result
+from topiclora_cli.runs.results.record import EvalFacts
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.inputs import (
     adapter_folder,
@@ -52,7 +53,7 @@ def evaluate(
     graph = graph_folder(run, progress)
     asked = asked_for(recipe, run, "eval")
     folder = named_folder(run.path / "eval", name, default=",".join(section.tasks), request=asked)
-    with stage(run, "eval", recipe, folder=folder) as record:
+    with stage(run, "eval", recipe, folder=folder) as running:
         base_results = None
         if section.base:
             base = open_base(recipe)
@@ -73,12 +74,9 @@ def evaluate(
         if model is not None and (report := observe_routing(recipe, base, model, graph, progress)):
             result = replace(result, routing=report)
             write_result(folder / SUMMARY, result)
-        mean = vars(result.mean) if result.mean is not None else {}
-        record.update({k: v for k, v in mean.items() if isinstance(v, float)}, name=folder.name)
+        running.result = _facts(result)
         for task, why in result.failed.items():
             progress.say(f"Warning: {task} could not be scored: {why}")
-        if result.failed:
-            record["failed"] = ", ".join(result.failed)
     return result
 
 
@@ -92,3 +90,19 @@ def observe_routing(
     batches = tracked(progress, "routing by topic", make_batches(base, encoded, tokens="prompt"))
     gates = observe_gates(model, batches, bfloat16=use_bfloat16(recipe.train.precision))
     return routing_report(gates, [e.row.topics for e in encoded], on=measured.kind)
+
+
+def _facts(summary: EvalSummary) -> EvalFacts:
+    mean, failed = summary.mean, ", ".join(summary.failed) or None
+    if mean is None:
+        return EvalFacts(summary.name, failed=failed)
+    return EvalFacts(
+        name=summary.name,
+        base=mean.base,
+        base_stderr=mean.base_stderr,
+        tuned=mean.tuned,
+        tuned_stderr=mean.tuned_stderr,
+        delta=mean.delta,
+        delta_stderr=mean.delta_stderr,
+        failed=failed,
+    )

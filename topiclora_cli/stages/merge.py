@@ -16,6 +16,7 @@ from topiclora_cli.runs.naming import GAP, named_folder
 from topiclora_cli.runs.progress import Progress, tracked
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.files import write_result
+from topiclora_cli.runs.results.record import MergeFacts
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.inputs import adapter_folder, asked_for, graph_folder, load_tuned, make_batches, open_base
 from topiclora_cli.stages.samples import calibration_rows, examples_to_measure_on, gates_topic
@@ -47,7 +48,7 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None =
     base, model = load_tuned(recipe, run)
     request = asked_for(recipe, run, "merge", "data")
     folder = named_folder(run.path / "merged", name, default=section.gates, request=request)
-    with stage(run, "merge", recipe, folder=folder) as record:
+    with stage(run, "merge", recipe, folder=folder) as running:
         calibration = encode(recipe, base.tokenizer, rows)
         batches = tracked(progress, "gates of training examples", make_batches(base, calibration, tokens="all"))
         observed = observe_gates(model, batches, bfloat16=bfloat16, shared=True)
@@ -66,7 +67,7 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None =
         export = Export(
             section.gates, gap.kl, gap.agreement, gap.tokens, measured.kind, len(measured.examples), len(calibration)
         )
-        record.update(name=folder.name, gates=export.gates, kl=export.kl, agreement=export.agreement, on=export.on)
+        running.result = MergeFacts(folder.name, export.gates, export.kl, export.agreement, export.on)
         write_result(folder / GAP, export)
     return MergeResult(folders, export)
 

@@ -7,27 +7,26 @@ does, so that later stages read it there. An evaluation or an export changes not
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, altered, differences, dump_recipe, load_recipe
 from topiclora_cli.runs.files import write_text
 from topiclora_cli.runs.processes import process_index
-from topiclora_cli.runs.run import RECIPE, RunDir
+from topiclora_cli.runs.run import RECIPE, RunDir, Running
 
 # What a topic graph depends on, and a training after it has to know.
 _OF_THE_GRAPH = ("model.", "graph.", "data.", "seed", "adapter.num_experts")
 
 
 @contextmanager
-def stage(run: RunDir, name: str, recipe: Recipe, *, folder: Path | None = None) -> Iterator[dict[str, Any]]:
-    """Mark a stage running, then done, as RunDir.running does, whose record is yielded.
+def stage(run: RunDir, name: str, recipe: Recipe, *, folder: Path | None = None) -> Iterator[Running]:
+    """Mark a stage running, then done, as RunDir.running does, and yield what takes its result.
 
     The recipe goes into `folder`, or else `recipes/NAME.yaml`; the record names that file, and what in it is not as
     the run's own recipe says. Of processes that train together the first writes.
     """
     if process_index() > 0:
-        yield {}
+        yield Running()
         return
     before, record_before = (run.path / RECIPE).read_text(encoding="utf-8"), run.stage(name)
     own = load_recipe(str(run.path / RECIPE))
@@ -37,14 +36,13 @@ def stage(run: RunDir, name: str, recipe: Recipe, *, folder: Path | None = None)
     if name == "train" and overridden:
         write_text(run.path / RECIPE, dump_recipe(recipe))
     try:
-        with run.running(name) as record:
-            record.update(recipe=str(path.relative_to(run.path)), overridden=overridden)
-            yield record
+        with run.running(name, recipe=str(path.relative_to(run.path)), overridden=overridden) as running:
+            yield running
     except TopicLoraError:
         # A mistake in an override is not to come back without it, nor to take a finished training's place.
         if name == "train":
             write_text(run.path / RECIPE, before)
-            if record_before.get("state") == "done":
+            if record_before is not None and record_before.state == "done":
                 run.record(name, record_before)
                 write_text(path, before)
         raise
@@ -57,5 +55,6 @@ def record_graph_recipe(run: RunDir, recipe: Recipe) -> None:
     """
     own = load_recipe(str(run.path / RECIPE))
     changes = {key: value for key, value in differences(own, recipe).items() if key.startswith(_OF_THE_GRAPH)}
-    if changes and run.stage("train").get("state") in (None, "failed"):
+    trained = run.stage("train")
+    if changes and (trained is None or trained.state == "failed"):
         write_text(run.path / RECIPE, dump_recipe(altered(own, changes.items(), where=str(run.path / RECIPE))))

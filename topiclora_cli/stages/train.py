@@ -1,7 +1,7 @@
 """The stages of a run as functions: each takes a recipe, a run directory and a display, and returns a typed result."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from topiclora_cli.data import Encoded
@@ -70,7 +70,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         extra = extra if routed else {}
     if streaming:
         stream = training_stream(recipe, base.tokenizer, prior)
-    with stage(run, "train", recipe) as record:
+    with stage(run, "train", recipe) as running:
         result = train_adapter(
             base,
             stream or encoded,
@@ -85,8 +85,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         )
         if graph is not None and process_index() == 0:
             graph.save(run.path / TRAINED_GRAPH)
-        result = replace(result, data=tuple(reports))
-        record.update(asdict(result))
+        running.result = result = replace(result, data=tuple(reports))
     return result
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe.yaml_text import read_yaml
 
 PACKAGED = ("bigbench", "mmlu")
 KEYS = ("topics", "tasks", "format", "task_sets")
@@ -27,7 +28,7 @@ def read(source: str | Path) -> tuple[str, dict[str, Any]]:
     """A label for messages, and the content in the layout of YAML; raises TopicLoraError for what cannot be read."""
     if source in PACKAGED:
         text = resources.files(__package__).joinpath(f"{source}.yaml").read_text(encoding="utf-8")
-        return str(source), yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return str(source), read_yaml(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     path = Path(source)
     kind = path.suffix.lower()
     if not path.is_file():
@@ -37,7 +38,7 @@ def read(source: str | Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if kind in (".yaml", ".yml"):
-            content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            content = read_yaml(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             content = {"topics": content} if isinstance(content, list) else content
         elif kind == ".jsonl":
             content = {"topics": _json_lines(text)}

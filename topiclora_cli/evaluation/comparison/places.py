@@ -61,7 +61,8 @@ def find_place(name: str) -> Place:
 
 def _recipe(run: RunDir) -> tuple[Mapping[str, Any], int]:
     """What was trained, as far as it bears on the adapter, whatever version wrote it, and its seed."""
-    path = run.path / run.stage("train").get("recipe", RECIPE)
+    trained = run.stage("train")
+    path = run.path / ((trained and trained.recipe) or RECIPE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OldSpelling)
         recipe = load_recipe(str(path))

@@ -5,8 +5,9 @@ Files of 0.1 have no version; they count as format 1 and are read as what they m
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import read_json, write_json
@@ -55,15 +56,22 @@ def version_of(values: Any, path: str | Path) -> int:
 
 def decoded(values: Any, kind: type[T], path: str | Path, hint: str) -> T:
     """Plain values as a dataclass; raises TopicLoraError, which names the file and the first key that is wrong."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        value: T = TypeAdapter(kind).validate_python(values)
+        value: T = _adapter(cast(Any, kind)).validate_python(values)
         return value
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise TopicLoraError(f"{path} is damaged ({where}: {first['msg']}).", hint) from None
+
+
+@cache
+def _adapter(kind: type[object]) -> Any:
+    from pydantic import TypeAdapter  # what only prints help reads no file
+
+    return TypeAdapter(kind)
 
 
 def _graph(values: Any) -> Any:

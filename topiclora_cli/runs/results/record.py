@@ -96,7 +96,7 @@ class StageRecord:
     """
 
     state: State
-    started: str
+    started: str = ""
     seconds: float | None = None
     recipe: str | None = None
     overridden: Settings = field(default_factory=dict)
@@ -111,16 +111,16 @@ class StageRecord:
 class Manifest:
     """A run, as `run.json` holds it: name and seed of its recipe, what it was made on, and its stages by name.
 
-    created: ISO 8601, UTC. got_nowhere: its first command failed before any stage. diverged: why its loss ceased to be
-    a number.
+    created: ISO 8601, UTC. got_nowhere: the command that made it failed before it was trained. diverged: why its loss
+    ceased to be a number.
     """
 
-    name: str
-    seed: int
-    created: str
-    versions: Mapping[str, str | None]
-    platform: str
-    cpus: int | None
+    name: str = ""
+    seed: int | None = None
+    created: str = ""
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    platform: str = ""
+    cpus: int | None = None
     git: str | None = None
     got_nowhere: bool = False
     diverged: str | None = None

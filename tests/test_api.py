@@ -1,0 +1,119 @@
+"""The package as Python users meet it: what one import does, and the stages as functions."""
+
+import importlib.resources
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+import topiclora_cli as topiclora
+from topiclora_cli.runs.run import RunDir
+
+
+def in_a_new_process(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert (
+        in_a_new_process(
+            "import sys, topiclora_cli\n"
+            "print({'torch', 'peft', 'transformers', 'pydantic', 'yaml', 'rich'} & set(sys.modules))"
+        ).strip()
+        == "set()"
+    )
+
+
+@pytest.mark.parametrize("order", ["import topiclora_cli; import peft", "import peft; import topiclora_cli"])
+def test_one_import_has_peft_know_the_methods_in_either_order(order):
+    assert (
+        in_a_new_process(
+            f"{order}\n"
+            "from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as known\n"
+            "print({'TOPICLORA', 'PERFT'} <= {str(name.value) for name in known})"
+        ).strip()
+        == "True"
+    )
+
+
+def test_asking_whether_peft_is_there_does_not_keep_the_methods_from_it():
+    assert (
+        in_a_new_process(
+            "import topiclora_cli, importlib.util, sys\n"
+            "assert importlib.util.find_spec('peft') and 'peft' not in sys.modules\n"
+            "from peft import PeftType\n"
+            "print(PeftType.TOPICLORA.value)"
+        ).strip()
+        == "TOPICLORA"
+    )
+
+
+def test_types_and_names_are_public():
+    assert importlib.resources.files("topiclora_cli").joinpath("py.typed").is_file()
+    assert set(topiclora.__all__) <= set(dir(topiclora))
+    for name in topiclora.__all__:
+        assert getattr(topiclora, name) is not None
+        assert name == "__version__" or getattr(topiclora, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        topiclora.nothing  # noqa: B018
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model_dir, tmp_path_factory):
+    from tests.conftest import write_tiny_recipe
+
+    folder = tmp_path_factory.mktemp("api")
+    recipe = topiclora.load_recipe(write_tiny_recipe(folder, tiny_model_dir), {"train.max_steps": 2})
+    return topiclora.train(recipe, folder / "run")
+
+
+def test_a_recipe_is_trained_in_one_call_without_a_terminal(trained, capsys):
+    assert trained.result.steps == 2
+    assert trained.run.is_done("graph")
+    assert (trained.adapter / "adapter_config.json").is_file()
+    assert capsys.readouterr().out == ""
+
+
+def test_the_stages_go_on_from_a_run_or_its_folder(trained):
+    scores = topiclora.evaluate(trained.run, limit=2, base=False, name="few")
+    assert scores.name == "few"
+    export = topiclora.merge(trained.run.path, gates="mean", formats=["lora"])
+    assert list(export.folders) == ["lora"]
+    routed = topiclora.route(trained.run.path, "What is 12 times 7?")
+    assert routed.topics is not None
+    assert routed.gates is not None
+    prior = topiclora.load_prior(trained.run)(["What is 12 times 7?"])
+    assert prior.prior[0].tolist() == pytest.approx(routed.topics.prior)
+
+
+def test_a_run_loads_as_by_peft_after_one_import(trained, tiny_model_dir):
+    ours, tokenizer = topiclora.load_model(trained.run)
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), trained.adapter).eval()
+    ids = tokenizer("What is 12 times 7?", return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert torch.equal(ours(ids).logits, theirs(ids).logits)
+
+
+def test_lines_go_to_the_logger(tiny_recipe, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="topiclora_cli"):
+        topiclora.build_graph(tiny_recipe, tmp_path / "run", overrides={"graph.taxonomy": "induced"})
+    assert "Looking for topics" in caplog.text
+
+
+def test_a_run_and_a_folder_for_a_new_one_contradict(tiny_recipe, tmp_path):
+    run = topiclora.start_run(tiny_recipe, tmp_path / "run", overrides={"seed": 3})
+    assert isinstance(run, RunDir)
+    assert run.manifest["seed"] == 3
+    with pytest.raises(topiclora.TopicLoraError, match="asks for a new one"):
+        topiclora.train(run, tmp_path / "other")
+
+
+def test_a_wrong_setting_names_its_key(trained):
+    with pytest.raises(ValueError, match=r"unknown key 'eval\.limits'"):
+        topiclora.evaluate(trained.run, limits=2)
