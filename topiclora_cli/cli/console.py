@@ -108,8 +108,6 @@ class TerminalProgress:
             with make_bar(to) as bar:
                 task = bar.add_task(label, total=total, completed=done, note="")
                 yield lambda steps, note: bar.update(task, advance=steps, note=note)
-                # What ends before its time, as a fit does that finds no more, is done, too.
-                bar.update(task, total=bar.tasks[0].completed)
         else:
             yield _PlainBar(label, total, done, to).advance
 

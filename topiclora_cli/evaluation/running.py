@@ -7,7 +7,7 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -61,7 +61,7 @@ def run_harness(
     began, side = time.time(), tokenizer.padding_side
     try:
         for name, task in tasks.tasks.items():
-            counted = _Counted(_questions(task, request), lambda number, name=name: advance(number, name))
+            counted = _Counted(name, _questions(task, request), advance)
             lm.on_scored = counted.reach
             try:
                 one = _run_task(lm, name, task, request)
@@ -99,15 +99,15 @@ def _questions(task: Any, request: EvalRequest) -> int:
 class _Counted:
     """Turns the part of a task that is done into whole questions, each told of once."""
 
-    def __init__(self, questions: int, advance: Callable[[int], None]) -> None:
-        self.questions, self.advance, self.done = questions, advance, 0
+    def __init__(self, task: str, questions: int, advance: Advance) -> None:
+        self.task, self.questions, self.advance, self.done = task, questions, advance, 0
 
     def reach(self, part: float) -> None:
         """That much of the task is done."""
         more = int(part * self.questions) - self.done
         if more > 0:
             self.done += more
-            self.advance(more)
+            self.advance(more, self.task)
 
 
 def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from topiclora_cli.reporting.formats import measure, measured, percent
 from topiclora_cli.reporting.scores import mean_metric
@@ -9,11 +10,13 @@ from topiclora_cli.reporting.verdicts import AGREEMENT, IN_USE, graph_verdicts, 
 from topiclora_cli.runs.results.evaluation import EvalSummary, RoutingReport, TaskScores
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import GraphReport
+from topiclora_cli.runs.results.metrics import LoggedStep
 from topiclora_cli.runs.results.training import TrainResult
 
 WIDTH = 80  # columns of the screen
 MOST_TASKS = 16
-_NAME = 22  # columns of a task's name
+MEAN_OF = 10  # logged steps at either end of a training
+_NAME = 21  # columns of a task's name
 
 
 def graph_lines(report: GraphReport) -> list[str]:
@@ -26,22 +29,18 @@ def graph_lines(report: GraphReport) -> list[str]:
     return [f"{report.topics} topics, {report.edges} ties -> {report.experts} experts{empty}", "; ".join(facts)]
 
 
-def train_lines(result: TrainResult, first: Mapping[str, float]) -> list[str]:
-    """Two lines on a training, of whose first steps `first` has the mean losses."""
-    sizes = f"{result.total_parameters:,} parameters trained, {result.activated_parameters:,} active for a token"
-    courses = [
-        f"{name} {first[key]:.2f} -> {result.final[key]:.2f}"
-        for key, name in {"loss_lm": "loss", "loss_kl": "KL to the topics"}.items()
-        if key in first and key in result.final
-    ]
-    return [
-        f"{result.steps:,} steps on {result.examples:,} examples; {sizes}",
-        "; ".join([*courses, *_raised(result.alarms)]),
-    ]
-
-
-def _raised(alarms: Sequence[str]) -> list[str]:
-    return [f"{len(alarms)} alarm{'s' * (len(alarms) > 1)}" if alarms else "no alarms"]
+def train_lines(result: TrainResult, rows: Sequence[LoggedStep]) -> list[str]:
+    """Two lines on a training, whose losses are means over its first and its last logged steps."""
+    sizes = f"{result.total_parameters:,} parameters, {result.activated_parameters:,} active"
+    courses = []
+    for key, name in {"loss_lm": "loss", "loss_kl": "KL to the topics"}.items():
+        values = [row.values[key] for row in rows if key in row.values]
+        if len(values) > 1:
+            part = min(MEAN_OF, len(values) // 2)
+            courses.append(f"{name} {fmean(values[:part]):.2f} -> {fmean(values[-part:]):.2f}")
+    number = len(result.alarms)
+    alarms = f"{number} alarm{'s' * (number > 1)}" if number else "no alarms"
+    return [f"{result.steps:,} steps on {result.examples:,} examples; {sizes}", "; ".join([*courses, alarms])]
 
 
 def eval_lines(summary: EvalSummary) -> list[str]:
@@ -58,10 +57,10 @@ def headline(summary: EvalSummary) -> str:
     of = f"{questions:,} questions of {sum(not task.group for task in summary.tasks)} tasks"
     if summary.mean is None:
         return f"{of}, of several metrics: see the table in report.md"
-    mean, name = vars(summary.mean), mean_metric(summary.mean, summary)
-    if summary.mean.base is None:
+    mean, name = summary.mean, mean_metric(summary.mean, summary)
+    if mean.base is None:
         return f"tuned {measured(mean, 'tuned')} ({name}; {of})"
-    tuned, base = (measure(mean[which], summary.mean.unit) for which in ("tuned", "base"))
+    tuned, base = (measure(value, mean.unit) for value in (mean.tuned, mean.base))
     return f"tuned {tuned}, base {base}: {measured(mean, 'delta')} ({name}; {of})"
 
 
@@ -77,7 +76,7 @@ def export_lines(export: Export, folders: Mapping[str, Path]) -> list[str]:
     """Two lines on an export: where it lies, and how far it is from the routed model."""
     word = verdict(export.agreement, AGREEMENT)
     return [
-        f"gates fixed at {export.gates}: {', '.join(folders)} in {next(iter(folders.values())).parent}",
+        f"gates fixed at {export.gates}; {' and '.join(map(str, folders.values()))}",
         f"same top token as the routed model at {percent(export.agreement)} % of answer tokens ({word})",
     ]
 

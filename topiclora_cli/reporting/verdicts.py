@@ -29,8 +29,8 @@ def graph_verdicts(report: GraphReport) -> dict[str, str]:
     if report.links:
         words["auc"] = verdict(report.links.auc, AUC)
     if told := report.attribution:
-        words["seen"] = "good" if told.seen > 2 * told.frequency else "fair" if told.seen > told.frequency else "weak"
+        frequency = told.frequency or 0.0
+        words["seen"] = "good" if told.seen > 2 * frequency else "fair" if told.seen > frequency else "weak"
         if told.unseen is not None:
-            best = max(told.no_graph or 0.0, told.frequency)
-            words["unseen"] = "good" if told.unseen > best else "weak"
+            words["unseen"] = "good" if told.unseen > max(told.no_graph or 0.0, frequency) else "weak"
     return words

@@ -82,6 +82,13 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
             experts = choice.experts
             recipe = with_experts(recipe, experts)
         with progress.track("topic graph", section.steps) as advance:
+            steps = 0
+
+            def moved(step: int, _: object) -> None:
+                nonlocal steps
+                steps = step + 1
+                advance(1, "")
+
             graph = fit_topic_graph(
                 taxonomy,
                 features,
@@ -89,8 +96,10 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
                 encoder_id=encoder.id,
                 pairs=pairs,
                 evidence=evidence,
-                on_step=lambda *_: advance(1, ""),
+                on_step=moved,
             )
+            # A fit that finds no more ends before its last step.
+            advance(section.steps - steps, f"settled after {steps}" if steps < section.steps else "")
         folder = run.path / GRAPH
         graph.save(folder)
         record_graph_recipe(run, recipe)

@@ -79,8 +79,8 @@ def routing_readings(shares: Mapping[str, Tensor], lately: Mapping[str, Tensor])
     """How evenly the experts are used, from each router's shares (E,), now and of late; empty where there is no choice.
 
     effective_experts: 1 / sum p^2 of the shares p, from 1 (collapse) to E, a mean over routers. largest_load: the
-    largest share of any expert. dead_experts: how many had less than DEAD_SHARE of an even share of late, and dead_share:
-    which part of all that is, means over routers.
+    largest share of any expert. dead_experts: how many had less than DEAD_SHARE of an even share of late, dead_share:
+    which part of all that is, both means over routers.
     """
     if not shares:
         return {}
