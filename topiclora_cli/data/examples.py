@@ -57,7 +57,11 @@ def plain_text(turns: Sequence[Turn]) -> str:
     return "\n\n".join(f"{role.capitalize()}: {content}" for role, content in turns)
 
 
+def asked_by(before: Sequence[Turn]) -> str:
+    """What a text encoder reads of the turns before an answer."""
+    return f"{plain_text(before)}\n\n{ASSISTANT.capitalize()}:" if before else ""
+
+
 def _example(turns: Sequence[Turn], topics: Topics, number: int) -> Row:
     *before, (_, answer) = turns
-    prompt = f"{plain_text(before)}\n\n{ASSISTANT.capitalize()}:" if before else ""
-    return as_row(prompt, answer, topics=topics, turns=tuple(turns), source=number)
+    return as_row(asked_by(before), answer, topics=topics, turns=tuple(turns), source=number)

@@ -104,13 +104,17 @@ class RunDir:
         return record is not None and record.state == "done"
 
     @contextmanager
-    def running(self, name: str, *, recipe: str | None = None, overridden: Settings | None = None) -> Iterator[Running]:
+    def running(
+        self, name: str, *, recipe: str | None = None, overridden: Settings | None = None, spent: float = 0.0
+    ) -> Iterator[Running]:
         """Mark a stage running, then done with its seconds and the result that the block leaves.
 
         However it ends, the record says with which versions and on what machine it ran, and the most memory it held.
-        recipe, overridden: as in a StageRecord.
+        recipe, overridden: as in a StageRecord. spent: seconds that went into it before, where it goes on.
         """
-        record = StageRecord("running", _now(), recipe=recipe, overridden=overridden or {}, versions=versions())
+        record = StageRecord(
+            "running", _now(), seconds=spent or None, recipe=recipe, overridden=overridden or {}, versions=versions()
+        )
         self.record(name, record)
         begin = time.monotonic()
         running = Running()
@@ -244,7 +248,7 @@ def _now() -> str:
 
 def _ended(record: StageRecord, state: State, begin: float) -> StageRecord:
     """Of a stage that began then, by time.monotonic; asked at its end, when it has loaded what knows accelerators."""
-    seconds = round(time.monotonic() - begin, 1)
+    seconds = round((record.seconds or 0.0) + time.monotonic() - begin, 1)
     return replace(record, state=state, seconds=seconds, machine=machine(), peak=peak_memory())
 
 
