@@ -9,7 +9,8 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from tests.docs.pages import PAGES, ROOT, blocks, commands, inline, prose
+import topiclora_cli as topiclora
+from tests.docs.pages import PAGES, ROOT, blocks, commands, inline, notebook, prose
 from topiclora_cli.cli.app import app
 from topiclora_cli.recipe import build_recipe, bundled_recipes, load_recipe, parse_override
 from topiclora_cli.recipe.keys import recipe_keys
@@ -96,12 +97,14 @@ def test_keys_in_the_text_are_keys_of_a_recipe(path):
     assert [name[0] for name in named if name[0] not in KEYS] == []
 
 
-@pytest.mark.parametrize("block", blocks("python"), ids=str)
+@pytest.mark.parametrize("block", [*blocks("python"), notebook()], ids=str)
 def test_python_imports_what_there_is(block):
     for node in ast.walk(ast.parse(block.text)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("topiclora_cli"):
             module = importlib.import_module(node.module)
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "topiclora":
+            assert hasattr(topiclora, node.attr), node.attr
 
 
 @each_page
