@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 RUN ?=
 BENCH ?=
 LATEST := .venv-latest
+TRL := .venv-trl
 # Releases outside pyproject.toml's bounds: what keeps them out must be all that is wrong with them.
 AHEAD ?= transformers==5.24.0
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test test-latest check fast-test docs dist bench format clean
+.PHONY: quickstart test test-latest test-trl check fast-test docs dist bench format clean
 
 quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M: 12 to 15 minutes on two CPU cores
 	$(BIN)/topiclora quickstart $(if $(RUN),--out $(RUN))
@@ -20,6 +21,9 @@ test: $(VENV)/.installed  ## all tests, those on the real weights included
 
 test-latest: $(LATEST)/.installed  ## adapters and generation on the newest versions that pyproject.toml allows, and AHEAD
 	$(LATEST)/bin/python -m pytest -n 2 -m "not slow" tests/adapters tests/runs/test_tested.py
+
+test-trl: $(TRL)/.installed  ## the topic prior in TRL's trainers, on tiny models
+	$(TRL)/bin/python -m pytest tests/training/test_trl.py
 
 check: $(VENV)/.installed  ## what every change must pass
 	$(BIN)/ruff check .
@@ -46,7 +50,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LATEST) runs dist site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LATEST) $(TRL) runs dist site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -65,4 +69,11 @@ $(LATEST)/.installed: pyproject.toml constraints.txt
 	$(LATEST)/bin/python -m pip install --quiet -c constraints.txt torch
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[gguf,dev]" "$$(grep ^torch== constraints.txt)"
 	$(LATEST)/bin/python -m pip install --quiet --no-deps $(AHEAD)
+	touch $@
+
+# TRL by itself, beside all that $(VENV) has: nothing large is installed twice.
+$(TRL)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv --clear --without-pip $(TRL)
+	echo "$(abspath $(VENV))/lib/$$(ls $(VENV)/lib)/site-packages" > $(TRL)/lib/$$(ls $(TRL)/lib)/site-packages/beside.pth
+	$(BIN)/python -m pip --python $(TRL)/bin/python install --quiet --no-deps -c constraints.txt trl
 	touch $@

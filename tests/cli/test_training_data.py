@@ -8,7 +8,7 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from topiclora_cli.runs.run import read_metrics
+from topiclora_cli.runs.results.metrics import read_metrics
 
 ROWS = [{"q": f"Sort these words {i}", "a": "yes", "kind": ["arithmetic"], "n": i} for i in range(24)]
 TALKS = [
@@ -137,4 +137,4 @@ def test_even_priors_that_would_leave_the_kl_no_weight_are_refused(tiny_recipe, 
     assert (code, "leaves the KL no weight" in text) == (2, True), text
     code, text = run_cli(*even, "--out", tmp_path / "run", "--set", "loss.kl.confidence_weighted=false")
     assert code == 0, text
-    assert all(row["loss_kl"] > 0 for row in read_metrics(tmp_path / "run" / "metrics.jsonl"))
+    assert all(row.values["loss_kl"] > 0 for row in read_metrics(tmp_path / "run" / "metrics.jsonl"))

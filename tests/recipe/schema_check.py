@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-NOTES = {"$schema", "$defs", "title", "description", "default"}
+NOTES = {"$schema", "$defs", "title", "description", "default", "deprecated"}
 _TYPES = {
     "object": dict,
     "array": list,
@@ -30,8 +30,9 @@ def _says(failed: bool, at: str, text: str) -> list[str]:
 
 
 def _type(value, rule, schema, root, at):
-    fits = isinstance(value, _TYPES[rule]) and not (isinstance(value, bool) and rule != "boolean")
-    return _says(not fits, at, f"{value!r} is no {rule}")
+    kinds = [rule] if isinstance(rule, str) else rule
+    fits = any(isinstance(value, _TYPES[kind]) and isinstance(value, bool) <= (kind == "boolean") for kind in kinds)
+    return _says(not fits, at, f"{value!r} is no {' or '.join(kinds)}")
 
 
 def _properties(value, rule, schema, root, at):

@@ -13,8 +13,9 @@ import pytest
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import read_json, replacing, write_json, write_text
 from topiclora_cli.runs.results.manifest import plain_manifest
+from topiclora_cli.runs.results.metrics import LoggedStep, read_metrics
 from topiclora_cli.runs.results.record import GraphFacts
-from topiclora_cli.runs.run import RunDir, new_run_path, read_metrics
+from topiclora_cli.runs.run import RunDir, new_run_path
 
 
 def make(path, name="demo"):
@@ -63,11 +64,11 @@ def test_a_damaged_manifest_is_reported(tmp_path):
         RunDir(run.path)
 
 
-@pytest.mark.parametrize("damaged", [b'{"step": ', b"\xff\xfe", b"5", b"null", b"[1]"])
+@pytest.mark.parametrize("damaged", [b'{"step": ', b"\xff\xfe", b"5", b"null", b"[1]", b'{"loss": 1}'])
 def test_rows_of_metrics_end_at_what_is_none(damaged, tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n' + damaged + b'\n{"step": 3}\n')
-    assert read_metrics(path) == [{"step": 1}]
+    assert read_metrics(path) == [LoggedStep({"step": 1})]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import topiclora_cli.adapters  # noqa: F401 -- registers the method
 from topiclora_cli.recipe.methods import METHODS
-from topiclora_cli.runs.run import read_metrics
+from topiclora_cli.runs.results.metrics import read_metrics
 
 TOKENS = torch.tensor([[5, 9, 12, 7, 30, 8]])
 LOSSES = {
@@ -71,7 +71,7 @@ def test_method_trains_and_loads_again(method, tiny_recipe, tiny_model_dir, tiny
     assert code == 0, text
     assert f"Adapted by {method}" in text
     assert "Trainable parameters:" in text
-    final = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    final = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1].values
     auxiliary = {key for key in final if key.startswith("loss_")} - {"loss_lm"}
     assert auxiliary == LOSSES.get(method, set())
     loaded = [

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from topiclora_cli.runs.run import read_metrics
+from topiclora_cli.runs.results.metrics import read_metrics
 from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.packing import keeps_apart, pack
 
@@ -43,7 +43,7 @@ def train(tiny_model_dir, tiny_moe_dir, tiny_recipe, run_cli, tmp_path):
         changes = [f"--set={setting}" for setting in (f"model.name={base}", TARGETS, *settings)]
         code, text = run_cli("train", "--recipe", tiny_recipe, "--out", folder, *changes)
         assert code == 0, text
-        return read_metrics(folder / "metrics.jsonl")
+        return [row.values for row in read_metrics(folder / "metrics.jsonl")]
 
     return run
 

@@ -5,7 +5,7 @@ import torch
 from transformers import TrainingArguments, get_scheduler
 
 from topiclora_cli.recipe.train import SCHEDULERS
-from topiclora_cli.runs.run import read_metrics
+from topiclora_cli.runs.results.metrics import read_metrics
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def train(tiny_recipe, run_cli, tmp_path):
             "train", "--recipe", tiny_recipe, "--out", folder, "--set", "adapter.method=lora", *changes
         )
         assert code == 0, text
-        return read_metrics(folder / "metrics.jsonl")
+        return [row.values for row in read_metrics(folder / "metrics.jsonl")]
 
     return run
 

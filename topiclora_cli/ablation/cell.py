@@ -17,8 +17,9 @@ from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, finished
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
 from topiclora_cli.runs.results.files import read_result
+from topiclora_cli.runs.results.metrics import read_metrics
 from topiclora_cli.runs.results.training import TrainResult
-from topiclora_cli.runs.run import METRICS, RECIPE, RunDir, read_metrics
+from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
 from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 from topiclora_cli.stages.inputs import GRAPH, asked_for
@@ -102,7 +103,8 @@ def held_out_loss(run: RunDir) -> float:
     """
     if diverged(run):
         return float("inf")
-    losses = [row["eval_loss"] for row in read_metrics(run.path / METRICS) if "eval_loss" in row]
+    rows = read_metrics(run.path / METRICS)
+    losses = [row.values["eval_loss"] for row in rows if "eval_loss" in row.values]
     if not losses:
         raise TopicLoraError(
             f"{run.path} has no loss on held-out examples to choose by.", "Raise data.validation, in a new run."

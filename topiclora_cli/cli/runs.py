@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -11,6 +11,9 @@ from rich.text import Text
 from topiclora_cli.cli.console import console
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.commands import RUNS
+
+if TYPE_CHECKING:
+    from topiclora_cli.runs.results.metrics import LoggedStep
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -57,7 +60,8 @@ def show(
     from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.runs.listing import latest_run
     from topiclora_cli.runs.results.manifest import plain_manifest
-    from topiclora_cli.runs.run import METRICS, RunDir, read_metrics
+    from topiclora_cli.runs.results.metrics import read_metrics
+    from topiclora_cli.runs.run import METRICS, RunDir
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest
@@ -74,8 +78,8 @@ def show(
     if rows:
         console.print(as_rich(curves_table(rows)))
     for each in rows:
-        for text in each.get("alarms", {}).values():
-            console.print(f"Alarm at step {each['step']}: {text}", style="red", soft_wrap=True)
+        for text in each.alarms.values():
+            console.print(f"Alarm at step {each.step}: {text}", style="red", soft_wrap=True)
     if png is not None:
         _draw(rows, png, title=f"{manifest.name}, seed {manifest.seed}")
 
@@ -123,7 +127,7 @@ def rm(
         remove_run(run)
 
 
-def _draw(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
+def _draw(rows: list["LoggedStep"], path: Path, *, title: str) -> None:
     if not rows:
         raise TopicLoraError("The run has no training curves to draw yet.", "Train it first, or leave out --png.")
     from topiclora_cli.reporting.curves import plot_curves

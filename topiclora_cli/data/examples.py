@@ -13,6 +13,7 @@ from topiclora_cli.data.written import written
 from topiclora_cli.recipe.data import SourceSection
 
 Made = list[Row | MissingValue]
+_OPENED = f"{ASSISTANT.capitalize()}:"
 
 
 @dataclass
@@ -98,11 +99,15 @@ def plain_text(turns: Sequence[Turn], tools: str = "") -> str:
     return "\n\n".join([f"Tools: {tools}", *said] if tools else said)
 
 
+def asked_by(before: Sequence[Turn], tools: str = "") -> str:
+    """What a text encoder reads of the turns before an answer."""
+    return f"{plain_text(before, tools)}\n\n{_OPENED}" if before or tools else ""
+
+
 def _example(turns: Sequence[Turn], topics: Topics, tools: str, number: int, together: bool) -> Row:
     first = next(place for place, turn in enumerate(turns) if turn.role == ASSISTANT) if together else len(turns) - 1
     before, (answer, *after) = turns[:first], turns[first:]
-    opened = f"{ASSISTANT.capitalize()}:"
-    prompt = f"{plain_text(before, tools)}\n\n{opened}" if before or tools else opened * together
+    prompt = asked_by(before, tools) or _OPENED * together
     completion = "\n\n".join([answer.text, *([plain_text(after)] if after else [])])
     keys = {"topics": topics, "turns": tuple(turns), "source": number, "tools": tools, "together": together}
     return as_row(prompt, completion, **keys)

@@ -1,19 +1,26 @@
 """A recipe as a JSON schema, for editors that complete keys and check values while somebody writes one."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from topiclora_cli.recipe.adapter import KINDS
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from topiclora_cli.recipe.adapter import FIELDS, KINDS
+from topiclora_cli.recipe.load import SAID
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
 from topiclora_cli.recipe.schema import Recipe
+from topiclora_cli.recipe.spelling import old_loss_keys
 from topiclora_cli.recipe.train import SCHEDULERS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a recipe that somebody writes; a run's own lists every key there is.
+    """The JSON schema (draft 2020-12) of a recipe, one that somebody writes or one that a run keeps.
 
-    Every key is described. The adapter has the keys of the layer that carries its method, and no others.
+    Every key is described. The adapter has the keys of the layer that carries its method, and no others. What is read
+    for the sake of earlier versions is a pattern, from which no editor completes.
     """
     schema = _standard(Recipe.model_json_schema())
     for definition in schema["$defs"].values():
@@ -31,6 +38,10 @@ def recipe_schema() -> dict[str, Any]:
     schema["$defs"]["TrainSection"]["properties"]["lr_scheduler"]["enum"] = list(SCHEDULERS)
     for layer, kind in KINDS.items():
         _name_methods(schema["$defs"][kind.__name__], layer)
+        _take_others_defaults(schema["$defs"][kind.__name__])
+    _take_old_losses(schema["$defs"])
+    kept = "What somebody said, where topiclora has written the rest: in the recipe that a run keeps."
+    schema["patternProperties"] = _patterns({SAID: {"type": "object", "description": kept}})
     return {"$schema": DIALECT, **schema, "title": "Recipe of topiclora"}
 
 
@@ -46,6 +57,41 @@ def _name_methods(definition: dict[str, Any], layer: str) -> None:
     if DEFAULT not in method["enum"]:
         del method["default"]
         definition["required"] = ["method"]
+
+
+def _take_others_defaults(definition: dict[str, Any]) -> None:
+    """Let a kind of adapter have the keys of the others, as an earlier version wrote them out: asking for nothing."""
+    idle = "Means nothing to this method."
+    others = {
+        key: {"enum": [None, *_plain_default(field)], "deprecated": True, "description": idle}
+        for key, field in FIELDS.items()
+        if key not in definition["properties"]
+    }
+    definition["patternProperties"] = _patterns(others)
+
+
+def _plain_default(field: FieldInfo) -> list[Any]:
+    return [] if field.default is None else [to_jsonable_python(field.default)]
+
+
+def _take_old_losses(definitions: dict[str, Any]) -> None:
+    """Let the section of losses have the flat keys that earlier versions had."""
+    losses, old = definitions["LossSection"], {}
+    for name, key in old_loss_keys().items():
+        term, _, setting = key.partition(".")
+        part = definitions[target(losses["properties"][term])]
+        values = {each: value for each, value in part["properties"][setting].items() if each != "default"}
+        note = {"deprecated": True, "description": f"Called loss.{key} now. {values['description']}"}
+        if name == term:
+            # A number in the place of a mapping; bounds say nothing of the latter.
+            part |= {**values, "type": [part["type"], values["type"]], "description": part["description"]}
+        else:
+            old[name] = {**values, **note}
+    losses["patternProperties"] = _patterns(old)
+
+
+def _patterns(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"^{key}$": values for key, values in keys.items()}
 
 
 def _standard(schema: Any) -> Any:

@@ -50,6 +50,11 @@ def short_name(key: str) -> str:
     return _OLD.get(key, key).rpartition(".")[2]
 
 
+def old_loss_keys() -> Mapping[str, str]:
+    """The flat names that the section of losses had, each with its key there now."""
+    return _FLAT
+
+
 def respelt(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """A recipe's nested values with the keys of losses as they are called now: in its loss section, in the overrides
     of an ablation, and in what it keeps as said.

@@ -63,13 +63,13 @@ def _cost(run: Material) -> dict[str, str]:
         facts[f"{_STAGES[name]}, seconds"] = f"{each:,.1f}"
     if len(seconds) > 1:
         facts["in all, seconds"] = f"{sum(seconds.values()):,.1f}"
-    peaks = [value for each in run.metrics if isinstance(value := each.get("memory_gib"), float)]
+    peaks = [value for each in run.metrics if (value := each.values.get("memory_gib")) is not None]
     if peaks:
         facts["peak memory of training, GiB"] = f"{max(peaks):.2f}"
     record = done["train"]
     if record and record.peak and record.peak.resident_gib is not None:
         facts["peak memory of its process, GiB"] = f"{record.peak.resident_gib:.2f}"
-    rates = [value for each in run.metrics if isinstance(value := each.get("tokens_per_second"), float)]
+    rates = [value for each in run.metrics if (value := each.values.get("tokens_per_second")) is not None]
     if rates:
         facts["tokens per second"] = f"{sum(rates) / len(rates):,.0f}"
     if run.training:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 from topiclora_cli.reporting.table import Table, columns, row
+from topiclora_cli.runs.results.metrics import LoggedStep
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 48  # characters of one curve
@@ -40,12 +40,10 @@ def sparkline(values: Sequence[float], *, width: int = WIDTH) -> str:
     return "".join(_block((value - low) / span if span else 0.0) for value in cells)
 
 
-def curves_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def curves_table(rows: Sequence[LoggedStep]) -> Table:
     """The curves of a run's metrics with their first, smallest, largest and last values."""
-    extra = sorted({name for each in rows for name in each if name.startswith("loss_")} - set(SHOWN))
-    logged = {
-        name: [each[name] for each in rows if isinstance(each.get(name), (int, float))] for name in (*SHOWN, *extra)
-    }
+    extra = sorted({name for each in rows for name in each.values if name.startswith("loss_")} - set(SHOWN))
+    logged = {name: [each.values[name] for each in rows if name in each.values] for name in (*SHOWN, *extra)}
     courses = {name.replace("_", " "): values for name, values in logged.items() if values}
     return courses_table(courses, title="Training")
 

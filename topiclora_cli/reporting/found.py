@@ -131,20 +131,16 @@ def _training(run: Material) -> dict[str, str]:
 
 def _curves(runs: Sequence[Material]) -> list[Curves]:
     curves = []
-    alarms = sorted({row["step"] for run in runs for row in run.metrics if row.get("alarms")})
+    alarms = sorted({row.step for run in runs for row in run.metrics if row.alarms})
     for name, title in _MEASURES.items():
         lines = {
-            run.label: [(float(row["step"]), float(row[name])) for row in run.metrics if _is_number(row.get(name))]
+            run.label: [(float(row.step), float(row.values[name])) for row in run.metrics if name in row.values]
             for run in runs
         }
         lines = {label: points for label, points in lines.items() if len(points) > 1}
         if lines:
             curves.append(Curves(title, lines, alarms if len(runs) == 1 else ()))
     return curves
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
 
 
 def exports(runs: Sequence[Material]) -> list[Section]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
@@ -14,9 +13,10 @@ from topiclora_cli.runs.results.evaluation import EvalSummary
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.graph import GraphReport
+from topiclora_cli.runs.results.metrics import LoggedStep, read_metrics
 from topiclora_cli.runs.results.record import Manifest, StageRecord
 from topiclora_cli.runs.results.training import TrainResult
-from topiclora_cli.runs.run import METRICS, RunDir, read_metrics
+from topiclora_cli.runs.run import METRICS, RunDir
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Material:
     recipes: Mapping[str, Recipe]
     graph: GraphReport | None
     training: TrainResult | None
-    metrics: Sequence[Mapping[str, Any]]
+    metrics: Sequence[LoggedStep]
     evaluations: Mapping[str, EvalSummary]
     exports: Mapping[str, Export]
     grid: GridScores | None

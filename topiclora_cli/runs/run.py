@@ -11,7 +11,6 @@ A stage counts only once the manifest says "done"; anything else is redone or re
 
 import datetime
 import itertools
-import json
 import os
 import platform
 import shutil
@@ -105,13 +104,17 @@ class RunDir:
         return record is not None and record.state == "done"
 
     @contextmanager
-    def running(self, name: str, *, recipe: str | None = None, overridden: Settings | None = None) -> Iterator[Running]:
+    def running(
+        self, name: str, *, recipe: str | None = None, overridden: Settings | None = None, spent: float = 0.0
+    ) -> Iterator[Running]:
         """Mark a stage running, then done with its seconds and the result that the block leaves.
 
         However it ends, the record says with which versions and on what machine it ran, and the most memory it held.
-        recipe, overridden: as in a StageRecord.
+        recipe, overridden: as in a StageRecord. spent: seconds that went into it before, where it goes on.
         """
-        record = StageRecord("running", _now(), recipe=recipe, overridden=overridden or {}, versions=versions())
+        record = StageRecord(
+            "running", _now(), seconds=spent or None, recipe=recipe, overridden=overridden or {}, versions=versions()
+        )
         self.record(name, record)
         begin = time.monotonic()
         running = Running()
@@ -185,20 +188,6 @@ def new_run_path(root: str | os.PathLike[str], name: str) -> Path:
     raise AssertionError
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a line cut short by a kill, or damaged, ends them."""
-    rows = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:  # no JSON, or no text
-            break
-        if not isinstance(row, dict):
-            break
-        rows.append(row)
-    return rows
-
-
 @contextmanager
 def _locked(path: Path, patience: float = 0) -> Iterator[None]:
     lock = FileLock(path / LOCK, timeout=patience)
@@ -259,7 +248,7 @@ def _now() -> str:
 
 def _ended(record: StageRecord, state: State, begin: float) -> StageRecord:
     """Of a stage that began then, by time.monotonic; asked at its end, when it has loaded what knows accelerators."""
-    seconds = round(time.monotonic() - begin, 1)
+    seconds = round((record.seconds or 0.0) + time.monotonic() - begin, 1)
     return replace(record, state=state, seconds=seconds, machine=machine(), peak=peak_memory())
 
 

@@ -31,7 +31,8 @@ from topiclora_cli.recipe.adapter import ExpertsSection, MixtureSection, SizedSe
 from topiclora_cli.recipe.loss import PriorForcing
 from topiclora_cli.runs.processes import process_count
 from topiclora_cli.runs.progress import Progress
-from topiclora_cli.runs.run import METRICS, read_metrics
+from topiclora_cli.runs.results.metrics import read_metrics
+from topiclora_cli.runs.run import METRICS
 from topiclora_cli.stages.inputs import open_base
 from topiclora_cli.stages.training_data import encode, training_data
 from topiclora_cli.training.arguments import count_steps, per_step
@@ -243,7 +244,7 @@ def _measured(recipe: Recipe, encoded: Sequence[Encoded], progress: Progress) ->
     with TemporaryDirectory() as folder:
         base = open_base(short)
         train_adapter(base, encoded, short, folder=Path(folder), priors=None, resume=False, progress=progress)
-        rows = [row for row in read_metrics(Path(folder) / METRICS) if "tokens_per_second" in row]
+        rows = [row.values for row in read_metrics(Path(folder) / METRICS) if "tokens_per_second" in row.values]
     # The first step warms up.
     speed = fmean(row["tokens_per_second"] for row in rows[1:])
     tokens = fmean(len(example.input_ids) for example in encoded) * per_step(recipe)

@@ -19,7 +19,9 @@ _OF_THE_GRAPH = ("model.", "graph.", "data.", "seed", "adapter.num_experts")
 
 
 @contextmanager
-def stage(run: RunDir, name: str, recipe: Recipe, *, folder: Path | None = None) -> Iterator[Running]:
+def stage(
+    run: RunDir, name: str, recipe: Recipe, *, folder: Path | None = None, spent: float = 0.0
+) -> Iterator[Running]:
     """Mark a stage running, then done, as RunDir.running does, and yield what takes its result.
 
     The recipe goes into `folder`, or else `recipes/NAME.yaml`; the record names that file, and what in it is not as
@@ -36,7 +38,7 @@ def stage(run: RunDir, name: str, recipe: Recipe, *, folder: Path | None = None)
     if name == "train" and overridden:
         write_text(run.path / RECIPE, dump_recipe(recipe))
     try:
-        with run.running(name, recipe=str(path.relative_to(run.path)), overridden=overridden) as running:
+        with run.running(name, recipe=str(path.relative_to(run.path)), overridden=overridden, spent=spent) as running:
             yield running
     except TopicLoraError:
         # A mistake in an override is not to come back without it, nor to take a finished training's place.

@@ -1,7 +1,9 @@
 """The stages of a run as functions: each takes a recipe, a run directory and a display, and returns a typed result."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from topiclora_cli.data import Encoded
@@ -9,7 +11,7 @@ from topiclora_cli.data.load import FIRST
 from topiclora_cli.data.source_report import source_reports
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
-from topiclora_cli.recipe import Recipe, with_experts
+from topiclora_cli.recipe import Recipe, differences, load_recipe, with_experts
 from topiclora_cli.recipe.adapter import ExpertsSection
 from topiclora_cli.reporting.data import show
 from topiclora_cli.runs.commands import command_line
@@ -28,6 +30,7 @@ from topiclora_cli.stages.training_data import encode, training_data, training_s
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.training.arguments import check_settings
+from topiclora_cli.training.checkpoints import checkpoints_in
 from topiclora_cli.training.columns import Priors
 from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.optional import require_libraries
@@ -39,11 +42,11 @@ PRIORS = "graph/priors"
 def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = False) -> TrainResult:
     """Stages 2 and 3: priors, then router and experts under the dual loss.
 
-    Raises TopicLoraError for bad data or targets, and errors.Interrupted after a signal.
+    A training that is finished stays as it is: to resume it says so and returns its result. Raises TopicLoraError for
+    bad data or targets, for what would train a finished run otherwise, and errors.Interrupted after a signal.
     """
-    if run.is_done("train") and not resume:
-        again = command_line("train", "--recipe", run.path / RECIPE, "--out", "NEW")
-        raise TopicLoraError(f"{run.path} is trained already.", f"Evaluate it, or train a new run: {again}")
+    if run.is_done("train"):
+        return _finished(recipe, run, progress, resume=resume)
     require_libraries(recipe)
     graph = TopicGraph.load(run.require(GRAPH, made_by="build-graph")) if recipe.needs_graph else None
     if graph is not None and recipe.adapter.graph_experts == "auto":
@@ -70,7 +73,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
         extra = extra if routed else {}
     if streaming:
         stream = training_stream(recipe, base.tokenizer, prior)
-    with stage(run, "train", recipe) as running:
+    with stage(run, "train", recipe, spent=_spent(run) if resume else 0.0) as running:
         result = train_adapter(
             base,
             stream or encoded,
@@ -87,6 +90,39 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
             graph.save(run.path / TRAINED_GRAPH)
         running.result = result = replace(result, data=tuple(reports))
     return result
+
+
+def _finished(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool) -> TrainResult:
+    """The result of a training that is done; raises TopicLoraError unless that is all that is asked for."""
+    record = run.stage("train")
+    result = record.result if record is not None else None
+    changes = differences(load_recipe(str(run.path / RECIPE)), recipe)
+    asked = [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    again = command_line("train", "--recipe", run.path / RECIPE, *asked, "--out", "NEW")
+    if not resume:
+        raise TopicLoraError(f"{run.path} is trained already.", f"Evaluate it, or train a new run: {again}")
+    if changes:
+        raise TopicLoraError(
+            f"{run.path} is trained to its end, without {', '.join(changes)} as given now.", f"Train a new run: {again}"
+        )
+    if not isinstance(result, TrainResult):
+        raise TopicLoraError(f"{run.path} is trained already, by an earlier version.", f"Train a new run: {again}")
+    length = "epochs" if recipe.train.max_steps is None else "max_steps"
+    longer = f"train.{length}={2 * getattr(recipe.train, length):g}"
+    command = command_line("train", "--recipe", run.path / RECIPE, "--set", longer, "--out", "NEW")
+    progress.say(f"{run.path} is trained to its end, {result.steps:,} steps. To train longer, start anew: {command}")
+    return result
+
+
+def _spent(run: RunDir) -> float:
+    """Seconds that went into a training up to the checkpoint that it resumes from, as far as anybody knows."""
+    record, checkpoints = run.stage("train"), checkpoints_in(run.path / "checkpoints")
+    if record is None or not checkpoints:
+        return 0.0
+    before = record.seconds or 0.0
+    if record.state == "running":  # it was killed, after its last sign of life
+        before += max(0.0, checkpoints[-1].stat().st_mtime - datetime.fromisoformat(record.started).timestamp())
+    return before
 
 
 def _priors(

@@ -31,7 +31,7 @@ def train_with_graph(recipe: Recipe, run: RunDir, progress: Progress, *, resume:
 
     def prepare() -> None:
         locked.enter_context(run.lock())
-        if recipe.needs_graph and not run.is_done("graph"):
+        if recipe.needs_graph and not run.is_done("graph") and not run.is_done("train"):
             build_graph(recipe, run, progress)
 
     with ExitStack() as locked:

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[Mapping[str, float]]
 
 # Means over so many logged steps are compared: single steps differ by which topics their examples are about. In a long
 # run, the newest are so large a part of it.

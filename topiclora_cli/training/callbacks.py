@@ -1,6 +1,5 @@
 """What happens around a training step: metrics on disk, sealed checkpoints, a graceful stop, a moving bar."""
 
-import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from topiclora_cli.runs.files import write_text
 from topiclora_cli.runs.processes import wait_for_all
 from topiclora_cli.runs.progress import Advance
-from topiclora_cli.runs.run import read_metrics
+from topiclora_cli.runs.results.metrics import LoggedStep, read_metrics
 from topiclora_cli.training.alarms import raised
 from topiclora_cli.training.checkpoints import rotate, seal
 
@@ -28,13 +27,13 @@ class MetricsLog(TrainerCallback):
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self.path = path
         self.say = say
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[LoggedStep] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not state.is_world_process_zero:
             return
-        self.rows = [row for row in read_metrics(self.path) if row["step"] <= state.global_step]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self.rows = [row for row in read_metrics(self.path) if row.step <= state.global_step]
+        write_text(self.path, "".join(row.as_line() for row in self.rows))
 
     def on_log(
         self,
@@ -46,14 +45,13 @@ class MetricsLog(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not logs or not {"loss", "eval_loss"} & set(logs):
             return
-        row: dict[str, Any] = {"step": state.global_step, **logs}
-        known = {name for earlier in self.rows for name in earlier.get("alarms", ())}
-        new = {name: text for name, text in raised([*self.rows, row], state.max_steps).items() if name not in known}
-        if new:
-            row["alarms"] = new
-        self.rows.append(row)
+        values = {"step": state.global_step, **logs}
+        known = {name for earlier in self.rows for name in earlier.alarms}
+        found = raised([*(row.values for row in self.rows), values], state.max_steps)
+        new = {name: text for name, text in found.items() if name not in known}
+        self.rows.append(LoggedStep(values, new))
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(self.rows[-1].as_line())
         for text in new.values():
             self.say(f"Alarm at step {state.global_step}: {text}")
 

@@ -1,7 +1,7 @@
 """One training run: adapter on the base, rows into batches, Trainer around both, adapter saved at the end."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.processes import in_first, process_count, wait_for_all
 from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.results.metrics import LoggedStep, read_metrics
 from topiclora_cli.runs.results.training import TrainResult
-from topiclora_cli.runs.run import METRICS, read_metrics
+from topiclora_cli.runs.run import METRICS
 from topiclora_cli.training.arguments import check_settings, count_examples, count_steps, training_arguments
 from topiclora_cli.training.attach import adapts_head, attach_adapter, without_adapter
 from topiclora_cli.training.callbacks import (
@@ -148,9 +149,9 @@ def train_adapter(
         examples=examples,
         total_parameters=total,
         activated_parameters=activated,
-        final=next((_numbers(row) for row in reversed(rows) if "loss" in row), {}),
+        final=next((row.values for row in reversed(rows) if "loss" in row.values), {}),
         best=_best(rows, recipe.train.metric_for_best),
-        alarms=tuple(text for row in rows for text in row.get("alarms", {}).values()),
+        alarms=tuple(text for row in rows for text in row.alarms.values()),
     )
 
 
@@ -165,14 +166,9 @@ def _find_checkpoint(folder: Path, settings: dict[str, Any], progress: Progress)
     return checkpoint
 
 
-def _best(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, float] | None:
-    validations = [row for row in rows if metric in row]
-    return _numbers(min(validations, key=lambda row: row[metric])) if validations else None
-
-
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    """What was measured at a step, without the alarms that it raised."""
-    return {name: value for name, value in row.items() if name != "alarms"}
+def _best(rows: Sequence[LoggedStep], metric: str) -> Mapping[str, float] | None:
+    validations = [row.values for row in rows if metric in row.values]
+    return min(validations, key=lambda values: values[metric]) if validations else None
 
 
 def _make_trainer(

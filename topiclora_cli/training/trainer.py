@@ -182,6 +182,13 @@ class DualLossTrainer(Trainer):
             self.optimizer = optimizer_class(groups, **options)
         return super().create_optimizer(model)
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Resumed after its last step, the Trainer would take one more.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:
+            self.control.should_training_stop = True
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir or ".")

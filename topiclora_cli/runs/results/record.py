@@ -90,7 +90,8 @@ RESULT_OF: Mapping[str, type[StageResult]] = {
 class StageRecord:
     """A stage of a run: how it went and with what; `result` is of its kind in RESULT_OF, None until it is done.
 
-    started: ISO 8601, UTC. recipe: the file in the run with the effective recipe; overridden: what in it is not as the
+    started: ISO 8601, UTC. seconds: of a training that was resumed, with those before; while one runs, these alone.
+    recipe: the file in the run with the effective recipe; overridden: what in it is not as the
     run's own recipe says. copied_from: the cell of a grid that a graph was borrowed from. None: an earlier version did
     not say.
     """
