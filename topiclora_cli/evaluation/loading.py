@@ -48,7 +48,7 @@ def load_tasks(request: EvalRequest) -> Tasks:
     known_as: dict[str, list[str]] = {}
     for asked in request.tasks:
         for name in manager.match_tasks([asked]):
-            with quietly(), one_line(name):
+            with quietly(downloads=True), one_line(name):
                 loaded = manager.load([name])
             for task in loaded["tasks"].values():
                 add_choice_loss(task)
