@@ -9,8 +9,8 @@ class SourceReport:
     """Of one source: rows read and filtered out; examples left out, for what reason; what is trained on.
 
     wanting: of the missing ones, what was missing. surplus: of a kind that has more than its limit. held_out: kept out
-    to measure on. used, tagged: trained on, and those of them with topics. mean_tokens: per example used. format: the one that
-    its rows were found to be in, with its columns, "" where the recipe says how to read them.
+    to measure on. used, tagged: trained on, and those of them with topics. mean_tokens: per example used.
+    format: the one that its rows were found to be in, with its columns, "" where the recipe says how to read them.
     """
 
     label: str
