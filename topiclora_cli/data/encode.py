@@ -101,7 +101,7 @@ def _chat_texts(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]
     if tokenizer.chat_template is None:
         raise TopicLoraError("The model's tokenizer has no chat template.", "Set data.chat_template to false.")
     turns = row.turns or (Turn("user", row.prompt), Turn(ASSISTANT, row.answer))
-    messages = [turn.message() for turn in turns]
+    messages = list(map(_message, turns))
 
     def written(messages: Sequence[dict[str, Any]], **options: Any) -> str:
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
@@ -127,6 +127,20 @@ def _chat_texts(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]
         "The tokenizer's chat template does not begin a conversation as it begins the longer one.",
         "Set data.chat_template to false.",
     )
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    """A turn as chat templates read it."""
+    message: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    message |= {key: value for key in ("name", "tool_call_id") if (value := getattr(turn, key))}
+    if turn.calls:
+        message["tool_calls"] = [_tool_call(json.loads(call)) for call in turn.calls]
+    return message
+
+
+def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
+    identity = {"id": call.pop("id")} if "id" in call else {}
+    return {**identity, "type": "function", "function": call}
 
 
 def _refuse_unwritten(

@@ -1,6 +1,5 @@
 """One training example as text."""
 
-import json
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import Any
@@ -28,19 +27,6 @@ class Turn:
     def text(self) -> str:
         """All of it as text, a call on a line of its own."""
         return "\n".join(filter(None, (self.content, *self.calls)))
-
-    def message(self) -> dict[str, Any]:
-        """What a chat template reads."""
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
-        message |= {key: value for key in ("name", "tool_call_id") if (value := getattr(self, key))}
-        if self.calls:
-            message["tool_calls"] = [_call(json.loads(call)) for call in self.calls]
-        return message
-
-
-def _call(call: dict[str, Any]) -> dict[str, Any]:
-    identity = {"id": call.pop("id")} if "id" in call else {}
-    return {**identity, "type": "function", "function": call}
 
 
 @dataclass(frozen=True)
