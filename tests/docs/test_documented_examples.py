@@ -67,6 +67,14 @@ def test_a_taxonomy_keeps_all_of_its_topics(block, tmp_path):
     assert len(load_taxonomy(path).topics) == len(read_yaml(block.text)["topics"])
 
 
+@pytest.mark.parametrize("block", [each for each in YAML if each.kind == "a registry of sources"], ids=str)
+def test_a_registry_of_sources_is_found_by_its_names(block, tmp_path):
+    path = tmp_path / "sources.yaml"
+    path.write_text(block.text, encoding="utf-8")
+    for name in read_yaml(block.text):
+        build_recipe({**LEAST, "data": {"sources_file": str(path), "source": name}}, where=block.page)
+
+
 def test_the_documented_recipe_has_no_more_experts_than_the_documented_taxonomy_has_topics():
     taxonomy = next(read_yaml(block.text) for block in YAML if block.kind == "a taxonomy")
     recipe = next(read_yaml(block.text) for block in YAML if "taxonomy: topics.yaml" in block.text)
