@@ -1,16 +1,17 @@
-# make quickstart | test | test-latest | check | docs | dist | bench | format | clean
+# make quickstart | test | test-latest | test-trl | check | docs | notebook | dist | bench | format | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?=
 BENCH ?=
 LATEST := .venv-latest
+TRL := .venv-trl
 # Releases outside pyproject.toml's bounds: what keeps them out must be all that is wrong with them.
 AHEAD ?= transformers==5.24.0
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test test-latest check fast-test docs dist bench format clean
+.PHONY: quickstart test test-latest test-trl check fast-test docs notebook dist bench format clean
 
 quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M: 12 to 15 minutes on two CPU cores
 	$(BIN)/topiclora quickstart $(if $(RUN),--out $(RUN))
@@ -20,6 +21,9 @@ test: $(VENV)/.installed  ## all tests, those on the real weights included
 
 test-latest: $(LATEST)/.installed  ## adapters and generation on the newest versions that pyproject.toml allows, and AHEAD
 	$(LATEST)/bin/python -m pytest -n 2 -m "not slow" tests/adapters tests/runs/test_tested.py
+
+test-trl: $(TRL)/.installed  ## the topic prior in TRL's trainers, on tiny models
+	$(TRL)/bin/python -m pytest tests/training/test_trl.py
 
 check: $(VENV)/.installed  ## what every change must pass
 	$(BIN)/ruff check .
@@ -32,6 +36,9 @@ fast-test: $(VENV)/.installed
 
 docs: $(VENV)/.tools  ## the documentation into site/, every link and heading checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+notebook: $(VENV)/.tools  ## run the notebook; STEPS and QUESTIONS, in the environment, make it shorter or longer
+	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --stdout examples/python.ipynb >/dev/null
 
 dist: $(VENV)/.tools  ## wheel and source distribution into dist/, checked
 	rm -rf dist
@@ -46,7 +53,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LATEST) runs dist site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LATEST) $(TRL) runs dist site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -59,10 +66,18 @@ $(VENV)/.tools: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs,dist]"
 	touch $@
 
-# torch alone stays as tested: its newest build for Linux brings gigabytes of CUDA along.
-$(LATEST)/.installed: pyproject.toml constraints.txt
+# What is no older in the tested environment is seen there through a path file, and not installed again. torch stays as
+# tested: its newest build for Linux brings gigabytes of CUDA along.
+$(LATEST)/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv $(LATEST)
-	$(LATEST)/bin/python -m pip install --quiet -c constraints.txt torch
+	echo "$(abspath $(VENV))/lib/$$(ls $(VENV)/lib)/site-packages" > $(LATEST)/lib/$$(ls $(LATEST)/lib)/site-packages/tested.pth
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[gguf,dev]" "$$(grep ^torch== constraints.txt)"
 	$(LATEST)/bin/python -m pip install --quiet --no-deps $(AHEAD)
+	touch $@
+
+# TRL by itself, beside all that $(VENV) has: nothing large is installed twice.
+$(TRL)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv --clear --without-pip $(TRL)
+	echo "$(abspath $(VENV))/lib/$$(ls $(VENV)/lib)/site-packages" > $(TRL)/lib/$$(ls $(TRL)/lib)/site-packages/beside.pth
+	$(BIN)/python -m pip --python $(TRL)/bin/python install --quiet --no-deps -c constraints.txt trl
 	touch $@

@@ -25,8 +25,11 @@ _PUBLIC = {
     "TopicLoraConfig": "topiclora_cli.adapters",
     "TopicLoraError": "topiclora_cli.errors",
     "TopicPrior": "topiclora_cli.topics.prior",
+    "TopicPriorMixin": "topiclora_cli.training.topic_prior",
     "Trained": "topiclora_cli.api",
+    "add_priors": "topiclora_cli.training.prior_columns",
     "build_graph": "topiclora_cli.api",
+    "compare": "topiclora_cli.api",
     "evaluate": "topiclora_cli.api",
     "load_model": "topiclora_cli.api",
     "load_prior": "topiclora_cli.api",
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from topiclora_cli.api import (
         Trained,
         build_graph,
+        compare,
         evaluate,
         load_model,
         load_prior,
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
     from topiclora_cli.runs.run import RunDir
     from topiclora_cli.topics.prior import TopicPrior
     from topiclora_cli.topics.store import TopicGraph
+    from topiclora_cli.training.prior_columns import add_priors
+    from topiclora_cli.training.topic_prior import TopicPriorMixin
 
 __all__ = [
     "PerftConfig",
@@ -65,9 +71,12 @@ __all__ = [
     "TopicLoraConfig",
     "TopicLoraError",
     "TopicPrior",
+    "TopicPriorMixin",
     "Trained",
     "__version__",
+    "add_priors",
     "build_graph",
+    "compare",
     "evaluate",
     "load_model",
     "load_prior",

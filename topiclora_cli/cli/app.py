@@ -100,8 +100,8 @@ def root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits 2 on a mistake of the user's, 130 or 143 after a signal."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
+    # Libraries' bars have no names, and a hundred of them; each stage has one of ours. A hub's downloads keep theirs.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     # Deprecations between transformers and peft are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:

@@ -1,7 +1,7 @@
 """All runs at a glance: what each was asked, how far it came, what it scored and what it cost."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from topiclora_cli.errors import TopicLoraError
@@ -9,7 +9,6 @@ from topiclora_cli.reporting.differences import recipe_of
 from topiclora_cli.reporting.formats import measure
 from topiclora_cli.reporting.table import Table, columns, row
 from topiclora_cli.runs.naming import SUMMARY, named_folders
-from topiclora_cli.runs.outcomes import evaluations_of, exports_of
 from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.record import Manifest
@@ -95,14 +94,6 @@ def stages_table(manifest: Manifest) -> Table:
             shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record.overridden.items())
         rows.append(row(name, record.state, "" if record.seconds is None else record.seconds, shown))
     return Table("", columns("stage", "state", "seconds", "result"), rows)
-
-
-def outcomes(run: RunDir) -> dict[str, list[dict[str, object]]]:
-    """Evaluations and exports of a run as plain values, the latest last."""
-    return {
-        "evaluations": [asdict(summary) for summary in evaluations_of(run).values()],
-        "exports": [{"name": name, **asdict(export)} for name, export in exports_of(run).items()],
-    }
 
 
 def _state(line: RunLine) -> str:
