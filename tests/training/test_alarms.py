@@ -25,7 +25,7 @@ def history(steps=STEPS, *, kl=lambda p: 1.0 - 0.8 * p, effective=3.0, dead=0.0,
             "loss": 2.0,
             "loss_kl": kl(step / STEPS),
             "effective_experts": effective,
-            "dead_experts": dead if not callable(dead) else dead(step),
+            "dead_share": dead if not callable(dead) else dead(step),
             **({} if forcing is None else {"prior_forcing": forcing(step / STEPS)}),
         }
         for step in range(1, steps + 1)
@@ -49,10 +49,10 @@ def falling(progress):
         (history(kl=lambda p: 0.001 + p), {"kl_rising"}),
         (history(effective=1.05), {"collapsed"}),
         (history(effective=COLLAPSED), set()),
-        (history(dead=0.9), set()),
-        (history(dead=2.0), {"dead_experts"}),
-        (history(dead=lambda step: 5.0 * (step % WINDOW > 0)), set()),
-        (history(effective=1.0, dead=3.0, kl=lambda p: 1.0), {"collapsed", "dead_experts", "kl_not_falling"}),
+        (history(dead=0.44), set()),
+        (history(dead=0.5), {"dead_experts"}),
+        (history(dead=lambda step: 0.6 * (step % WINDOW > 0)), set()),
+        (history(effective=1.0, dead=0.8, kl=lambda p: 1.0), {"collapsed", "dead_experts", "kl_not_falling"}),
         (history(kl=lambda p: MEASURED[min(14, int(15 * p))]), set()),
         (history(kl=lambda p: HOT[min(5, int(6 * p))], forcing=falling)[:60], {"kl_not_falling"}),
         (history(kl=lambda p: SOUND[min(5, int(6 * p))], forcing=falling), set()),
@@ -62,8 +62,8 @@ def falling(progress):
         (history(kl=lambda p: max(0.3, 1.0 - 2 * p) + max(0.0, p - 0.5)), {"kl_risen_again"}),
         (history(kl=lambda p: max(0.02, 1.0 - 2 * p) + max(0.0, p - 0.5) * 0.15), set()),
         (history(forcing=falling, effective=7.0), set()),
-        (history(forcing=falling, dead=lambda step: 1.4 if step < 15 else 0.2), set()),
-        (history(forcing=falling, dead=2.0), {"dead_experts"}),
+        (history(forcing=falling, dead=lambda step: 0.7 if step < 15 else 0.1), set()),
+        (history(forcing=falling, dead=0.6), {"dead_experts"}),
         (history(forcing=falling, effective=1.1), {"collapsed"}),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_text_names_the_numbers_and_a_key():
 
 
 def test_what_the_prior_has_forced_is_put_down_to_it():
-    whole = history(forcing=falling, effective=1.1, dead=2.0)
+    whole = history(forcing=falling, effective=1.1, dead=0.6)
     for rows, blamed in ((whole[:20], True), (whole, False)):
         for name, text in raised(rows, STEPS).items():
             assert ("loss.prior_forcing" in text) is blamed, name

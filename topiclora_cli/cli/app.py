@@ -30,16 +30,19 @@ from topiclora_cli.cli import (
     upcycle,
 )
 from topiclora_cli.cli.console import fail, note_newer, old_spelling_noted
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import Interrupted, TopicLoraError
 from topiclora_cli.runs.processes import process_count
 
 
 class _Commands(TyperGroup):
-    """Ends on Ctrl-C with the signal's code, whatever the command."""
+    """Ends on a signal with the signal's code, whatever the command, also where a training meant to go on later."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except Interrupted as stop:
+            fail("Interrupted.")
+            raise typer.Exit(stop.exit_code) from None
         except KeyboardInterrupt:
             fail("Interrupted.")
             raise typer.Exit(128 + signal.SIGINT) from None
@@ -97,8 +100,8 @@ def root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits 2 on a mistake of the user's, 130 or 143 after a signal."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
+    # Libraries' bars have no names, and a hundred of them; each stage has one of ours. A hub's downloads keep theirs.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     # Deprecations between transformers and peft are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:

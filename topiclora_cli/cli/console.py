@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from topiclora_cli.errors import Interrupted, OldSpelling
-from topiclora_cli.runs.commands import command_line
+from topiclora_cli.runs.commands import as_typed, command_line
 from topiclora_cli.runs.processes import process_index
 from topiclora_cli.runs.progress import Advance
 
@@ -37,7 +37,8 @@ errors = make_console(stderr=True)
 def fail(message: str, hint: str = "") -> None:
     """Print an error as one line, with what to do about it."""
     where = f"error in process {index}: " if (index := process_index()) else "error: "
-    errors.print(Text.assemble((where, "bold red"), " ".join(f"{message} {hint}".split())), soft_wrap=True)
+    text = as_typed(" ".join(f"{message} {hint}".split()))
+    errors.print(Text.assemble((where, "bold red"), text), soft_wrap=True)
 
 
 def note_newer(packages: Sequence[str]) -> None:
@@ -99,14 +100,16 @@ class TerminalProgress:
 
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
-        if self.to.is_terminal:
+        # Where it stands now: the block may have what libraries print go elsewhere.
+        to = make_console(file=self.to.file, quiet=self.to.quiet, force_terminal=self.to.is_terminal)
+        if to.is_terminal:
             from topiclora_cli.cli.bar import make_bar
 
-            with make_bar(self.to) as bar:
+            with make_bar(to) as bar:
                 task = bar.add_task(label, total=total, completed=done, note="")
                 yield lambda steps, note: bar.update(task, advance=steps, note=note)
         else:
-            yield _PlainBar(label, total, done, self.to).advance
+            yield _PlainBar(label, total, done, to).advance
 
 
 class _PlainBar:

@@ -100,13 +100,28 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """What the harness prints is left out, and so are its bars where nobody watches: a log would be full of them."""
+def quietly(*, downloads: bool = False) -> Iterator[None]:
+    """What the harness prints is left out; so is what goes to standard error, save the bars of downloads, if any, where
+    somebody watches: git, too, which the harness calls, complains there outside of a repository."""
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(io.StringIO()))
-        if not sys.stderr.isatty():
+        if not downloads or not sys.stderr.isatty():
             stack.enter_context(redirect_stderr(io.StringIO()))
+            stack.enter_context(_no_standard_error())
         yield
+
+
+@contextmanager
+def _no_standard_error() -> Iterator[None]:
+    """What this process and those that it starts write to file 2 is left out in the block."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _explained(task: str, error: Exception) -> TopicLoraError:

@@ -4,6 +4,7 @@ An adapter needs no export to be measured. Groups are aggregated by lm-eval's ow
 """
 
 import random
+import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from topiclora_cli.evaluation.harness import EvalRequest, quietly, reason
 from topiclora_cli.evaluation.loading import Tasks, in_own_order, prepare
 from topiclora_cli.evaluation.metrics import Metric
 from topiclora_cli.evaluation.results import EvalResults, Score
+from topiclora_cli.runs.progress import Advance
 
 BOOTSTRAPS = 1000  # draws for the error of a metric that is no mean
 _NUMBERS = (int, float, np.number)
@@ -35,8 +37,11 @@ def run_harness(
     *,
     label: str,
     output_path: Path,
+    advance: Advance = lambda questions, task: None,
 ) -> EvalResults:
     """Evaluate `model` and write lm-eval's own results file and samples under `output_path/label`.
+
+    advance: called with the number of questions done since the last call, count_questions(tasks, request) in all.
 
     A task that fails is named in `failed`, its traceback is kept beside the results, and a group with one has no score.
     Raises TopicLoraError where a chat template is missing, or every task fails.
@@ -56,8 +61,11 @@ def run_harness(
     began, side = time.time(), tokenizer.padding_side
     try:
         for name, task in tasks.tasks.items():
+            counted = _Counted(name, _questions(task, request), advance)
+            lm.on_scored = counted.reach
             try:
                 one = _run_task(lm, name, task, request)
+                counted.reach(1.0)
             except TopicLoraError:
                 raise
             except Exception as error:
@@ -79,6 +87,29 @@ def run_harness(
     return _results(label, tasks, raw, failed, request)
 
 
+def count_questions(tasks: Tasks, request: EvalRequest) -> int:
+    """How many questions the tasks ask, as far as the request goes."""
+    return sum(_questions(task, request) for task in tasks.tasks.values())
+
+
+def _questions(task: Any, request: EvalRequest) -> int:
+    return min(len(task.eval_docs), request.limit or sys.maxsize)
+
+
+class _Counted:
+    """Turns the part of a task that is done into whole questions, each told of once."""
+
+    def __init__(self, task: str, questions: int, advance: Advance) -> None:
+        self.task, self.questions, self.advance, self.done = task, questions, advance, 0
+
+    def reach(self, part: float) -> None:
+        """That much of the task is done."""
+        more = int(part * self.questions) - self.done
+        if more > 0:
+            self.done += more
+            self.advance(more, self.task)
+
+
 def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[str, Any]:
     from lm_eval import evaluate
     from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
@@ -98,7 +129,7 @@ def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[st
             bootstrap_iters=BOOTSTRAPS,
             confirm_run_unsafe_code=request.unsafe_code,
         )
-    assert raw is not None
+    assert isinstance(raw, dict)
     return raw
 
 

@@ -1,7 +1,7 @@
 """lm-eval's view of a model, with the end of each request's prompt made known to routers that pool over it."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,13 +25,15 @@ from topiclora_cli.evaluation.shared_prompt import (
 Request = tuple[Any, list[int], list[int]]  # the two strings, the context's tokens, the continuation's
 
 
-class PromptedLM(HFLM):
+class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     """HFLM that scores a continuation as training did: the prompt is lm-eval's context, and no token of an answer.
 
     Without it a router by prompt would average over the options of a question, too, each option with gates of its own.
     """
 
     _prompts: dict[tuple[int, ...], int]
+    on_scored: Callable[[float], None] = staticmethod(lambda part: None)
+    """Called with the part of a task's requests that are scored, as far as their number tells."""
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
@@ -39,15 +41,17 @@ class PromptedLM(HFLM):
         results: list[Any] = [None] * len(requests)
         if self.backend == "causal" and getattr(self.model.config, "use_cache", None):
             shared = shared_prompts([request[1:] for request in requests], max_length=self.max_length)
-            size = int(override_bs or self.batch_size)
+            size, done = int(override_bs or self.batch_size), 0
             for batch in in_batches(shared, size):
                 scores = self._score_together(batch, size)
                 if not scores:
                     break
                 for index, score in scores.items():
                     results[index] = score
+                done += len(scores)
+                self.on_scored(done / len(requests))
         alone = [index for index, result in enumerate(results) if result is None]
-        answers = self._score_alone([requests[index] for index in alone], disable_tqdm, override_bs)
+        answers = self._score_alone([requests[index] for index in alone], override_bs)
         for index, answer in zip(alone, answers, strict=True):
             results[index] = answer
         return results
@@ -86,7 +90,7 @@ class PromptedLM(HFLM):
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
 
-    def _score_alone(self, requests: Sequence[Request], disable_tqdm: bool, override_bs: int | None) -> list[Any]:
+    def _score_alone(self, requests: Sequence[Request], override_bs: int | None) -> list[Any]:
         # The harness runs requests with equal tokens but the last once. Where their contexts differ in length, so do
         # their prompts, and they take turns.
         turns: list[tuple[dict[tuple[int, ...], int], list[int]]] = []
@@ -102,7 +106,7 @@ class PromptedLM(HFLM):
         results: list[Any] = [None] * len(requests)
         for prompts, indices in turns:
             self._prompts = prompts
-            answers = super()._loglikelihood_tokens([requests[i] for i in indices], disable_tqdm, override_bs)
+            answers = super()._loglikelihood_tokens([requests[i] for i in indices], True, override_bs)
             for index, answer in zip(indices, answers, strict=True):
                 results[index] = answer
         return results
@@ -110,11 +114,13 @@ class PromptedLM(HFLM):
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         lengths = torch.tensor([self._prompts[_unpadded(row)] for row in inps.tolist()], device=inps.device)
         with prompt_tokens((torch.arange(inps.shape[1], device=inps.device) < lengths[:, None]).float()):
-            return super()._model_call(inps, *args, **kwargs)
+            logits: Tensor = super()._model_call(inps, *args, **kwargs)
+            return logits
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
         with prompt_tokens(options["attention_mask"].float()):
-            return super()._model_generate(context, max_length, stop, **options)
+            tokens: Tensor = super()._model_generate(context, max_length, stop, **options)
+            return tokens
 
 
 def _unpadded(tokens: Sequence[int]) -> tuple[int, ...]:

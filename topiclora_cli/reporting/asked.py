@@ -11,7 +11,7 @@ from topiclora_cli.reporting.differences import recipe_differences
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.sections import Code, Part, Section, Text
 from topiclora_cli.reporting.table import Column, Table, row
-from topiclora_cli.runs.commands import command_line
+from topiclora_cli.runs.commands import lasting_line
 
 _STAGES = {"graph": "topic graph", "train": "training", "eval": "evaluation", "merge": "export", "ablation": "ablation"}
 _AGAIN = "again"
@@ -111,7 +111,7 @@ def again(runs: Sequence[Material]) -> Section | None:
         if run.recipe is None:
             continue
         name, out = ("recipe.yaml", _AGAIN) if len(runs) == 1 else (f"{run.label}/recipe.yaml", f"{_AGAIN}-{number}")
-        lines = [command_line(*each) + "\n" for each in _commands(run, run.recipe, name, out)]
+        lines = [lasting_line(*each) + "\n" for each in _commands(run, run.recipe, name, out)]
         if lines:
             where = "With the recipe above as `recipe.yaml`:" if len(runs) == 1 else f"{run.label}:"
             parts += [Text(where), Code("".join(lines))]

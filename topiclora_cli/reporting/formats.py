@@ -42,6 +42,14 @@ def size(count: int) -> str:
     return f"{count / 2 ** (10 * power):.{power and 1}f} {('B', 'KiB', 'MiB', 'GiB')[power]}"
 
 
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"
+
+
 def measure(value: float | None, unit: str, *, signed: bool = False) -> str:
     """A metric in its unit: a `share` in percent with one decimal, anything else with three; or a dash."""
     if value is None:

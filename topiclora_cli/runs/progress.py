@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
 
 Advance = Callable[[int, str], None]  # (steps done since the last call, a short note such as the loss)
 
@@ -19,6 +21,16 @@ class Progress(Protocol):
 
     def track(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
         """Show a bar for the block and yield the function that moves it; `done` of the total were done before."""
+
+
+def tracked(progress: Progress, label: str, items: Sequence[Item]) -> Iterator[Item]:
+    """The items one after another, under a bar that moves as each is done with."""
+    if not items:
+        return
+    with progress.track(label, len(items)) as advance:
+        for item in items:
+            yield item
+            advance(1, "")
 
 
 class LoggedProgress:

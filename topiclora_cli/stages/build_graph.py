@@ -81,7 +81,14 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
             choice = _choose(recipe, taxonomy, features, numbers, progress)
             experts = choice.experts
             recipe = with_experts(recipe, experts)
-        with progress.track("build-graph", section.steps) as advance:
+        with progress.track("topic graph", section.steps) as advance:
+            steps = 0
+
+            def moved(step: int, _: object) -> None:
+                nonlocal steps
+                steps = step + 1
+                advance(1, "")
+
             graph = fit_topic_graph(
                 taxonomy,
                 features,
@@ -89,8 +96,10 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
                 encoder_id=encoder.id,
                 pairs=pairs,
                 evidence=evidence,
-                on_step=lambda *_: advance(1, ""),
+                on_step=moved,
             )
+            # A fit that finds no more ends before its last step.
+            advance(section.steps - steps, f"settled after {steps}" if steps < section.steps else "")
         folder = run.path / GRAPH
         graph.save(folder)
         record_graph_recipe(run, recipe)
@@ -138,7 +147,7 @@ def _choose(recipe: Recipe, taxonomy: Taxonomy, features: Tensor, numbers: Seque
     # Whatever the control: what is compared with it has to have as many experts.
     settings = replace(graph_settings(recipe, numbers[0]), control="none")
     data = tie_topics(taxonomy, features.detach().float().cpu(), **settings.ties)
-    with progress.track("choose experts", len(numbers) * folds(len(taxonomy.names))) as advance:
+    with progress.track("number of experts", len(numbers) * folds(len(taxonomy.names))) as advance:
         choice = choose_experts(data, numbers, settings, on_fit=lambda n: advance(n, ""))
     progress.say(choice.reason)
     return choice
@@ -158,7 +167,7 @@ def _measure(
     links = link_report(graph, features, share=section.hold_out) if section.hold_out else None
     comparison = attribution = None
     if seeds := seeds_to_compare(section.compare_seeds, graph.num_topics):
-        with progress.track("compare", fits_to_compare(graph, seeds)) as advance:
+        with progress.track("its controls", fits_to_compare(graph, seeds)) as advance:
             comparison = compare(
                 graph, taxonomy, features, evidence=evidence, seeds=seeds, on_fit=lambda n: advance(n, "")
             )

@@ -13,7 +13,7 @@ from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import MixtureSection
 from topiclora_cli.runs.files import replacing
 from topiclora_cli.runs.naming import GAP, named_folder
-from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.progress import Progress, tracked
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.results.record import MergeFacts
@@ -50,13 +50,13 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None =
     folder = named_folder(run.path / "merged", name, default=section.gates, request=request)
     with stage(run, "merge", recipe, folder=folder) as running:
         calibration = encode(recipe, base.tokenizer, rows)
-        progress.say(f"Observing the routing of {len(calibration)} training examples ...")
-        batches = make_batches(base, calibration, tokens="all")
+        batches = tracked(progress, "gates of training examples", make_batches(base, calibration, tokens="all"))
         observed = observe_gates(model, batches, bfloat16=bfloat16, shared=True)
         gates = {linear: values.mean(0) for linear, values in observed.items()}
         measured = examples_to_measure_on(recipe, base, section.calibration, graph, topic=topic)
         lora = collapse_to_lora(model, open_base(recipe, exact=True).model, gates)
-        gap = measure_gap(model, lora, make_batches(base, measured.examples), bfloat16=bfloat16)
+        held_out = tracked(progress, "export against routing", make_batches(base, measured.examples))
+        gap = measure_gap(model, lora, held_out, bfloat16=bfloat16)
         folders: dict[str, Path] = {format_: folder / format_ for format_ in section.formats}
         if "lora" in folders:
             save_adapter(lora, folders["lora"])

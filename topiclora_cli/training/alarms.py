@@ -26,8 +26,10 @@ AGREED = 0.05
 COLLAPSED = 1.2
 # From this eta on gates say more of the prior than of the router.
 FORCED = 0.5
-# Some of hundreds of experts are always idle; one in every router is a part of the adapter that was paid for in vain.
-DEAD_PER_ROUTER = 1.0
+# Each router leaves some experts of its layer idle: of 8, two of them active, 1.5 to 2.4 in an average router at the
+# end of 15 sound runs, 2.7 to 3.5 in 4 without a KL, whose scores were no worse than a plain LoRA's. From half on a
+# mixture of half as many would do.
+DEAD_SHARE = 0.5
 
 
 def raised(rows: Rows, total_steps: int) -> dict[str, str]:
@@ -99,11 +101,11 @@ def _collapsed(rows: Rows, _: float) -> str | None:
 
 
 def _dead(rows: Rows, _: float) -> str | None:
-    values = _values(rows, "dead_experts")[-2 * WINDOW :]
-    if len(values) < 2 * WINDOW or min(values) < DEAD_PER_ROUTER:
+    values = _values(rows, "dead_share")[-2 * WINDOW :]
+    if len(values) < 2 * WINDOW or min(values) < DEAD_SHARE:
         return None
     found = (
-        f"{min(values):.1f} experts or more of an average router have had less than 1 % of an even share for "
+        f"{min(values):.0%} or more of the experts of an average router have had less than 1 % of an even share for "
         f"{2 * WINDOW} logged steps."
     )
     if _forced(rows[-2 * WINDOW :]):
@@ -111,7 +113,7 @@ def _dead(rows: Rows, _: float) -> str | None:
             f"{found} The prior leaves them out, and loss.prior_forcing has the routers follow it; have fewer experts, "
             "or lower loss.prior_forcing.start."
         )
-    return f"{found} They are not trained; raise loss.balance.weight, or have fewer experts."
+    return f"{found} They hardly train there; raise loss.balance.weight, or have fewer experts."
 
 
 _JUDGES = {

@@ -94,7 +94,7 @@ def train_adapter(
     arguments = training_arguments(recipe, folder / "checkpoints", steps, validates=bool(validation))
     transformers_logging.set_verbosity_error()
     done = step_of(checkpoint) if checkpoint else 0
-    with GracefulStop() as stop, progress.track("train", arguments.max_steps, done) as advance:
+    with GracefulStop() as stop, progress.track("training", arguments.max_steps, done) as advance:
         if isinstance(encoded, ExampleStream):
             encoded.base_alone, encoded.embedded = partial(without_adapter, model), embedded
         train_set = encoded if isinstance(encoded, ExampleStream) else make_dataset(encoded, priors)

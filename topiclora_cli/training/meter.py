@@ -79,15 +79,17 @@ def routing_readings(shares: Mapping[str, Tensor], lately: Mapping[str, Tensor])
     """How evenly the experts are used, from each router's shares (E,), now and of late; empty where there is no choice.
 
     effective_experts: 1 / sum p^2 of the shares p, from 1 (collapse) to E, a mean over routers. largest_load: the
-    largest share of any expert. dead_experts: how many had less than DEAD_SHARE of an even share of late, a mean over
-    routers.
+    largest share of any expert. dead_experts: how many had less than DEAD_SHARE of an even share of late, dead_share:
+    which part of all that is, both means over routers.
     """
     if not shares:
         return {}
+    dead = [(int((p < DEAD_SHARE / len(p)).sum()), len(p)) for p in lately.values()]
     return {
         "effective_experts": sum(float(1 / p.square().sum().clamp_min(1e-12)) for p in shares.values()) / len(shares),
         "largest_load": max(float(p.max()) for p in shares.values()),
-        "dead_experts": sum(int((p < DEAD_SHARE / len(p)).sum()) for p in lately.values()) / len(lately),
+        "dead_experts": sum(number for number, _ in dead) / len(dead),
+        "dead_share": sum(number / of for number, of in dead) / len(dead),
     }
 
 

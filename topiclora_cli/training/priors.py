@@ -48,7 +48,7 @@ def refuse_even_priors(confidence: Tensor, section: LossSection) -> None:
 def _priors(graph: TopicGraph, encoder: Encoder, prompts: Sequence[str], progress: Progress) -> dict[str, Tensor]:
     prior = TopicPrior(graph, encoder)
     batches = []
-    with progress.track("priors", len(prompts)) as advance:
+    with progress.track("topic priors", len(prompts)) as advance:
         for start in range(0, len(prompts), CHUNK):
             batches.append(prior(prompts[start : start + CHUNK]))
             advance(len(batches[-1].prior), "")
