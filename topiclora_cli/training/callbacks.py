@@ -125,7 +125,7 @@ class StopEarly(EarlyStoppingCallback):
         validated = [row["step"] for row in state.log_history if args.metric_for_best_model in row]
         self.early_stopping_patience_counter = sum(step > (state.best_global_step or 0) for step in validated)
 
-    def on_evaluate(
+    def on_evaluate(  # type: ignore[override]
         self,
         args: TrainingArguments,
         state: TrainerState,
