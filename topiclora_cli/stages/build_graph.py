@@ -23,6 +23,7 @@ from topiclora_cli.stages.training_data import named_taxonomy, training_data
 from topiclora_cli.topics.attribution import attribution_report
 from topiclora_cli.topics.choose import choose_experts, folds, numbers_to_try
 from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
+from topiclora_cli.topics.encoder import reading
 from topiclora_cli.topics.evidence import Evidence, gather_evidence
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import build_graph as tie_topics
@@ -73,9 +74,14 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         )
     encoder = encoder or open_encoder(recipe)
     with stage(run, "graph", recipe) as running:
-        prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
-        features = encoder.encode(taxonomy.texts)
-        pairs = gather_training_pairs(taxonomy, features, encoder.encode(taxonomy.task_texts), prompts)
+        texts = (
+            len(taxonomy.texts) + len(taxonomy.task_texts) + (0 if prompts else min(len(rows), section.tagged_prompts))
+        )
+        with progress.track("reading topics and prompts", texts) as advance, reading(encoder, lambda n: advance(n, "")):
+            prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
+            features = encoder.encode(taxonomy.texts)
+            tasks = encoder.encode(taxonomy.task_texts)
+        pairs = gather_training_pairs(taxonomy, features, tasks, prompts)
         evidence = gather_evidence(pairs)
         if experts == "auto":
             choice = _choose(recipe, taxonomy, features, numbers, progress)
