@@ -31,7 +31,9 @@ def test_more_minutes_are_more_steps_and_questions():
 
 
 def test_too_few_minutes_say_how_many_would_do():
-    with pytest.raises(TopicLoraError, match=r"too few to train anything.*a step takes 6.0 s.*--minutes (\d+)") as error:
+    with pytest.raises(
+        TopicLoraError, match=r"too few to train anything.*a step takes 6.0 s.*--minutes (\d+)"
+    ) as error:
         choose_sizes(load_recipe("quickstart"), SLOW, 60)
     enough = int(error.value.hint.split()[-1])
     assert choose_sizes(load_recipe("quickstart"), SLOW, 60 * enough).steps >= FEWEST_STEPS

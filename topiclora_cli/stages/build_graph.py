@@ -10,7 +10,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, with_experts
 from topiclora_cli.recipe.adapter import ExpertsSection
 from topiclora_cli.reporting.topics_page import write_page
-from topiclora_cli.reporting.topics_plot import plot_graph
+from topiclora_cli.reporting.topics_plot import plot_assignment, plot_cosines, plot_graph
 from topiclora_cli.runs.naming import REPORT
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.files import read_result, write_result
@@ -113,6 +113,9 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         write_result(folder / REPORT, report)
         write_page(graph, report, folder / "report.html", title=recipe.name)
         plot_graph(graph, folder / "graph.png")
+        plot_graph(graph, folder / "graph-dark.png", dark=True)
+        plot_assignment(graph, folder / "assignment.png")
+        plot_cosines(graph, folder / "cosines.png")
         write_graphml(graph, folder / "graph.graphml")
         running.result = GraphFacts(graph.num_topics, graph.num_experts, graph.sha256)
     return GraphResult(folder, graph, report)

@@ -17,11 +17,12 @@ from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
 from topiclora_cli.runs.progress import Advance, LoggedProgress, Progress
 from topiclora_cli.stages.inputs import make_text_encoder, open_base
-from topiclora_cli.stages.plan import MEASURED_STEPS, measure_steps
+from topiclora_cli.stages.plan import measure_steps
 from topiclora_cli.stages.training_data import encode, eval_request, training_data
 from topiclora_cli.training.arguments import count_steps, per_step
 
-PROMPTS = 64  # timed for the text encoder, after a first few that warm it up
+PROMPTS = 32  # timed for the text encoder, after a first few that warm it up
+STEPS = 2  # the first of which warms up
 # Measured beside the steps of the recipe quickstart on two cores.
 GRAPH = 12.0  # steps that fits, comparisons and drawings take
 QUESTION = 1 / 14  # steps that a question takes, put to base and tuned model
@@ -58,7 +59,7 @@ def measure_pace(recipe: Recipe, progress: Progress) -> Pace:
     started = time.monotonic()
     base = open_base(recipe)
     load = time.monotonic() - started
-    rows = training_data(recipe).train[: max(PROMPTS, MEASURED_STEPS * per_step(recipe))]
+    rows = training_data(recipe).train[: max(PROMPTS, STEPS * per_step(recipe))]
     prompt = 0.0
     if recipe.needs_graph:
         encoder = make_text_encoder(recipe, base)
@@ -67,8 +68,8 @@ def measure_pace(recipe: Recipe, progress: Progress) -> Pace:
         encoder.encode([row.prompt for row in rows[:PROMPTS]])
         prompt = (time.monotonic() - started) / len(rows[:PROMPTS])
     encoded = encode(recipe, base.tokenizer, rows)
-    with progress.track("timing steps", MEASURED_STEPS) as advance:
-        measured = measure_steps(recipe, encoded, _Steps(advance), base)
+    with progress.track("timing steps", STEPS) as advance:
+        measured = measure_steps(recipe, encoded, _Steps(advance), base, steps=STEPS)
     return Pace(load, prompt, measured.step_seconds)
 
 

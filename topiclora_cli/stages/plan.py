@@ -230,16 +230,21 @@ def _data(recipe: Recipe, *, selects: bool, download: bool) -> tuple[DataNeeds, 
 
 
 def measure_steps(
-    recipe: Recipe, encoded: Sequence[Encoded], progress: Progress, base: BaseModel | None = None
+    recipe: Recipe,
+    encoded: Sequence[Encoded],
+    progress: Progress,
+    base: BaseModel | None = None,
+    *,
+    steps: int = MEASURED_STEPS,
 ) -> Measured:
     """A few real steps on the recipe's own batches, without the prior: the topic graph is not built for them.
 
-    base: loaded unless given; it is adapted then, and of no further use.
+    base: loaded unless given; it is adapted then, and of no further use. steps: the first warms up and is not measured.
     """
     few: dict[str, Any] = {
-        "max_steps": MEASURED_STEPS,
+        "max_steps": steps,
         "logging_steps": 1,
-        "save_steps": MEASURED_STEPS,
+        "save_steps": steps,
         "eval_steps": None,
         "load_best": False,
         "report_to": [],
@@ -250,7 +255,6 @@ def measure_steps(
         base = base or open_base(short)
         train_adapter(base, encoded, short, folder=Path(folder), priors=None, resume=False, progress=progress)
         rows = [row.values for row in read_metrics(Path(folder) / METRICS) if "tokens_per_second" in row.values]
-    # The first step warms up.
     speed = fmean(row["tokens_per_second"] for row in rows[1:])
     tokens = fmean(len(example.input_ids) for example in encoded) * per_step(recipe)
     peak = max(row["memory_gib"] for row in rows)
