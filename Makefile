@@ -1,4 +1,4 @@
-# make quickstart | test | test-latest | check | docs | dist | bench | format | clean
+# make quickstart | test | test-latest | test-trl | check | docs | notebook | dist | bench | format | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ AHEAD ?= transformers==5.24.0
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test test-latest test-trl check fast-test docs dist bench format clean
+.PHONY: quickstart test test-latest test-trl check fast-test docs notebook dist bench format clean
 
 quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M in about MINUTES (10) after the install
 	$(BIN)/topiclora quickstart $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RUN),--out $(RUN))
@@ -37,6 +37,9 @@ fast-test: $(VENV)/.dev
 
 docs: $(VENV)/.tools  ## the documentation into site/, every link and heading checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+notebook: $(VENV)/.tools  ## run the notebook; STEPS and QUESTIONS, in the environment, make it shorter or longer
+	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --stdout examples/python.ipynb >/dev/null
 
 dist: $(VENV)/.tools  ## wheel and source distribution into dist/, checked
 	rm -rf dist
@@ -73,10 +76,11 @@ $(VENV)/.tools: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs,dist]"
 	touch $@
 
-# torch alone stays as tested: its newest build for Linux brings gigabytes of CUDA along.
-$(LATEST)/.installed: pyproject.toml constraints.txt
+# What is no older in the tested environment is seen there through a path file, and not installed again. torch stays as
+# tested: its newest build for Linux brings gigabytes of CUDA along.
+$(LATEST)/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv $(LATEST)
-	$(LATEST)/bin/python -m pip install --quiet -c constraints.txt torch
+	echo "$(abspath $(VENV))/lib/$$(ls $(VENV)/lib)/site-packages" > $(LATEST)/lib/$$(ls $(LATEST)/lib)/site-packages/tested.pth
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[gguf,dev]" "$$(grep ^torch== constraints.txt)"
 	$(LATEST)/bin/python -m pip install --quiet --no-deps $(AHEAD)
 	touch $@

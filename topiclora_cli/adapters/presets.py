@@ -95,11 +95,11 @@ def _stock_targets(targets: str | list[str], settings: Mapping[str, Any], model:
     """As resolved, unless peft would take some of the names for fused experts: then every layer in full."""
     limits = _pick(settings, "exclude_modules", "layers_to_transform")
     exact = lora_targets(model, full_names(model, targets, **limits))
-    if not exact["target_parameters"]:
+    if not exact.target_parameters:
         return {"target_modules": targets}
-    first = exact["target_parameters"][0]
+    first = exact.target_parameters[0]
     _refuse_on_parameters(settings, f"{first}, which peft can adapt in this model as a bare parameter alone", limits)
-    return exact
+    return vars(exact)
 
 
 def _refuse_on_parameters(settings: Mapping[str, Any], what: str, heeded: Collection[str] = ()) -> None:

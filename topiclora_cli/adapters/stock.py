@@ -6,6 +6,7 @@ place. There a linear layer's weight is named as a parameter, which peft takes a
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from peft import LoraConfig, get_peft_model
@@ -23,8 +24,21 @@ def moves_base(settings: Mapping[str, Any]) -> bool:
     return str(settings.get("init_lora_weights")).lower().startswith(_MOVE_THE_BASE)
 
 
-def lora_targets(model: nn.Module, names: Iterable[str]) -> dict[str, Any]:
-    """The settings of a LoraConfig that adapt the linear layers of these full names, and nothing else.
+@dataclass(frozen=True)
+class LoraTargets:
+    """What a LoraConfig names to adapt exactly some layers, under its own keywords."""
+
+    target_modules: list[str]
+    target_parameters: list[str] | None
+
+    def pattern(self, values: Mapping[str, int]) -> dict[str, int]:
+        """A rank or alpha pattern, from values by the layers' names."""
+        parameters = set(self.target_parameters or ())
+        return {name + WEIGHT * (name + WEIGHT in parameters): value for name, value in values.items()}
+
+
+def lora_targets(model: nn.Module, names: Iterable[str]) -> LoraTargets:
+    """What adapts the linear layers of these full names, and nothing else.
 
     Raises TopicLoraError where a weight that must be named as a parameter is packed.
     """
@@ -36,22 +50,16 @@ def lora_targets(model: nn.Module, names: Iterable[str]) -> dict[str, Any]:
                 f"peft cannot adapt {name} of this model while it is quantised.",
                 "Leave it out of adapter.target_modules, or leave out model.quantization.",
             )
-    return {
-        "target_modules": [name for name in names if name not in renamed],
-        "target_parameters": [name + WEIGHT for name in names if name in renamed] or None,
-    }
-
-
-def lora_pattern(targets: dict[str, Any], values: dict[str, int]) -> dict[str, int]:
-    """A rank or alpha pattern for `lora_targets`, from values by the layers' names."""
-    parameters = set(targets["target_parameters"] or ())
-    return {name + WEIGHT * (name + WEIGHT in parameters): value for name, value in values.items()}
+    return LoraTargets(
+        [name for name in names if name not in renamed],
+        [name + WEIGHT for name in names if name in renamed] or None,
+    )
 
 
 def why_no_lora(skeleton: nn.Module, names: Iterable[str]) -> str | None:
     """Why peft puts no stock LoRA on these layers of an empty model, in its words; None where it does."""
     try:
-        get_peft_model(skeleton, LoraConfig(r=1, **lora_targets(skeleton, names)))  # type: ignore[arg-type]
+        get_peft_model(skeleton, LoraConfig(r=1, **vars(lora_targets(skeleton, names))))  # type: ignore[arg-type]
     except ValueError as error:
         return first_line(error)
     return None

@@ -1,6 +1,5 @@
 """`topiclora compare`: runs on the same questions."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +28,8 @@ def compare(
 ) -> None:
     """Compare runs question by question, with intervals and tests of the differences."""
     from topiclora_cli.evaluation.comparison.compare import compare as compare_runs
-    from topiclora_cli.reporting.comparison import all_rows, as_values, comparison_table, flips_table
+    from topiclora_cli.reporting.comparison import all_rows, comparison_table, flips_table
+    from topiclora_cli.reporting.comparison import as_json as comparisons_as_json
     from topiclora_cli.reporting.table import as_csv, as_latex, as_markdown, as_rich
     from topiclora_cli.runs.files import write_text
 
@@ -43,7 +43,7 @@ def compare(
     if markdown is not None:
         write_text(markdown, "\n".join(map(as_markdown, [*scores, *flips])))
     if as_json:
-        typer.echo(json.dumps(as_values(found), indent=2, ensure_ascii=False))
+        typer.echo(comparisons_as_json(found))
         return
     for table in (*scores, *flips):
         console.print(as_rich(table))

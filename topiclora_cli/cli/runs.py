@@ -55,18 +55,18 @@ def show(
 ) -> None:
     """One run's stages, timings, results and training curves."""
     from topiclora_cli.reporting.chart import curves_table
-    from topiclora_cli.reporting.runs import outcomes, stages_table
+    from topiclora_cli.reporting.runs import stages_table
     from topiclora_cli.reporting.scores import evaluations_table, exports_table
     from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.runs.listing import latest_run
-    from topiclora_cli.runs.results.manifest import plain_manifest
+    from topiclora_cli.runs.outcomes import run_as_json
     from topiclora_cli.runs.results.metrics import read_metrics
     from topiclora_cli.runs.run import METRICS, RunDir
 
     directory = RunDir(run) if run is not None else latest_run(RUNS)
     manifest = directory.manifest
     if as_json:
-        typer.echo(json.dumps({**plain_manifest(manifest), **outcomes(directory)}, ensure_ascii=False, indent=2))
+        typer.echo(run_as_json(directory))
         return
     facts_of_run = f"  recipe {manifest.name}, seed {manifest.seed}"
     console.print(Text.assemble((str(directory.path), "bold"), facts_of_run), soft_wrap=True)

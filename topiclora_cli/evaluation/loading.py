@@ -3,12 +3,16 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.choice_loss import add_choice_loss, add_to_group
 from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, one_line, quietly
 from topiclora_cli.evaluation.metrics import headline, matches
+
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,8 @@ class Tasks:
     may call a task or group by, nearest first: itself, its groups, the name that was asked for.
     """
 
-    tasks: Mapping[str, Any]
-    groups: Mapping[str, Any]
+    tasks: Mapping[str, "Task"]
+    groups: Mapping[str, "Group"]
     order: Mapping[str, int]
     counted: Sequence[str]
     known_as: Mapping[str, Sequence[str]]

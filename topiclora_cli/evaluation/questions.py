@@ -22,7 +22,7 @@ class Question(Protocol):
     def kind(self) -> str: ...
 
 
-class QuestionManager(TaskManager):
+class QuestionManager(TaskManager):  # type: ignore[misc]  # lm-eval has no types
     """lm-eval's TaskManager that knows `topiclora_questions`, and each kind of them as `topiclora_questions_KIND`."""
 
     def __init__(self, questions: Sequence[Question], **settings: Any) -> None:

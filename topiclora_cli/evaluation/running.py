@@ -129,7 +129,7 @@ def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[st
             bootstrap_iters=BOOTSTRAPS,
             confirm_run_unsafe_code=request.unsafe_code,
         )
-    assert raw is not None
+    assert isinstance(raw, dict)
     return raw
 
 

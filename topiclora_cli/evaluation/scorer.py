@@ -25,7 +25,7 @@ from topiclora_cli.evaluation.shared_prompt import (
 Request = tuple[Any, list[int], list[int]]  # the two strings, the context's tokens, the continuation's
 
 
-class PromptedLM(HFLM):
+class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     """HFLM that scores a continuation as training did: the prompt is lm-eval's context, and no token of an answer.
 
     Without it a router by prompt would average over the options of a question, too, each option with gates of its own.
@@ -114,11 +114,13 @@ class PromptedLM(HFLM):
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         lengths = torch.tensor([self._prompts[_unpadded(row)] for row in inps.tolist()], device=inps.device)
         with prompt_tokens((torch.arange(inps.shape[1], device=inps.device) < lengths[:, None]).float()):
-            return super()._model_call(inps, *args, **kwargs)
+            logits: Tensor = super()._model_call(inps, *args, **kwargs)
+            return logits
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
         with prompt_tokens(options["attention_mask"].float()):
-            return super()._model_generate(context, max_length, stop, **options)
+            tokens: Tensor = super()._model_generate(context, max_length, stop, **options)
+            return tokens
 
 
 def _unpadded(tokens: Sequence[int]) -> tuple[int, ...]:

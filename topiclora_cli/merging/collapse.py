@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from topiclora_cli.adapters.stock import lora_pattern, lora_targets
+from topiclora_cli.adapters.stock import lora_targets
 from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraLayer, TopicLoraModel
 from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.merging.carry import EXPORT, carried_settings, carry
@@ -37,10 +37,10 @@ def collapse_to_lora(routed: PeftModel, base: PreTrainedModel, gates: Mapping[st
     lora_config = LoraConfig(
         r=rank,
         lora_alpha=rank,
-        rank_pattern=lora_pattern(targets, others),
-        alpha_pattern=lora_pattern(targets, others),
+        rank_pattern=targets.pattern(others),
+        alpha_pattern=targets.pattern(others),
         task_type="CAUSAL_LM",
-        **targets,
+        **vars(targets),
         **carried_settings(routed, adapter),
     )
     try:

@@ -1,10 +1,10 @@
-"""Comparisons as tables for people, and as plain values for programs."""
+"""Comparisons as tables for people, and as JSON for programs."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import takewhile
-from typing import Any
 
 from topiclora_cli.evaluation.comparison.compare import Compared
 from topiclora_cli.evaluation.comparison.rows import Row
@@ -59,13 +59,13 @@ def all_rows(comparisons: Sequence[Compared]) -> Table:
     return Table("Comparison", columns(*headings, "difference", "low", "high", "p", "test", "p_holm", right=5), rows)
 
 
-def as_values(comparisons: Sequence[Compared]) -> Sequence[Mapping[str, Any]]:
-    """Plain values for JSON, with None for what there is not."""
+def as_json(comparisons: Sequence[Compared]) -> str:
+    """All that was compared, with null for what there is not."""
     values = [asdict(each) for each in comparisons]
     for each in values:
         for line in each["rows"]:
             line["p_holm"] = None if math.isnan(line["p_holm"]) else line["p_holm"]
-    return values
+    return json.dumps(values, indent=2, ensure_ascii=False)
 
 
 def _aggregate(line: Row) -> bool:

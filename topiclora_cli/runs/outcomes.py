@@ -1,9 +1,13 @@
 """What a run has any number of, by name: its evaluations and its exports, the latest last."""
 
+import json
+from dataclasses import asdict
+
 from topiclora_cli.runs.naming import GAP, SUMMARY, named_folders
 from topiclora_cli.runs.results.evaluation import EvalSummary
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.files import read_result
+from topiclora_cli.runs.results.manifest import plain_manifest
 from topiclora_cli.runs.run import RunDir
 
 
@@ -17,3 +21,12 @@ def exports_of(run: RunDir) -> dict[str, Export]:
     """Every finished export with fixed gates; raises TopicLoraError for one that is damaged."""
     folders = named_folders(run.path / "merged", GAP)
     return {folder.name: read_result(folder / GAP, Export) for folder in folders}
+
+
+def run_as_json(run: RunDir) -> str:
+    """The manifest of a run with its evaluations and exports; raises TopicLoraError for one that is damaged."""
+    made = {
+        "evaluations": [asdict(summary) for summary in evaluations_of(run).values()],
+        "exports": [{"name": name, **asdict(export)} for name, export in exports_of(run).items()],
+    }
+    return json.dumps({**plain_manifest(run.manifest), **made}, ensure_ascii=False, indent=2)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from topiclora_cli.errors import TopicLoraError
 
@@ -22,6 +22,14 @@ DMON_WEIGHTS = {"link": 0.0, "modularity": 1.0, "balance": 1.0, "separation": 0.
 
 # A graph keeps these as values of its own, and the rest as its config.
 _OF_THE_GRAPH = ("num_experts", "seed")
+
+
+class Ties(TypedDict):
+    """What ties topics: the settings of graph.build_graph."""
+
+    npmi_weight: float
+    cosine_floor: float
+    neighbours: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class GraphSettings:
         return {**(DMON_WEIGHTS if self.control == "dmon" else LOSS_WEIGHTS), **self.loss_weights}
 
     @property
-    def ties(self) -> dict[str, Any]:
+    def ties(self) -> Ties:
         """What `build_graph` takes besides the taxonomy and its features."""
         return {"npmi_weight": self.npmi_weight, "cosine_floor": self.cosine_floor, "neighbours": self.neighbours}
 

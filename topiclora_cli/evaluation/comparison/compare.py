@@ -88,8 +88,9 @@ def sides_of(places: Sequence[Place]) -> list[Side]:
     groups: list[list[Place]] = []
     for place in places:
         for group in groups:
-            same = place.recipe is not None and place.recipe == group[0].recipe
-            if same and place.seed not in {each.seed for each in group}:
+            theirs = [each.trained for each in group if each.trained is not None]
+            same = place.trained is not None and theirs and place.trained.asked == theirs[0].asked
+            if same and place.seed not in {each.seed for each in theirs}:
                 group.append(place)
                 break
         else:
@@ -109,7 +110,7 @@ def _base_of(places: Sequence[Place]) -> Place:
     found = next((place for place in places if place.base is not None), None)
     if found is None or found.base is None:
         raise TopicLoraError("None of the runs has scores of its base.", "Evaluate one with: topiclora eval --base")
-    models = {str(place.recipe["model"]) for place in places if place.recipe is not None}
+    models = {place.trained.model for place in places if place.trained is not None}
     if len(models) > 1:
         raise TopicLoraError("The runs have different base models.", "Compare the runs of each base alone.")
     return Place(BASE, find_answers(found.base))

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from topiclora_cli.errors import OldSpelling, TopicLoraError, nearest
 from topiclora_cli.evaluation.comparison.answers import Answers, find_answers
@@ -18,19 +17,33 @@ _DECISIVE = ("model", "graph", "adapter", "loss", "train", "data")
 
 
 @dataclass(frozen=True)
+class Trained:
+    """What a run was trained as: `asked`, the recipe as far as it bears on the adapter, `model`, of that the base, both
+    as JSON, and the seed."""
+
+    asked: str
+    model: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class Place:
     """Answers under a label.
 
-    recipe: without the seed, None where no run of ours was trained. base: of its base. headlines: the metric that an
-    evaluation of ours went by, as `name,filter`, by task.
+    trained: None where no run of ours was. base: of its base. headlines: the metric that an evaluation of ours went
+    by, as `name,filter`, by task.
     """
 
     label: str
     answers: Answers
-    recipe: Mapping[str, Any] | None = None
-    seed: int | None = None
+    trained: Trained | None = None
     base: Path | None = None
     headlines: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int | None:
+        """None where no run of ours was trained."""
+        return self.trained.seed if self.trained is not None else None
 
 
 def find_place(name: str) -> Place:
@@ -54,16 +67,17 @@ def find_place(name: str) -> Place:
     tuned = (folder / "tuned").is_dir()
     answers = find_answers(folder / ("tuned" if tuned else "base"))
     base = folder / "base" if (folder / "base").is_dir() else None
-    recipe, seed = _recipe(RunDir(path)) if tuned else (None, None)
+    trained = _trained(RunDir(path)) if tuned else None
     headlines = {row.task: row.key for row in read_result(folder / SUMMARY, EvalSummary).tasks}
-    return Place(path.name, answers, recipe, seed, base, headlines)
+    return Place(path.name, answers, trained, base, headlines)
 
 
-def _recipe(run: RunDir) -> tuple[Mapping[str, Any], int]:
-    """What was trained, as far as it bears on the adapter, whatever version wrote it, and its seed."""
-    trained = run.stage("train")
-    path = run.path / ((trained and trained.recipe) or RECIPE)
+def _trained(run: RunDir) -> Trained:
+    """What was trained, whatever version wrote it."""
+    record = run.stage("train")
+    path = run.path / ((record and record.recipe) or RECIPE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OldSpelling)
         recipe = load_recipe(str(path))
-    return recipe.model_dump(mode="json", include=set(_DECISIVE)), recipe.seed
+    asked, model = (recipe.model_dump_json(include=set(names)) for names in (_DECISIVE, ("model",)))
+    return Trained(asked, model, recipe.seed)

@@ -50,7 +50,8 @@ def of_differences(differences: Array) -> Significance:
     draws = int(np.clip(_WORK // len(some), LEAST, MOST))
 
     def flipped(size: tuple[int, ...]) -> Array:
-        return np.where(random.integers(0, 2, size, dtype=np.int8), some, -some)
+        signed: Array = np.where(random.integers(0, 2, size, dtype=np.int8), some, -some)
+        return signed
 
     found = monte_carlo_test(some, flipped, np.sum, n_resamples=draws, **options)
     return Significance(float(found.pvalue), PERMUTATION)

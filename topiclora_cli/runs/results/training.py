@@ -10,6 +10,7 @@ class SourceReport:
 
     wanting: of the missing ones, what was missing. surplus: of a kind that has more than its limit. held_out: kept out
     to measure on. used, tagged: trained on, and those of them with topics. mean_tokens: per example used.
+    format: the one that its rows were found to be in, with its columns, "" where the recipe says how to read them.
     """
 
     label: str
@@ -27,6 +28,7 @@ class SourceReport:
     used: int
     tagged: int
     mean_tokens: float
+    format: str = ""
 
 
 @dataclass(frozen=True)
