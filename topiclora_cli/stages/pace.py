@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from topiclora_cli.data.families import FAMILIES
 from topiclora_cli.errors import TopicLoraError
@@ -131,9 +130,9 @@ def _fixed(recipe: Recipe, pace: Pace) -> dict[str, float]:
     return fixed
 
 
-def sizes_of(recipe: Recipe, fit: Fit) -> dict[str, Any]:
+def sizes_of(recipe: Recipe, fit: Fit) -> dict[str, int]:
     """The keys that give a recipe these sizes."""
-    sizes: dict[str, Any] = {"eval.limit": fit.questions}
+    sizes = {"eval.limit": fit.questions}
     if [source.source for source in recipe.data.all_sources] == [EMBEDDED] and not recipe.train.max_steps:
         sizes["data.per_family"] = max(1, fit.steps * per_step(recipe) // len(FAMILIES))
     else:
