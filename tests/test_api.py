@@ -115,7 +115,7 @@ def test_lines_go_to_the_logger(tiny_recipe, tmp_path, caplog):
 def test_a_run_and_a_folder_for_a_new_one_contradict(tiny_recipe, tmp_path):
     run = topiclora.start_run(tiny_recipe, tmp_path / "run", overrides={"seed": 3})
     assert isinstance(run, RunDir)
-    assert run.manifest["seed"] == 3
+    assert run.manifest.seed == 3
     with pytest.raises(topiclora.TopicLoraError, match="asks for a new one"):
         topiclora.train(run, tmp_path / "other")
 

@@ -111,13 +111,14 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
 
     Vectors that a model makes are kept in the cache.
     """
-    encoder = _encoder(recipe, base)
+    encoder = make_text_encoder(recipe, base)
     if isinstance(encoder, LmEncoder | SentenceEncoder):
         return CachedEncoder(encoder, cache_dir() / "vectors")
     return encoder
 
 
-def _encoder(recipe: Recipe, base: BaseModel | None) -> Encoder:
+def make_text_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
+    """The text encoder of the topic graph, which keeps nothing."""
     spec = recipe.graph.encoder
     if spec != "lm":
         return make_encoder(spec)
