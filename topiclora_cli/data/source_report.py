@@ -14,10 +14,9 @@ def source_reports(data: Data, encoded: Sequence[Encoded]) -> list[SourceReport]
         mixed = sum(row.source == number for row in data.train)
         own = [example for example in encoded if example.row.source == number]
         mean = sum(len(example.input_ids) for example in own) / max(1, len(own))
-        counted = {**vars(count), "wanting": dict(count.wanting)}
         reports.append(
             SourceReport(
-                **counted,
+                **vars(count),
                 too_long=mixed - len(own),
                 used=len(own),
                 tagged=sum(bool(example.row.topics) for example in own),

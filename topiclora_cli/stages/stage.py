@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, altered, differences, dump_recipe, load_recipe
+from topiclora_cli.recipe import Recipe, altered, differences, dump_recipe, load_recipe, read_recipe
 from topiclora_cli.runs.files import write_text
 from topiclora_cli.runs.processes import process_index
 from topiclora_cli.runs.run import RECIPE, RunDir, Running
@@ -30,9 +30,8 @@ def stage(
     if process_index() > 0:
         yield Running()
         return
-    before, record_before = (run.path / RECIPE).read_text(encoding="utf-8"), run.stage(name)
-    own = load_recipe(str(run.path / RECIPE))
-    overridden = differences(own, recipe)
+    before, record_before = (run.path / RECIPE).read_bytes(), run.stage(name)
+    overridden = differences(read_recipe(before, where=str(run.path / RECIPE)), recipe)
     path = run.path / "recipes" / f"{name}.yaml" if folder is None else folder / RECIPE
     write_text(path, dump_recipe(recipe))
     if name == "train" and overridden:
@@ -43,10 +42,10 @@ def stage(
     except TopicLoraError:
         # A mistake in an override is not to come back without it, nor to take a finished training's place.
         if name == "train":
-            write_text(run.path / RECIPE, before)
+            write_text(run.path / RECIPE, before.decode("utf-8"))
             if record_before is not None and record_before.state == "done":
                 run.record(name, record_before)
-                write_text(path, before)
+                write_text(path, before.decode("utf-8"))
         raise
 
 

@@ -1,6 +1,7 @@
 """Encoded examples and their priors in the columns that the collator reads."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
@@ -11,8 +12,17 @@ from topiclora_cli.data import Encoded
 Priors = tuple[Tensor, Tensor]  # pi (n, E) and confidence (n,)
 
 
-def make_dataset(encoded: Sequence[Encoded], priors: Priors | None) -> Dataset:
+@dataclass(frozen=True)
+class Examples:
+    """Examples with the priors of their prompts, in one order; None to train without the KL."""
+
+    encoded: Sequence[Encoded]
+    priors: Priors | None = None
+
+
+def make_dataset(examples: Examples) -> Dataset:
     """A table of input_ids, prompt_length and length and, where there are priors, of prior and confidence."""
+    encoded, priors = examples.encoded, examples.priors
     columns: dict[str, list[Any]] = {
         "input_ids": [example.input_ids for example in encoded],
         "prompt_length": [example.prompt_length for example in encoded],
