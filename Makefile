@@ -1,4 +1,4 @@
-# make quickstart | test | test-latest | check | docs | dist | bench | format | clean
+# make quickstart | test | test-latest | test-trl | check | docs | notebook | dist | bench | format | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ AHEAD ?= transformers==5.24.0
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test test-latest test-trl check fast-test docs dist bench format clean
+.PHONY: quickstart test test-latest test-trl check fast-test docs notebook dist bench format clean
 
 quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M: 12 to 15 minutes on two CPU cores
 	$(BIN)/topiclora quickstart $(if $(RUN),--out $(RUN))
@@ -36,6 +36,9 @@ fast-test: $(VENV)/.installed
 
 docs: $(VENV)/.tools  ## the documentation into site/, every link and heading checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+notebook: $(VENV)/.tools  ## run the notebook; STEPS and QUESTIONS, in the environment, make it shorter or longer
+	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --stdout examples/python.ipynb >/dev/null
 
 dist: $(VENV)/.tools  ## wheel and source distribution into dist/, checked
 	rm -rf dist
@@ -63,10 +66,11 @@ $(VENV)/.tools: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs,dist]"
 	touch $@
 
-# torch alone stays as tested: its newest build for Linux brings gigabytes of CUDA along.
-$(LATEST)/.installed: pyproject.toml constraints.txt
+# What is no older in the tested environment is seen there through a path file, and not installed again. torch stays as
+# tested: its newest build for Linux brings gigabytes of CUDA along.
+$(LATEST)/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv $(LATEST)
-	$(LATEST)/bin/python -m pip install --quiet -c constraints.txt torch
+	echo "$(abspath $(VENV))/lib/$$(ls $(VENV)/lib)/site-packages" > $(LATEST)/lib/$$(ls $(LATEST)/lib)/site-packages/tested.pth
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[gguf,dev]" "$$(grep ^torch== constraints.txt)"
 	$(LATEST)/bin/python -m pip install --quiet --no-deps $(AHEAD)
 	touch $@

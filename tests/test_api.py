@@ -92,6 +92,12 @@ def test_the_stages_go_on_from_a_run_or_its_folder(trained):
     assert prior.prior[0].tolist() == pytest.approx(routed.topics.prior)
 
 
+def test_a_run_is_compared_with_its_base(trained):
+    topiclora.evaluate(trained.run, limit=2, name="both")
+    (compared,) = topiclora.compare(trained.run, baseline="base")
+    assert (compared.baseline, {row.count for row in compared.rows}) == ("base", {2, 4})
+
+
 def test_a_run_loads_as_by_peft_after_one_import(trained, tiny_model_dir):
     ours, tokenizer = topiclora.load_model(trained.run)
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), trained.adapter).eval()
@@ -109,7 +115,7 @@ def test_lines_go_to_the_logger(tiny_recipe, tmp_path, caplog):
 def test_a_run_and_a_folder_for_a_new_one_contradict(tiny_recipe, tmp_path):
     run = topiclora.start_run(tiny_recipe, tmp_path / "run", overrides={"seed": 3})
     assert isinstance(run, RunDir)
-    assert run.manifest["seed"] == 3
+    assert run.manifest.seed == 3
     with pytest.raises(topiclora.TopicLoraError, match="asks for a new one"):
         topiclora.train(run, tmp_path / "other")
 

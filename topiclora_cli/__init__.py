@@ -29,6 +29,7 @@ _PUBLIC = {
     "Trained": "topiclora_cli.api",
     "add_priors": "topiclora_cli.training.prior_columns",
     "build_graph": "topiclora_cli.api",
+    "compare": "topiclora_cli.api",
     "evaluate": "topiclora_cli.api",
     "load_model": "topiclora_cli.api",
     "load_prior": "topiclora_cli.api",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from topiclora_cli.api import (
         Trained,
         build_graph,
+        compare,
         evaluate,
         load_model,
         load_prior,
@@ -74,6 +76,7 @@ __all__ = [
     "__version__",
     "add_priors",
     "build_graph",
+    "compare",
     "evaluate",
     "load_model",
     "load_prior",

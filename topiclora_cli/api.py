@@ -6,7 +6,7 @@ level INFO, unless it is given a `progress` (runs/progress.py). A mistake of the
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+    from topiclora_cli.evaluation.comparison.compare import Compared
     from topiclora_cli.stages.build_graph import GraphResult
     from topiclora_cli.stages.merge import MergeResult
     from topiclora_cli.topics.prior import TopicPrior
@@ -138,6 +139,23 @@ def route(run: RunDir | Folder, prompt: str, *, progress: Progress | None = None
     return route_prompt(_recipe_of(opened), opened, prompt, _shown(progress))
 
 
+def compare(
+    *runs: RunDir | Folder,
+    baseline: RunDir | Folder | None = None,
+    metric: str | None = None,
+    tasks: Sequence[str] = (),
+) -> "list[Compared]":
+    """Evaluated runs against a baseline, question by question: differences with 95 % intervals, and tests of them.
+
+    Runs of one recipe that differ in their seed are one side. baseline: a run, or `base`, the first run's base model;
+    the first run by default. Raises TopicLoraError for runs without an evaluation, or without a question in common.
+    """
+    from topiclora_cli.evaluation.comparison.compare import compare as compared
+
+    names = [_name(run) for run in runs]
+    return compared(names, baseline=None if baseline is None else _name(baseline), metric=metric, tasks=tasks)
+
+
 def load_model(run: RunDir | Folder) -> "tuple[PeftModel, PreTrainedTokenizerBase]":
     """A run's adapter on its base, in evaluation mode, and the tokenizer; raises TopicLoraError where there is none."""
     from topiclora_cli.stages.inputs import load_tuned
@@ -189,6 +207,10 @@ def _open_trained(run: RunDir | Folder, section: str, settings: Mapping[str, Any
 
 def _run(run: RunDir | Folder) -> RunDir:
     return run if isinstance(run, RunDir) else RunDir(run)
+
+
+def _name(run: RunDir | Folder) -> str:
+    return str(run.path) if isinstance(run, RunDir) else os.fspath(run)
 
 
 def _recipe_of(run: RunDir, overrides: Overrides | None = None) -> Recipe:

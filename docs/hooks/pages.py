@@ -9,10 +9,12 @@ from bundled_recipes import recipes_page
 from method_sources import methods_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
 from recipe_keys import recipe_page
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / ".github"
+NOTEBOOK = ROOT / "examples" / "python.ipynb"
 
 
 def cli_page() -> str:
@@ -36,10 +38,21 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
+def notebook_page() -> tuple[str, dict[str, bytes]]:
+    """The notebook with the outputs that it was saved with, and its pictures by their places."""
+    body, resources = MarkdownExporter().from_filename(
+        str(NOTEBOOK), resources={"unique_key": "notebook", "output_files_dir": "pictures"}
+    )
+    return body, resources["outputs"]
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the made pages, and the pictures that README shows, too."""
     for uri, make in PAGES.items():
         files.append(File.generated(config, uri, content=make()))
+    body, drawn = notebook_page()
+    for uri, content in {"notebook.md": body, **drawn}.items():
+        files.append(File.generated(config, uri, content=content))
     for picture in PICTURES.glob("*.png"):
         files.append(File.generated(config, f"pictures/{picture.name}", abs_src_path=str(picture)))
     return files

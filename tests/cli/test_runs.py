@@ -71,6 +71,16 @@ def test_a_list_says_what_each_run_was_asked_and_scored(make_run, run_cli):
     assert shown["evaluations"][0]["mean"]["tuned"] == 0.5
 
 
+def test_a_later_evaluation_without_a_mean_hides_no_earlier_score(make_run, run_cli):
+    run = make_run("one")
+    run.record("eval", StageRecord("done"))
+    for name, mean in (("quiz", MEAN), ("mixed", None)):
+        write_result(run.path / "eval" / name / SUMMARY, EvalSummary(name, mean, (), failed={"x": "y"}))
+    (row,) = json.loads(run_cli("runs", "list", "--json")[1])
+    assert (row["score"], row["gain"], row["evaluations"]) == (0.5, 0.125, 2)
+    assert "eval (2)" in run_cli("runs", "list")[1]
+
+
 def test_a_run_whose_recipe_cannot_be_read_is_listed(make_run, run_cli):
     (make_run("one").path / "recipe.yaml").write_text("nonsense: [")
     code, text = run_cli("runs", "list", "--json")

@@ -80,6 +80,15 @@ def test_ctrl_c_in_any_other_command_exits_with_its_code(run_cli, monkeypatch):
     assert (code, text) == (130, "error: Interrupted.\n")
 
 
+@pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
+def test_a_signal_in_the_steps_of_a_dry_run_exits_with_its_code(number, code, tiny_recipe, run_cli, monkeypatch):
+    def stopped(*_args, **_options):
+        raise Interrupted(number, 2)
+
+    monkeypatch.setattr("topiclora_cli.stages.plan.train_adapter", stopped)
+    assert run_cli("train", "--recipe", tiny_recipe, "--dry-run") == (code, "error: Interrupted.\n")
+
+
 def test_a_folder_below_a_file_is_one_line(tiny_recipe, run_cli, tmp_path):
     (tmp_path / "file").write_text("")
     code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "file/x")

@@ -7,7 +7,7 @@ import pytest
 from topiclora_cli.data import Row
 from topiclora_cli.data.clean import Contamination, Repetitions
 from topiclora_cli.data.families import generate
-from topiclora_cli.data.row import embedded_row
+from topiclora_cli.data.row import Turn, embedded_row
 from topiclora_cli.evaluation.harness import EvalRequest, evaluation_questions
 from topiclora_cli.evaluation.tasks.dataset import TEST_SEED
 
@@ -73,7 +73,7 @@ def test_short_questions_count_as_a_whole():
     overlap = Contamination(["What is 7 times 12", "Which of the planets is the largest of all"])
     assert overlap(Row("What is 7 times 12?", " 84"))
     assert not overlap(Row("Peter asks: what is 7 times 12?", " 84"))
-    turns = (("user", "What is 7 times 12?"), ("assistant", "84"))
+    turns = (Turn("user", "What is 7 times 12?"), Turn("assistant", "84"))
     assert overlap(Row("User: What is 7 times 12?\n\nAssistant:", " 84", turns=turns))
     assert overlap(Row("Tell me: which of the planets is the largest of all?", " Jupiter"))
 

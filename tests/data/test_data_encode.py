@@ -5,14 +5,14 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from topiclora_cli.data import Row, encode, encode_rows
-from topiclora_cli.data.row import as_row
+from topiclora_cli.data.row import Turn, as_row
 from topiclora_cli.errors import TopicLoraError
 
 CHATML = (
     "{% for message in messages %}<|{{ message.role }}|> {{ message.content }} <eos>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-TURNS = (("user", "Answer yes"), ("assistant", "yes"), ("user", "Answer no"), ("assistant", "no"))
+TURNS = (Turn("user", "Answer yes"), Turn("assistant", "yes"), Turn("user", "Answer no"), Turn("assistant", "no"))
 TALK = Row("User: Answer yes", " no", turns=TURNS)
 
 
@@ -92,3 +92,40 @@ def test_chat_templates_that_cannot_be_used(tokenizer, template, message):
     tokenizer.chat_template = template
     with pytest.raises(TopicLoraError, match=message):
         encode_rows([TALK], tokenizer, max_length=200)
+
+
+TOOLS = (
+    "{% for tool in tools or [] %}<tool>{{ tool.function.name }}</tool>{% endfor %}"
+    "{% for message in messages %}<|{{ message.role }}|> {{ message.content }}"
+    "{% for call in message.tool_calls or [] %}<call>{{ call.function | tojson }}</call>{% endfor %}"
+    " <eos>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+CALLING = Row(
+    "User: Köln?",
+    "",
+    turns=(Turn("user", "Köln?"), Turn("assistant", "", ('{"name": "weather", "arguments": {"city": "Köln"}}',))),
+    tools='[{"type": "function", "function": {"name": "weather"}}]',
+)
+
+
+def test_a_chat_template_reads_tools_and_calls(tokenizer, monkeypatch):
+    tokenizer.chat_template, texts = TOOLS, []
+    monkeypatch.setattr(encode, "token_ids", lambda found, *_, **__: texts.extend(found) or [[7]] * len(found))
+    encode_rows([CALLING], tokenizer, max_length=200)
+    prompt, whole = texts
+    assert prompt == "<tool>weather</tool><|user|> Köln? <eos>\n<|assistant|>"
+    call = '<call>{"name": "weather", "arguments": {"city": "Köln"}}</call>'
+    assert whole == f"{prompt} {call} <eos>"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (CHATML, "writes no calls of tools, and an example"),
+        (TOOLS.replace("tools or", "nothing or"), "writes no tools"),
+    ],
+)
+def test_a_chat_template_that_would_lose_tools_is_one_line(tokenizer, template, message):
+    tokenizer.chat_template = template
+    with pytest.raises(TopicLoraError, match=f"chat template {message}.*data.chat_template to false"):
+        encode_rows([CALLING], tokenizer, max_length=200)

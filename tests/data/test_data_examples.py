@@ -5,6 +5,7 @@ import json
 import pytest
 
 from topiclora_cli.data import load_data, load_rows
+from topiclora_cli.data.row import Turn
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import DataSection
 
@@ -30,7 +31,7 @@ def test_a_conversation_ends_at_the_last_turn_of_the_assistant(tmp_path):
     assert row.prompt.startswith("System: Be brief.\n\nUser: two plus two?\n\nAssistant: four")
     assert row.prompt.endswith("User: and one more?\n\nAssistant:")
     assert row.topics == ("arithmetic",)
-    assert [role for role, _ in row.turns] == ["system", "user", "assistant", "user", "assistant"]
+    assert [turn.role for turn in row.turns] == ["system", "user", "assistant", "user", "assistant"]
 
 
 def test_every_turn_of_the_assistant_can_be_an_example(tmp_path):
@@ -53,23 +54,18 @@ def talk(*answers):
 
 
 def test_a_conversation_without_its_text_is_left_out_and_counted(tmp_path):
-    call = {"content": None, "tool_calls": [{"name": "weather", "arguments": "{}"}]}
     talks = [
         talk({"content": "one"}, {"content": "two"}),
         talk({"content": "one"}, {"content": None}),
-        [*talk(call), {"role": "tool", "content": "sunny"}, {"role": "assistant", "content": "Sunny."}],
-        talk({"content": "Wait.", "tool_calls": call["tool_calls"]}),
+        [{"role": "user", "content": None}, {"role": "assistant", "content": "x"}],
         None,
     ]
     source = write(tmp_path / "talk.jsonl", [*({"talk": talk} for talk in talks), {"id": 1}])
-    for turns, kept, why in (
-        ("last", [" two"], {"talk": 2, "talk.content": 1, "talk: text of a tool call": 2}),
-        ("all", [" one", " two", " one"], {"talk": 2, "talk.content": 1, "talk: text of a tool call": 3}),
-    ):
+    for turns, kept in (("last", [" two"]), ("all", [" one", " two", " one"])):
         data = load_data(DataSection(source=source, messages="talk", turns=turns), seed=0)
         assert [row.completion for row in data.train] == kept
         assert not any("None" in row.prompt for row in data.train)
-        assert (data.counts[0].missing, dict(data.counts[0].wanting)) == (sum(why.values()), why)
+        assert (data.counts[0].missing, dict(data.counts[0].wanting)) == (4, {"talk": 2, "talk.content": 2})
 
 
 @pytest.mark.parametrize(
@@ -84,7 +80,7 @@ def test_a_conversation_without_its_text_is_left_out_and_counted(tmp_path):
 def test_every_way_to_write_a_conversation_down(tmp_path, messages):
     (row,) = load_rows(DataSection(source=write(tmp_path / "t.jsonl", [{"m": messages}]), messages="m"), seed=0)
     assert (row.prompt, row.completion) == ("User: hi\n\nAssistant:", " hello")
-    assert row.turns == (("user", "hi"), ("assistant", "hello"))
+    assert row.turns == (Turn("user", "hi"), Turn("assistant", "hello"))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pyarrow
 import pytest
 
 from topiclora_cli.data import load_data
-from topiclora_cli.data.files import file_states
+from topiclora_cli.data.files import file_states, looks_local
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import DataSection
 
@@ -45,6 +45,21 @@ def test_a_pattern_reads_all_its_files_in_the_order_of_their_names(tmp_path):
     assert answers(tmp_path / "*.jsonl") == ["first", "second", "third"]
     assert answers(tmp_path / "**" / "*.jsonl*") == ["first", "second", "third", "fourth"]
     assert len(file_states(str(tmp_path / "*.jsonl"))) == 2
+
+
+@pytest.mark.parametrize(
+    "source", ["nope.jsonl", "nope.txt", "a/nope.TSV", "./nope", "../a/nope", "~/nope", "/no/nope", "a/b/nope", "x.zip"]
+)
+def test_what_is_meant_for_a_file_is_looked_for_on_no_hub(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.load_dataset", None)
+    with pytest.raises(TopicLoraError, match=rf"data.source '{source}' does not exist. Looked for it from {tmp_path}"):
+        answers(source)
+
+
+@pytest.mark.parametrize("name", ["imdb", "owner/name", "owner/name.v2", "hf://datasets/owner/name/a.parquet"])
+def test_what_a_hub_may_have_is_asked_for_there(name):
+    assert not looks_local(name)
 
 
 @pytest.mark.parametrize(

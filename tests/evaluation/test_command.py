@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli.app import main
+from topiclora_cli.evaluation import running
 from topiclora_cli.reporting.markdown import write_report
 from topiclora_cli.runs.run import RunDir
 
@@ -94,6 +95,27 @@ def test_a_failing_task_loses_no_other(evaluate, run):
     assert "Traceback" not in text
     assert "Traceback" in (run / "eval/few,breaks/tuned/failed_breaks.txt").read_text()
     assert json.loads((run / "eval/few,breaks/summary.json").read_text())["failed"].keys() == {"breaks"}
+
+
+def test_a_task_that_fails_the_second_time_keeps_its_scores(evaluate, run, monkeypatch):
+    assert evaluate("few,many", "--no-base")[0] == 0
+    stored = [run / "eval/few,many" / name for name in ("summary.json", "questions.json")]
+    before, record = [path.read_bytes() for path in stored], RunDir(run).stage("eval").result
+
+    def breaks(lm, name, *rest):
+        if name == "many":
+            raise IndexError("no such answer")
+        return run_task(lm, name, *rest)
+
+    run_task = running._run_task
+    monkeypatch.setattr(running, "_run_task", breaks)
+    code, text = evaluate("few,many", "--no-base")
+    assert code == 2, text
+    assert (
+        "Warning: many could not be scored: IndexError: no such answer\nWhat was scored before stays as it is" in text
+    )
+    assert [path.read_bytes() for path in stored] == before
+    assert RunDir(run).stage("eval").result == record
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_what_is_quoted_is_text_and_numbers_are_numbers(tmp_path):
         (["train.batch_size=0"], "train.batch_size: .*greater than or equal to 1.*given: 0"),
         (["adapter.top_k=9"], r"top_k \(9\) cannot exceed num_experts \(8\)"),
         (["graph.gnn=gnc"], "graph.gnn: .*'gcn'"),
-        (["data.source=x.jsonl"], "data.prompt and data.completion"),
+        (["data.source=x.jsonl", "data.prompt=Q"], "data: prompt and completion belong together"),
         (["name=a/b"], "name: "),
         (["model.upcycle.expert=4"], "unknown key 'model.upcycle.expert'.*'experts'"),
         (["model.upcycle={experts: 2, top_k: 3}"], r"model.upcycle: top_k \(3\) cannot exceed experts \(2\)"),

@@ -64,6 +64,20 @@ def test_an_evaluation_changes_its_own_record_alone(recipe, run):
     assert run.stage("eval").overridden == {"eval.limit": 7}
 
 
+@pytest.mark.parametrize("error", [TopicLoraError("no such task"), KeyboardInterrupt(), RuntimeError()])
+@pytest.mark.parametrize("name", ["eval", "merge", "ablation"])
+def test_what_fails_takes_no_earlier_outcome_s_place(name, error, recipe, run):
+    with pytest.raises(type(error)), stage(run, name, recipe):
+        raise error
+    assert run.stage(name).state in ("failed", "interrupted")
+    with stage(run, name, recipe):
+        pass
+    kept = run.stage(name)
+    with pytest.raises(type(error)), stage(run, name, recipe):
+        raise error
+    assert run.stage(name) == kept
+
+
 def test_a_training_reads_what_its_graph_was_built_with(recipe, run):
     other = altered(recipe, [("seed", 7), ("graph.gnn", "sage"), ("train.max_steps", 3)], where="here")
     record_graph_recipe(run, other)

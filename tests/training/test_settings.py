@@ -44,6 +44,14 @@ def test_the_prompt_counts_in_the_loss_where_the_recipe_says_so(train):
     assert on_all[-1]["loss_lm"] < on_answer[-1]["loss_lm"]
 
 
+def test_noise_on_the_embeddings_is_of_training_alone(train):
+    held_out = ("data.validation=4", "train.eval_steps=6", "train.learning_rate=1e-12")
+    plain, noisy = train(*held_out), train("train.neftune_noise_alpha=50", *held_out)
+    assert noisy[0]["loss"] != pytest.approx(plain[0]["loss"], abs=1e-4)
+    (before,), (after,) = ([row["eval_loss"] for row in rows if "eval_loss" in row] for rows in (plain, noisy))
+    assert after == pytest.approx(before)
+
+
 def test_several_gpus_in_one_process_are_refused_with_the_line_that_uses_them(run_cli, tiny_recipe, monkeypatch):
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 4))
     code, text = run_cli("train", "--recipe", str(tiny_recipe), "--out", "run")

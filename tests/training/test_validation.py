@@ -1,12 +1,13 @@
 """Held-out examples: the losses on them, which checkpoint is kept, and which adapter a run ends with."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
 from tests.conftest import write_tiny_recipe
 from tests.training.test_terms import PROGRESS
@@ -16,6 +17,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.stages.inputs import make_batches
+from topiclora_cli.training.callbacks import StopEarly
 from topiclora_cli.training.checkpoints import latest_sound
 from topiclora_cli.training.columns import Examples
 from topiclora_cli.training.fit import train_adapter
@@ -138,7 +140,35 @@ def test_validation_without_held_out_examples_is_refused_before_the_model_is_loa
     assert (code, "Set data.validation" in text) == (2, True), text
 
 
-@pytest.mark.parametrize("setting", ["train.eval_steps=3", "train.load_best=true"])
+@pytest.mark.parametrize("setting", ["train.eval_steps=3", "train.load_best=true", "train.early_stopping_patience=2"])
 def test_validation_without_held_out_examples_is_refused(setting, train):
     with pytest.raises(TopicLoraError, match="there are no held-out examples"):
         train("train.eval_steps=null", setting, held_out=0)
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_training_ends_after_validations_without_a_better_one(patience, train, monkeypatch):
+    said = []
+    monkeypatch.setattr(PROGRESS, "say", said.append)
+    harsh = ["train.router_learning_rate=1.0", "train.lr_scheduler=constant", "train.metric_for_best=eval_kl"]
+    _, patient, _ = train(*harsh)
+    folder, result, _ = train(*harsh, f"train.early_stopping_patience={patience}", "train.load_best=true")
+    losses = {step: row["eval_kl"] for step, row in validations(folder).items()}
+    best = min(losses, key=losses.get)
+    assert result.best["step"] == best == patient.best["step"]
+    assert result.steps == max(losses) == best + 3 * patience < patient.steps
+    line = f"Stopped at step {result.steps}: no better eval_kl in {patience} validations since step {best}."
+    assert line in said
+    final = load_file(folder / "adapter" / "adapter_model.safetensors")
+    kept = load_file(folder / "checkpoints" / f"checkpoint-{best}" / "adapter_model.safetensors")
+    torch.testing.assert_close(final, kept, rtol=0, atol=0)
+
+
+def test_a_resumed_training_goes_on_counting_validations():
+    history = [{"step": step, "eval_loss": 1.0} for step in (3, 6, 9)] + [{"step": 9, "loss": 1.0}]
+    callback = StopEarly(4, print)
+    arguments, control = SimpleNamespace(metric_for_best_model="eval_loss"), TrainerControl()
+    callback.on_train_begin(arguments, TrainerState(log_history=history, best_global_step=3), control)
+    assert callback.early_stopping_patience_counter == 2
+    callback.on_train_begin(arguments, TrainerState(), control)
+    assert callback.early_stopping_patience_counter == 0

@@ -30,16 +30,19 @@ from topiclora_cli.cli import (
     upcycle,
 )
 from topiclora_cli.cli.console import fail, note_newer, old_spelling_noted
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import Interrupted, TopicLoraError
 from topiclora_cli.runs.processes import process_count
 
 
 class _Commands(TyperGroup):
-    """Ends on Ctrl-C with the signal's code, whatever the command."""
+    """Ends on a signal with the signal's code, whatever the command, also where a training meant to go on later."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except Interrupted as stop:
+            fail("Interrupted.")
+            raise typer.Exit(stop.exit_code) from None
         except KeyboardInterrupt:
             fail("Interrupted.")
             raise typer.Exit(128 + signal.SIGINT) from None

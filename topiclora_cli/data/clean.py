@@ -78,7 +78,7 @@ class Contamination:
         self._starts = {run[: self._least] for runs in self._runs.values() for run in runs}
 
     def __call__(self, row: Row) -> bool:
-        if tuple(words(row.asked)) in self._whole:
+        if any(tuple(words(asked)) in self._whole for asked in row.asked):
             return True
         found = words(row.prompt + row.completion)
         return any(

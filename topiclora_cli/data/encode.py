@@ -1,13 +1,15 @@
 """From examples as text to token ids, with the prompt told apart from its completion."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from topiclora_cli.data.row import Row
+from topiclora_cli.data.row import ASSISTANT, Row, Turn
 from topiclora_cli.data.tokens import token_ids
 from topiclora_cli.errors import TopicLoraError
 
@@ -98,16 +100,23 @@ def _chat_texts(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]
     """Prompt and whole of an example in the tokenizer's chat template, without the white space that ends it."""
     if tokenizer.chat_template is None:
         raise TopicLoraError("The model's tokenizer has no chat template.", "Set data.chat_template to false.")
-    turns = row.turns or (("user", row.prompt), ("assistant", row.answer))
-    messages = [{"role": role, "content": content} for role, content in turns]
+    turns = row.turns or (Turn("user", row.prompt), Turn(ASSISTANT, row.answer))
+    messages = list(map(_message, turns))
+
+    def written(messages: Sequence[dict[str, Any]], **options: Any) -> str:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
+
+    tools = json.loads(row.tools) if row.tools else None
     try:
-        whole = str(tokenizer.apply_chat_template(messages, tokenize=False)).rstrip()
-        answer = turns[-1][1]
+        whole = written(messages, tools=tools).rstrip()
+        if tools or any(turn.calls for turn in turns):
+            _refuse_unwritten(written(messages, tools=tools), messages, tools, written)
+        answer = turns[-1].content
         if whole.endswith(answer.rstrip()):  # nothing closes the answer, whose own white space stays
             whole += answer[len(answer.rstrip()) :]
         # Some templates open an answer otherwise than they write a given one; its header then counts as completion.
         for opened in (True, False):
-            prompt = str(tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=opened))
+            prompt = written(messages[:-1], tools=tools, add_generation_prompt=opened)
             if whole.startswith(prompt) and len(prompt) < len(whole):
                 return prompt, whole
     except (TemplateError, ValueError, IndexError) as error:
@@ -118,3 +127,31 @@ def _chat_texts(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]
         "The tokenizer's chat template does not begin a conversation as it begins the longer one.",
         "Set data.chat_template to false.",
     )
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    """A turn as chat templates read it."""
+    message: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    message |= {key: value for key in ("name", "tool_call_id") if (value := getattr(turn, key))}
+    if turn.calls:
+        message["tool_calls"] = [_tool_call(json.loads(call)) for call in turn.calls]
+    return message
+
+
+def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
+    identity = {"id": call.pop("id")} if "id" in call else {}
+    return {**identity, "type": "function", "function": call}
+
+
+def _refuse_unwritten(
+    whole: str, messages: Sequence[dict[str, Any]], tools: Sequence[Any] | None, written: Callable[..., str]
+) -> None:
+    """Raises TopicLoraError where a chat template takes no notice of an example's tools, or of the calls of them."""
+    without = [{key: value for key, value in message.items() if key != "tool_calls"} for message in messages]
+    lost = {"calls of tools": without != messages and written(without, tools=tools) == whole}
+    lost |= {"tools": bool(tools) and written(messages) == whole}
+    for what in (name for name, is_lost in lost.items() if is_lost):
+        raise TopicLoraError(
+            f"The tokenizer's chat template writes no {what}, and an example has some.",
+            "Use a model whose template does, set data.chat_template to false, or leave such rows out by filter.",
+        )

@@ -1,67 +1,113 @@
 """How a source's row becomes examples: by templates, or by the turns of a conversation."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 
-from topiclora_cli.data.conversations import Turn, conversations
+from topiclora_cli.data.conversations import conversations
+from topiclora_cli.data.formats import Layout, empty_chat, layout_of, messages_of, refuse_unknown_format, tools_of
 from topiclora_cli.data.missing import MissingValue, Names
-from topiclora_cli.data.row import ASSISTANT, Row, as_row
+from topiclora_cli.data.row import ASSISTANT, Row, Turn, as_row
 from topiclora_cli.data.templates import Record, template
 from topiclora_cli.data.topics import Topics, topics_of
+from topiclora_cli.data.written import written
 from topiclora_cli.recipe.data import SourceSection
 
 Made = list[Row | MissingValue]
+_OPENED = f"{ASSISTANT.capitalize()}:"
+
+
+@dataclass
+class Examples:
+    """Makes the examples of a source's rows, one or several of each; `key` is the section's place in the recipe.
+
+    taken: the format that the rows were found to be in, None where the section says how to read them.
+    """
+
+    section: SourceSection
+    key: str
+    number: int
+    names: Names
+    topics: Callable[[Record], Topics]
+    taken: Layout | None = None
+    _filled: Callable[[Record], tuple[str, str]] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.section.prompt is not None:
+            prompt = template(f"{self.key}.prompt", self.section.prompt, self.names)
+            completion = template(f"{self.key}.completion", str(self.section.completion), self.names)
+            self._filled = lambda row: (prompt(row), completion(row))
+
+    def __call__(self, row: Record) -> Made:
+        """The examples of a row; in an example's place stands what it lacks.
+
+        Raises TopicLoraError for a row that does not fit the section, or not the format of the rows before.
+        """
+        try:
+            if self._filled is not None:
+                return [as_row(*self._filled(row), topics=self.topics(row), source=self.number)]
+            if self.section.messages is not None:
+                return self._of_messages(row, self.section.messages)
+            return self._of_format(row)
+        except MissingValue as error:
+            return [error]
+
+    def _of_messages(self, row: Record, column: str) -> Made:
+        if column not in row:
+            self.names.sought(column, f"{self.key}.messages")
+            raise MissingValue(column)
+        style = self.section.format if self.section.format in ("openai", "sharegpt") else "any"
+        return self._talk(row, Layout(self.section.format, (column,), style), f"{self.key}.messages")
+
+    def _of_format(self, row: Record) -> Made:
+        if self.taken is None:
+            self.taken = layout_of(row, self.section.format)
+        if self.taken is None and (name := empty_chat(row)) is not None:
+            raise MissingValue(name)
+        if self.taken is None:
+            raise refuse_unknown_format(self.key, self.section.source, self.section.format, list(row))
+        key = f"{self.key}.format"
+        if self.taken.format != "completion" or isinstance(row.get(self.taken.columns[0]), list):
+            return self._talk(row, self.taken, key)
+        messages_of(row, self.taken, key)  # a row of another format is an error there
+        prompt, completion = (str(written(row[name])) for name in self.taken.columns)
+        return [as_row(prompt, completion, topics=self.topics(row), source=self.number)]
+
+    def _talk(self, row: Record, layout: Layout, key: str) -> Made:
+        column, messages = messages_of(row, layout, key)
+        turns = self.section.turns or ("last" if self.section.messages else "all")
+        found = conversations(column, messages, every=turns == "all")
+        tags, tools = self.topics(row), tools_of(row, key)
+        return [
+            each if isinstance(each, MissingValue) else _example(each, tags, tools, self.number, turns == "together")
+            for each in found
+        ]
 
 
 def examples_of(
     section: SourceSection, *, key: str, number: int, known_topics: Collection[str] | None, names: Names
-) -> Callable[[Record], Made]:
-    """A function from a row of source `number` to its examples: one, or one of every turn of the assistant's.
+) -> Examples:
+    """What makes examples of the rows of source `number`.
 
-    In an example's place stands what it lacks. Raises TopicLoraError for a template that does not parse; the function,
-    for a row that does not fit the section. Columns that rows do not have are noted in `names`.
+    Raises TopicLoraError for a template that does not parse. Columns that rows do not have are noted in `names`.
     """
-    topics = topics_of(section, key=key, known=known_topics, names=names)
-    if section.messages is not None:
-        return _of_messages(section, key, number, topics, names)
-    prompt = template(f"{key}.prompt", str(section.prompt), names)
-    completion = template(f"{key}.completion", str(section.completion), names)
-
-    def fill_in(record: Record) -> Made:
-        try:
-            return [as_row(prompt(record), completion(record), topics=topics(record), source=number)]
-        except MissingValue as error:
-            return [error]
-
-    return fill_in
+    return Examples(section, key, number, names, topics_of(section, key=key, known=known_topics, names=names))
 
 
-def _of_messages(
-    section: SourceSection, key: str, number: int, topics: Callable[[Record], Topics], names: Names
-) -> Callable[[Record], Made]:
-    column, every = str(section.messages), section.turns == "all"
-
-    def converse(record: Record) -> Made:
-        if column not in record:
-            names.sought(column, f"{key}.messages")
-        if not record.get(column):
-            return [MissingValue(column)] if record.get(column) in (None, "") else []
-        found = conversations(key, column, record[column], every=every)
-        tags = topics(record)
-        return [turns if isinstance(turns, MissingValue) else _example(turns, tags, number) for turns in found]
-
-    return converse
-
-
-def plain_text(turns: Sequence[Turn]) -> str:
+def plain_text(turns: Sequence[Turn], tools: str = "") -> str:
     """A conversation as text without any chat template: "User: ..." and so on, a blank line between turns."""
-    return "\n\n".join(f"{role.capitalize()}: {content}" for role, content in turns)
+    said = [f"{turn.role.capitalize()}: {turn.text}" for turn in turns]
+    return "\n\n".join([f"Tools: {tools}", *said] if tools else said)
 
 
-def asked_by(before: Sequence[Turn]) -> str:
+def asked_by(before: Sequence[Turn], tools: str = "") -> str:
     """What a text encoder reads of the turns before an answer."""
-    return f"{plain_text(before)}\n\n{ASSISTANT.capitalize()}:" if before else ""
+    return f"{plain_text(before, tools)}\n\n{_OPENED}" if before or tools else ""
 
 
-def _example(turns: Sequence[Turn], topics: Topics, number: int) -> Row:
-    *before, (_, answer) = turns
-    return as_row(asked_by(before), answer, topics=topics, turns=tuple(turns), source=number)
+def _example(turns: Sequence[Turn], topics: Topics, tools: str, number: int, together: bool) -> Row:
+    first = next(place for place, turn in enumerate(turns) if turn.role == ASSISTANT) if together else len(turns) - 1
+    before, (answer, *after) = turns[:first], turns[first:]
+    prompt = asked_by(before, tools) or _OPENED * together
+    completion = "\n\n".join([answer.text, *([plain_text(after)] if after else [])])
+    keys = {"topics": topics, "turns": tuple(turns), "source": number, "tools": tools, "together": together}
+    return as_row(prompt, completion, **keys)

@@ -7,6 +7,13 @@ from pathlib import Path
 from topiclora_cli.data.tables import KINDS, PACKED
 from topiclora_cli.errors import TopicLoraError
 
+# What else a file of somebody's data may be called, so that it is not looked for on a hub.
+_OTHER_FILES = (
+    *(".txt", ".text", ".tsv", ".tab", ".xlsx", ".xls", ".xml", ".html", ".md", ".pdf", ".log", ".py", ".ipynb"),
+    *(".yaml", ".yml", ".toml", ".arrow", ".feather", ".pkl", ".pickle", ".npy", ".pt", ".db", ".sqlite", ".ndjson"),
+    *(".zip", ".tar", ".tgz", ".xz", ".7z", ".rar", ".lz4"),
+)
+
 
 def kind_of_file(name: str) -> str | None:
     """One of KINDS' values for a file's name, packed or not; None for what no table is read from."""
@@ -20,6 +27,18 @@ def kind_of_file(name: str) -> str | None:
 def is_pattern(name: str) -> bool:
     """Whether a name is a pattern of files, as a shell has them: `chats/*.jsonl`, `**` for folders of any depth."""
     return has_magic(name) and "://" not in name and not Path(name).exists()
+
+
+def looks_local(name: str) -> bool:
+    """Whether a name can only be meant for a file or folder on this machine, be it there or not."""
+    path = Path(name)
+    return "://" not in name and (
+        path.is_absolute()
+        or name.startswith((".", "~"))
+        or len(path.parts) > 2  # a hub's are OWNER/NAME at most
+        or kind_of_file(name) is not None
+        or path.suffix.lower() in (*_OTHER_FILES, *PACKED)
+    )
 
 
 def local_files(name: str) -> list[Path]:

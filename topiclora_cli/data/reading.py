@@ -97,6 +97,7 @@ class Reader:
             except TopicLoraError as error:
                 raise TopicLoraError(f"{record.place}: {error.message}", error.hint) from None
             count.empty += not made
+            count.format = str(examples.taken or "")
             if section.limit_by is not None:
                 kind = kind_of(row, section.limit_by, f"{key}.limit_by", names)
                 made = [each if isinstance(each, MissingValue) else replace(each, kind=kind) for each in made]

@@ -1,7 +1,7 @@
 """One training example as text."""
 
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Any
 
 from topiclora_cli.data.families import Example
@@ -10,21 +10,45 @@ ASSISTANT = "assistant"
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A message of a conversation: its text, and the calls of tools in it, each as JSON of `name` and `arguments`.
+
+    name, tool_call_id: of a tool that answers. weight: of its tokens in the loss, beside those of other turns.
+    """
+
+    role: str
+    content: str
+    calls: tuple[str, ...] = ()
+    name: str = ""
+    tool_call_id: str = ""
+    weight: float = 1.0
+
+    @property
+    def text(self) -> str:
+        """All of it as text, a call on a line of its own."""
+        return "\n".join(filter(None, (self.content, *self.calls)))
+
+
+@dataclass(frozen=True)
 class Row:
     """One training example as text: `prompt` ends without white space, `completion` starts with that between the two.
 
-    turns: of a conversation, (role, content) of every message up to the completion; `prompt` is then all of it but the
-    last, for the text encoder to read. source: the number of the source it comes from. gap: how many characters of the
-    completion are not its own, but stand before it. kind: its value of the column that a limit is counted by.
+    turns: of a conversation, every message up to the completion; `prompt` is then all of it but the last, for the text
+    encoder to read. together: of a conversation that is trained on in all turns of the assistant's; `prompt` is then
+    what comes before the first. tools: those that a conversation may use, as JSON. source: the number of the source it
+    comes from. gap: how many characters of the completion are not its own, but stand before it. kind: its value of the
+    column that a limit is counted by.
     """
 
     prompt: str
     completion: str
     topics: tuple[str, ...] = ()
-    turns: tuple[tuple[str, str], ...] = ()
+    turns: tuple[Turn, ...] = ()
     source: int = 0
     gap: int = 1
     kind: str = ""
+    tools: str = ""
+    together: bool = False
 
     @property
     def opening(self) -> str:
@@ -32,7 +56,7 @@ class Row:
 
         All turns of one conversation have the same.
         """
-        start = [content for _, content in takewhile(lambda turn: turn[0] != ASSISTANT, self.turns)]
+        start = [turn.text for turn in takewhile(lambda turn: turn.role != ASSISTANT, self.turns)]
         return "\n".join(start) or self.prompt
 
     @property
@@ -41,9 +65,10 @@ class Row:
         return self.completion[self.gap :]
 
     @property
-    def asked(self) -> str:
-        """The prompt, or the last message before a conversation's completion."""
-        return self.turns[-2][1] if len(self.turns) > 1 else self.prompt
+    def asked(self) -> list[str]:
+        """The prompt, or the last message before a conversation's completion, or before each of several."""
+        asked = [turn.text for turn, after in pairwise(self.turns) if after.role == ASSISTANT]
+        return (asked if self.together else asked[-1:]) or [self.prompt]
 
 
 def as_row(prompt: str, completion: str, **keys: Any) -> Row:

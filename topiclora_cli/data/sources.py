@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 
-from topiclora_cli.data.files import is_pattern, kind_of_file, local_files, one_kind
+from topiclora_cli.data.files import is_pattern, local_files, looks_local, one_kind
 from topiclora_cli.data.tables import KINDS, PACKED, Record, UnreadableError, read_table
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe.data import EMBEDDED, SourceSection
@@ -44,7 +44,7 @@ def open_source(
             yield from _drawn(_numbered(saved), shuffled_stream)
         elif path.is_dir() and (found := _files(name, section.config, split)):
             yield from _of_files(*found, shuffled_stream)
-        elif kind_of_file(name) is not None or path.is_absolute():
+        elif looks_local(name) and not path.exists():
             raise TopicLoraError(f"{key}.source {name!r} does not exist.", f"Looked for it from {Path.cwd()}.")
         else:
             yield from _of_datasets(name, section.config, split, shuffled_stream)

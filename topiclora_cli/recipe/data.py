@@ -10,6 +10,7 @@ from topiclora_cli.recipe.section import Section
 from topiclora_cli.recipe.sources import fill_in_source, with_own_sources
 
 EMBEDDED = "quickstart"
+_FORMATS_WITH = {"messages": ("openai", "sharegpt"), "prompt": ("completion",)}
 
 
 class TopicsFile(Section):
@@ -52,9 +53,14 @@ class SourceSection(Section):
     messages: str | None = None
     """In place of templates, a column of chat messages with `role` and `content`, or `from` and `value`, whose text
     alone is read."""
-    turns: Literal["last", "all"] = "last"
-    """Of chat messages, `last` takes the last of the assistant's turns as the completion; `all` makes an example of
-    every one, with all before it as the prompt."""
+    format: Literal["auto", "sharegpt", "openai", "alpaca", "completion"] = "auto"
+    """How rows are written where neither templates nor `messages` say: `sharegpt` (conversations of from and value),
+    `openai` (messages of role and content), `alpaca` (instruction, input, output), `completion` (prompt, completion);
+    `auto` goes by the columns of the first row. Read, too, are tools and their calls, system prompts and history."""
+    turns: Literal["last", "all", "together"] | None = None
+    """Of chats, `last` takes the last of the assistant's turns as the completion; `all` makes an example of every one,
+    with all before it as the prompt; `together` takes the loss over all of them in one example, by the generation
+    markers of the chat template. Unset, `last` of `messages`, and `all` of chats found by `format`."""
     topics: str | list[str] | TopicsFile | None = None
     """A column of topic tags, a list that holds for every row, or a file; unset, prompts are read for them."""
     unknown_topics: Literal["error", "drop"] = "error"
@@ -86,16 +92,17 @@ class SourceSection(Section):
             raise ValueError("a source is missing: set source, or name one of the ready definitions")
         if self.messages and (self.prompt or self.completion):
             raise ValueError("messages and prompt with completion exclude one another; set one of them to null")
+        if bool(self.prompt) != bool(self.completion):
+            raise ValueError("prompt and completion belong together; give both, or neither and a format")
+        given = "messages" if self.messages else "prompt" if self.prompt else ""
+        if given and self.format not in ("auto", *_FORMATS_WITH[given]):
+            raise ValueError(f"format: {self.format} reads columns of its own, not those of {given}; leave one out")
         columns = {"filter": self.filter, "messages": self.messages, "limit_by": self.limit_by}
+        columns |= {"format": None if self.format == "auto" else self.format}
         if self.source == EMBEDDED and any(columns.values()):
             raise ValueError(f"{EMBEDDED!r} has no columns for {next(key for key in columns if columns[key])}")
         if self.limit_by and not self.limit:
             raise ValueError("limit_by says of what limit is counted; give a limit, too")
-        if self.source != EMBEDDED and not self.messages and not (self.prompt and self.completion):
-            raise ValueError(
-                f"a data source other than {EMBEDDED!r} needs the templates data.prompt and data.completion, or "
-                "data.messages, a column of chat messages"
-            )
 
     @property
     def label(self) -> str:

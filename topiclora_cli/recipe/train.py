@@ -61,6 +61,8 @@ class TrainSection(Section):
     """Put examples of like length in a batch, which saves padding."""
     packing: bool = False
     """Lay a batch out in fewer rows, several examples in each, which do not see one another."""
+    neftune_noise_alpha: float | None = Field(default=None, gt=0)
+    """Noise of this size on the tokens' embeddings in training, as in NEFTune (arXiv 2310.05914); unset, none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numbers that training computes in; `auto` is bfloat16 where the machine is faster with it."""
     gradient_checkpointing: bool = False
@@ -77,6 +79,9 @@ class TrainSection(Section):
     """What the best checkpoint has the least of on held-out examples: the loss, or the KL to the prior."""
     load_best: bool = False
     """End with the weights of the best checkpoint, not of the last step. Needs data.validation."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """End training after so many validations in a row without a better `metric_for_best`; unset, train on. Needs
+    data.validation; with `load_best`, the run ends with the best weights."""
     report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = []
     """Trackers that get the metrics, too; each needs its package."""
     optimizer: Optimizer = "adamw_torch_fused"

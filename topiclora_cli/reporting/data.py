@@ -14,5 +14,7 @@ def show(reports: Sequence[SourceReport], progress: Progress, *, title: str = "T
     headings, rows = [column.heading for column in table.columns], [[cell.text for cell in each] for each in table.rows]
     progress.table(table.title, headings, rows)
     for report in reports:
+        if report.format:
+            progress.say(f"{report.label}: read as {report.format}.")
         if report.missing:
             progress.say(f"{report.label}: left out for want of a value: {list_missing(report.wanting)}.")

@@ -21,9 +21,9 @@ _HASH = "sha256"  # what only a program compares
 class RunLine:
     """A run in a line; None for what it has not, or what an earlier version wrote in a way that is not read any more.
 
-    created: ISO 8601, UTC. stages: state by name. score: mean of the tuned model in the latest evaluation, gain: that
-    less the base's, both in `unit`. seconds: of all its stages together. got_nowhere: the command that made it failed
-    before it was trained. damaged: why it cannot be opened.
+    created: ISO 8601, UTC. stages: state by name. score: mean of the tuned model in the latest evaluation that has one,
+    of `evaluations`; gain: that less the base's, both in `unit`. seconds: of all its stages together. got_nowhere: the
+    command that made it failed before it was trained. damaged: why it cannot be opened.
     """
 
     name: str
@@ -36,6 +36,7 @@ class RunLine:
     unit: str | None
     seconds: float
     got_nowhere: bool
+    evaluations: int = 0
     damaged: str | None = None
 
 
@@ -55,6 +56,7 @@ def run_line(run: RunDir) -> RunLine:
         unit=mean.unit if mean else None,
         seconds=round(sum(record.seconds or 0 for record in manifest.stages.values()), 1),
         got_nowhere=manifest.got_nowhere,
+        evaluations=len(named_folders(run.path / "eval", SUMMARY)),
     )
 
 
@@ -97,7 +99,8 @@ def stages_table(manifest: Manifest) -> Table:
 def _state(line: RunLine) -> str:
     if line.damaged is not None:
         return "damaged"
-    states = [name if state == "done" else f"{name} {state}" for name, state in line.stages.items()]
+    made = {"eval": f"eval ({line.evaluations})"} if line.evaluations > 1 else {}
+    states = [made.get(name, name) if state == "done" else f"{name} {state}" for name, state in line.stages.items()]
     if line.got_nowhere and "failed" not in line.stages.values():
         states.append("then failed" if states else "failed before its first stage")
     return ", ".join(states) or "none"
@@ -112,10 +115,12 @@ def _asked(run: RunDir) -> tuple[str | None, str | None]:
 
 
 def _latest_mean(run: RunDir) -> MeanScores | None:
-    folders = named_folders(run.path / "eval", SUMMARY)
-    if not folders:
-        return None
-    try:
-        return read_result(folders[-1] / SUMMARY, EvalSummary).mean
-    except TopicLoraError:
-        return None
+    """Of the latest evaluation that has one: what failed, or has metrics of several kinds, hides no other."""
+    for folder in reversed(named_folders(run.path / "eval", SUMMARY)):
+        try:
+            mean = read_result(folder / SUMMARY, EvalSummary).mean
+        except TopicLoraError:
+            continue
+        if mean is not None:
+            return mean
+    return None

@@ -6,6 +6,7 @@ from pathlib import Path
 from peft import PeftModel
 
 from topiclora_cli.adapters.observe import observe_gates
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.results import by_question, summary
 from topiclora_cli.evaluation.routing import routing_report
@@ -16,7 +17,7 @@ from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, named_folder
 from topiclora_cli.runs.progress import Progress, tracked
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores, RoutingReport
-from topiclora_cli.runs.results.files import write_result
+from topiclora_cli.runs.results.files import read_result, write_result
 from topiclora_cli.runs.results.record import EvalFacts
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.inputs import (
@@ -44,7 +45,7 @@ def evaluate(
 
     untrained: score the base in the tuned model's place; the run needs no adapter then. The outcome lies in
     `eval/NAME`, named after the tasks unless told otherwise; no other one is touched. A task that fails is named in
-    `failed`, and the others are scored.
+    `failed`, and the others are scored; where the same request had scored it before, that outcome stays in its place.
     """
     if not untrained:
         adapter_folder(recipe, run)  # before hours go into the base alone
@@ -68,15 +69,19 @@ def evaluate(
                 model or base.model, base.tokenizer, request, tasks, label=label, output_path=folder, advance=advance
             )
         answers = QuestionScores(by_question(tuned), by_question(base_results) if base_results is not None else None)
-        write_result(folder / BY_QUESTION, answers)
         result = summary(base_results, tuned, name=folder.name)
+        for task, why in result.failed.items():
+            progress.say(f"Warning: {task} could not be scored: {why}")
+        if (earlier := _of_more(result, folder)) is not None:
+            progress.say(f"What was scored before stays as it is in {folder}.")
+            running.result = _facts(earlier)
+            return result
+        write_result(folder / BY_QUESTION, answers)
         write_result(folder / SUMMARY, result)  # hours of scoring are not to hang on what follows
         if model is not None and (report := observe_routing(recipe, base, model, graph, progress)):
             result = replace(result, routing=report)
             write_result(folder / SUMMARY, result)
         running.result = _facts(result)
-        for task, why in result.failed.items():
-            progress.say(f"Warning: {task} could not be scored: {why}")
     return result
 
 
@@ -90,6 +95,16 @@ def observe_routing(
     batches = tracked(progress, "routing by topic", make_batches(base, encoded, tokens="prompt"))
     gates = observe_gates(model, batches, bfloat16=use_bfloat16(recipe.train.precision))
     return routing_report(gates, [e.row.topics for e in encoded], on=measured.kind)
+
+
+def _of_more(result: EvalSummary, folder: Path) -> EvalSummary | None:
+    """What an earlier call has scored of the same request, where that is something that failed this time."""
+    try:
+        earlier = read_result(folder / SUMMARY, EvalSummary) if (folder / SUMMARY).exists() else None
+    except TopicLoraError:
+        return None
+    scored = {task.task for task in earlier.tasks} if earlier else set()
+    return earlier if scored & result.failed.keys() else None
 
 
 def _facts(summary: EvalSummary) -> EvalFacts:

@@ -15,6 +15,7 @@ from topiclora_cli.runs.processes import process_index
 from topiclora_cli.runs.run import RECIPE, RunDir, Running
 
 # What a topic graph depends on, and a training after it has to know.
+_KEEPING = ("eval", "merge", "ablation")  # stages that never touch what an earlier call has made
 _OF_THE_GRAPH = ("model.", "graph.", "data.", "seed", "adapter.num_experts")
 
 
@@ -39,12 +40,16 @@ def stage(
     try:
         with run.running(name, recipe=str(path.relative_to(run.path)), overridden=overridden, spent=spent) as running:
             yield running
-    except TopicLoraError:
-        # A mistake in an override is not to come back without it, nor to take a finished training's place.
-        if name == "train":
-            write_text(run.path / RECIPE, before.decode("utf-8"))
-            if record_before is not None and record_before.state == "done":
-                run.record(name, record_before)
+    except BaseException as error:
+        failed = isinstance(error, TopicLoraError)
+        if name == "train" and failed:
+            write_text(
+                run.path / RECIPE, before.decode("utf-8")
+            )  # a mistake in an override is not to come back without it
+        # What was made before is still there, and on record. Of a graph or a training that is so where nothing began.
+        if record_before is not None and record_before.state == "done" and (failed or name in _KEEPING):
+            run.record(name, record_before)
+            if name == "train":
                 write_text(path, before.decode("utf-8"))
         raise
 

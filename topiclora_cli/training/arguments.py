@@ -18,8 +18,8 @@ from topiclora_cli.runs.processes import process_count
 def check_settings(recipe: Recipe, *, validates: bool) -> None:
     """Raises TopicLoraError where the train section asks for what these examples and processes cannot give."""
     train = recipe.train
-    for key, value in {"eval_steps": train.eval_steps, "load_best": train.load_best}.items():
-        if value and not validates:
+    for key in ("eval_steps", "load_best", "early_stopping_patience"):
+        if getattr(train, key) and not validates:
             raise TopicLoraError(
                 f"train.{key} is set, but there are no held-out examples.",
                 f"Set data.validation, or raise it, or leave train.{key} out.",
@@ -76,6 +76,7 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, *, validates: b
         warmup_steps=round(train.warmup_ratio * steps) if train.warmup_steps is None else train.warmup_steps,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
+        neftune_noise_alpha=train.neftune_noise_alpha,
         use_cpu=not torch.accelerator.is_available(),
         bf16=use_bfloat16(train.precision),
         activation_checkpointing=train.gradient_checkpointing,

@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from topiclora_cli.runs.files import write_text
 from topiclora_cli.runs.processes import wait_for_all
@@ -109,6 +109,36 @@ class GracefulStop(TrainerCallback):
         if self.stopped:
             control.should_save = True
             control.should_training_stop = True
+
+
+class StopEarly(EarlyStoppingCallback):
+    """Ends training after `patience` validations in a row that found nothing better, and tells `say`.
+
+    A training that goes on from a checkpoint goes on counting.
+    """
+
+    def __init__(self, patience: int, say: Callable[[str], None]) -> None:
+        super().__init__(patience)
+        self.say = say
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        validated = [row["step"] for row in state.log_history if args.metric_for_best_model in row]
+        self.early_stopping_patience_counter = sum(step > (state.best_global_step or 0) for step in validated)
+
+    def on_evaluate(  # type: ignore[override]
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        if control.should_training_stop and state.is_world_process_zero:
+            self.say(
+                f"Stopped at step {state.global_step}: no better {args.metric_for_best_model} in "
+                f"{self.early_stopping_patience_counter} validations since step {state.best_global_step}."
+            )
 
 
 class SetEpoch(TrainerCallback):

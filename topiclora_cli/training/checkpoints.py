@@ -23,6 +23,7 @@ _INDIFFERENT: dict[str, Any] = {
         "eval_steps",
         "metric_for_best",
         "load_best",
+        "early_stopping_patience",
         "report_to",
         "gradient_checkpointing",
         "packing",

@@ -33,6 +33,7 @@ from topiclora_cli.training.callbacks import (
     SealCheckpoints,
     SetEpoch,
     ShareBuffers,
+    StopEarly,
 )
 from topiclora_cli.training.checkpoints import EXAMPLES, decisive_settings, latest_sound, refuse_other_settings, step_of
 from topiclora_cli.training.collate import Collator
@@ -119,6 +120,8 @@ def train_adapter(
             MoveBar(advance),
         ):
             trainer.add_callback(callback)
+        if patience := recipe.train.early_stopping_patience:
+            trainer.add_callback(StopEarly(patience, progress.say))
         if trainer.is_fsdp_enabled:
             trainer.add_callback(ShareBuffers())
         with explain_full_memory(recipe.train):

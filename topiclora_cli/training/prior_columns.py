@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 
 from topiclora_cli.data.examples import asked_by
-from topiclora_cli.data.row import ASSISTANT
+from topiclora_cli.data.row import ASSISTANT, Turn
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics.prior import PriorBatch
 
@@ -52,7 +52,7 @@ def prompt_of(row: Row) -> str:
             f"A row has neither prompt nor messages, but {', '.join(row)}.",
             "Say what is asked: add_priors(..., prompt=lambda row: row[...]).",
         )
-    return asked_by([(message["role"], message["content"]) for message in takewhile(_asks, messages)])
+    return asked_by([Turn(message["role"], message["content"]) for message in takewhile(_asks, messages)])
 
 
 class WithPriors:

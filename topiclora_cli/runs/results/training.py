@@ -9,11 +9,13 @@ class SourceCount:
     """Of one source, counted as it is read: rows read and filtered out; examples left out, for what reason.
 
     wanting: of the missing ones, what was missing. surplus: of a kind that has more than its limit. held_out: kept out
-    to measure on.
+    to measure on. format: the one that its rows were found to be in, with its columns, "" where the recipe says how to
+    read them.
     """
 
     label: str
     weight: float | None = None
+    format: str = ""
     read: int = 0
     filtered: int = 0
     missing: int = 0
