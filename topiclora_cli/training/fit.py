@@ -37,7 +37,7 @@ from topiclora_cli.training.callbacks import (
 )
 from topiclora_cli.training.checkpoints import EXAMPLES, decisive_settings, latest_sound, refuse_other_settings, step_of
 from topiclora_cli.training.collate import Collator
-from topiclora_cli.training.columns import Examples, make_dataset
+from topiclora_cli.training.columns import Examples, make_dataset, weighs
 from topiclora_cli.training.eva import start_from_activations
 from topiclora_cli.training.fingerprint import fingerprint
 from topiclora_cli.training.guard import explain_full_memory
@@ -85,6 +85,17 @@ def train_adapter(
             "train.liger reads the output head's weight itself, so that an adapter on it would never run.",
             "Leave the head out of adapter.target_modules, or leave out train.liger.",
         )
+    with_prompt = recipe.data.train_on_prompt
+    weighted = (
+        encoded.weighs
+        if isinstance(encoded, ExampleStream)
+        else weighs([*encoded, *(held_out.encoded if held_out else ())], with_prompt=with_prompt)
+    )
+    if recipe.train.liger and weighted:
+        raise TopicLoraError(
+            "train.liger takes the mean over tokens itself, where all weigh the same, and these have loss weights.",
+            "Leave out train.liger, or data's loss_weight and the weights of messages.",
+        )
     total, activated = count_parameters(model)
     settings = {**decisive_settings(recipe, process_count()), EXAMPLES: fingerprint(encoded)}
     checkpoint = _find_checkpoint(folder / "checkpoints", settings, progress) if resume else None
@@ -94,9 +105,11 @@ def train_adapter(
     with GracefulStop() as stop, progress.track("training", arguments.max_steps, done) as advance:
         if isinstance(examples, ExampleStream):
             examples.base_alone, examples.embedded = partial(without_adapter, model), embedded
-        train_set = examples if isinstance(examples, ExampleStream) else make_dataset(examples)
-        validation = make_dataset(held_out) if held_out is not None else None
-        trainer = _make_trainer(base, model, recipe, arguments, train_set, validation, selects=selects)
+        train_set = examples if isinstance(examples, ExampleStream) else make_dataset(examples, with_prompt=with_prompt)
+        validation = make_dataset(held_out, with_prompt=with_prompt) if held_out is not None else None
+        trainer = _make_trainer(
+            base, model, recipe, arguments, train_set, validation, selects=selects, weighted=weighted
+        )
         if recipe.train.fsdp and not trainer.is_fsdp_enabled:
             raise TopicLoraError(
                 f"train.fsdp is set, but accelerate shards over GPUs only, not over {arguments.device.type}s.",
@@ -180,6 +193,7 @@ def _make_trainer(
     held_out: Dataset | None,
     *,
     selects: bool,
+    weighted: bool,
 ) -> DualLossTrainer:
     return DualLossTrainer(
         model=model,
@@ -192,6 +206,7 @@ def _make_trainer(
             select_logits=selects and not recipe.train.liger and not adapts_head(model),
             train_on_prompt=recipe.data.train_on_prompt,
             packed=recipe.train.packing,
+            weighted=weighted,
         ),
         loss_section=recipe.loss,
         router_learning_rate=recipe.train.router_learning_rate,

@@ -17,6 +17,7 @@ from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.auxiliary import auxiliary_loss
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.gradients import WatchGradients
+from topiclora_cli.training.label_losses import label_losses
 from topiclora_cli.training.meter import Meter
 from topiclora_cli.training.optimizer import parameter_groups
 from topiclora_cli.training.sampler import LengthBlockSampler
@@ -104,12 +105,16 @@ class DualLossTrainer(Trainer):
     ) -> Any:
         batch = Batch.of(inputs)
         whole = self._whole or count_step([batch], None)
-        with self._watched.watching(batch, self._progress) as record:
-            loss, outputs = super().compute_loss(
-                model, batch.inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
-            )
         # Of a model that cannot be told the step's number of labels, the Trainer averages micro-batches later.
         later = 1 if num_items_in_batch is not None else whole.micro_batches
+        with self._watched.watching(batch, self._progress) as record:
+            if batch.label_weights is None:
+                loss, outputs = super().compute_loss(
+                    model, batch.inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+                )
+            else:
+                found = label_losses(model, batch)
+                loss, outputs = later * whole.of_labels(found.values, found.weights), found.outputs
         language_modelling = loss.detach() / later
         step = self._watched.step(batch, record, outputs, self._progress)
         auxiliary = auxiliary_loss(step, whole, self.accelerator if self._whole else None)
