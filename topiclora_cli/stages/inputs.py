@@ -207,7 +207,10 @@ def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | N
     batches = []
     size = BATCH if base.masks_padding else 1
     for start in range(0, len(encoded), size):
-        rows = [{"input_ids": e.input_ids, "prompt_length": e.prompt_length} for e in encoded[start : start + size]]
+        rows = [
+            {"input_ids": e.input_ids, "prompt_length": e.prompt_length, "weights": e.turn_weights}
+            for e in encoded[start : start + size]
+        ]
         batch = {key: value.to(base.model.device) for key, value in collate(rows).items()}
         if tokens is not None:
             del batch["labels"]
