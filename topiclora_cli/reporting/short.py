@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 
-from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.evaluation.comparison.answers import Answers, find_answers
-from topiclora_cli.evaluation.comparison.flips import Flip, in_turn, read_flips
+from topiclora_cli.evaluation.comparison.flips import Flip
+from topiclora_cli.evaluation.comparison.samples import sample_flips
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.sections import Section, Text
 from topiclora_cli.reporting.summary import export_lines, headline, routing_line
 from topiclora_cli.reporting.table import Table, columns, row
-from topiclora_cli.runs.results.evaluation import EvalSummary
 
 SAMPLES = 3
-_TASKS = 12  # of an evaluation, whose samples are looked through at most
 
 
 def in_short(runs: Sequence[Material]) -> Section | None:
@@ -50,22 +47,5 @@ def _flips(run: Material) -> list[Flip]:
     for name, summary in reversed(list(run.evaluations.items())):
         folder = run.path / "eval" / name
         if (folder / "base").is_dir() and (folder / "tuned").is_dir():
-            try:
-                return _read(summary, find_answers(folder / "base"), find_answers(folder / "tuned"))
-            except TopicLoraError:
-                return []  # without samples, or with damaged ones, which `topiclora compare` says
+            return sample_flips(folder, {task.task: task.key for task in summary.tasks if not task.group}, SAMPLES)
     return []
-
-
-def _read(summary: EvalSummary, base: Answers, tuned: Answers) -> list[Flip]:
-    keys = {task.task: task.key for task in summary.tasks if not task.group and task.task in base.files}
-    flipped: dict[str, list[str]] = {}
-    for task in [name for name in keys if name in tuned.files][:_TASKS]:
-        before, after = (side.task(task).scores.get(keys[task], {}) for side in (base, tuned))
-        flipped[task] = [name for name in before if name in after and before[name] != after[name]]
-    chosen = in_turn({task: names for task, names in flipped.items() if names}, SAMPLES)
-    return [
-        flip
-        for task, names in chosen.items()
-        for flip in read_flips(task, base.files[task], tuned.files[task], keys[task], names)
-    ]
