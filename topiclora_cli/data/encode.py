@@ -78,6 +78,24 @@ def encode_fitting(
     return encoded
 
 
+def encode_prompt(prompt: str | Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of what an answer is to follow, as examples begin: a text as it is, turns by the chat template.
+
+    Raises TopicLoraError where the template refuses the turns.
+    """
+    if isinstance(prompt, str):
+        text, chat = prompt.rstrip(), False
+    else:
+        try:
+            messages = list(map(_message, prompt))
+            text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except (TemplateError, ValueError, IndexError) as error:
+            raise TopicLoraError(f"The tokenizer's chat template refuses this conversation: {error}.") from None
+        chat = True
+    begin = tokenizer.bos_token
+    return _token_ids([text], [chat or bool(begin and text.startswith(begin))], tokenizer)[0]
+
+
 def _token_ids(texts: Sequence[str], bare: Sequence[bool], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Token ids of texts that go on: after them come no special tokens, and none before those that are `bare`."""
     ids: list[list[int]] = [[] for _ in texts]
