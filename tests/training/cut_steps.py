@@ -38,6 +38,7 @@ CONFIGS = {
 POOLED = {"balance": {"weight": 1.0, "counts": "tokens"}, "reduce_routers": "pool"}
 TERMS = {
     "lm": ("linear", {}),
+    "lm, weighted": ("linear", {}),
     "kl": ("topic", {"kl": {"weight": 1.0}}),
     "kl, unweighted": ("topic", {"kl": {"weight": 1.0, "confidence_weighted": False}}),
     "kl of all tokens": ("topic", {"kl": {"weight": 1.0, "tokens": "all"}}),
@@ -84,10 +85,10 @@ class _Gradients(TrainerCallback):
         self.found = {name: value.grad.clone() for name, value in named if value.grad is not None}
 
 
-def examples():
-    """Twelve of unlike length, with priors and confidence of their own."""
+def examples(*, weighted=False):
+    """Twelve of unlike length, with priors and confidence of their own, and, if wanted, tokens of unlike weight."""
     generator = torch.Generator().manual_seed(3)
-    return [
+    rows = [
         {
             "input_ids": torch.randint(3, 64, (6 + index % 7,), generator=generator).tolist(),
             "prompt_length": 2 + index % 3,
@@ -97,6 +98,12 @@ def examples():
         }
         for index in range(12)
     ]
+    for index, row in enumerate(rows if weighted else ()):
+        # Every third has none of its own, and one has nothing to learn from.
+        kinds = [0.0, 0.0] if index == 5 else [0.25, 0.0, 2.0]
+        weights = [kinds[place % len(kinds)] for place in range(len(row["input_ids"]))]
+        row["weights"] = None if index % 3 == 0 else weights
+    return rows
 
 
 def adapted(kind, **changes):
@@ -121,7 +128,7 @@ def adapted(kind, **changes):
 
 def one_step(term, batch_size, accumulation, *, packed=False, **changes):
     """The gradients by parameter and the logged row of a step of the term's adapter, cut into these micro-batches."""
-    kind, losses = TERMS[term]
+    (kind, losses), weighted = TERMS[term], "weighted" in term.split(", ")
     model = adapted(kind, **changes)
     gradients = _Gradients()
     with tempfile.TemporaryDirectory() as folder:
@@ -142,8 +149,8 @@ def one_step(term, batch_size, accumulation, *, packed=False, **changes):
                 ddp_find_unused_parameters=False,
                 accelerator_config={"dispatch_batches": False},
             ),
-            train_dataset=Dataset.from_list(examples()),
-            data_collator=Collator(0, select_logits=True, packed=packed),
+            train_dataset=Dataset.from_list(examples(weighted=weighted)),
+            data_collator=Collator(0, select_logits=True, packed=packed, weighted=weighted),
             loss_section=LossSection(**{**losses, "kl": {"weight": 0.0, "warmup": 0.0, **losses.get("kl", {})}}),
             router_learning_rate=None,
             loraplus_lr_ratio=None,

@@ -1,5 +1,6 @@
 """`topiclora quickstart`: the whole job on one run, ending with one screen that says what came of it."""
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,8 @@ from rich.text import Text
 
 from topiclora_cli.cli.console import TerminalProgress, console, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.commands import command_line
 
 if TYPE_CHECKING:
     from topiclora_cli.recipe import Recipe
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 # Enough to show the mechanism; the full grid is a command of its own.
 ABLATION_CELLS = ["full", "kl_off"]
 ABLATION_LIMIT = 20  # questions per task
+MINUTES = {"quickstart": 10, "perft-quickstart": 10}  # where --minutes is not given
+SIZES = {"data.per_family", "data.limit", "train.max_steps", "train.epochs"}  # what says how long a training is
 
 
 def quickstart(
@@ -28,12 +33,30 @@ def quickstart(
     ablation_steps: Annotated[
         int, typer.Option("--ablation-steps", min=0, help="Training steps of each ablation cell; 0 leaves it out.")
     ] = 0,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes",
+            "-m",
+            min=0,
+            help="Choose steps and questions so that all ends in about so many minutes on this machine, up to the "
+            "recipe's own; 0 keeps those. (default: 10 for the recipes quickstart and perft-quickstart, else 0)",
+        ),
+    ] = None,
 ) -> None:
     """Build the graph, train, evaluate, export and ablate, as far as the recipe has them.
 
     With --run, the graph and a finished training are kept.
     """
+    started = time.monotonic()
+    if run is not None and minutes:
+        raise TopicLoraError(
+            "--minutes chooses the sizes of a new run, and --run has its own.", "Leave one of them out."
+        )
     recipe = recipe or (None if run else "quickstart")
+    if recipe is not None and run is None:
+        minutes = MINUTES.get(recipe, 0) if minutes is None else minutes
+        overrides = [*(overrides or []), *_fitting(recipe, overrides or [], minutes, started)]
     settings, directory = start_or_open(recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
     from topiclora_cli.ablation.runner import prepare_grid, run_grid
@@ -85,6 +108,39 @@ def quickstart(
     console.print(Text("Next:", "bold"))
     copied = recipe or str(directory.path / "recipe.yaml")
     _say(f"  {line}" for line in screen.following(settings, directory, copied, topics))
+
+
+def _fitting(recipe: str, overrides: list[str], minutes: float, started: float) -> list[str]:
+    """The sizes of a run that ends so many minutes after its start, as overrides; none of those that were given."""
+    from topiclora_cli.recipe import load_recipe, parse_override
+
+    given = {parse_override(text)[0] for text in overrides}
+    settings = load_recipe(recipe, overrides)
+    if minutes == 0 or ("eval.limit" in given and not given.isdisjoint(SIZES)):
+        return []
+    console.print(
+        f"Fitting {settings.name} to {minutes:g} minutes: loading {settings.model.name}, timing a few steps ..."
+    )
+    from topiclora_cli.reporting.formats import duration
+    from topiclora_cli.stages.pace import choose_sizes, measure_pace, sizes_of
+
+    pace = measure_pace(settings, TerminalProgress())
+    fit = choose_sizes(settings, pace, 60 * minutes - (time.monotonic() - started))
+    sizes = sizes_of(settings, fit)
+    # A size that was given stays, and with it the others that say the same.
+    kept = {
+        key: value for key, value in sizes.items() if key not in given and (key == "eval.limit" or not given & SIZES)
+    }
+    times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in fit.seconds.items())
+    console.print(
+        f"A step takes {pace.step:.1f} s here, so: {fit.steps} steps, {fit.questions} questions a task ({times}).",
+        soft_wrap=True,
+    )
+    chosen = [f"{key}={value}" for key, value in kept.items()]
+    again = [part for text in [*overrides, *chosen] for part in ("--set", text)]
+    which = [] if recipe == "quickstart" else ["--recipe", recipe]
+    console.print(f"The same again: {command_line('quickstart', *which, '--minutes', 0, *again)}", soft_wrap=True)
+    return chosen
 
 
 def _say(lines: Iterable[str]) -> None:

@@ -1,26 +1,42 @@
 """From examples as text to token ids, with the prompt told apart from its completion."""
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from topiclora_cli.data.row import ASSISTANT, Row, Turn
+from topiclora_cli.data.chat import chat_texts, marked_turns
+from topiclora_cli.data.row import Row
 from topiclora_cli.data.tokens import token_ids
 from topiclora_cli.errors import TopicLoraError
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One training example as token ids; the first `prompt_length` of `input_ids` are the prompt."""
+    """One training example as token ids; the first `prompt_length` of `input_ids` are the prompt.
+
+    turn_weights: of a conversation whose turns are trained on together, of each token the weight of its turn in the
+    loss, 0 where it is none of the assistant's.
+    """
 
     row: Row
     input_ids: list[int]
     prompt_length: int
+    turn_weights: list[float] | None = None
+
+    def token_weights(self, *, with_prompt: bool = False) -> list[float] | None:
+        """The weight of each token in the language-modelling loss; None where the completion's are all 1, others 0.
+
+        with_prompt: of an example that is trained on as a whole, None where all tokens weigh 1.
+        """
+        weight = self.row.loss_weight
+        if with_prompt:
+            return None if weight == 1 else [weight] * len(self.input_ids)
+        if self.turn_weights is not None:
+            return [weight * turn for turn in self.turn_weights]
+        length = self.prompt_length
+        return None if weight == 1 else [0.0] * length + [weight] * (len(self.input_ids) - length)
 
 
 def encode_rows(
@@ -59,9 +75,26 @@ def encode_fitting(
             "The model's tokenizer has no end-of-sequence token, with which every completion ends.",
             "Name one in the model's tokenizer_config.json: eos_token.",
         )
-    chats = [bool(row.turns) if chat_template is None else chat_template for row in rows]
+    if chat_template is False and any(row.together for row in rows):
+        raise TopicLoraError(
+            "turns: together goes by the chat template's markers, and data.chat_template is false.", "Set turns: all."
+        )
+    apart = [row for row in rows if not row.together]
+    in_parts = _in_two_parts(
+        apart, [bool(row.turns) if chat_template is None else chat_template for row in apart], tokenizer
+    )
+    every = [_together(row, tokenizer) if row.together else next(in_parts) for row in rows]
+    return [
+        example
+        for example in (_ended(example, end) for example in every)
+        if example.prompt_length < len(example.input_ids) <= max_length
+    ]
+
+
+def _in_two_parts(rows: Sequence[Row], chats: Sequence[bool], tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
+    """Rows cut into prompt and completion, those that are `chats` in the chat template, in their order."""
     texts = [
-        _chat_texts(row, tokenizer) if chat else (row.prompt, row.prompt + row.completion)
+        chat_texts(row, tokenizer) if chat else (row.prompt, row.prompt + row.completion)
         for row, chat in zip(rows, chats, strict=True)
     ]
     # A chat template, or the text itself, has written the special tokens already.
@@ -69,13 +102,26 @@ def encode_fitting(
     bare = [chat or bool(begin and whole.startswith(begin)) for (_, whole), chat in zip(texts, chats, strict=True)]
     prompts = _token_ids([prompt for prompt, _ in texts], bare, tokenizer)
     wholes = _token_ids([whole for _, whole in texts], bare, tokenizer)
-    encoded = []
     for row, prompt, whole in zip(rows, prompts, wholes, strict=True):
-        if whole[-1:] != [end]:
-            whole = [*whole, end]
-        if len(prompt) < len(whole) <= max_length:
-            encoded.append(Encoded(row, whole, len(prompt)))
-    return encoded
+        yield Encoded(row, whole, len(prompt))
+
+
+def _together(row: Row, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    ids, weights = marked_turns(row, tokenizer)
+    opening = next((place for place, weight in enumerate(weights) if weight > 0), len(ids))
+    return Encoded(row, ids, opening, weights)
+
+
+def _ended(example: Encoded, end: int) -> Encoded:
+    """The example with the end-of-sequence token behind it, which belongs to the last turn."""
+    if example.input_ids[-1:] == [end]:
+        return example
+    weights = example.turn_weights
+    return replace(
+        example,
+        input_ids=[*example.input_ids, end],
+        turn_weights=weights if weights is None else [*weights, *(weights[-1:] or [0.0])],
+    )
 
 
 def encode_prompt(prompt: str | Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -112,64 +158,3 @@ def _appended(tokenizer: PreTrainedTokenizerBase) -> int:
     """How many special tokens a tokenizer puts after a text: T5's and some of Llama's kin end every one."""
     special = set(tokenizer.all_special_ids)
     return len(list(takewhile(special.__contains__, reversed(tokenizer("a")["input_ids"]))))
-
-
-def _chat_texts(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """Prompt and whole of an example in the tokenizer's chat template, without the white space that ends it."""
-    if tokenizer.chat_template is None:
-        raise TopicLoraError("The model's tokenizer has no chat template.", "Set data.chat_template to false.")
-    turns = row.turns or (Turn("user", row.prompt), Turn(ASSISTANT, row.answer))
-    messages = list(map(_message, turns))
-
-    def written(messages: Sequence[dict[str, Any]], **options: Any) -> str:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
-
-    tools = json.loads(row.tools) if row.tools else None
-    try:
-        whole = written(messages, tools=tools).rstrip()
-        if tools or any(turn.calls for turn in turns):
-            _refuse_unwritten(written(messages, tools=tools), messages, tools, written)
-        answer = turns[-1].content
-        if whole.endswith(answer.rstrip()):  # nothing closes the answer, whose own white space stays
-            whole += answer[len(answer.rstrip()) :]
-        # Some templates open an answer otherwise than they write a given one; its header then counts as completion.
-        for opened in (True, False):
-            prompt = written(messages[:-1], tools=tools, add_generation_prompt=opened)
-            if whole.startswith(prompt) and len(prompt) < len(whole):
-                return prompt, whole
-    except (TemplateError, ValueError, IndexError) as error:
-        raise TopicLoraError(
-            f"The tokenizer's chat template refuses an example: {error}.", "Leave such rows out by data.filter."
-        ) from None
-    raise TopicLoraError(
-        "The tokenizer's chat template does not begin a conversation as it begins the longer one.",
-        "Set data.chat_template to false.",
-    )
-
-
-def _message(turn: Turn) -> dict[str, Any]:
-    """A turn as chat templates read it."""
-    message: dict[str, Any] = {"role": turn.role, "content": turn.content}
-    message |= {key: value for key in ("name", "tool_call_id") if (value := getattr(turn, key))}
-    if turn.calls:
-        message["tool_calls"] = [_tool_call(json.loads(call)) for call in turn.calls]
-    return message
-
-
-def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
-    identity = {"id": call.pop("id")} if "id" in call else {}
-    return {**identity, "type": "function", "function": call}
-
-
-def _refuse_unwritten(
-    whole: str, messages: Sequence[dict[str, Any]], tools: Sequence[Any] | None, written: Callable[..., str]
-) -> None:
-    """Raises TopicLoraError where a chat template takes no notice of an example's tools, or of the calls of them."""
-    without = [{key: value for key, value in message.items() if key != "tool_calls"} for message in messages]
-    lost = {"calls of tools": without != messages and written(without, tools=tools) == whole}
-    lost |= {"tools": bool(tools) and written(messages) == whole}
-    for what in (name for name, is_lost in lost.items() if is_lost):
-        raise TopicLoraError(
-            f"The tokenizer's chat template writes no {what}, and an example has some.",
-            "Use a model whose template does, set data.chat_template to false, or leave such rows out by filter.",
-        )

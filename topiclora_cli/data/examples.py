@@ -1,16 +1,18 @@
 """How a source's row becomes examples: by templates, or by the turns of a conversation."""
 
+import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from topiclora_cli.data.conversations import conversations
 from topiclora_cli.data.formats import Layout, empty_chat, layout_of, messages_of, refuse_unknown_format, tools_of
-from topiclora_cli.data.missing import MissingValue, Names
+from topiclora_cli.data.missing import Missing, MissingValue, Names
 from topiclora_cli.data.row import ASSISTANT, Row, Turn, as_row
 from topiclora_cli.data.templates import Record, template
 from topiclora_cli.data.topics import Topics, topics_of
-from topiclora_cli.data.written import written
-from topiclora_cli.recipe.data import SourceSection
+from topiclora_cli.data.written import number, written
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe.data import SourceSection, WeightColumn
 
 Made = list[Row | MissingValue]
 _OPENED = f"{ASSISTANT.capitalize()}:"
@@ -43,13 +45,23 @@ class Examples:
         Raises TopicLoraError for a row that does not fit the section, or not the format of the rows before.
         """
         try:
-            if self._filled is not None:
-                return [as_row(*self._filled(row), topics=self.topics(row), source=self.number)]
-            if self.section.messages is not None:
-                return self._of_messages(row, self.section.messages)
-            return self._of_format(row)
+            weight = loss_weight(row, self.section, self.key, self.names)
+            made = self._made(row)
         except MissingValue as error:
             return [error]
+        if weight == 1:
+            return made
+        return [
+            each if isinstance(each, MissingValue) else replace(each, loss_weight=weight * each.loss_weight)
+            for each in made
+        ]
+
+    def _made(self, row: Record) -> Made:
+        if self._filled is not None:
+            return [as_row(*self._filled(row), topics=self.topics(row), source=self.number)]
+        if self.section.messages is not None:
+            return self._of_messages(row, self.section.messages)
+        return self._of_format(row)
 
     def _of_messages(self, row: Record, column: str) -> Made:
         if column not in row:
@@ -93,6 +105,26 @@ def examples_of(
     return Examples(section, key, number, names, topics_of(section, key=key, known=known_topics, names=names))
 
 
+def loss_weight(row: Record, section: SourceSection, key: str, names: Names) -> float:
+    """A row's weight in the loss; raises MissingValue and TopicLoraError for a column without one."""
+    if not isinstance(section.loss_weight, WeightColumn):
+        return section.loss_weight
+    column = section.loss_weight.column
+    if column not in row:
+        names.sought(column, f"{key}.loss_weight.column")
+    if isinstance(row.get(column), Missing) or column not in row:
+        raise MissingValue(column)
+    try:
+        weight = number(row[column])
+    except (TypeError, ValueError):
+        weight = -1.0
+    if not 0 <= weight < math.inf:
+        raise TopicLoraError(
+            f"{key}.loss_weight: the column {column!r} holds {row[column]!r}.", "Weights are numbers from 0."
+        )
+    return weight
+
+
 def plain_text(turns: Sequence[Turn], tools: str = "") -> str:
     """A conversation as text without any chat template: "User: ..." and so on, a blank line between turns."""
     said = [f"{turn.role.capitalize()}: {turn.text}" for turn in turns]
@@ -110,4 +142,5 @@ def _example(turns: Sequence[Turn], topics: Topics, tools: str, number: int, tog
     prompt = asked_by(before, tools) or _OPENED * together
     completion = "\n\n".join([answer.text, *([plain_text(after)] if after else [])])
     keys = {"topics": topics, "turns": tuple(turns), "source": number, "tools": tools, "together": together}
-    return as_row(prompt, completion, **keys)
+    # The weights of turns that are trained on together stay with them.
+    return as_row(prompt, completion, loss_weight=1.0 if together else turns[-1].weight, **keys)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from topiclora_cli.data.draw import at_most
-from topiclora_cli.data.examples import examples_of
+from topiclora_cli.data.examples import examples_of, loss_weight
 from topiclora_cli.data.families import mixture
 from topiclora_cli.data.missing import MissingValue, Names
 from topiclora_cli.data.row import Row, embedded_row
@@ -96,7 +96,7 @@ class Reader:
         if section.source == EMBEDDED:
             for example in mixture(split, section.per_family, seed=self.seed):
                 count.read += 1
-                yield embedded_row(example, source=number)
+                yield replace(embedded_row(example, source=number), loss_weight=loss_weight({}, section, key, names))
             return
         keep = condition(f"{key}.filter", section.filter or "true", names)
         examples = examples_of(section, key=key, number=number, known_topics=self.known_topics, names=names)

@@ -37,7 +37,8 @@ class Row:
     encoder to read. together: of a conversation that is trained on in all turns of the assistant's; `prompt` is then
     what comes before the first. tools: those that a conversation may use, as JSON. source: the number of the source it
     comes from. gap: how many characters of the completion are not its own, but stand before it. kind: its value of the
-    column that a limit is counted by.
+    column that a limit is counted by. loss_weight: of its tokens in the language-modelling loss, beside those of other
+    examples.
     """
 
     prompt: str
@@ -49,6 +50,7 @@ class Row:
     kind: str = ""
     tools: str = ""
     together: bool = False
+    loss_weight: float = 1.0
 
     @property
     def opening(self) -> str:

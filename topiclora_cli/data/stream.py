@@ -27,7 +27,7 @@ CHUNK = 256  # examples that are tokenised and given their priors together
 
 
 class ExampleStream(IterableDataset):
-    """Endless rows for the collator: input_ids, prompt_length and, with `priors`, prior (E,) and confidence.
+    """Endless rows for the collator: input_ids, prompt_length, weights and, with `priors`, prior (E,) and confidence.
 
     priors: from prompts to their priors. `base_alone` makes the context in which they are computed: a text encoder that
     reads the base model must not see the adapter that has been put on it since. `embedded`: how many tokens the model
@@ -57,7 +57,12 @@ class ExampleStream(IterableDataset):
             if self.embedded is not None:
                 refuse_unknown_tokens([example.input_ids for example in examples], self.tokenizer, self.embedded)
             records: list[dict[str, Any]] = [
-                {"input_ids": example.input_ids, "prompt_length": example.prompt_length} for example in examples
+                {
+                    "input_ids": example.input_ids,
+                    "prompt_length": example.prompt_length,
+                    "weights": example.token_weights(with_prompt=self.data.train_on_prompt),
+                }
+                for example in examples
             ]
             if self.priors is not None and examples:
                 with self.base_alone():
@@ -65,6 +70,11 @@ class ExampleStream(IterableDataset):
                 for record, prior, sure in zip(records, batch.prior.tolist(), batch.confidence.tolist(), strict=True):
                     record |= {"prior": prior, "confidence": sure}
             yield from records
+
+    @property
+    def weighs(self) -> bool:
+        """Whether tokens may differ in weight: sources do, or are chats, whose messages may."""
+        return any(source.loss_weight != 1 or source.reads_chats for source in self.data.all_sources)
 
     def files(self) -> list[tuple[str, int, int]]:
         """The local files of its sources: name, size and time of change."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,13 @@ class TopicsFile(Section):
     """Path of the file, JSONL or CSV."""
     key: str
     """A template over a row's columns, which names the line of the file."""
+
+
+class WeightColumn(Section):
+    """A number of every row's own."""
+
+    column: str
+    """A column of numbers from 0."""
 
 
 class SourceSection(Section):
@@ -74,6 +81,9 @@ class SourceSection(Section):
     decides."""
     weight: float | None = Field(default=None, gt=0)
     """The probability of drawing from this source, relative to the others'."""
+    loss_weight: Annotated[float, Field(ge=0)] | WeightColumn = 1.0
+    """How much the tokens of its examples weigh in the language-modelling loss, a weighted mean over a step's tokens: a
+    number, or `column`, which has one for every row. OpenAI's `weight` of a message is read, too, and multiplied."""
     per_family: int = Field(default=160, ge=1)
     """Examples of each of the embedded task families, for the source `quickstart`."""
 
@@ -99,10 +109,16 @@ class SourceSection(Section):
             raise ValueError(f"format: {self.format} reads columns of its own, not those of {given}; leave one out")
         columns = {"filter": self.filter, "messages": self.messages, "limit_by": self.limit_by}
         columns |= {"format": None if self.format == "auto" else self.format}
+        columns |= {"loss_weight.column": getattr(self.loss_weight, "column", None)}
         if self.source == EMBEDDED and any(columns.values()):
             raise ValueError(f"{EMBEDDED!r} has no columns for {next(key for key in columns if columns[key])}")
         if self.limit_by and not self.limit:
             raise ValueError("limit_by says of what limit is counted; give a limit, too")
+
+    @property
+    def reads_chats(self) -> bool:
+        """Whether its rows may be conversations."""
+        return self.source != EMBEDDED and self.prompt is None
 
     @property
     def label(self) -> str:

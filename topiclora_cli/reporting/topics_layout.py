@@ -58,7 +58,8 @@ def colours(count: int) -> list[str]:
     from matplotlib.colors import to_hex
 
     if count <= 10:
-        return [to_hex(colormaps["tab10"](i)) for i in range(count)]
+        # The grey, which is the colour of ties between experts, comes last.
+        return [to_hex(colormaps["tab10"](i)) for i in (0, 1, 2, 3, 4, 9, 6, 8, 5, 7)[:count]]
     # Neighbouring hues alternate between light and dark, so that 16 stay apart; none so light that its label fades.
     return [to_hex(colorsys.hsv_to_rgb(i / count, 0.95, 0.85 if i % 2 else 0.55)) for i in range(count)]
 

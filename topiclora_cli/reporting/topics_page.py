@@ -13,11 +13,13 @@ from torch.nn import functional as F
 
 from topiclora_cli.reporting.formats import contender, spread
 from topiclora_cli.reporting.topics_layout import MOST_DRAWN, by_expert, colours, positions, topic_positions
+from topiclora_cli.reporting.verdicts import graph_verdicts
 from topiclora_cli.runs.files import write_text
 from topiclora_cli.runs.results.graph import GraphReport
 from topiclora_cli.topics.store import TopicGraph
 
 LEADING = 20  # topics of each expert in the heat map, where not all are shown
+STRONGEST = 4  # ties of a topic in the table
 WIDTH, HEIGHT, MARGIN = 1200, 860, 60
 SETTINGS = ("gnn", "layers", "width", "separation", "control", "neighbours", "npmi_weight", "steps")
 
@@ -68,6 +70,9 @@ def write_page(graph: TopicGraph, report: GraphReport, path: str | Path, *, titl
         descriptions=graph.descriptions,
         assignment=graph.assignment.tolist(),
         rows=_rows(graph),
+        owner=graph.assignment.argmax(1).tolist(),
+        ties=[] if many else _strongest(graph),
+        words=graph_verdicts(report),
         cosines=(unit @ unit.T).tolist(),
     )
     write_text(path, page)
@@ -83,6 +88,14 @@ def _rows(graph: TopicGraph) -> list[int]:
     for topic in order:
         kept[owner[topic]].append(topic)
     return [topic for topics in kept for topic in topics[:LEADING]]
+
+
+def _strongest(graph: TopicGraph) -> list[list[str]]:
+    """The topics that each topic is tied to most."""
+    tied: list[list[tuple[float, int]]] = [[] for _ in graph.topics]
+    for (a, b), weight in zip(graph.edge_index.T.tolist(), graph.edge_weight.tolist(), strict=True):
+        tied[a].append((weight, b))
+    return [[graph.topics[b] for _, b in sorted(ties, reverse=True)[:STRONGEST]] for ties in tied]
 
 
 def _topics(graph: TopicGraph) -> tuple[list[_Node], list[_Line]]:

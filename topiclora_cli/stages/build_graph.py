@@ -10,7 +10,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, with_experts
 from topiclora_cli.recipe.adapter import ExpertsSection
 from topiclora_cli.reporting.topics_page import write_page
-from topiclora_cli.reporting.topics_plot import plot_graph
+from topiclora_cli.reporting.topics_plot import plot_assignment, plot_cosines, plot_graph
 from topiclora_cli.runs.naming import REPORT
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.files import read_result, write_result
@@ -23,6 +23,7 @@ from topiclora_cli.stages.training_data import named_taxonomy, training_data
 from topiclora_cli.topics.attribution import attribution_report
 from topiclora_cli.topics.choose import choose_experts, folds, numbers_to_try
 from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
+from topiclora_cli.topics.encoder import reading
 from topiclora_cli.topics.evidence import Evidence, gather_evidence
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import build_graph as tie_topics
@@ -73,9 +74,14 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         )
     encoder = encoder or open_encoder(recipe)
     with stage(run, "graph", recipe) as running:
-        prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
-        features = encoder.encode(taxonomy.texts)
-        pairs = gather_training_pairs(taxonomy, features, encoder.encode(taxonomy.task_texts), prompts)
+        texts = (
+            len(taxonomy.texts) + len(taxonomy.task_texts) + (0 if prompts else min(len(rows), section.tagged_prompts))
+        )
+        with progress.track("reading topics and prompts", texts) as advance, reading(encoder, lambda n: advance(n, "")):
+            prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
+            features = encoder.encode(taxonomy.texts)
+            tasks = encoder.encode(taxonomy.task_texts)
+        pairs = gather_training_pairs(taxonomy, features, tasks, prompts)
         evidence = gather_evidence(pairs)
         if experts == "auto":
             choice = _choose(recipe, taxonomy, features, numbers, progress)
@@ -107,6 +113,9 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         write_result(folder / REPORT, report)
         write_page(graph, report, folder / "report.html", title=recipe.name)
         plot_graph(graph, folder / "graph.png")
+        plot_graph(graph, folder / "graph-dark.png", dark=True)
+        plot_assignment(graph, folder / "assignment.png")
+        plot_cosines(graph, folder / "cosines.png")
         write_graphml(graph, folder / "graph.graphml")
         running.result = GraphFacts(graph.num_topics, graph.num_experts, graph.sha256)
     return GraphResult(folder, graph, report)

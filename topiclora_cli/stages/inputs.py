@@ -111,13 +111,14 @@ def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
 
     Vectors that a model makes are kept in the cache.
     """
-    encoder = _encoder(recipe, base)
+    encoder = make_text_encoder(recipe, base)
     if isinstance(encoder, LmEncoder | SentenceEncoder):
         return CachedEncoder(encoder, cache_dir() / "vectors")
     return encoder
 
 
-def _encoder(recipe: Recipe, base: BaseModel | None) -> Encoder:
+def make_text_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
+    """The text encoder of the topic graph, which keeps nothing."""
     spec = recipe.graph.encoder
     if spec != "lm":
         return make_encoder(spec)
@@ -206,7 +207,10 @@ def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | N
     batches = []
     size = BATCH if base.masks_padding else 1
     for start in range(0, len(encoded), size):
-        rows = [{"input_ids": e.input_ids, "prompt_length": e.prompt_length} for e in encoded[start : start + size]]
+        rows = [
+            {"input_ids": e.input_ids, "prompt_length": e.prompt_length, "weights": e.turn_weights}
+            for e in encoded[start : start + size]
+        ]
         batch = {key: value.to(base.model.device) for key, value in collate(rows).items()}
         if tokens is not None:
             del batch["labels"]

@@ -22,7 +22,7 @@ from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output, s
 from topiclora_cli.adapters.tuner import Described
 from topiclora_cli.data import Encoded
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models.base import load_skeleton, load_tokenizer
+from topiclora_cli.models.base import BaseModel, load_skeleton, load_tokenizer
 from topiclora_cli.models.logits import selects_logits
 from topiclora_cli.models.packages import PACKAGE_PREFIX
 from topiclora_cli.models.precision import store_weights_in_bfloat16
@@ -104,7 +104,7 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
         data=data,
         steps=steps,
         disk=disk_bytes(trained, train.optimizer, steps=steps, every=every, limit=train.save_total_limit),
-        measured=_measured(recipe, encoded, progress) if measures else None,
+        measured=measure_steps(recipe, encoded, progress) if measures else None,
     )
 
 
@@ -229,12 +229,22 @@ def _data(recipe: Recipe, *, selects: bool, download: bool) -> tuple[DataNeeds, 
     return DataNeeds(examples, tokens, longest, labelled), encoded
 
 
-def _measured(recipe: Recipe, encoded: Sequence[Encoded], progress: Progress) -> Measured:
-    """A few real steps on the recipe's own batches, without the prior: the topic graph is not built for them."""
+def measure_steps(
+    recipe: Recipe,
+    encoded: Sequence[Encoded],
+    progress: Progress,
+    base: BaseModel | None = None,
+    *,
+    steps: int = MEASURED_STEPS,
+) -> Measured:
+    """A few real steps on the recipe's own batches, without the prior: the topic graph is not built for them.
+
+    base: loaded unless given; it is adapted then, and of no further use. steps: the first warms up and is not measured.
+    """
     few: dict[str, Any] = {
-        "max_steps": MEASURED_STEPS,
+        "max_steps": steps,
         "logging_steps": 1,
-        "save_steps": MEASURED_STEPS,
+        "save_steps": steps,
         "eval_steps": None,
         "load_best": False,
         "report_to": [],
@@ -242,10 +252,9 @@ def _measured(recipe: Recipe, encoded: Sequence[Encoded], progress: Progress) ->
     unforced = recipe.loss.model_copy(update={"prior_forcing": PriorForcing()})
     short = recipe.model_copy(update={"train": recipe.train.model_copy(update=few), "loss": unforced})
     with TemporaryDirectory() as folder:
-        base = open_base(short)
+        base = base or open_base(short)
         train_adapter(base, encoded, short, folder=Path(folder), priors=None, resume=False, progress=progress)
         rows = [row.values for row in read_metrics(Path(folder) / METRICS) if "tokens_per_second" in row.values]
-    # The first step warms up.
     speed = fmean(row["tokens_per_second"] for row in rows[1:])
     tokens = fmean(len(example.input_ids) for example in encoded) * per_step(recipe)
     peak = max(row["memory_gib"] for row in rows)

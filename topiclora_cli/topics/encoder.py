@@ -11,8 +11,8 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from importlib import metadata
 from itertools import pairwise
@@ -33,6 +33,17 @@ class Encoder(Protocol):
     def id(self) -> str: ...
 
     def encode(self, texts: Sequence[str]) -> Tensor: ...
+
+
+@contextmanager
+def reading(encoder: Encoder, on_read: Callable[[int], None]) -> Iterator[None]:
+    """In the block, an encoder that is a model calls `on_read` with the number of texts of each batch it has read."""
+    model: Any = getattr(encoder, "encoder", encoder)  # behind a cache
+    model.on_read = on_read
+    try:
+        yield
+    finally:
+        del model.on_read
 
 
 def make_encoder(spec: str, *, model: Any = None, tokenizer: Any = None, **options: Any) -> Encoder:
@@ -74,6 +85,8 @@ class LmEncoder:
     Texts are cut to their first `max_tokens` tokens.
     """
 
+    on_read: Callable[[int], None] = staticmethod(lambda number: None)
+
     def __init__(
         self,
         model: Any,
@@ -106,6 +119,7 @@ class LmEncoder:
                 rows = order[start : start + self.batch_size]
                 for row, vector in zip(rows, self._mean_states([ids[i] for i in rows]), strict=True):
                     out[row] = vector
+                self.on_read(len(rows))
         finally:
             self.model.train(was_training)
         return torch.stack(out) if out else torch.empty(0, self.model.config.get_text_config().hidden_size)
@@ -166,6 +180,8 @@ class SentenceEncoder:
     Raises TopicLoraError where no model is found.
     """
 
+    on_read: Callable[[int], None] = staticmethod(lambda number: None)
+
     def __init__(self, source: str, *, batch_size: int = 64, max_tokens: int = 256, device: str = "cpu") -> None:
         from transformers import AutoModel, AutoTokenizer
 
@@ -194,6 +210,7 @@ class SentenceEncoder:
             weight = batch["attention_mask"][..., None].float()
             mean = (states * weight).sum(1) / weight.sum(1).clamp_min(1)
             out[rows] = nn.functional.normalize(mean, dim=1).cpu()
+            self.on_read(len(rows))
         return out
 
     def tokens(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:

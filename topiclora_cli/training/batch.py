@@ -15,7 +15,7 @@ class Batch:
 
     token_mask, prompt_mask (B, S): an example's tokens, and those of its prompt; prior (B, E) and confidence (B,), or
     None where there is no topic graph. places (B, S): where in the flattened rows each of these tokens is, -1 for
-    padding; None where rows are examples.
+    padding; None where rows are examples. label_weights (R, W): of the labels in the loss, None where all weigh 1.
     """
 
     inputs: dict[str, Any]
@@ -24,16 +24,17 @@ class Batch:
     places: Tensor | None
     prior: Tensor | None
     confidence: Tensor | None
+    label_weights: Tensor | None = None
 
     @classmethod
     def of(cls, collated: Mapping[str, Tensor]) -> "Batch":
         inputs: dict[str, Any] = dict(collated)
         prior, confidence, places = (inputs.pop(name, None) for name in ("prior", "confidence", "places"))
-        prompt_mask = inputs.pop("prompt_mask")
+        prompt_mask, label_weights = inputs.pop("prompt_mask"), inputs.pop("label_weights", None)
         if places is not None:
             inputs["use_cache"] = False  # with a cache, transformers would not look for packed examples
         token_mask = inputs["attention_mask"] if places is None else (places >= 0).long()
-        return cls(inputs, token_mask, prompt_mask, places, prior, confidence)
+        return cls(inputs, token_mask, prompt_mask, places, prior, confidence, label_weights)
 
     def by_example(self, values: Tensor) -> Tensor:
         """Values (R, W, ...) of the rows' tokens as those of the examples' (B, S, ...), anything where is padding."""

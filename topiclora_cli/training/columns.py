@@ -11,13 +11,25 @@ from topiclora_cli.data import Encoded
 Priors = tuple[Tensor, Tensor]  # pi (n, E) and confidence (n,)
 
 
-def make_dataset(encoded: Sequence[Encoded], priors: Priors | None) -> Dataset:
-    """A table of input_ids, prompt_length and length and, where there are priors, of prior and confidence."""
+def make_dataset(encoded: Sequence[Encoded], priors: Priors | None, *, with_prompt: bool = False) -> Dataset:
+    """A table of input_ids, prompt_length and length and, where there are any, of weights, prior and confidence.
+
+    with_prompt: whether prompts are trained on, too.
+    """
     columns: dict[str, list[Any]] = {
         "input_ids": [example.input_ids for example in encoded],
         "prompt_length": [example.prompt_length for example in encoded],
         "length": [len(example.input_ids) for example in encoded],
     }
+    weights = [example.token_weights(with_prompt=with_prompt) for example in encoded]
+    if any(each is not None for each in weights):
+        columns["weights"] = weights
     if priors is not None:
         columns["prior"], columns["confidence"] = priors[0].tolist(), priors[1].tolist()
     return Dataset.from_dict(columns)
+
+
+def weighs(encoded: Sequence[Encoded], *, with_prompt: bool = False) -> bool:
+    """Whether tokens that are trained on differ in weight, or have another than 1."""
+    weights = (example.token_weights(with_prompt=with_prompt) for example in encoded)
+    return any(weight not in (0, 1) for each in weights for weight in each or ())

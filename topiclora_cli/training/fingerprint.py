@@ -9,7 +9,8 @@ from topiclora_cli.data.stream import ExampleStream
 
 
 def fingerprint(encoded: Sequence[Encoded] | ExampleStream) -> str:
-    """A hash of the examples' tokens in their order; of a stream, of its local files' sizes and times of change.
+    """A hash of the examples' tokens in their order and of their weights, where these are not all the same; of a
+    stream, of its local files' sizes and times of change.
 
     Larger sets than memory are not read twice. What a hub serves them is not looked at.
     """
@@ -19,4 +20,6 @@ def fingerprint(encoded: Sequence[Encoded] | ExampleStream) -> str:
     else:
         for example in encoded:
             digest.update(array("q", [len(example.input_ids), example.prompt_length, *example.input_ids]).tobytes())
+            if (weights := example.token_weights()) is not None:
+                digest.update(array("d", weights).tobytes())
     return digest.hexdigest()[:32]

@@ -38,7 +38,7 @@ from topiclora_cli.training.callbacks import (
 )
 from topiclora_cli.training.checkpoints import EXAMPLES, decisive_settings, latest_sound, refuse_other_settings, step_of
 from topiclora_cli.training.collate import Collator
-from topiclora_cli.training.columns import Priors, make_dataset
+from topiclora_cli.training.columns import Priors, make_dataset, weighs
 from topiclora_cli.training.eva import start_from_activations
 from topiclora_cli.training.fingerprint import fingerprint
 from topiclora_cli.training.guard import explain_full_memory
@@ -88,6 +88,17 @@ def train_adapter(
             "train.liger reads the output head's weight itself, so that an adapter on it would never run.",
             "Leave the head out of adapter.target_modules, or leave out train.liger.",
         )
+    with_prompt = recipe.data.train_on_prompt
+    weighted = (
+        encoded.weighs
+        if isinstance(encoded, ExampleStream)
+        else weighs([*encoded, *(validation or ())], with_prompt=with_prompt)
+    )
+    if recipe.train.liger and weighted:
+        raise TopicLoraError(
+            "train.liger takes the mean over tokens itself, where all weigh the same, and these have loss weights.",
+            "Leave out train.liger, or data's loss_weight and the weights of messages.",
+        )
     total, activated = count_parameters(model)
     settings = {**decisive_settings(recipe, process_count()), EXAMPLES: fingerprint(encoded)}
     checkpoint = _find_checkpoint(folder / "checkpoints", settings, progress) if resume else None
@@ -97,9 +108,11 @@ def train_adapter(
     with GracefulStop() as stop, progress.track("training", arguments.max_steps, done) as advance:
         if isinstance(encoded, ExampleStream):
             encoded.base_alone, encoded.embedded = partial(without_adapter, model), embedded
-        train_set = encoded if isinstance(encoded, ExampleStream) else make_dataset(encoded, priors)
-        held_out = make_dataset(validation, validation_priors) if validation else None
-        trainer = _make_trainer(base, model, recipe, arguments, train_set, held_out, selects=selects)
+        train_set = (
+            encoded if isinstance(encoded, ExampleStream) else make_dataset(encoded, priors, with_prompt=with_prompt)
+        )
+        held_out = make_dataset(validation, validation_priors, with_prompt=with_prompt) if validation else None
+        trainer = _make_trainer(base, model, recipe, arguments, train_set, held_out, selects=selects, weighted=weighted)
         if recipe.train.fsdp and not trainer.is_fsdp_enabled:
             raise TopicLoraError(
                 f"train.fsdp is set, but accelerate shards over GPUs only, not over {arguments.device.type}s.",
@@ -183,6 +196,7 @@ def _make_trainer(
     held_out: Dataset | None,
     *,
     selects: bool,
+    weighted: bool,
 ) -> DualLossTrainer:
     return DualLossTrainer(
         model=model,
@@ -195,6 +209,7 @@ def _make_trainer(
             select_logits=selects and not recipe.train.liger and not adapts_head(model),
             train_on_prompt=recipe.data.train_on_prompt,
             packed=recipe.train.packing,
+            weighted=weighted,
         ),
         loss_section=recipe.loss,
         router_learning_rate=recipe.train.router_learning_rate,

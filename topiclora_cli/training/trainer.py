@@ -17,6 +17,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.gradients import WatchGradients
+from topiclora_cli.training.label_losses import label_losses
 from topiclora_cli.training.meter import Meter
 from topiclora_cli.training.model_losses import rank_penalty
 from topiclora_cli.training.optimizer import parameter_groups
@@ -107,12 +108,16 @@ class DualLossTrainer(Trainer):
     ) -> Any:
         batch = Batch.of(inputs)
         whole = self._whole or count_step([batch], None)
-        with self._watched.watching(batch, self._progress) as record:
-            loss, outputs = super().compute_loss(
-                model, batch.inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
-            )
         # Of a model that cannot be told the step's number of labels, the Trainer averages micro-batches later.
         later = 1 if num_items_in_batch is not None else whole.micro_batches
+        with self._watched.watching(batch, self._progress) as record:
+            if batch.label_weights is None:
+                loss, outputs = super().compute_loss(
+                    model, batch.inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+                )
+            else:
+                found = label_losses(model, batch)
+                loss, outputs = later * whole.of_labels(found.values, found.weights), found.outputs
         language_modelling = loss.detach() / later
         step = self._watched.step(batch, record, outputs, self._progress)
         loss = loss + later * self._auxiliary_loss(step, whole)

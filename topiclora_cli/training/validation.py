@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -12,7 +11,7 @@ from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import record_routing
 from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
-from topiclora_cli.training.collate import next_labels
+from topiclora_cli.training.label_losses import label_losses
 from topiclora_cli.training.losses import pooled_probabilities, prior_distance
 from topiclora_cli.training.step import aligned_layers, aligned_tokens
 
@@ -23,7 +22,7 @@ def validation_losses(
 ) -> dict[str, float]:
     """eval_loss, the language-modelling loss per labelled token, and eval_kl, the KL per example where it has a prior.
 
-    Both are means over all examples of all processes, in nats.
+    Tokens count by their weights in the loss. Both are means over all examples of all processes, in nats.
     """
     model.eval()
     sums: dict[str, float] = {"loss": 0.0, "tokens": 0.0, "kl": 0.0, "examples": 0.0}
@@ -43,13 +42,10 @@ def validation_losses(
 
 def _per_example(model: nn.Module, collated: dict[str, Any], section: LossSection) -> dict[str, Tensor]:
     batch = Batch.of(collated)
-    wanted, targets = next_labels(batch.inputs["labels"])
-    inputs = {name: value for name, value in batch.inputs.items() if name not in ("labels", "shift_labels")}
     with record_routing(model) as record, prompt_tokens(batch.prompt_mask, model):
-        logits = model(**inputs).logits
-    chosen = logits if "logits_to_keep" in inputs else logits[wanted]
-    losses = torch.zeros(wanted.shape, device=wanted.device)
-    losses[wanted] = F.cross_entropy(chosen.float(), targets, reduction="none")
+        found = label_losses(model, batch)
+    losses, weights = (torch.zeros(found.wanted.shape, device=found.wanted.device) for _ in range(2))
+    losses[found.wanted], weights[found.wanted] = found.values, found.weights
     kl = losses.new_zeros(len(batch.token_mask))
     if batch.prior is not None and batch.confidence is not None and record.logits:
         batch.arrange(record)
@@ -65,8 +61,8 @@ def _per_example(model: nn.Module, collated: dict[str, Any], section: LossSectio
         )
         kl = kl * batch.confidence if section.kl.confidence_weighted else kl
     return {
-        "loss": (batch.by_example(losses) * batch.token_mask).sum(1),
-        "tokens": (batch.by_example(wanted) * batch.token_mask).sum(1),
+        "loss": (batch.by_example(losses * weights) * batch.token_mask).sum(1),
+        "tokens": (batch.by_example(weights) * batch.token_mask).sum(1),
         "kl": kl,
         "examples": torch.ones_like(kl),
     }

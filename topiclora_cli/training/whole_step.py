@@ -11,7 +11,7 @@ examples works against specialised experts (arXiv 2501.11873), so taking the pie
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -27,7 +27,8 @@ Parts = dict[str, Tensor]
 class WholeStep:
     """tokens, examples: of the step, over all processes; micro_batches: of this process; processes: how many.
 
-    means: the step's means that some terms are functions of, by name; empty where there are none.
+    means: the step's means that some terms are functions of, by name; empty where there are none. label_weight:
+    the sum of the labels' weights, over all processes, 0 where labels have none.
     """
 
     tokens: Tensor
@@ -35,6 +36,7 @@ class WholeStep:
     micro_batches: int
     processes: int
     means: Mapping[str, Tensor]
+    label_weight: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def of_tokens(self, values: Tensor, mask: Tensor) -> Tensor:
         """A micro-batch's part of the step's mean over tokens: values (B, S, ...), mask (B, S) -> (...)."""
@@ -44,15 +46,23 @@ class WholeStep:
         """A micro-batch's part of the step's mean over examples: values (B, ...) -> (...)."""
         return values.sum(0) / self.examples
 
+    def of_labels(self, values: Tensor, weights: Tensor) -> Tensor:
+        """A micro-batch's share of the step's weighted mean over labels, both (n,): shares' sum over micro-batches,
+        averaged over processes, is the mean; 0 where nothing in the step has weight.
+        """
+        return self.processes * (values * weights).sum() / self.label_weight.clamp_min(torch.finfo(torch.float32).tiny)
+
 
 def count_step(batches: Sequence[Batch], accelerator: Accelerator | None) -> WholeStep:
     """The step that these micro-batches are, with those of all other processes; of this process alone without one."""
     device = batches[0].token_mask.device if accelerator is None else accelerator.device
     here = torch.stack([batch.token_mask.sum().to(device, torch.float32) for batch in batches]).sum()
-    counts = torch.stack([here, here.new_tensor(sum(len(batch.token_mask) for batch in batches))])
+    examples = here.new_tensor(sum(len(batch.token_mask) for batch in batches))
+    weights = [batch.label_weights.sum().to(device) for batch in batches if batch.label_weights is not None]
+    counts = torch.stack([here, examples, sum(weights, start=here.new_zeros(()))])
     everywhere = add_up({"counts": counts}, accelerator)["counts"]
     processes = 1 if accelerator is None else accelerator.num_processes
-    return WholeStep(everywhere[0], everywhere[1], len(batches), processes, {})
+    return WholeStep(everywhere[0], everywhere[1], len(batches), processes, {}, everywhere[2])
 
 
 def add_up(parts: Mapping[str, Tensor], accelerator: Accelerator | None) -> Parts:
