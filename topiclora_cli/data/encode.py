@@ -124,20 +124,8 @@ def _ended(example: Encoded, end: int) -> Encoded:
     )
 
 
-def encode_prompt(prompt: str | Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of what an answer is to follow, as examples begin: a text as it is, turns by the chat template.
-
-    Raises TopicLoraError where the template refuses the turns.
-    """
-    if isinstance(prompt, str):
-        text, chat = prompt.rstrip(), False
-    else:
-        try:
-            messages = list(map(_message, prompt))
-            text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except (TemplateError, ValueError, IndexError) as error:
-            raise TopicLoraError(f"The tokenizer's chat template refuses this conversation: {error}.") from None
-        chat = True
+def encode_prompt(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list[int]:
+    """Token ids of what an answer is to follow, as examples begin; chat: a chat template has written the text."""
     begin = tokenizer.bos_token
     return _token_ids([text], [chat or bool(begin and text.startswith(begin))], tokenizer)[0]
 

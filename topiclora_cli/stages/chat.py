@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, TextStreamer
 
 from topiclora_cli.adapters.observe import autocast, observe_gates
+from topiclora_cli.data.chat import answer_opened
 from topiclora_cli.data.encode import encode_prompt
 from topiclora_cli.data.examples import asked_by
 from topiclora_cli.data.missing import Names
@@ -61,7 +62,7 @@ class Chat:
 
         base: by the base model, without the adapter. Raises TopicLoraError where the prompt leaves no room to answer.
         """
-        prompt = encode_prompt(self._prompt(text), self.base.tokenizer)
+        prompt = self._encoded(text)
         config: Any = self.base.model.config.get_text_config()
         longest = getattr(config, "max_position_embeddings", None)
         if not prompt or (longest is not None and len(prompt) >= longest):
@@ -106,11 +107,14 @@ class Chat:
         observed = observe_gates(self.model, [batch], bfloat16=use_bfloat16(self.recipe.train.precision))
         return PromptRoute(text, topics, gate_view(observed, len(answer) or len(prompt)))
 
-    def _prompt(self, text: str) -> str | list[Turn]:
+    def _encoded(self, text: str) -> list[int]:
+        tokenizer, asked = self.base.tokenizer, self._asked(text)
         if not self.remembers:
-            return self._asked(text)
-        turns = [*self.turns, Turn("user", self._asked(text))]
-        return asked_by(turns) if self.recipe.data.chat_template is False else turns
+            return encode_prompt(asked.rstrip(), tokenizer, chat=False)
+        turns = [*self.turns, Turn("user", asked)]
+        if self.recipe.data.chat_template is False:
+            return encode_prompt(asked_by(turns), tokenizer, chat=False)
+        return encode_prompt(answer_opened(turns, tokenizer), tokenizer, chat=True)
 
     def _asked(self, text: str) -> str:
         sources = self.recipe.data.all_sources
