@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jinja2 import Environment, nodes
 from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig, TextStreamer
@@ -15,14 +14,13 @@ from topiclora_cli.adapters.observe import autocast, observe_gates
 from topiclora_cli.data.chat import answer_opened
 from topiclora_cli.data.encode import encode_prompt
 from topiclora_cli.data.examples import asked_by
-from topiclora_cli.data.missing import Names
+from topiclora_cli.data.message import fill_in_message
 from topiclora_cli.data.row import ASSISTANT, Turn
-from topiclora_cli.data.templates import ROW, template
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.recipe.data import EMBEDDED, SourceSection
+from topiclora_cli.recipe.data import EMBEDDED
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.route import PromptRoute
 from topiclora_cli.runs.run import RunDir
@@ -118,7 +116,7 @@ class Chat:
 
     def _asked(self, text: str) -> str:
         sources = self.recipe.data.all_sources
-        return _filled(sources[0], text) if len(sources) == 1 else text
+        return fill_in_message(sources[0], text) if len(sources) == 1 else text
 
     def _generation(self, room: int) -> GenerationConfig:
         tokenizer, own = self.base.tokenizer, self.base.model.generation_config
@@ -166,14 +164,3 @@ def _of_conversations(recipe: Recipe, *, has_template: bool) -> bool:
     certain = any(source.messages or source.format in ("sharegpt", "openai", "alpaca") for source in said)
     possible = any(source.format == "auto" for source in said)
     return bool(certain or recipe.data.chat_template or (possible and has_template))
-
-
-def _filled(source: SourceSection, text: str) -> str:
-    """A message in the template that prompts were made by, where that has one place for it."""
-    if source.prompt is None:
-        return text
-    names = list(Environment().parse(source.prompt).find_all(nodes.Name))
-    places = {name.name for name in names if name.ctx == "load"} - {name.name for name in names if name.ctx == "store"}
-    if len(places) != 1 or places == {ROW}:
-        return text
-    return template("data.prompt", source.prompt, Names())({next(iter(places)): text})
