@@ -4,6 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a source's examples, those that are too long to be used among them; the 95th percentile by rank."""
+
+    median: float
+    percentile_95: int
+    longest: int
+
+
 @dataclass
 class SourceCount:
     """Of one source, counted as it is read: rows read and filtered out; examples left out, for what reason.
@@ -29,13 +38,18 @@ class SourceCount:
 
 @dataclass(kw_only=True)
 class SourceReport(SourceCount):
-    """What became of one source: too long to be encoded; trained on, and those of them with topics; tokens per example
-    that is trained on."""
+    """What became of one source, of whose examples some are too long and the others used.
+
+    tagged: of those used, with topics. mean_tokens: per example used. repeated: used though their texts are those of
+    another example. lengths: None in a record of an earlier version.
+    """
 
     too_long: int
     used: int
     tagged: int
     mean_tokens: float
+    repeated: int = 0
+    lengths: Lengths | None = None
 
 
 @dataclass(frozen=True)
