@@ -156,7 +156,7 @@ def train_adapter(
         raise Interrupted(stop.signal or signal.SIGTERM, trainer.state.global_step)
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():
-        save_adapter(model, folder / "adapter", state)
+        save_adapter(model, folder / "adapter", state, about=base.about)
     wait_for_all()
     rows = read_metrics(folder / METRICS)
     return TrainResult(

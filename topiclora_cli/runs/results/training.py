@@ -5,12 +5,22 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """Tokens of a source's examples, those that are too long to be used among them; the 95th percentile by rank."""
+
+    median: float
+    percentile_95: int
+    longest: int
+
+
+@dataclass(frozen=True)
 class SourceReport:
     """Of one source: rows read and filtered out; examples left out, for what reason; what is trained on.
 
     wanting: of the missing ones, what was missing. surplus: of a kind that has more than its limit. held_out: kept out
     to measure on. used, tagged: trained on, and those of them with topics. mean_tokens: per example used.
     format: the one that its rows were found to be in, with its columns, "" where the recipe says how to read them.
+    repeated: used though their texts are those of another example. lengths: None in a record of an earlier version.
     """
 
     label: str
@@ -29,6 +39,8 @@ class SourceReport:
     tagged: int
     mean_tokens: float
     format: str = ""
+    repeated: int = 0
+    lengths: Lengths | None = None
 
 
 @dataclass(frozen=True)
