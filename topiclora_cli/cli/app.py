@@ -17,6 +17,7 @@ from topiclora_cli import __version__
 from topiclora_cli.cli import (
     ablate,
     build_graph,
+    chat,
     compare,
     evaluate,
     merge,
@@ -66,6 +67,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
+app.command("chat")(chat.chat)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)

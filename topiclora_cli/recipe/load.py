@@ -54,22 +54,29 @@ def load_recipe(name: str, overrides: Iterable[str | tuple[str, Any]] = ()) -> R
     is. Raises TopicLoraError naming file, key and fix.
     """
     path = find_recipe(name)
+    return read_recipe(path.read_bytes(), overrides, where=str(path))
+
+
+def read_recipe(content: bytes, overrides: Iterable[str | tuple[str, Any]] = (), *, where: str) -> Recipe:
+    """As load_recipe, from what the file `where` holds."""
     try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
+        values = read_yaml(content.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TopicLoraError(f"{path} is not valid YAML: {one_line(error)}.", "Mend the file.") from None
+        raise TopicLoraError(f"{where} is not valid YAML: {one_line(error)}.", "Mend the file.") from None
     if not isinstance(values, dict):
-        raise TopicLoraError(f"{path} is not a recipe: its top level must be a mapping.", "See: topiclora recipes show")
-    values = respelt(values, where=str(path))
+        raise TopicLoraError(
+            f"{where} is not a recipe: its top level must be a mapping.", "See: topiclora recipes show"
+        )
+    values = respelt(values, where=where)
     pairs = [parse_override(text) if isinstance(text, str) else text for text in overrides]
     changes = respelt_changes(pairs, where="--set")
     if SAID in values or _written_out(values):
-        return _build(_said_in(values), changes, where=str(path))
+        return _build(_said_in(values), changes, where=where)
     # A setting that another method is to read is that method's matter.
     idle = _idle(values, values)
     still = _idle(values, with_overrides(values, changes)) if changes else idle
-    _refuse({key: reason for key, reason in idle.items() if key in still}, values, where=str(path))
-    return _build(values, changes, where=str(path))
+    _refuse({key: reason for key, reason in idle.items() if key in still}, values, where=where)
+    return _build(values, changes, where=where)
 
 
 def build_recipe(said: Mapping[str, Any], *, where: str, given: Mapping[str, Any] | None = None) -> Recipe:
