@@ -8,7 +8,7 @@ from topiclora_cli.reporting.table import Table, columns, row
 from topiclora_cli.runs.results.metrics import LoggedStep
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-WIDTH = 48  # characters of one curve
+WIDTH = 22  # characters of one curve, beside whose name and values a terminal of 80 has room for no more
 # What a training run is judged by, in this order; a run logs some of them.
 SHOWN = (
     "loss",
