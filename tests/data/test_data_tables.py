@@ -127,7 +127,7 @@ def test_the_table_says_how_many_were_left_out_and_why(tmp_path):
             said.append(text)
 
     data = read(csv_file(tmp_path, "yes", "", "no", ""))
-    reports = source_reports(data, [])
+    reports = source_reports(data, [], max_length=9)
     show(reports, Display())
     assert said[0]["missing"] == "2"
     assert said[1].endswith("d.csv: left out for want of a value: a 2.")

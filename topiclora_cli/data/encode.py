@@ -46,28 +46,33 @@ def encode_rows(
     max_length: int,
     chat_template: bool | None = None,
 ) -> list[Encoded]:
-    """Tokenise rows as `encode_fitting` does; raises TopicLoraError when nothing fits."""
-    encoded = encode_fitting(rows, tokenizer, max_length=max_length, chat_template=chat_template)
+    """Tokenise rows as `encode_every` does, without what does not fit; raises TopicLoraError when nothing fits."""
+    return fitting(encode_every(rows, tokenizer, chat_template=chat_template), max_length)
+
+
+def fitting(examples: Sequence[Encoded], max_length: int) -> list[Encoded]:
+    """Those of at most `max_length` tokens; raises TopicLoraError where there is none."""
+    encoded = [example for example in examples if len(example.input_ids) <= max_length]
     if not encoded:
+        shortest = min((len(example.input_ids) for example in examples), default=0)
         raise TopicLoraError(
-            f"None of the {len(rows)} examples fits data.max_length ({max_length} tokens).", "Raise data.max_length."
+            f"None of the {len(examples)} examples fits data.max_length ({max_length} tokens); the shortest has "
+            f"{shortest}.",
+            "Raise data.max_length.",
         )
     return encoded
 
 
-def encode_fitting(
-    rows: Sequence[Row],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_length: int,
-    chat_template: bool | None = None,
+def encode_every(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, chat_template: bool | None = None
 ) -> list[Encoded]:
-    """Tokenise rows, ending each with the end-of-sequence token and leaving out those longer than `max_length`.
+    """Tokenise rows of any length, ending each with the end-of-sequence token.
 
     Prompt and completion are cut from one encoding of the whole text, as lm-evaluation-harness scores them; a text that
-    writes the token it would begin with gets no second one, as there. chat_template: whether texts go through the
-    tokenizer's chat template; None, where rows are conversations. Raises TopicLoraError where a template is wanted of a
-    tokenizer that has none, and for one without an end-of-sequence token.
+    writes the token it would begin with gets no second one, as there. Left out is an example whose completion has no
+    token. chat_template: whether texts go through the tokenizer's chat template; None, where rows are conversations.
+    Raises TopicLoraError where a template is wanted of a tokenizer that has none, where turns are to be told by the
+    marks of one that has none, and for a tokenizer without an end-of-sequence token.
     """
     end = tokenizer.eos_token_id
     if end is None:
@@ -80,15 +85,11 @@ def encode_fitting(
             "turns: together goes by the chat template's markers, and data.chat_template is false.", "Set turns: all."
         )
     apart = [row for row in rows if not row.together]
-    in_parts = _in_two_parts(
-        apart, [bool(row.turns) if chat_template is None else chat_template for row in apart], tokenizer
-    )
-    every = [_together(row, tokenizer) if row.together else next(in_parts) for row in rows]
-    return [
-        example
-        for example in (_ended(example, end) for example in every)
-        if example.prompt_length < len(example.input_ids) <= max_length
-    ]
+    chats = [bool(row.turns) if chat_template is None else chat_template for row in apart]
+    in_parts = _in_two_parts(apart, chats, tokenizer)
+    every = (_together(row, tokenizer) if row.together else next(in_parts) for row in rows)
+    ended = (_ended(example, end) for example in every)
+    return [example for example in ended if example.prompt_length < len(example.input_ids)]
 
 
 def _in_two_parts(rows: Sequence[Row], chats: Sequence[bool], tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
@@ -122,6 +123,12 @@ def _ended(example: Encoded, end: int) -> Encoded:
         input_ids=[*example.input_ids, end],
         turn_weights=weights if weights is None else [*weights, *(weights[-1:] or [0.0])],
     )
+
+
+def encode_prompt(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list[int]:
+    """Token ids of what an answer is to follow, as examples begin; chat: a chat template has written the text."""
+    begin = tokenizer.bos_token
+    return _token_ids([text], [chat or bool(begin and text.startswith(begin))], tokenizer)[0]
 
 
 def _token_ids(texts: Sequence[str], bare: Sequence[bool], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

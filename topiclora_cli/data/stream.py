@@ -13,14 +13,15 @@ from typing import Any
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerBase
 
-from topiclora_cli.data.encode import encode_fitting
+from topiclora_cli.data.encode import encode_every
 from topiclora_cli.data.files import file_states
 from topiclora_cli.data.load import position, source_key
-from topiclora_cli.data.reading import Reader, SourceCount
+from topiclora_cli.data.reading import Reader
 from topiclora_cli.data.row import Row
 from topiclora_cli.data.vocabulary import refuse_unknown_tokens
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import DataSection
+from topiclora_cli.runs.results.training import SourceCount
 from topiclora_cli.topics.prior import PriorBatch
 
 CHUNK = 256  # examples that are tokenised and given their priors together
@@ -48,12 +49,8 @@ class ExampleStream(IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         rows = self._mixed()
         while True:
-            examples = encode_fitting(
-                list(islice(rows, CHUNK)),
-                self.tokenizer,
-                max_length=self.data.max_length,
-                chat_template=self.data.chat_template,
-            )
+            every = encode_every(list(islice(rows, CHUNK)), self.tokenizer, chat_template=self.data.chat_template)
+            examples = [example for example in every if len(example.input_ids) <= self.data.max_length]
             if self.embedded is not None:
                 refuse_unknown_tokens([example.input_ids for example in examples], self.tokenizer, self.embedded)
             records: list[dict[str, Any]] = [

@@ -42,7 +42,7 @@ def route_prompt(recipe: Recipe, run: RunDir, prompt: str, progress: Progress) -
     graph = TopicGraph.load(folder) if folder else None
     base = open_base(recipe) if routed else None
     # The graph's encoder may read the base, so this comes before the adapter goes on it.
-    topics = None if graph is None else _topic_view(graph, recipe, base, prompt)
+    topics = None if graph is None else topic_view(TopicPrior(graph, open_encoder(recipe, base)), prompt)
     gates = None
     if base is not None:
         base, model = load_tuned(recipe, run, base)
@@ -59,8 +59,9 @@ def _nothing_to_show(recipe: Recipe, run: RunDir) -> TopicLoraError:
     )
 
 
-def _topic_view(graph: TopicGraph, recipe: Recipe, base: BaseModel | None, prompt: str) -> TopicView:
-    result = TopicPrior(graph, open_encoder(recipe, base))([prompt])
+def topic_view(prior: TopicPrior, prompt: str) -> TopicView:
+    """What a topic graph says of a prompt."""
+    graph, result = prior.graph, prior([prompt])
     best = result.relevance[0].topk(min(TOPICS, graph.num_topics))
     leading = graph.assignment.topk(min(TOPICS_PER_EXPERT, graph.num_topics), dim=0).indices.T  # (E, k)
     return TopicView(
@@ -85,10 +86,15 @@ def _gate_view(recipe: Recipe, base: BaseModel, model: PeftModel, prompt: str) -
     observed = observe_gates(
         model, make_batches(base, [encoded], tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
     )
+    return gate_view(observed, len(ids))
+
+
+def gate_view(observed: Mapping[str, Tensor], tokens: int) -> GateView | None:
+    """Mean gates (1, E) of one example by adapted module, over so many tokens; None where nothing is routed."""
     # Some routers' gates do not sum to 1, and what is compared with a prior are shares.
     shares = {name: gates / gates.sum(-1, keepdim=True).clamp_min(1e-12) for name, gates in observed.items()}
     mean = mean_routing(shares)
-    return None if mean is None else GateView(len(ids), mean[0].tolist(), _by_layer(shares))
+    return None if mean is None else GateView(tokens, mean[0].tolist(), _by_layer(shares))
 
 
 def _by_layer(shares: Mapping[str, Tensor]) -> list[LayerGates]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from topiclora_cli.data import Encoded
 from topiclora_cli.data.load import FIRST
-from topiclora_cli.data.source_report import source_reports
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import Recipe, differences, load_recipe, with_experts
@@ -26,12 +25,12 @@ from topiclora_cli.stages.inputs import (
     open_encoder,
 )
 from topiclora_cli.stages.stage import stage
-from topiclora_cli.stages.training_data import encode, training_data, training_stream
+from topiclora_cli.stages.training_data import encode, encode_data, training_data, training_stream
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.training.arguments import check_settings
 from topiclora_cli.training.checkpoints import checkpoints_in
-from topiclora_cli.training.columns import Priors
+from topiclora_cli.training.columns import Examples, Priors
 from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.optional import require_libraries
 from topiclora_cli.training.priors import cached_priors, refuse_even_priors
@@ -55,9 +54,8 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     check_settings(recipe, validates=bool(data.validation))
     base = open_base(recipe)
     streaming = recipe.data.streaming
-    encoded = encode(recipe, base.tokenizer, data.train)
+    encoded, reports = encode_data(recipe, base.tokenizer, data)
     held_out = encode(recipe, base.tokenizer, data.validation) if data.validation else []
-    reports = source_reports(data, encoded)
     show(reports, progress, title="Training data" + (f", the first {FIRST} examples of each source" * streaming))
     stream, prior, priors, validation_priors, extra = None, None, None, None, {}
     if graph is not None:
@@ -76,14 +74,12 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     with stage(run, "train", recipe, spent=_spent(run) if resume else 0.0) as running:
         result = train_adapter(
             base,
-            stream or encoded,
+            stream or Examples(encoded, priors),
             recipe,
             folder=run.path,
-            priors=priors,
             resume=resume,
             progress=progress,
-            validation=held_out,
-            validation_priors=validation_priors,
+            held_out=Examples(held_out, validation_priors) if held_out else None,
             **extra,
         )
         if graph is not None and process_index() == 0:

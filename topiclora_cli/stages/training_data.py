@@ -7,14 +7,17 @@ from transformers import PreTrainedTokenizerBase
 
 from topiclora_cli.data import Data, Encoded, Row, encode_rows, load_data, load_rows
 from topiclora_cli.data.clean import Contamination
+from topiclora_cli.data.encode import encode_every, fitting
 from topiclora_cli.data.questions import Question, load_questions
 from topiclora_cli.data.reading import Reader
+from topiclora_cli.data.source_report import source_reports
 from topiclora_cli.data.stream import ExampleStream
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.harness import QUESTIONS, EvalRequest, evaluation_questions
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
+from topiclora_cli.runs.results.training import SourceReport
 from topiclora_cli.topics.prior import PriorBatch
 from topiclora_cli.topics.taxonomy import Taxonomy, load_taxonomy
 
@@ -78,6 +81,16 @@ def encode(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Ro
     """Token ids of examples as the recipe wants them; raises TopicLoraError when nothing fits."""
     data = recipe.data
     return encode_rows(rows, tokenizer, max_length=data.max_length, chat_template=data.chat_template)
+
+
+def encode_data(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, data: Data
+) -> tuple[list[Encoded], list[SourceReport]]:
+    """Token ids of what is trained on, and what became of each source; raises TopicLoraError when nothing fits."""
+    section = recipe.data
+    every = encode_every(data.train, tokenizer, chat_template=section.chat_template)
+    reports = source_reports(data, every, max_length=section.max_length)
+    return fitting(every, section.max_length), reports
 
 
 def named_taxonomy(recipe: Recipe) -> Taxonomy:
