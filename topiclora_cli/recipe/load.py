@@ -17,6 +17,7 @@ from topiclora_cli.recipe.overrides import one_line, parse_override, with_overri
 from topiclora_cli.recipe.schema import Recipe
 from topiclora_cli.recipe.sources import with_own_sources
 from topiclora_cli.recipe.spelling import respelt, respelt_changes
+from topiclora_cli.recipe.synonyms import our_name
 from topiclora_cli.recipe.yaml_text import read_yaml, write_yaml
 
 SAID = "said"
@@ -24,6 +25,7 @@ _ABOUT_SAID = (
     "# What the recipe and --set have said; the rest of the above was filled in by the method, or is a default.\n"
     "# A value changed above counts as said.\n"
 )
+_NEUTRAL = Recipe.model_fields.keys()  # what is a section or a key at the top is meant there
 _HERE = Path(__file__).resolve().parent.parent
 
 
@@ -206,7 +208,7 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
         known = [*_fields_at(location[:-1]), *(LOSS_KEYS if location[:-1] == ["loss"] else ())]
         # Of a list of sources each has the keys of one.
         section = ".".join(location[:-1]).partition(".sources")[0]
-        hint = f"{nearest(location[-1], known)} See: topiclora recipes keys {section}"
+        hint = f"{nearest(location[-1], known, meant=_meant(location))} See: topiclora recipes keys {section}"
         return TopicLoraError(f"{where}: unknown key {key!r}.", hint.rstrip())
     if first["type"] == "missing":
         return TopicLoraError(f"{where}: the key {key!r} is missing.", "Add it; see: topiclora recipes show quickstart")
@@ -216,6 +218,15 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
     given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
     hint = f"""If it is text, quote it: --set '{key}="..."'.""" if first["type"] == "string_type" else ""
     return TopicLoraError(f"{where}: {key or 'recipe'}: {message}{given}.", hint)
+
+
+def _meant(location: list[str]) -> str | None:
+    """The key that is meant where one of another section, or of another tool, is given."""
+    name = location[-1]
+    if ours := our_name(".".join(location)):
+        return ours
+    sections = [section for section in Recipe.model_fields if name in _fields_at([section]) and name not in _NEUTRAL]
+    return f"{sections[0]}.{name}" if len(sections) == 1 else None
 
 
 def _fields_at(location: list[str]) -> list[str]:
