@@ -54,6 +54,7 @@ def test_sigkill_then_resume_reaches_the_same_loss(straight, tiny_recipe, run_cl
     for ours, expected in zip(rows(run), straight, strict=True):
         assert ours["loss"] == pytest.approx(expected["loss"], abs=1e-6)
         assert ours["loss_kl"] == pytest.approx(expected["loss_kl"], abs=1e-6)
+        assert ours["dead_experts"] == expected["dead_experts"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

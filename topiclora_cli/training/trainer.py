@@ -173,8 +173,10 @@ class DualLossTrainer(Trainer):
             folder = Path(output_dir or self.args.output_dir or ".")
             write_adapter(self._trained, folder, state_dict)
             torch.save(self.args, folder / TRAINING_ARGS_NAME)
+            self._meter.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._meter.restore(Path(resume_from_checkpoint))
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
