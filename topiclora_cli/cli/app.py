@@ -18,6 +18,7 @@ from topiclora_cli.cli import (
     ablate,
     build_graph,
     compare,
+    data,
     evaluate,
     merge,
     methods,
@@ -70,6 +71,7 @@ app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)
 app.command("upcycle")(upcycle.upcycle)
+app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 
