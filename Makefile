@@ -78,7 +78,7 @@ $(VENV)/.tools: $(VENV)/.dev
 
 # What is no older in the tested environment is seen there through a path file, and not installed again. torch stays as
 # tested: its newest build for Linux brings gigabytes of CUDA along.
-$(LATEST)/.installed: $(VENV)/.installed
+$(LATEST)/.installed: $(VENV)/.dev
 	$(PYTHON) -m venv $(LATEST)
 	echo "$(abspath $(VENV))/lib/$$(ls $(VENV)/lib)/site-packages" > $(LATEST)/lib/$$(ls $(LATEST)/lib)/site-packages/tested.pth
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[gguf,dev]" "$$(grep ^torch== constraints.txt)"

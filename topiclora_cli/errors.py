@@ -45,12 +45,15 @@ def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
-    """Turn a misspelt name into a hint that lists the nearest known names, or all of a short list."""
+def nearest(name: str, known: Iterable[str], *, count: int = 3, meant: str | None = None) -> str:
+    """Turn a misspelt name into a hint that lists the nearest known names, or all of a short list.
+
+    meant: what it means for sure, which comes first.
+    """
     names = sorted(set(known))
     initials = [each for each in names if name == "".join(word[:1] for word in each.split("_"))]
     alike = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
-    close = list(dict.fromkeys([*initials, *alike]))[:count]
+    close = list(dict.fromkeys([*([meant] if meant else []), *initials, *alike]))[:count]
     if close:
         return "Did you mean " + " or ".join(repr(match) for match in close) + "?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")

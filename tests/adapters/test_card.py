@@ -22,7 +22,7 @@ def test_saved_card_tells_method_sizes_and_how_to_load(model, tmp_path):
     assert {"topiclora", "mixture-of-experts", "lora"} <= set(card.data.tags)
     assert card.data.library_name == "peft"
     assert "4 LoRA experts of rank 2 with a `topic` router (top-2)" in card.text
-    assert "import topiclora_cli.adapters" in card.text
+    assert "import topiclora_cli  # of the Python package topiclora" in card.text
     assert "| num_experts | 4 |" in card.text
     assert "More Information Needed" not in card.text
 
@@ -38,7 +38,19 @@ def test_a_local_base_is_named_without_its_path(model, tiny_model_dir, tmp_path)
 def test_a_hub_base_is_linked(model, tmp_path):
     model.peft_config["default"].base_model_name_or_path = "someone/base"
     model.save_pretrained(tmp_path)
-    assert "[someone/base](https://huggingface.co/someone/base)" in (tmp_path / "README.md").read_text()
+    card = ModelCard.load(tmp_path / "README.md")
+    assert "[someone/base](https://huggingface.co/someone/base)" in card.text
+    assert "AutoPeftModelForCausalLM.from_pretrained" in card.text
+    assert (card.data.base_model, "base_model:adapter:someone/base" in card.data.tags) == ("someone/base", True)
+
+
+def test_a_base_that_is_on_no_hub_is_to_be_given(model, tmp_path):
+    model.peft_config["default"].base_model_name_or_path = "pypi:some-package"
+    model.save_pretrained(tmp_path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert 'PeftModel.from_pretrained(base, "path or hub id of this adapter")' in card.text
+    assert "huggingface.co/pypi" not in card.text
+    assert (card.data.base_model, [tag for tag in card.data.tags if "base_model" in tag]) == (None, [])
 
 
 def test_pushed_adapter_carries_the_card(model, monkeypatch):

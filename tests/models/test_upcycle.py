@@ -242,7 +242,10 @@ def test_a_recipe_trains_evaluates_and_exports_on_the_upcycled_base(tiny_recipe,
         assert code == 0, text
     [made] = cache()
     adapter = json.loads((tmp_path / "r/adapter/adapter_config.json").read_text())
-    assert adapter["base_model_name_or_path"] == str(tmp_path / "cache" / "models" / made)
+    assert adapter["base_model_name_or_path"] == f"upcycled:{made}"
+    for card in (tmp_path / "r").rglob("README.md"):
+        assert str(tmp_path) not in card.read_text()
+    assert "upcycle=UpcycleSection(experts=3, top_k=2, noise=0.1" in (tmp_path / "r/adapter/README.md").read_text()
     assert isinstance(AutoModelForCausalLM.from_pretrained(tmp_path / "r/merged/mean/dense"), MixtralForCausalLM)
 
 

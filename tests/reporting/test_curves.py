@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from topiclora_cli.reporting.chart import BLOCKS, sparkline
+from topiclora_cli.reporting.chart import BLOCKS, smoothed, sparkline
 from topiclora_cli.runs.run import RunDir
 
 
@@ -62,3 +62,11 @@ def test_sparkline(values, line):
 
 def test_a_long_history_is_averaged_to_the_width():
     assert sparkline([0.0] * 50 + [1.0] * 50, width=10) == BLOCKS[0] * 5 + BLOCKS[7] * 5
+
+
+def test_a_smoothed_course_keeps_its_level_and_loses_its_noise():
+    noisy = [1.0 + (-1) ** n for n in range(100)]
+    even = smoothed(noisy)
+    assert len(even) == 100
+    assert max(abs(value - 1.0) for value in even[10:-10]) < 0.1
+    assert smoothed([3.0, 5.0]) == [3.0, 5.0]

@@ -211,3 +211,35 @@ def test_chromium_draws_the_page_without_a_word_of_complaint(run, run_cli, tmp_p
     done = subprocess.run([*command, f"file://{run / 'report.html'}"], capture_output=True, text=True, check=False)
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
     assert "CONSOLE" not in done.stderr
+
+
+def test_a_report_opens_with_what_came_out_and_closes_with_versions(run, run_cli, tmp_path):
+    run_cli("report", run, "--markdown", tmp_path / "p.md")
+    headings = re.findall("^## (.+)$", (tmp_path / "p.md").read_text(), re.MULTILINE)
+    assert headings[:2] == ["In short", "Training"]
+    assert headings.index("What was asked") > headings.index("Evaluation `few`")
+    assert headings[-1] == "Environment"
+
+
+def sample(number, right, answered):
+    arguments = {f"gen_args_{n}": {"arg_0": f"{number} + 1 =", "arg_1": f" {n}"} for n in range(3)}
+    likelihoods = [[0.0 if n == answered else -1.0, False] for n in range(3)]
+    row = {"doc_hash": str(number), "prompt_hash": "p", "target_hash": "t", "filter": "none", "metrics": ["acc"]}
+    row |= {"acc": float(right == answered), "target": str(right), "arguments": arguments}
+    return {**row, "resps": [[each] for each in likelihoods], "filtered_resps": likelihoods}
+
+
+def test_answers_before_and_after_are_shown(tmp_path, run_cli):
+    run = made_up(tmp_path / "one", task="adds")
+    answered = {"base": [0, 0, 0, 0], "tuned": [1, 1, 1, 2]}
+    for side, answers in answered.items():
+        folder = run / "eval" / "few" / side
+        folder.mkdir()
+        rows = [sample(number, 0 if number == 3 else 1, answer) for number, answer in enumerate(answers)]
+        name = "samples_adds_2026-01-01T00-00-00.jsonl"
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run_cli("report", run, "--markdown", tmp_path / "p.md")
+    text = (tmp_path / "p.md").read_text()
+    assert text.count("| adds | ") == 3 + 1  # and its scores
+    assert "| adds | 0 + 1 = | 1 | 0 | 1 (right) |" in text
+    assert text.index("## Training") < text.index("## Answers before and after") < text.index("## Evaluation")

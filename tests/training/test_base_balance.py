@@ -15,6 +15,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.training.collate import Collator
+from topiclora_cli.training.columns import Examples
 from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.watched import Watched
 
@@ -69,13 +70,12 @@ def train(tiny_model_dir, tmp_path):
         held_out = 8 if recipe.train.eval_steps else 0
         train_adapter(
             base,
-            encoded[held_out:],
+            Examples(encoded[held_out:]),
             recipe,
             folder=folder,
-            priors=None,
             resume=False,
             progress=PROGRESS,
-            validation=encoded[:held_out],
+            held_out=Examples(encoded[:held_out]) if held_out else None,
         )
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 

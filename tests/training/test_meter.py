@@ -57,6 +57,18 @@ def test_an_expert_that_waits_for_its_topic_is_not_dead():
     assert unused[-1] == 1
 
 
+def test_a_checkpoint_keeps_what_an_expert_has_waited_for(tmp_path):
+    straight, resumed, anew = Meter(), Meter(), Meter()
+    for _ in range(5):
+        read_of(straight, [0.5, 0.5])
+    straight.save(tmp_path)
+    resumed.restore(tmp_path)
+    anew.restore(tmp_path / "of-0.1")
+    dead = [read_of(meter, [0.0, 1.0])["dead_experts"] for meter in (straight, resumed, anew)]
+    assert dead == [0, 0, 1]
+    assert read_of(straight, [1.0, 0.0])["dead_experts"] == read_of(resumed, [1.0, 0.0])["dead_experts"]
+
+
 def test_loads_count_real_tokens_and_losses_are_shares_of_a_step():
     meter = Meter()
     meter.add_batch(record_of([[1.0, 0.0], [9.0, 9.0]]), torch.tensor([[1, 0]]))  # the second is padding

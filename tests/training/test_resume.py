@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,7 @@ def test_sigkill_then_resume_reaches_the_same_loss(straight, tiny_recipe, run_cl
     for ours, expected in zip(rows(run), straight, strict=True):
         assert ours["loss"] == pytest.approx(expected["loss"], abs=1e-6)
         assert ours["loss_kl"] == pytest.approx(expected["loss_kl"], abs=1e-6)
+        assert ours["dead_experts"] == expected["dead_experts"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -63,7 +65,7 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_resume(number, code, tiny_r
     process.send_signal(number)
     text = process.communicate(timeout=180)[0]
     assert process.returncode == code, text
-    assert f"topiclora train --run {run} --resume" in text
+    assert re.search(rf"(\btopiclora|-m topiclora_cli) train --run {re.escape(str(run))} --resume", text)
     assert "Traceback" not in text
     checkpoint, damaged = latest_sound(run / "checkpoints")
     assert checkpoint is not None

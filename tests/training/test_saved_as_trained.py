@@ -20,6 +20,7 @@ from topiclora_cli.recipe.starts import LORA_STARTS
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.inputs import load_tuned
 from topiclora_cli.training import fit, trainer
+from topiclora_cli.training.columns import Examples
 from topiclora_cli.training.saving import TENSORS, read_adapter, save_adapter
 
 pytestmark = pytest.mark.slow  # every preset trains, is resumed and opened again
@@ -78,8 +79,8 @@ def train(tiny_model_dir, tiny_moe_dir, two_loras, tmp_path, monkeypatch):
         base = BaseModel(model, AutoTokenizer.from_pretrained(base_folder), str(base_folder))
         rows = encode_rows(load_rows(recipe.data, seed=0), base.tokenizer, max_length=200)
         fit.train_adapter(
-            base, rows[4:], recipe, folder=tmp_path, priors=None, resume=resume, progress=PROGRESS,
-            validation=rows[:4] if recipe.train.load_best else (),
+            base, Examples(rows[4:]), recipe, folder=tmp_path, resume=resume, progress=PROGRESS,
+            held_out=Examples(rows[:4]) if recipe.train.load_best else None,
         )  # fmt: skip
         return tmp_path, seen, recipe
 

@@ -20,6 +20,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.recipe.loss import LossSection
+from topiclora_cli.training.columns import Examples
 from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.losses import expert_activity, switch_balance
 from topiclora_cli.training.step import Step, aligned_layers, spread_tokens
@@ -133,6 +134,7 @@ def test_aligned_layers():
     assert aligned_layers(names, "all") == names
     assert aligned_layers(names, "top_half") == names[2:]
     assert aligned_layers(["head"], "top_half") == ["head"]
+    assert aligned_layers(names[:1], "top_half") == names[:1]
 
 
 def test_tokens_are_spread_over_the_real_ones_of_each_example():
@@ -158,7 +160,7 @@ def train(tiny_model_dir, tmp_path_factory):
         if prior_experts:
             draw = torch.randn(len(encoded), prior_experts, generator=torch.Generator().manual_seed(0))
             priors = draw.softmax(-1), torch.ones(len(encoded))
-        train_adapter(base, encoded, recipe, folder=folder, priors=priors, resume=False, progress=PROGRESS)
+        train_adapter(base, Examples(encoded, priors), recipe, folder=folder, resume=False, progress=PROGRESS)
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
     return run

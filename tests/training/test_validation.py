@@ -19,6 +19,7 @@ from topiclora_cli.recipe import load_recipe
 from topiclora_cli.stages.inputs import make_batches
 from topiclora_cli.training.callbacks import StopEarly
 from topiclora_cli.training.checkpoints import latest_sound
+from topiclora_cli.training.columns import Examples
 from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.losses import pooled_probabilities, prior_distance
 from topiclora_cli.training.step import aligned_layers
@@ -42,14 +43,12 @@ def train(tiny_model_dir, tmp_path_factory):
         validation = rows[:held_out]
         result = train_adapter(
             base,
-            rows[held_out:],
+            Examples(rows[held_out:], priors_of(len(rows) - held_out, 0)),
             recipe,
             folder=folder,
-            priors=priors_of(len(rows) - held_out, 0),
             resume=False,
             progress=PROGRESS,
-            validation=validation,
-            validation_priors=priors_of(held_out, 1) if held_out else None,
+            held_out=Examples(validation, priors_of(held_out, 1)) if held_out else None,
         )
         return folder, result, validation
 

@@ -17,6 +17,7 @@ from topiclora_cli import __version__
 from topiclora_cli.cli import (
     ablate,
     build_graph,
+    chat,
     compare,
     data,
     evaluate,
@@ -30,6 +31,7 @@ from topiclora_cli.cli import (
     train,
     upcycle,
 )
+from topiclora_cli.cli.complete import complete_in_bash, completes_in_bash
 from topiclora_cli.cli.console import fail, note_newer, old_spelling_noted
 from topiclora_cli.errors import Interrupted, TopicLoraError
 from topiclora_cli.runs.processes import process_count
@@ -67,6 +69,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
+app.command("chat")(chat.chat)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)
@@ -104,6 +107,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits 2 on a mistake of the user's, 130 or 143 after a signal."""
     # Libraries' bars have no names, and a hundred of them; each stage has one of ours. A hub's downloads keep theirs.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    if completes_in_bash():
+        complete_in_bash(lambda: app(arguments))
     # Deprecations between transformers and peft are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:

@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
+from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import console
 from topiclora_cli.cli.options import listed
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Runs, RUN:EVALUATION, or output folders of lm-eval's.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(autocompletion=complete.runs, help="Runs, RUN:EVALUATION, or output folders of lm-eval's."),
+    ],
     metric: Annotated[
         str | None, typer.Option("--metric", "-m", help="Metric (default: the evaluation's own).")
     ] = None,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, open_trained
 
@@ -11,7 +12,10 @@ from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignme
 def merge(
     run: RunOption = None,
     gates: Annotated[
-        str | None, typer.Option("--gates", help="'mean' routing of the calibration prompts, or 'topic:NAME'.")
+        str | None,
+        typer.Option(
+            "--gates", autocompletion=complete.gates, help="'mean' routing of the calibration prompts, or 'topic:NAME'."
+        ),
     ] = None,
     name: NameOption = None,
     overrides: SetOption = None,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import console
 from topiclora_cli.cli.options import SetOption
 
@@ -17,7 +18,9 @@ _COUNTS = ("total", "activated", "%")
 
 
 def methods(
-    names: Annotated[list[str] | None, typer.Argument(help="Methods to show (default: all).")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(autocompletion=complete.methods, help="Methods to show (default: all).")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", help="Count parameters on this model."),

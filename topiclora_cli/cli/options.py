@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from topiclora_cli.cli import complete
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.commands import RUNS
 
@@ -16,12 +17,25 @@ if TYPE_CHECKING:
 _OF_TRAINING = ("adapter", "loss", "train", "ablation")
 
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", "-r", help="A recipe file, or the name of a bundled one.")
+    str | None,
+    typer.Option(
+        "--recipe", "-r", autocompletion=complete.recipes, help="A recipe file, or the name of a bundled one."
+    ),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        autocompletion=complete.settings,
+        metavar="KEY=VALUE",
+        help="Override a recipe key; may be repeated.",
+    ),
 ]
-RunOption = Annotated[Path | None, typer.Option("--run", help="Work in this run (default: the latest under runs/).")]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--run", autocompletion=complete.runs, help="Work in this run (default: the latest under runs/)."),
+]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Folder of the outcome (default: named by what was asked for).")
 ]

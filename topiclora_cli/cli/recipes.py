@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 from rich.syntax import Syntax
 
+from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import console
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.commands import command_line
 
 app = typer.Typer(invoke_without_command=True)
+
+Name = Annotated[str, typer.Argument(autocompletion=complete.recipes)]
 
 
 @app.callback()
@@ -45,7 +48,7 @@ def keys(
 
 
 @app.command()
-def show(name: str) -> None:
+def show(name: Name) -> None:
     """Print a recipe."""
     from topiclora_cli.recipe import find_recipe
 
@@ -55,7 +58,7 @@ def show(name: str) -> None:
 
 @app.command()
 def copy(
-    name: str, to: Annotated[Path | None, typer.Argument(help="Where to (default: NAME.yaml in this folder).")] = None
+    name: Name, to: Annotated[Path | None, typer.Argument(help="Where to (default: NAME.yaml in this folder).")] = None
 ) -> None:
     """Copy a recipe so that you can change it."""
     from topiclora_cli.recipe import find_recipe

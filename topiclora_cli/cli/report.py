@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
+from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import console
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.commands import RUNS
 
 
 def report(
-    runs: Annotated[list[Path] | None, typer.Argument(help="The runs (default: the latest).")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(autocompletion=complete.runs, help="The runs (default: the latest).")
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write the page here (default: RUN/report.html).")] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Write it as Markdown here.")] = None,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import console
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.commands import RUNS
@@ -49,7 +50,9 @@ def list_(root: RootOption = Path(RUNS), as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(
-    run: Annotated[Path | None, typer.Argument(help="The run (default: the latest).")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(autocompletion=complete.runs, help="The run (default: the latest).")
+    ] = None,
     png: Annotated[Path | None, typer.Option("--png", help="Draw the curves of the training to this file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -86,8 +89,8 @@ def show(
 
 @app.command()
 def diff(
-    one: Annotated[Path, typer.Argument(help="A run.")],
-    other: Annotated[Path, typer.Argument(help="Another run.")],
+    one: Annotated[Path, typer.Argument(autocompletion=complete.runs, help="A run.")],
+    other: Annotated[Path, typer.Argument(autocompletion=complete.runs, help="Another run.")],
     as_json: JsonOption = False,
 ) -> None:
     """What two runs were asked to do otherwise, key by key."""
@@ -110,7 +113,7 @@ def diff(
 
 @app.command()
 def rm(
-    runs: Annotated[list[Path], typer.Argument(help="The runs to delete.")],
+    runs: Annotated[list[Path], typer.Argument(autocompletion=complete.runs, help="The runs to delete.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete runs with all that they hold."""

@@ -42,6 +42,15 @@ def chat_texts(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     )
 
 
+def answer_opened(turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> str:
+    """A conversation in the tokenizer's chat template, up to where the assistant is to speak.
+
+    Raises TopicLoraError for a template that refuses it.
+    """
+    with _explained():
+        return _writer(tokenizer)(list(map(_message, turns)), add_generation_prompt=True)
+
+
 def marked_turns(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[float]]:
     """Token ids of a conversation up to its last marked one, and of each the weight of its turn, 0 without a mark.
 

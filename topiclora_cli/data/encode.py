@@ -125,6 +125,12 @@ def _ended(example: Encoded, end: int) -> Encoded:
     )
 
 
+def encode_prompt(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list[int]:
+    """Token ids of what an answer is to follow, as examples begin; chat: a chat template has written the text."""
+    begin = tokenizer.bos_token
+    return _token_ids([text], [chat or bool(begin and text.startswith(begin))], tokenizer)[0]
+
+
 def _token_ids(texts: Sequence[str], bare: Sequence[bool], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Token ids of texts that go on: after them come no special tokens, and none before those that are `bare`."""
     ids: list[list[int]] = [[] for _ in texts]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from topiclora_cli.data.clean import Repetitions
 from topiclora_cli.data.missing import list_missing
 from topiclora_cli.data.mixing import mix
-from topiclora_cli.data.reading import Reader, SourceCount
+from topiclora_cli.data.reading import Reader
 from topiclora_cli.data.row import Row
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import DataSection, SourceSection, TopicsFile
+from topiclora_cli.runs.results.training import SourceCount
 
 FIRST = 2_048  # examples that stand for a stream wherever a handful must do
 

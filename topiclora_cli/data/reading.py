@@ -1,8 +1,7 @@
 """One source from its rows to the examples that are worth training on, and a count of what is not."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from topiclora_cli.data.draw import at_most
@@ -14,24 +13,7 @@ from topiclora_cli.data.sources import open_source
 from topiclora_cli.data.templates import Record, condition
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import EMBEDDED, SourceSection
-
-
-@dataclass
-class SourceCount:
-    """What a reader has counted of one source so far; the fields are a SourceReport's."""
-
-    label: str
-    weight: float | None = None
-    format: str = ""
-    read: int = 0
-    filtered: int = 0
-    missing: int = 0
-    wanting: Counter[str] = field(default_factory=Counter)
-    empty: int = 0
-    duplicates: int = 0
-    contaminated: int = 0
-    surplus: int = 0
-    held_out: int = 0
+from topiclora_cli.runs.results.training import SourceCount
 
 
 @dataclass(frozen=True)
@@ -76,7 +58,7 @@ class Reader:
         for row in self._examples(section, number, key, count, epoch, names):
             if isinstance(row, MissingValue):
                 count.missing += 1
-                count.wanting[str(row)] += 1
+                count.wanting[str(row)] = count.wanting.get(str(row), 0) + 1
             elif not row.prompt.strip() or not row.completion.strip():
                 count.empty += 1
             elif self.repeated is not None and self.repeated(row):

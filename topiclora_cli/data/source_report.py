@@ -20,10 +20,9 @@ def source_reports(data: Data, every: Sequence[Encoded], *, max_length: int) -> 
         own = [example for example in every if example.row.source == number]
         used = [example for example in own if len(example.input_ids) <= max_length]
         mean = sum(len(example.input_ids) for example in used) / max(1, len(used))
-        counted = {**vars(count), "wanting": dict(count.wanting)}
         reports.append(
             SourceReport(
-                **counted,
+                **vars(count),
                 too_long=mixed[number] - len(used),
                 used=len(used),
                 tagged=sum(bool(example.row.topics) for example in used),

@@ -16,11 +16,12 @@ from transformers import PreTrainedTokenizerBase
 from topiclora_cli.data.encode import encode_every
 from topiclora_cli.data.files import file_states
 from topiclora_cli.data.load import position, source_key
-from topiclora_cli.data.reading import Reader, SourceCount
+from topiclora_cli.data.reading import Reader
 from topiclora_cli.data.row import Row
 from topiclora_cli.data.vocabulary import refuse_unknown_tokens
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import DataSection
+from topiclora_cli.runs.results.training import SourceCount
 from topiclora_cli.topics.prior import PriorBatch
 
 CHUNK = 256  # examples that are tokenised and given their priors together

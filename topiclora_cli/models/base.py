@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from topiclora_cli.errors import TopicLoraError, first_line
+from topiclora_cli.models.names import about_base, name_for_others
 from topiclora_cli.models.packages import PACKAGE_PREFIX, resolve_source
 from topiclora_cli.models.upcycle import Upcycled, check_dense, mixtral_config, write_upcycled
 from topiclora_cli.recipe.schema import UpcycleSection
@@ -33,13 +34,16 @@ _KNOWN_CONFIGS = Path(__file__).with_name("known_configs.yaml")
 class BaseModel:
     """A causal language model with its tokenizer and the path or hub id that loads it again.
 
-    masks_padding: whether it can read a padded batch, taking no notice of the padding.
+    masks_padding: whether it can read a padded batch, taking no notice of the padding. name: what adapters call it.
+    about: how others load exactly it, in Markdown.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str
     masks_padding: bool = True
+    name: str | None = None
+    about: str = ""
 
 
 def load_base(
@@ -62,7 +66,13 @@ def load_base(
     model, tokenizer = _read(name, source, dtype, options, **packed)
     _complete(tokenizer, model.config)
     model.requires_grad_(False)
-    return BaseModel(model=model, tokenizer=tokenizer, source=source)
+    return BaseModel(
+        model=model,
+        tokenizer=tokenizer,
+        source=source,
+        name=name_for_others(name, source, upcycled=upcycle is not None),
+        about=about_base(name, upcycle),
+    )
 
 
 def upcycle_to(name: str, folder: Path, settings: UpcycleSection, **options: Any) -> Upcycled:

@@ -9,6 +9,7 @@ from topiclora_cli.recipe.adapter import KINDS
 from topiclora_cli.recipe.fill import said_keys
 from topiclora_cli.recipe.json_schema import recipe_schema, target
 from topiclora_cli.recipe.methods import DEFAULT, METHODS, SECTIONS
+from topiclora_cli.recipe.synonyms import our_name
 from topiclora_cli.recipe.yaml_text import write_yaml
 
 # Whose methods have a key of the adapter, by the layer that carries them.
@@ -61,7 +62,8 @@ def recipe_keys(prefix: str = "") -> list[Key]:
     found = [key for key in keys if key.name.startswith(prefix)] or [key for key in keys if prefix in key.name]
     if not found:
         names = [name for key in keys for name in (key.name, key.name.rpartition(".")[2])]
-        raise TopicLoraError(f"No key of a recipe is called {prefix!r}.", nearest(prefix, names))
+        hint = nearest(prefix, names, meant=our_name(prefix))
+        raise TopicLoraError(f"No key of a recipe is called {prefix!r}.", hint)
     return found
 
 

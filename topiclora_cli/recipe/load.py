@@ -17,6 +17,7 @@ from topiclora_cli.recipe.overrides import one_line, parse_override, with_overri
 from topiclora_cli.recipe.schema import Recipe
 from topiclora_cli.recipe.sources import with_own_sources
 from topiclora_cli.recipe.spelling import respelt, respelt_changes
+from topiclora_cli.recipe.synonyms import our_name
 from topiclora_cli.recipe.yaml_text import read_yaml, write_yaml
 
 SAID = "said"
@@ -24,6 +25,7 @@ _ABOUT_SAID = (
     "# What the recipe and --set have said; the rest of the above was filled in by the method, or is a default.\n"
     "# A value changed above counts as said.\n"
 )
+_NEUTRAL = Recipe.model_fields.keys()  # what is a section or a key at the top is meant there
 _HERE = Path(__file__).resolve().parent.parent
 
 
@@ -52,22 +54,29 @@ def load_recipe(name: str, overrides: Iterable[str | tuple[str, Any]] = ()) -> R
     is. Raises TopicLoraError naming file, key and fix.
     """
     path = find_recipe(name)
+    return read_recipe(path.read_bytes(), overrides, where=str(path))
+
+
+def read_recipe(content: bytes, overrides: Iterable[str | tuple[str, Any]] = (), *, where: str) -> Recipe:
+    """As load_recipe, from what the file `where` holds."""
     try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
+        values = read_yaml(content.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TopicLoraError(f"{path} is not valid YAML: {one_line(error)}.", "Mend the file.") from None
+        raise TopicLoraError(f"{where} is not valid YAML: {one_line(error)}.", "Mend the file.") from None
     if not isinstance(values, dict):
-        raise TopicLoraError(f"{path} is not a recipe: its top level must be a mapping.", "See: topiclora recipes show")
-    values = respelt(values, where=str(path))
+        raise TopicLoraError(
+            f"{where} is not a recipe: its top level must be a mapping.", "See: topiclora recipes show"
+        )
+    values = respelt(values, where=where)
     pairs = [parse_override(text) if isinstance(text, str) else text for text in overrides]
     changes = respelt_changes(pairs, where="--set")
     if SAID in values or _written_out(values):
-        return _build(_said_in(values), changes, where=str(path))
+        return _build(_said_in(values), changes, where=where)
     # A setting that another method is to read is that method's matter.
     idle = _idle(values, values)
     still = _idle(values, with_overrides(values, changes)) if changes else idle
-    _refuse({key: reason for key, reason in idle.items() if key in still}, values, where=str(path))
-    return _build(values, changes, where=str(path))
+    _refuse({key: reason for key, reason in idle.items() if key in still}, values, where=where)
+    return _build(values, changes, where=where)
 
 
 def build_recipe(said: Mapping[str, Any], *, where: str, given: Mapping[str, Any] | None = None) -> Recipe:
@@ -199,7 +208,7 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
         known = [*_fields_at(location[:-1]), *(LOSS_KEYS if location[:-1] == ["loss"] else ())]
         # Of a list of sources each has the keys of one.
         section = ".".join(location[:-1]).partition(".sources")[0]
-        hint = f"{nearest(location[-1], known)} See: topiclora recipes keys {section}"
+        hint = f"{nearest(location[-1], known, meant=_meant(location))} See: topiclora recipes keys {section}"
         return TopicLoraError(f"{where}: unknown key {key!r}.", hint.rstrip())
     if first["type"] == "missing":
         return TopicLoraError(f"{where}: the key {key!r} is missing.", "Add it; see: topiclora recipes show quickstart")
@@ -209,6 +218,15 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
     given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
     hint = f"""If it is text, quote it: --set '{key}="..."'.""" if first["type"] == "string_type" else ""
     return TopicLoraError(f"{where}: {key or 'recipe'}: {message}{given}.", hint)
+
+
+def _meant(location: list[str]) -> str | None:
+    """The key that is meant where one of another section, or of another tool, is given."""
+    name = location[-1]
+    if ours := our_name(".".join(location)):
+        return ours
+    sections = [section for section in Recipe.model_fields if name in _fields_at([section]) and name not in _NEUTRAL]
+    return f"{sections[0]}.{name}" if len(sections) == 1 else None
 
 
 def _fields_at(location: list[str]) -> list[str]:

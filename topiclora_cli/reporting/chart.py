@@ -57,6 +57,12 @@ def courses_table(courses: Mapping[str, Sequence[float]], *, title: str = "") ->
     return Table(title, columns("", "course", "first", "min", "max", "last", right=2), rows)
 
 
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Each value's mean with those around it, a twentieth of all to either side; of few values, as they are."""
+    reach = len(values) // 20
+    return [_mean(values[max(0, at - reach) : at + reach + 1]) for at in range(len(values))]
+
+
 def _parts(values: Sequence[float], count: int) -> list[Sequence[float]]:
     count = min(count, len(values))
     edges = [index * len(values) // count for index in range(count + 1)] if count else [0]

@@ -7,6 +7,7 @@ from topiclora_cli.reporting.found import ablation, data, exports, graph, traini
 from topiclora_cli.reporting.material import Material, read_material
 from topiclora_cli.reporting.scored import scores
 from topiclora_cli.reporting.sections import Report, Section, Text
+from topiclora_cli.reporting.short import in_short, sample_answers
 from topiclora_cli.runs.run import RunDir
 
 _LACKING = {"graph": "topic graph", "train": "training", "eval": "evaluation", "merge": "export"}
@@ -15,16 +16,25 @@ _LACKING = {"graph": "topic graph", "train": "training", "eval": "evaluation", "
 def compose(runs: Sequence[RunDir]) -> Report:
     """The report of the runs; raises TopicLoraError for what cannot be read."""
     material = read_material(runs)
-    first = (asked(material), data(material), graph(material), training(material))
-    last = (cost(material), environment(material), again(material))
-    sections = [
-        *(section for section in first if section),
+    # Of several runs what they differ in comes first, of a single one what came of it.
+    before = [asked(material)] if len(runs) > 1 else [in_short(material)]
+    after = [] if len(runs) > 1 else [asked(material)]
+    found = [
+        *before,
+        training(material),
+        sample_answers(material),
         *scores(material),
         *exports(material),
+        graph(material),
         *ablation(material),
+        data(material),
         *_lacking(material),
-        *(section for section in last if section),
+        *after,
+        cost(material),
+        again(material),
+        environment(material),
     ]
+    sections = [section for section in found if section]
     labels = [run.label for run in material]
     return Report(_title(material), _lead(material), labels, sections)
 

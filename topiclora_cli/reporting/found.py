@@ -112,7 +112,7 @@ def training(runs: Sequence[Material]) -> Section | None:
         for run in runs
         for text in (run.training.alarms if run.training else ())
     ]
-    return Section("Training", [*([facts] if facts else []), *alarms, *curves])
+    return Section("Training", [*curves, *alarms, *([facts] if facts else [])])
 
 
 def _training(run: Material) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """A report in Markdown: what a reader needs without the terminal that made it."""
 
+from collections.abc import Sequence
+
 from topiclora_cli.reporting.chart import courses_table
 from topiclora_cli.reporting.compose import compose
 from topiclora_cli.reporting.sections import Code, Curves, Intervals, Part, Picture, Report, Text
@@ -18,14 +20,15 @@ def markdown(report: Report) -> str:
     blocks = [f"# {report.title}\n", f"{report.lead}\n"]
     for section in report.sections:
         blocks.append(f"## {section.title}\n")
+        single = len(report.runs) == 1
         curves = [part for part in section.parts if isinstance(part, Curves)]
-        blocks += [text for part in section.parts if (text := _part(part, single=len(report.runs) == 1))]
-        if curves:
-            blocks.append(as_markdown(_courses(curves, single=len(report.runs) == 1)))
+        courses = as_markdown(_courses(curves, single=single)) if curves else ""
+        blocks += [text for part in section.parts if (text := _part(part, courses, curves[:1], single=single))]
     return "\n".join(blocks)
 
 
-def _part(part: Part, *, single: bool) -> str:
+def _part(part: Part, courses: str, first: Sequence[Curves], *, single: bool) -> str:
+    """A part as Markdown; all curves of a section stand in one table, `courses`, where the first of them is."""
     match part:
         case Text():
             return f"{part.text}\n"
@@ -35,8 +38,10 @@ def _part(part: Part, *, single: bool) -> str:
             return as_markdown(part)
         case Picture():
             return f"![{part.alt}]({part.relative})\n" if single else ""
-        case Curves() | Intervals():
-            return ""  # curves stand in one table; intervals are those of the scores' errors
+        case Curves():
+            return courses if part in first else ""
+        case Intervals():
+            return ""  # those of the scores' errors
 
 
 def _courses(curves: list[Curves], *, single: bool) -> Table:

@@ -5,9 +5,9 @@ from pathlib import Path
 from statistics import fmean
 
 from topiclora_cli.reporting.formats import measure, measured, percent
-from topiclora_cli.reporting.scores import mean_metric
+from topiclora_cli.reporting.scores import mean_metric, task_metric
 from topiclora_cli.reporting.verdicts import AGREEMENT, IN_USE, graph_verdicts, verdict
-from topiclora_cli.runs.results.evaluation import EvalSummary, RoutingReport, TaskScores
+from topiclora_cli.runs.results.evaluation import Compared, EvalSummary, RoutingReport, TaskScores
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import GraphReport
 from topiclora_cli.runs.results.metrics import LoggedStep
@@ -53,11 +53,16 @@ def eval_lines(summary: EvalSummary) -> list[str]:
 
 def headline(summary: EvalSummary) -> str:
     """The mean of an evaluation, tuned and base, with the error of their difference."""
-    questions = sum(task.count for task in summary.tasks if not task.group)
-    of = f"{questions:,} questions of {sum(not task.group for task in summary.tasks)} tasks"
-    if summary.mean is None:
-        return f"{of}, of several metrics: see the table in report.md"
-    mean, name = summary.mean, mean_metric(summary.mean, summary)
+    tasks = [task for task in summary.tasks if not task.group]
+    questions = sum(task.count for task in tasks)
+    of = f"{questions:,} questions of {len(tasks)} task{'s' * (len(tasks) != 1)}"
+    mean: Compared
+    if summary.mean is not None:
+        mean, name = summary.mean, mean_metric(summary.mean, summary)
+    elif len(tasks) == 1:
+        mean, name = tasks[0], task_metric(tasks[0])
+    else:
+        return f"{of}, by metrics of several kinds"
     if mean.base is None:
         return f"tuned {measured(mean, 'tuned')} ({name}; {of})"
     tuned, base = (measure(value, mean.unit) for value in (mean.tuned, mean.base))

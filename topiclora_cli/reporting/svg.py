@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
+from topiclora_cli.reporting.chart import smoothed
 from topiclora_cli.reporting.formats import measure
 from topiclora_cli.reporting.sections import Curves, Estimate, Intervals, Points
 
@@ -12,6 +13,7 @@ COLOURS = 8  # classes c0 to c7 of the style sheet
 _WIDTH, _HEIGHT = 440, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 28
 _MOST = 120  # points of a drawn line
+_FEW = 20  # points that are drawn as they are, each with a dot
 _ROW, _LETTER, _LONGEST = 26, 7.3, 44  # of the intervals: height of a row, width of a letter, letters of a name
 _95 = 1.959964
 
@@ -48,9 +50,14 @@ def curves_svg(curves: Curves, classes: Sequence[str]) -> str:
     ]
     for label, points in thinned.items():
         kind = f"c{classes.index(label) % COLOURS}"
-        line = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points if math.isfinite(value))
-        parts.append(f'<polyline class="{kind}" points="{line}"><title>{escape(label)}</title></polyline>')
-        if len(points) < 20:
+        finite = [(step, value) for step, value in points if math.isfinite(value)]
+        even = smoothed([value for _, value in finite])
+        courses = {f"{kind} raw": finite} if len(finite) >= _FEW else {}
+        courses[kind] = [(step, value) for (step, _), value in zip(finite, even, strict=True)]
+        for look, course in courses.items():
+            line = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in course)
+            parts.append(f'<polyline class="{look}" points="{line}"><title>{escape(label)}</title></polyline>')
+        if len(points) < _FEW:
             parts += [
                 f'<circle class="{kind}" cx="{x(s):.1f}" cy="{y(v):.1f}" r="2.5"/>'
                 for s, v in points

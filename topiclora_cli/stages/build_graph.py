@@ -1,7 +1,7 @@
 """Stage 1 of a run: the taxonomy, what teaches the projector, the topic graph, and everything that is said about it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -131,19 +131,8 @@ def with_chosen_experts(recipe: Recipe, run: RunDir, progress: Progress) -> Reci
 
 def graph_settings(recipe: Recipe, experts: int) -> GraphSettings:
     """What a recipe asks stage 1 to do, with a number of experts."""
-    section = recipe.graph
-    return GraphSettings(
-        num_experts=experts,
-        gnn=section.gnn,
-        separation=section.separation,
-        control=section.control,
-        steps=section.steps,
-        width=section.width,
-        layers=section.layers,
-        npmi_weight=section.npmi_weight,
-        neighbours=section.neighbours,
-        seed=recipe.seed,
-    )
+    shared = recipe.graph.model_dump(include={each.name for each in fields(GraphSettings)})
+    return GraphSettings(**shared, num_experts=experts, seed=recipe.seed)
 
 
 def open_graph(run: RunDir) -> GraphResult:

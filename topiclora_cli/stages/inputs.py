@@ -17,6 +17,7 @@ import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_t
 from topiclora_cli.data import Encoded, Row
 from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.models.base import BaseModel, base_source, load_base
+from topiclora_cli.models.names import name_for_others
 from topiclora_cli.models.precision import store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.cache import cache_dir
@@ -81,8 +82,10 @@ def adapter_folder(recipe: Recipe, run: RunDir) -> Path:
     folder = run.require(ADAPTER, made_by="train")
     config = read_json(folder / "adapter_config.json", hint="Train it again.")
     trained_on = config.get("base_model_name_or_path")
-    here = base_source(recipe.model.name, recipe.model.upcycle, revision=recipe.model.revision)
-    if trained_on and not _same_base(trained_on, here):
+    section = recipe.model
+    here = base_source(section.name, section.upcycle, revision=section.revision)
+    named = name_for_others(section.name, here, upcycled=section.upcycle is not None)
+    if trained_on and trained_on != named and not _same_base(trained_on, here):
         raise TopicLoraError(
             f"The adapter in {folder} was trained on {trained_on}, and the recipe's model.name is {here}.",
             f"Add --set model.name={shlex.quote(trained_on)}. If that base has moved, say so in adapter_config.json.",
@@ -91,9 +94,10 @@ def adapter_folder(recipe: Recipe, run: RunDir) -> Path:
 
 
 def _same_base(one: str, other: str) -> bool:
-    """Whether two names may mean one model: a folder that is gone from here is known by its last name alone."""
+    """Whether two names may mean one model: a folder that is gone from here, or one that is made from others at any
+    time, is known by its last name alone."""
     first, second = Path(one), Path(other)
-    if first.is_dir() and second.is_dir():
+    if first.is_dir() and second.is_dir() and not second.is_relative_to(cache_dir()):
         return first.samefile(second)
     return first.name == second.name
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from topiclora_cli.adapters.card import Card, write_dense_card
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.perft import NO_MERGE
 from topiclora_cli.errors import TopicLoraError
@@ -59,17 +60,28 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None =
         gap = measure_gap(model, lora, held_out, bfloat16=bfloat16)
         folders: dict[str, Path] = {format_: folder / format_ for format_ in section.formats}
         if "lora" in folders:
-            save_adapter(lora, folders["lora"])
+            save_adapter(lora, folders["lora"], card=_card(section.gates), about=base.about)
         if "dense" in folders:
             with replacing(folders["dense"]) as temporary:
                 merge_into_base(lora).save_pretrained(temporary)
                 base.tokenizer.save_pretrained(temporary)
+                write_dense_card(temporary, base.name or base.source, section.gates)
         export = Export(
             section.gates, gap.kl, gap.agreement, gap.tokens, measured.kind, len(measured.examples), len(calibration)
         )
         running.result = MergeFacts(folder.name, export.gates, export.kl, export.agreement, export.on)
         write_result(folder / GAP, export)
     return MergeResult(folders, export)
+
+
+def _card(gates: str) -> Card:
+    return Card(
+        title="LoRA with fixed gates",
+        summary=f"A plain LoRA in the place of a mixture of LoRA experts, whose gates are fixed for it ({gates}).",
+        serving="Whatever serves a LoRA serves it.",
+        shown=("r", "lora_alpha"),
+        stock=True,
+    )
 
 
 def _refuse_unmergeable(recipe: Recipe) -> None:

@@ -37,6 +37,7 @@ from topiclora_cli.stages.inputs import open_base
 from topiclora_cli.stages.training_data import encode, training_data
 from topiclora_cli.training.arguments import count_steps, per_step
 from topiclora_cli.training.attach import adapts_head, attach, solve
+from topiclora_cli.training.columns import Examples
 from topiclora_cli.training.estimate import (
     QUANTISED,
     AdapterShape,
@@ -253,7 +254,7 @@ def measure_steps(
     short = recipe.model_copy(update={"train": recipe.train.model_copy(update=few), "loss": unforced})
     with TemporaryDirectory() as folder:
         base = base or open_base(short)
-        train_adapter(base, encoded, short, folder=Path(folder), priors=None, resume=False, progress=progress)
+        train_adapter(base, Examples(encoded), short, folder=Path(folder), resume=False, progress=progress)
         rows = [row.values for row in read_metrics(Path(folder) / METRICS) if "tokens_per_second" in row.values]
     speed = fmean(row["tokens_per_second"] for row in rows[1:])
     tokens = fmean(len(example.input_ids) for example in encoded) * per_step(recipe)

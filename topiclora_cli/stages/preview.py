@@ -15,8 +15,9 @@ from topiclora_cli.runs.results.route import TopicView
 from topiclora_cli.runs.results.training import SourceReport
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.inputs import graph_folder, open_encoder
-from topiclora_cli.stages.route import topic_views
+from topiclora_cli.stages.route import topic_view
 from topiclora_cli.stages.training_data import encode_data, training_data
+from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 
 
@@ -32,7 +33,8 @@ def preview_data(recipe: Recipe, run: RunDir | None, count: int, progress: Progr
     folder = graph_folder(run, progress) if run is not None else None
     about: list[TopicView] | list[None] = [None] * len(examples)
     if folder is not None:
-        about = topic_views(TopicGraph.load(folder), open_encoder(recipe), [each.row.prompt for each in examples])
+        prior = TopicPrior(TopicGraph.load(folder), open_encoder(recipe))
+        about = [topic_view(prior, each.row.prompt) for each in examples]
     return [_view(recipe, example, tokenizer, seen) for example, seen in zip(examples, about, strict=True)]
 
 

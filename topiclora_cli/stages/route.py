@@ -1,6 +1,6 @@
 """One prompt's way through a run: the topics it is about, the prior over experts, and what the layers' routers do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from peft import PeftModel
@@ -19,7 +19,6 @@ from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.route import GateView, LayerGates, PromptRoute, TopicScore, TopicView
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.inputs import ADAPTER, GRAPH, graph_folder, load_tuned, make_batches, open_base, open_encoder
-from topiclora_cli.topics.encoder import Encoder
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 
@@ -43,7 +42,7 @@ def route_prompt(recipe: Recipe, run: RunDir, prompt: str, progress: Progress) -
     graph = TopicGraph.load(folder) if folder else None
     base = open_base(recipe) if routed else None
     # The graph's encoder may read the base, so this comes before the adapter goes on it.
-    topics = None if graph is None else topic_views(graph, open_encoder(recipe, base), [prompt])[0]
+    topics = None if graph is None else topic_view(TopicPrior(graph, open_encoder(recipe, base)), prompt)
     gates = None
     if base is not None:
         base, model = load_tuned(recipe, run, base)
@@ -60,21 +59,20 @@ def _nothing_to_show(recipe: Recipe, run: RunDir) -> TopicLoraError:
     )
 
 
-def topic_views(graph: TopicGraph, encoder: Encoder, prompts: Sequence[str]) -> list[TopicView]:
-    """What a topic graph says of each prompt: its best topics, and its prior over experts."""
-    result = TopicPrior(graph, encoder)(prompts)
-    best = result.relevance.topk(min(TOPICS, graph.num_topics))
-    leading = graph.assignment.topk(min(TOPICS_PER_EXPERT, graph.num_topics), dim=0).indices.T.tolist()  # (E, k)
-    experts = [[graph.topics[topic] for topic in row] for row in leading]
-    views = []
-    for topics, relevances, prior, confidence in zip(
-        best.indices.tolist(), best.values.tolist(), result.prior.tolist(), result.confidence.tolist(), strict=True
-    ):
-        scores = [
-            TopicScore(graph.topics[topic], relevance) for topic, relevance in zip(topics, relevances, strict=True)
-        ]
-        views.append(TopicView(scores, prior, confidence, experts))
-    return views
+def topic_view(prior: TopicPrior, prompt: str) -> TopicView:
+    """What a topic graph says of a prompt."""
+    graph, result = prior.graph, prior([prompt])
+    best = result.relevance[0].topk(min(TOPICS, graph.num_topics))
+    leading = graph.assignment.topk(min(TOPICS_PER_EXPERT, graph.num_topics), dim=0).indices.T  # (E, k)
+    return TopicView(
+        topics=[
+            TopicScore(graph.topics[topic], relevance)
+            for topic, relevance in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ],
+        prior=result.prior[0].tolist(),
+        confidence=float(result.confidence[0]),
+        experts=[[graph.topics[topic] for topic in row] for row in leading.tolist()],
+    )
 
 
 def _gate_view(recipe: Recipe, base: BaseModel, model: PeftModel, prompt: str) -> GateView | None:
@@ -88,10 +86,15 @@ def _gate_view(recipe: Recipe, base: BaseModel, model: PeftModel, prompt: str) -
     observed = observe_gates(
         model, make_batches(base, [encoded], tokens="prompt"), bfloat16=use_bfloat16(recipe.train.precision)
     )
+    return gate_view(observed, len(ids))
+
+
+def gate_view(observed: Mapping[str, Tensor], tokens: int) -> GateView | None:
+    """Mean gates (1, E) of one example by adapted module, over so many tokens; None where nothing is routed."""
     # Some routers' gates do not sum to 1, and what is compared with a prior are shares.
     shares = {name: gates / gates.sum(-1, keepdim=True).clamp_min(1e-12) for name, gates in observed.items()}
     mean = mean_routing(shares)
-    return None if mean is None else GateView(len(ids), mean[0].tolist(), _by_layer(shares))
+    return None if mean is None else GateView(tokens, mean[0].tolist(), _by_layer(shares))
 
 
 def _by_layer(shares: Mapping[str, Tensor]) -> list[LayerGates]:

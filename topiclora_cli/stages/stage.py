@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, altered, differences, dump_recipe, load_recipe
+from topiclora_cli.recipe import Recipe, altered, differences, dump_recipe, load_recipe, read_recipe
 from topiclora_cli.runs.files import write_text
 from topiclora_cli.runs.processes import process_index
 from topiclora_cli.runs.run import RECIPE, RunDir, Running
@@ -31,9 +31,8 @@ def stage(
     if process_index() > 0:
         yield Running()
         return
-    before, record_before = (run.path / RECIPE).read_text(encoding="utf-8"), run.stage(name)
-    own = load_recipe(str(run.path / RECIPE))
-    overridden = differences(own, recipe)
+    before, record_before = (run.path / RECIPE).read_bytes(), run.stage(name)
+    overridden = differences(read_recipe(before, where=str(run.path / RECIPE)), recipe)
     path = run.path / "recipes" / f"{name}.yaml" if folder is None else folder / RECIPE
     write_text(path, dump_recipe(recipe))
     if name == "train" and overridden:
@@ -44,12 +43,14 @@ def stage(
     except BaseException as error:
         failed = isinstance(error, TopicLoraError)
         if name == "train" and failed:
-            write_text(run.path / RECIPE, before)  # a mistake in an override is not to come back without it
+            write_text(
+                run.path / RECIPE, before.decode("utf-8")
+            )  # a mistake in an override is not to come back without it
         # What was made before is still there, and on record. Of a graph or a training that is so where nothing began.
         if record_before is not None and record_before.state == "done" and (failed or name in _KEEPING):
             run.record(name, record_before)
             if name == "train":
-                write_text(path, before)
+                write_text(path, before.decode("utf-8"))
         raise
 
 

@@ -30,7 +30,7 @@ from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.training.arguments import check_settings
 from topiclora_cli.training.checkpoints import checkpoints_in
-from topiclora_cli.training.columns import Priors
+from topiclora_cli.training.columns import Examples, Priors
 from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.optional import require_libraries
 from topiclora_cli.training.priors import cached_priors, refuse_even_priors
@@ -74,14 +74,12 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     with stage(run, "train", recipe, spent=_spent(run) if resume else 0.0) as running:
         result = train_adapter(
             base,
-            stream or encoded,
+            stream or Examples(encoded, priors),
             recipe,
             folder=run.path,
-            priors=priors,
             resume=resume,
             progress=progress,
-            validation=held_out,
-            validation_priors=validation_priors,
+            held_out=Examples(held_out, validation_priors) if held_out else None,
             **extra,
         )
         if graph is not None and process_index() == 0:

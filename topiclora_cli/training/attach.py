@@ -57,11 +57,12 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
     if isinstance(section, PerftSection) and section.router_weight_source == "pretrained":
         extra = {**extra, "train_router": reach_routers(recipe.loss)}
     config = solve(section, base.model, total_steps=total_steps, **extra)
-    config.base_model_name_or_path = base.source
     # Packed weights do not go to the meta device; what keeps a LoRA off a layer is its place in any case.
     skeleton = empty_copy(base.model) if section.exports and not getattr(base.model, "is_quantized", False) else None
     apart = left_alone(base.model) if is_role(section.targets) else {}
     model = attach(base.model, config)
+    # peft has named it by where it lies.
+    next(iter(model.peft_config.values())).base_model_name_or_path = base.name or base.source
     if sources is not None:
         load_experts(model, sources)
     rows = [tuple(str(value) for value in dataclasses.astuple(row)) for row in adapted_modules(model)]

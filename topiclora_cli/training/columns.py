@@ -1,6 +1,7 @@
 """Encoded examples and their priors in the columns that the collator reads."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
@@ -11,11 +12,20 @@ from topiclora_cli.data import Encoded
 Priors = tuple[Tensor, Tensor]  # pi (n, E) and confidence (n,)
 
 
-def make_dataset(encoded: Sequence[Encoded], priors: Priors | None, *, with_prompt: bool = False) -> Dataset:
+@dataclass(frozen=True)
+class Examples:
+    """Examples with the priors of their prompts, in one order; None to train without the KL."""
+
+    encoded: Sequence[Encoded]
+    priors: Priors | None = None
+
+
+def make_dataset(examples: Examples, *, with_prompt: bool = False) -> Dataset:
     """A table of input_ids, prompt_length and length and, where there are any, of weights, prior and confidence.
 
     with_prompt: whether prompts are trained on, too.
     """
+    encoded, priors = examples.encoded, examples.priors
     columns: dict[str, list[Any]] = {
         "input_ids": [example.input_ids for example in encoded],
         "prompt_length": [example.prompt_length for example in encoded],

@@ -12,7 +12,6 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from topiclora_cli.adapters.counting import count_parameters
-from topiclora_cli.data import Encoded
 from topiclora_cli.data.stream import ExampleStream
 from topiclora_cli.data.vocabulary import refuse_unknown_tokens
 from topiclora_cli.errors import Interrupted, TopicLoraError
@@ -38,10 +37,10 @@ from topiclora_cli.training.callbacks import (
 )
 from topiclora_cli.training.checkpoints import EXAMPLES, decisive_settings, latest_sound, refuse_other_settings, step_of
 from topiclora_cli.training.collate import Collator
-from topiclora_cli.training.columns import Priors, make_dataset, weighs
+from topiclora_cli.training.columns import Examples, make_dataset, weighs
 from topiclora_cli.training.eva import start_from_activations
 from topiclora_cli.training.fingerprint import fingerprint
-from topiclora_cli.training.guard import explain_full_memory
+from topiclora_cli.training.guard import explain_full_memory, finite_attention
 from topiclora_cli.training.packing import refuse_packing
 from topiclora_cli.training.padding import refuse_padding
 from topiclora_cli.training.ranks import AllocateRanks
@@ -51,35 +50,33 @@ from topiclora_cli.training.trainer import DualLossTrainer
 
 def train_adapter(
     base: BaseModel,
-    encoded: Sequence[Encoded] | ExampleStream,
+    examples: Examples | ExampleStream,
     recipe: Recipe,
     *,
     folder: Path,
-    priors: Priors | None,
     resume: bool,
     progress: Progress,
-    validation: Sequence[Encoded] | None = None,
-    validation_priors: Priors | None = None,
+    held_out: Examples | None = None,
     **extra: Any,
 ) -> TrainResult:
     """Train an adapter and save it to `folder/adapter` in peft's format.
 
-    priors: pi (n, E) and confidence (n,), or None to train without the KL; a stream brings its own. validation,
-    validation_priors: held-out examples and theirs; extra: further settings of the mixture. Raises Interrupted after a
-    signal, with a checkpoint saved, and TopicLoraError where the adapter does not fit, a checkpoint is of another
-    recipe, memory runs out, or the loss is no number.
+    held_out: examples to validate on; extra: further settings of the mixture. Raises Interrupted after a signal, with
+    a checkpoint saved, and TopicLoraError where the adapter does not fit, a checkpoint is of another recipe, memory
+    runs out, or the loss is no number.
     """
-    check_settings(recipe, validates=bool(validation))
+    check_settings(recipe, validates=held_out is not None)
     refuse_padding(base, recipe.train)
     embedded = len(base.model.get_input_embeddings().weight)  # type: ignore[arg-type]
+    encoded = examples if isinstance(examples, ExampleStream) else examples.encoded
     if not isinstance(encoded, ExampleStream):
-        texts = [example.input_ids for example in [*encoded, *(validation or ())]]
+        texts = [example.input_ids for example in [*encoded, *(held_out.encoded if held_out else ())]]
         refuse_unknown_tokens(texts, base.tokenizer, embedded)
     # Of the base alone: with an adapter a trial would be of its routers, too.
     selects = selects_logits(base.model, bfloat16=use_bfloat16(recipe.train.precision))
     set_seed(recipe.seed)
-    examples = count_examples(recipe, encoded)
-    steps = count_steps(recipe, examples)
+    count = count_examples(recipe, encoded)
+    steps = count_steps(recipe, count)
     model = attach_adapter(base, recipe, total_steps=steps, progress=progress, **extra)
     if recipe.train.packing:
         refuse_packing(recipe, model)
@@ -92,7 +89,7 @@ def train_adapter(
     weighted = (
         encoded.weighs
         if isinstance(encoded, ExampleStream)
-        else weighs([*encoded, *(validation or ())], with_prompt=with_prompt)
+        else weighs([*encoded, *(held_out.encoded if held_out else ())], with_prompt=with_prompt)
     )
     if recipe.train.liger and weighted:
         raise TopicLoraError(
@@ -102,17 +99,17 @@ def train_adapter(
     total, activated = count_parameters(model)
     settings = {**decisive_settings(recipe, process_count()), EXAMPLES: fingerprint(encoded)}
     checkpoint = _find_checkpoint(folder / "checkpoints", settings, progress) if resume else None
-    arguments = training_arguments(recipe, folder / "checkpoints", steps, validates=bool(validation))
+    arguments = training_arguments(recipe, folder / "checkpoints", steps, validates=held_out is not None)
     transformers_logging.set_verbosity_error()
     done = step_of(checkpoint) if checkpoint else 0
     with GracefulStop() as stop, progress.track("training", arguments.max_steps, done) as advance:
-        if isinstance(encoded, ExampleStream):
-            encoded.base_alone, encoded.embedded = partial(without_adapter, model), embedded
-        train_set = (
-            encoded if isinstance(encoded, ExampleStream) else make_dataset(encoded, priors, with_prompt=with_prompt)
+        if isinstance(examples, ExampleStream):
+            examples.base_alone, examples.embedded = partial(without_adapter, model), embedded
+        train_set = examples if isinstance(examples, ExampleStream) else make_dataset(examples, with_prompt=with_prompt)
+        validation = make_dataset(held_out, with_prompt=with_prompt) if held_out is not None else None
+        trainer = _make_trainer(
+            base, model, recipe, arguments, train_set, validation, selects=selects, weighted=weighted
         )
-        held_out = make_dataset(validation, validation_priors, with_prompt=with_prompt) if validation else None
-        trainer = _make_trainer(base, model, recipe, arguments, train_set, held_out, selects=selects, weighted=weighted)
         if recipe.train.fsdp and not trainer.is_fsdp_enabled:
             raise TopicLoraError(
                 f"train.fsdp is set, but accelerate shards over GPUs only, not over {arguments.device.type}s.",
@@ -140,7 +137,7 @@ def train_adapter(
             trainer.add_callback(StopEarly(patience, progress.say))
         if trainer.is_fsdp_enabled:
             trainer.add_callback(ShareBuffers())
-        with explain_full_memory(recipe.train):
+        with explain_full_memory(recipe.train), finite_attention():
             if recipe.adapter.starts.get("init_lora_weights") == "eva" and checkpoint is None:
                 assert not isinstance(encoded, ExampleStream)  # refused with the recipe
                 start_from_activations(
@@ -156,13 +153,13 @@ def train_adapter(
         raise Interrupted(stop.signal or signal.SIGTERM, trainer.state.global_step)
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():
-        save_adapter(model, folder / "adapter", state)
+        save_adapter(model, folder / "adapter", state, about=base.about)
     wait_for_all()
     rows = read_metrics(folder / METRICS)
     return TrainResult(
         processes=trainer.accelerator.num_processes,
         steps=trainer.state.global_step,
-        examples=examples,
+        examples=count,
         total_parameters=total,
         activated_parameters=activated,
         final=next((row.values for row in reversed(rows) if "loss" in row.values), {}),

@@ -3,9 +3,11 @@
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from topiclora_cli.adapters.record import RoutingRecord
@@ -17,6 +19,7 @@ DEAD_SHARE = 0.01
 # A batch has few topics, and an expert may wait for its own: what counts is the load of about 1 / (1 - 0.9) readings.
 MEMORY = 0.9
 _LOAD = "load of "
+LOADS = "routing_loads.safetensors"  # in a checkpoint
 
 
 class Meter:
@@ -48,6 +51,16 @@ class Meter:
     def skip(self, seconds: float) -> None:
         """Leave out time that went into something else than training."""
         self._started += seconds
+
+    def save(self, folder: Path) -> None:
+        """Keep in a checkpoint what readings after it have to know: the loads of late."""
+        if self._lately:
+            save_file(self._lately, folder / LOADS)
+
+    def restore(self, folder: Path) -> None:
+        """Go on from a checkpoint; from one of 0.1, which kept no loads, the next reading counts as all that were."""
+        if (folder / LOADS).is_file():
+            self._lately = load_file(folder / LOADS)
 
     def read(self, accelerator: Accelerator) -> dict[str, float]:
         """Means over the steps since the last reading.

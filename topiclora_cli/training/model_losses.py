@@ -29,12 +29,13 @@ def own_losses_apart(model: PeftModel) -> Iterator[None]:
         yield
 
 
-def rank_penalty(model: PeftModel) -> tuple[float, Tensor] | None:
+def rank_penalty(model: nn.Module) -> tuple[float, Tensor] | None:
     """Weight and value of AdaLoRA's: mean over factors P and Q of ||P^T P - I||, in Frobenius' norm (arXiv 2303.10512).
 
     None for another method, and where its weight is 0.
     """
-    config: Any = model.peft_config.get(getattr(model.base_model, "trainable_adapter_name", ""))
+    peft: Any = model
+    config = peft.peft_config.get(getattr(peft.base_model, "trainable_adapter_name", ""))
     weight = getattr(config, _RANK_WEIGHT, 0.0)
     if not weight:
         return None

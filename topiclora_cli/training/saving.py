@@ -11,19 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from topiclora_cli.adapters.card import Card, complete_card
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import replacing
 from topiclora_cli.training.moved_base import TENSORS, read_on_moved_base, write_on_untouched_base
 
 
-def save_adapter(model: PeftModel, path: Path, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write a peft adapter folder in one step; `state` holds the weights of a model that is sharded over processes."""
+def save_adapter(
+    model: PeftModel,
+    path: Path,
+    state: Mapping[str, Tensor] | None = None,
+    *,
+    card: Card | None = None,
+    about: str = "",
+) -> None:
+    """Write a peft adapter folder in one step; `state` holds the weights of a model that is sharded over processes.
+
+    card: of an adapter that is peft's own; about: what its card says of the base, in Markdown.
+    """
     with replacing(path) as temporary:
         write_adapter(model, temporary, state)
+        complete_card(temporary, model.peft_config[_name(model)], card, about)
 
 
 def write_adapter(model: PeftModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
@@ -31,7 +45,9 @@ def write_adapter(model: PeftModel, folder: Path, state: Mapping[str, Tensor] | 
     values = dict(state) if state is not None else model.state_dict()
     name = _name(model)
     with _every_rank(model):
-        model.save_pretrained(str(folder), selected_adapters=[name], state_dict=values)
+        model.save_pretrained(
+            str(folder), selected_adapters=[name], state_dict=values, save_embedding_layers=_embeddings(model)
+        )
         others = left_out(model, values)
     write_on_untouched_base(model, folder, name)
     if others:
@@ -65,6 +81,15 @@ def left_out(model: PeftModel, values: Mapping[str, Tensor] | None = None) -> di
     kept = {id(tensor) for tensor in saved.values()}
     trained = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
     return {name: values[name] for name in trained if id(values[name]) not in kept}
+
+
+def _embeddings(model: PeftModel) -> bool | str:
+    """Whether peft is to save the base's embeddings: as it judges itself where an adapter is on them.
+
+    Elsewhere it would look for the base by name, on a hub, to learn whether they have grown, which no training does.
+    """
+    layers = (name for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer))
+    return "auto" if any(name.rpartition(".")[2] in EMBEDDING_LAYER_NAMES for name in layers) else False
 
 
 def _name(model: PeftModel) -> str:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,18 @@ from transformers.trainer import TRAINING_ARGS_NAME
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.loss import LossSection
+from topiclora_cli.training.auxiliary import auxiliary_loss
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.gradients import WatchGradients
 from topiclora_cli.training.label_losses import label_losses
 from topiclora_cli.training.meter import Meter
-from topiclora_cli.training.model_losses import rank_penalty
 from topiclora_cli.training.optimizer import parameter_groups
 from topiclora_cli.training.sampler import LengthBlockSampler
 from topiclora_cli.training.saving import read_adapter, write_adapter
-from topiclora_cli.training.step import Step, prior_forcing
-from topiclora_cli.training.terms import loss_terms, refuse_idle_terms, refuse_sharded_terms
-from topiclora_cli.training.token_terms import measure, whole_means
+from topiclora_cli.training.terms import refuse_idle_terms, refuse_sharded_terms
 from topiclora_cli.training.validation import validation_losses
 from topiclora_cli.training.watched import Watched
-from topiclora_cli.training.whole_step import WholeStep, add_up, count_step
+from topiclora_cli.training.whole_step import WholeStep, count_step
 
 
 class DualLossTrainer(Trainer):
@@ -120,9 +117,10 @@ class DualLossTrainer(Trainer):
                 loss, outputs = later * whole.of_labels(found.values, found.weights), found.outputs
         language_modelling = loss.detach() / later
         step = self._watched.step(batch, record, outputs, self._progress)
-        loss = loss + later * self._auxiliary_loss(step, whole)
+        auxiliary = auxiliary_loss(step, whole, self.accelerator if self._whole else None)
+        loss = loss + later * auxiliary.total
         if model.training:
-            self._meter.add(loss_lm=language_modelling)
+            self._meter.add(loss_lm=language_modelling, **auxiliary.logged)
             self._meter.add_batch(record, batch.token_mask)
         return (loss, outputs) if return_outputs else loss
 
@@ -135,30 +133,6 @@ class DualLossTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _auxiliary_loss(self, step: Step, whole: WholeStep) -> Tensor:
-        # In full precision: a mean over tokens in bfloat16 rounds away what routers differ in.
-        with torch.autocast(step.token_mask.device.type, enabled=False):
-            measured = measure(step, whole)
-            if whole.micro_batches == 1:
-                means = add_up(whole_means(measured), self.accelerator if self._whole else None)
-                whole = replace(whole, means=means)
-            terms = loss_terms(step, whole, measured)
-            if (penalty := rank_penalty(self._trained)) is not None:
-                terms["adalora"] = (penalty[0], penalty[1] / whole.micro_batches)
-            values = {f"loss_{name}": value for name, (_, value) in terms.items()}
-            if step.pooled:
-                values["routing_entropy"] = whole.processes * whole.of_examples(step.routing_entropy)
-            total = torch.zeros((), device=step.token_mask.device)
-            for weight, value in terms.values():
-                total = total + weight * value
-        if step.model.training:
-            scheduled = {"kl_weight": terms["kl"][0]} if "kl" in terms else {}
-            if step.section.prior_forcing.start > 0:
-                scheduled["prior_forcing"] = prior_forcing(step.section, step.progress)
-            shares = {name: total.new_tensor(value / whole.micro_batches) for name, value in scheduled.items()}
-            self._meter.add(**values, **shares)
-        return total
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
@@ -199,8 +173,10 @@ class DualLossTrainer(Trainer):
             folder = Path(output_dir or self.args.output_dir or ".")
             write_adapter(self._trained, folder, state_dict)
             torch.save(self.args, folder / TRAINING_ARGS_NAME)
+            self._meter.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._meter.restore(Path(resume_from_checkpoint))
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:

@@ -62,14 +62,11 @@ def _result(name: str, record: StageRecord, values: Mapping[str, Any], path: Pat
 
 
 def _of_today(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an earlier version did not count or name, or left among a logged step's numbers."""
+    """What an earlier version did not name, or left among a logged step's numbers."""
     if name != "train":
         return {"name": "", **values}
     upgraded = dict(values)
     for key in ("final", "best"):
         if isinstance(row := values.get(key), Mapping):
             upgraded[key] = {each: value for each, value in row.items() if each != "alarms"}
-    if isinstance(data := values.get("data"), list):
-        uncounted = {"surplus": 0, "wanting": {}}
-        upgraded["data"] = [{**uncounted, **each} if isinstance(each, Mapping) else each for each in data]
     return upgraded

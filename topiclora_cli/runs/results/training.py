@@ -13,32 +13,41 @@ class Lengths:
     longest: int
 
 
-@dataclass(frozen=True)
-class SourceReport:
-    """Of one source: rows read and filtered out; examples left out, for what reason; what is trained on.
+@dataclass
+class SourceCount:
+    """Of one source, counted as it is read: rows read and filtered out; examples left out, for what reason.
 
     wanting: of the missing ones, what was missing. surplus: of a kind that has more than its limit. held_out: kept out
-    to measure on. used, tagged: trained on, and those of them with topics. mean_tokens: per example used.
-    format: the one that its rows were found to be in, with its columns, "" where the recipe says how to read them.
-    repeated: used though their texts are those of another example. lengths: None in a record of an earlier version.
+    to measure on. format: the one that its rows were found to be in, with its columns, "" where the recipe says how to
+    read them.
     """
 
     label: str
-    weight: float | None
-    read: int
-    filtered: int
-    missing: int
-    wanting: Mapping[str, int]
-    empty: int
-    duplicates: int
-    contaminated: int
-    surplus: int
-    held_out: int
+    weight: float | None = None
+    format: str = ""
+    read: int = 0
+    filtered: int = 0
+    missing: int = 0
+    wanting: dict[str, int] = field(default_factory=dict)
+    empty: int = 0
+    duplicates: int = 0
+    contaminated: int = 0
+    surplus: int = 0
+    held_out: int = 0
+
+
+@dataclass(kw_only=True)
+class SourceReport(SourceCount):
+    """What became of one source, of whose examples some are too long and the others used.
+
+    tagged: of those used, with topics. mean_tokens: per example used. repeated: used though their texts are those of
+    another example. lengths: None in a record of an earlier version.
+    """
+
     too_long: int
     used: int
     tagged: int
     mean_tokens: float
-    format: str = ""
     repeated: int = 0
     lengths: Lengths | None = None
 
