@@ -79,7 +79,7 @@ def show(
             console.print(as_rich(made))
     rows = read_metrics(directory.path / METRICS)
     if rows:
-        console.print(as_rich(curves_table(rows)))
+        console.print(as_rich(curves_table(rows, columns_of_screen=console.width)))
     for each in rows:
         for text in each.alarms.values():
             console.print(f"Alarm at step {each.step}: {text}", style="red", soft_wrap=True)
