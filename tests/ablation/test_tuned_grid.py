@@ -10,6 +10,7 @@ from topiclora_cli.ablation.tuning import choose
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
+from topiclora_cli.training.trainer import DualLossTrainer
 
 RATES = [0.001, 0.01, 0.1]
 
@@ -109,6 +110,19 @@ def study(tiny_recipe, rows):
     values["ablation"]["cells"]["lora"] = {"adapter.method": "lora"}
     tiny_recipe.write_text(yaml.safe_dump(values))
     return tiny_recipe
+
+
+def test_a_seed_that_diverges_with_the_chosen_values_is_named(study, run_cli, monkeypatch):
+    whole = DualLossTrainer.compute_loss
+
+    def compute_loss(self, *args, **kwargs):
+        return whole(self, *args, **kwargs) * (float("nan") if self.args.seed == 1 else 1.0)
+
+    monkeypatch.setattr(DualLossTrainer, "compute_loss", compute_loss)
+    only = ["--cells", "full", "--set", "ablation.tune={train.learning_rate: [0.001]}"]
+    code, text = run_cli("ablate", "--recipe", study, "--out", "grid", *only)
+    assert code == 2
+    assert "full-s1-learning_rate=0.001: The loss or its gradient is not finite at step 1" in text
 
 
 @pytest.mark.slow

@@ -49,6 +49,22 @@ def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(
     assert not (tmp_path / "r" / "adapter").exists()
 
 
+def test_a_step_does_without_the_attention_whose_gradients_are_no_numbers(monkeypatch, tiny_recipe, run_cli):
+    used = []
+    whole = trainer_module.DualLossTrainer.compute_loss
+
+    def compute_loss(self, *args, **kwargs):
+        used.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return whole(self, *args, **kwargs)
+
+    monkeypatch.setattr(trainer_module.DualLossTrainer, "compute_loss", compute_loss)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "r", "--set", "train.max_steps=2")
+    assert code == 0, text
+    assert set(used) == {False}
+    assert torch.backends.cuda.cudnn_sdp_enabled() is before
+
+
 def test_the_last_good_checkpoint_outlives_a_second_start(spoilt_at, tiny_recipe, run_cli, tmp_path, monkeypatch):
     # Without a graph no stage is done, and a run that got nowhere would be replaced.
     plain = ["--recipe", tiny_recipe, "--out", "r", "--set", "adapter.method=lora"]
@@ -200,4 +216,7 @@ def partly_trained(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(run / "checkpoints" / "checkpoint-6")
     shutil.rmtree(run / "adapter")
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["stages"]["train"]["state"] = "interrupted"
+    (run / "run.json").write_text(json.dumps(manifest))
     return run

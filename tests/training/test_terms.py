@@ -134,6 +134,7 @@ def test_aligned_layers():
     assert aligned_layers(names, "all") == names
     assert aligned_layers(names, "top_half") == names[2:]
     assert aligned_layers(["head"], "top_half") == ["head"]
+    assert aligned_layers(names[:1], "top_half") == names[:1]
 
 
 def test_tokens_are_spread_over_the_real_ones_of_each_example():

@@ -79,8 +79,12 @@ def run_grid(grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progre
 def _run_cell(work: Work, cell: Cell, progress: Progress) -> None:
     number = [each.folder for each in work.grid].index(cell.folder) + 1
     progress.say(f"Ablation cell {number}/{len(work.grid)}: {cell.folder}")
-    train_cell(work.folder, cell, work.grid, progress)
+    trained = train_cell(work.folder, cell, work.grid, progress)
     if work.is_chosen(cell):
+        if (why := trained.manifest.diverged) is not None:
+            raise TopicLoraError(
+                f"{trained.path}: {why}", "Delete that folder to try again, or lower its learning rate."
+            )
         score_cell(work.folder, cell, progress)
 
 

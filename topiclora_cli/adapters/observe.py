@@ -19,7 +19,7 @@ def autocast(enabled: bool, device: torch.device) -> AbstractContextManager[None
 def observe_gates(
     model: nn.Module, batches: Iterable[Mapping[str, Tensor]], *, bfloat16: bool = False, shared: bool = False
 ) -> dict[str, Tensor]:
-    """Mean gates of each example over its masked tokens: adapted linear -> (N, E) in float32.
+    """Mean gates of each example over its masked tokens: adapted linear -> (N, E) in float32, in main memory.
 
     shared: with the gates of shared experts behind those of the routed ones, (N, E + S), as an export needs them.
 
@@ -40,4 +40,4 @@ def observe_gates(
             if shared and name in record.shared_gates:
                 gates = torch.cat([gates, record.shared_gates[name]], -1)
             collected.setdefault(name, []).append(torch.einsum("bse,bs->be", gates.float(), weights))
-    return {name: torch.cat(parts) for name, parts in collected.items()}
+    return {name: torch.cat(parts).cpu() for name, parts in collected.items()}

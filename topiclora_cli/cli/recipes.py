@@ -32,7 +32,7 @@ def list_() -> None:
     from topiclora_cli.reporting.recipes import recipe_entry
 
     for name in bundled_recipes():
-        console.print(recipe_entry(name, console.width))
+        console.print(recipe_entry(name, console.width), soft_wrap=True)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from topiclora_cli.runs.results.metrics import LoggedStep
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 48  # characters of one curve
+_BESIDE = 58  # columns of a name and four values
 # What a training run is judged by, in this order; a run logs some of them.
 SHOWN = (
     "loss",
@@ -40,18 +41,25 @@ def sparkline(values: Sequence[float], *, width: int = WIDTH) -> str:
     return "".join(_block((value - low) / span if span else 0.0) for value in cells)
 
 
-def curves_table(rows: Sequence[LoggedStep]) -> Table:
-    """The curves of a run's metrics with their first, smallest, largest and last values."""
+def curves_table(rows: Sequence[LoggedStep], *, columns_of_screen: int = 2 * WIDTH) -> Table:
+    """The curves of a run's metrics with their first, smallest, largest and last values.
+
+    A curve takes what a screen of so many columns leaves beside names and values, up to WIDTH.
+    """
     extra = sorted({name for each in rows for name in each.values if name.startswith("loss_")} - set(SHOWN))
     logged = {name: [each.values[name] for each in rows if name in each.values] for name in (*SHOWN, *extra)}
     courses = {name.replace("_", " "): values for name, values in logged.items() if values}
-    return courses_table(courses, title="Training")
+    return courses_table(courses, title="Training", width=max(8, min(WIDTH, columns_of_screen - _BESIDE)))
 
 
-def courses_table(courses: Mapping[str, Sequence[float]], *, title: str = "") -> Table:
-    """Courses of values by name, none of them empty."""
+def courses_table(courses: Mapping[str, Sequence[float]], *, title: str = "", width: int = WIDTH) -> Table:
+    """Courses of values by name, none of them empty, each curve in `width` characters."""
     rows = [
-        row(name, sparkline(values), *(f"{fact:.4g}" for fact in (values[0], min(values), max(values), values[-1])))
+        row(
+            name,
+            sparkline(values, width=width),
+            *(f"{fact:.4g}" for fact in (values[0], min(values), max(values), values[-1])),
+        )
         for name, values in courses.items()
     ]
     return Table(title, columns("", "course", "first", "min", "max", "last", right=2), rows)

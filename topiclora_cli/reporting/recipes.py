@@ -31,10 +31,10 @@ def _default(key: Key) -> str:
 
 
 def recipe_entry(name: str, width: int) -> "Text":
-    """What a bundled recipe trains, on what, what it needs, and the command at its head."""
+    """What a bundled recipe trains, on what, what it needs, and the command at its head, which is one line to copy."""
     recipe = load_recipe(name)
     head = _comment(find_recipe(name).read_text(encoding="utf-8"))
-    return _entry(name, "", [_about(recipe), f"Needs {needs(head)}.", f"$ {_command(head)}"], width)
+    return _entry(name, "", [_about(recipe), f"Needs {needs(head)}."], width).append(f"\n{_INDENT}$ {_command(head)}")
 
 
 def needs(head: str) -> str:
@@ -64,7 +64,7 @@ def _comment(text: str) -> str:
 
 def _command(head: str) -> str:
     """The command at the head of a recipe, in one line where it goes over several."""
-    first = re.sub(r"\s*\\\n", " ", head).splitlines()[0]
+    first = re.sub(r"\s*\\\n\s*", " ", head).splitlines()[0]
     return re.split(r" {2,}", first.strip())[0]
 
 

@@ -89,11 +89,17 @@ def stages_table(manifest: Manifest) -> Table:
     for name, record in manifest.stages.items():
         facts = {"copied_from": record.copied_from, **(vars(record.result) if record.result is not None else {})}
         said = {key: value for key, value in facts.items() if isinstance(value, str | float | int) and key != _HASH}
-        shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in said.items())
+        shown = ", ".join(f"{key.replace('_', ' ')} {_said(value)}" for key, value in said.items())
         if record.overridden:
             shown += "; overridden: " + ", ".join(f"{key} {value}" for key, value in record.overridden.items())
         rows.append(row(name, record.state, "" if record.seconds is None else record.seconds, shown))
     return Table("", columns("stage", "state", "seconds", "result"), rows)
+
+
+def _said(value: str | float) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _state(line: RunLine) -> str:

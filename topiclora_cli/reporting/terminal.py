@@ -135,6 +135,8 @@ def routing_table(routing: RoutingReport) -> Table:
         table.add_row(topic, *(Text(f"{100 * g:.0f}", style="bold" if g == top else "") for g in gates))
     for column in table.columns[1:]:
         column.justify = "right"
+    if (left := len(by_topic) - MAX_TOPIC_ROWS) > 0:
+        table.caption, table.caption_justify = f"and {left} more topics: see report.md", "left"
     return table
 
 

@@ -40,7 +40,7 @@ from topiclora_cli.training.collate import Collator
 from topiclora_cli.training.columns import Examples, make_dataset, weighs
 from topiclora_cli.training.eva import start_from_activations
 from topiclora_cli.training.fingerprint import fingerprint
-from topiclora_cli.training.guard import explain_full_memory
+from topiclora_cli.training.guard import explain_full_memory, finite_attention
 from topiclora_cli.training.packing import refuse_packing
 from topiclora_cli.training.padding import refuse_padding
 from topiclora_cli.training.ranks import AllocateRanks
@@ -137,7 +137,7 @@ def train_adapter(
             trainer.add_callback(StopEarly(patience, progress.say))
         if trainer.is_fsdp_enabled:
             trainer.add_callback(ShareBuffers())
-        with explain_full_memory(recipe.train):
+        with explain_full_memory(recipe.train), finite_attention():
             if recipe.adapter.starts.get("init_lora_weights") == "eva" and checkpoint is None:
                 assert not isinstance(encoded, ExampleStream)  # refused with the recipe
                 start_from_activations(

@@ -1,9 +1,10 @@
 """Training that cannot go on says why, and what to change, before it has spoilt the weights."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from topiclora_cli.errors import Diverged, TopicLoraError
 from topiclora_cli.recipe.train import TrainSection
@@ -11,6 +12,15 @@ from topiclora_cli.recipe.train import TrainSection
 _SHOWN = 80  # characters of an example
 # torch has a class of its own for a full GPU, but for full main memory only these words.
 _FULL = ("out of memory", "can't allocate memory", "not enough memory")
+
+# cuDNN's backward, the default on H100 and H200 since torch 2.11, gives queries gradients that are no numbers where a
+# batch is 64 tokens wide, or 64 more than a multiple of 128, and has a mask (pytorch issue 196678).
+_SOUND = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+
+
+def finite_attention() -> AbstractContextManager[None]:
+    """Attention in the block, backward too, by the kernels that are known to be sound under masks of padding."""
+    return sdpa_kernel(list(_SOUND))
 
 
 @contextmanager

@@ -73,7 +73,8 @@ def aligned_layers(names: list[str], which: str) -> list[str]:
     numbers = {name: number for name in names if (number := layer_index(name)) is not None}
     if not numbers:
         return names
-    middle = (min(numbers.values()) + max(numbers.values()) + 1) / 2
+    first, last = min(numbers.values()), max(numbers.values())
+    middle = min((first + last + 1) / 2, last)  # a single layer is its own upper half
     return [name for name in names if numbers.get(name, middle) >= middle]
 
 

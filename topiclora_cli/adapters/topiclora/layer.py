@@ -163,7 +163,8 @@ class TopicLoraLayer(RoutedTunerLayer):
                 f"{self.name} has {config.all_experts} experts, but gates of shape {tuple(gates.shape)} were given.",
                 "Give one for each, those of shared experts last (observe_gates with shared=True).",
             )
-        lora_a, lora_b = collapse(gates * config.scale, *(factor.detach() for factor in self.factors(adapter_name)))
+        factors = [factor.detach() for factor in self.factors(adapter_name)]
+        lora_a, lora_b = collapse(gates.to(factors[0].device) * config.scale, *factors)
         if adapter_name not in self.topiclora_start:
             return lora_a, lora_b
         start: Start = self.topiclora_start[adapter_name]  # type: ignore[assignment]
