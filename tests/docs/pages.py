@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -60,8 +61,12 @@ def commands(text: str) -> Iterator[list[str]]:
         words = shlex.split(line, comments=True)
         for place, word in enumerate(words):
             if word.rpartition("/")[2] == "topiclora":
-                yield words[place + 1 :]
+                yield _up_to_the_shell(words[place + 1 :])
                 break
             if words[place : place + 2] == ["-m", "topiclora_cli"]:
-                yield words[place + 2 :]
+                yield _up_to_the_shell(words[place + 2 :])
                 break
+
+
+def _up_to_the_shell(words: list[str]) -> list[str]:
+    return list(takewhile(lambda word: word not in (">", "|", "&&"), words))
