@@ -19,6 +19,7 @@ from topiclora_cli.cli import (
     build_graph,
     chat,
     compare,
+    data,
     evaluate,
     merge,
     methods,
@@ -73,6 +74,7 @@ app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)
 app.command("upcycle")(upcycle.upcycle)
+app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 

@@ -112,10 +112,15 @@ def _whole(messages: Sequence[dict[str, Any]], tools: list[Any] | None, written:
     lost |= {"tools": bool(tools) and written(messages) == whole}
     for what in (name for name, is_lost in lost.items() if is_lost):
         raise TopicLoraError(
-            f"The tokenizer's chat template writes no {what}, and an example has some.",
+            f"The tokenizer's chat template writes no {what}, and an example has some: {_opening(messages)!r}.",
             "Use a model whose template does, set data.chat_template to false, or leave such rows out by filter.",
         )
     return whole
+
+
+def _opening(messages: Sequence[dict[str, Any]]) -> str:
+    """What an example may be found by."""
+    return next((str(message["content"])[:60] for message in messages if message["role"] == "user"), "")
 
 
 def _message(turn: Turn) -> dict[str, Any]:
