@@ -36,9 +36,10 @@ class _WhenImported(importlib.abc.MetaPathFinder):
 
             def load_and_register(module: ModuleType) -> None:
                 load(module)
-                _register()
+                if module.__name__ == _PEFT:  # a zip file has one loader for all that is in it
+                    _register()
 
-            # The loader is this spec's own, and stays what it is to whoever asks it for sources or files.
+            # It stays the loader that it is to whoever asks it for sources or files.
             spec.loader.exec_module = load_and_register  # type: ignore[method-assign]
         return spec
 

@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from topiclora_cli.reporting.drawn import as_rich
 from topiclora_cli.reporting.table import (
     Cell,
     Column,
@@ -15,7 +16,6 @@ from topiclora_cli.reporting.table import (
     as_html,
     as_latex,
     as_markdown,
-    as_rich,
     columns,
     facts,
     row,
@@ -134,3 +134,45 @@ def test_long_names_are_broken_in_the_terminal_and_lose_nothing():
     assert "…" not in text
     # All of the names but their line breaks.
     assert "".join(names) in "".join(text.replace("61.0", "").split())
+
+
+NAMES = ["bigbench_logical_deduction_five_objects", "bigbench_tracking_shuffled_objects_seven_objects"]
+WIDE = Table(
+    "Scores",
+    columns("task", "metric", "n", "base", "tuned", "difference", right=2),
+    [
+        row(name, "exact_match (flexible-extract), % ↑", "250", "41.2 ± 3.1", "43.6 ± 3.1", "+2.4 ± 4.4")
+        for name in NAMES
+    ],
+    note="Errors are standard errors.",
+)
+
+
+@pytest.mark.parametrize("width", [70, 80, 100, 120, 200])
+def test_names_and_values_are_whole_however_narrow_the_terminal(width):
+    text = in_terminal(WIDE, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert all(name in text for name in NAMES)
+    assert text.count("+2.4 ± 4.4") == text.count("43.6 ± 3.1") == 2
+    assert text.count("Scores") == text.count("Errors are standard errors.") == 1
+    # Values stand in lines that say of which task they are.
+    assert all(any(name in line for name in NAMES) for line in text.splitlines() if "+2.4" in line)
+
+
+def test_a_table_that_has_room_stays_in_one(capsys):
+    assert len(in_terminal(WIDE, 200).splitlines()) == 5
+
+
+@pytest.mark.parametrize("number", [3, 7, 8])
+def test_words_are_broken_nowhere_and_what_is_left_over_goes_to_long_texts(number):
+    texts = ["hierarchical", "non-linearity, and more words than there is room for", *["seven77"] * (number - 2)]
+    table = Table("", columns(*(f"c{i}" for i in range(number))), [row("a-long-name", *texts[:-1]), row(*texts)])
+    text = in_terminal(table, 80)
+    words = {word for line in text.splitlines() for word in line.split()}
+    assert {"a-long-name", "hierarchical", "non-linearity,", "seven77"} <= words
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_what_is_longer_than_the_terminal_is_folded():
+    text = in_terminal(Table("", columns("a", "b"), [row("x" * 100, "y")]), 60)
+    assert text.count("x") == 100

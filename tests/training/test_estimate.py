@@ -5,9 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from tests.adapters.conftest import FAMILIES, SMALL
 from tests.bench.saved_bytes import saved_bytes
+from topiclora_cli.adapters.routers import Router
+from topiclora_cli.adapters.topiclora.same_input import same_input_families
+from topiclora_cli.adapters.topiclora.scope import USUAL_FAMILIES
 from topiclora_cli.models.precision import store_weights_in_bfloat16
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.recipe.train import Optimizer
@@ -119,7 +123,7 @@ def kept_and_estimated(layers, adapter, dtype, *, checkpointing):
 
     memory = training_memory(
         base_shape(model),
-        adapter_shape(adapted, recipe, shared_inputs=dtype == torch.bfloat16),
+        adapter_shape(adapted, recipe, USUAL_FAMILIES, shared_inputs=dtype == torch.bfloat16),
         Batch(4, 256, 0),
         Step(
             base_bytes=0,
@@ -132,3 +136,15 @@ def kept_and_estimated(layers, adapter, dtype, *, checkpointing):
         ),
     )
     return saved_bytes(forward, adapted.parameters()), memory.activations
+
+
+def test_routers_are_counted_by_what_the_model_shares_whatever_its_names():
+    config = AutoConfig.for_model("recurrent_gemma", **{**SMALL, **FAMILIES["recurrent_gemma"]})
+    model = AutoModelForCausalLM.from_config(config).eval()
+    families = same_input_families(model)
+    adapter = {"method": "topiclora", "router_scope": "group", "num_experts": 4}
+    recipe = build_recipe({"name": "-", "model": {"name": "-"}, "adapter": adapter}, where="-")
+    adapted = get_peft_model(model, solve(recipe.adapter, model))
+    routers = sum(isinstance(module, Router) for module in adapted.modules())
+    assert adapter_shape(adapted, recipe, families, shared_inputs=True).gates == 4 * routers
+    assert adapter_shape(adapted, recipe, USUAL_FAMILIES, shared_inputs=True).gates > 4 * routers

@@ -48,6 +48,7 @@ def test_what_is_written_is_a_plain_lora_on_the_untouched_base(start, variant, t
         assert torch.equal(logits(opened), base)
     settings = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (settings["r"], settings["init_lora_weights"]) == (6, True)
+    torch.testing.assert_close(logits(opened.merge_and_unload()), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -149,7 +150,11 @@ def test_eva_reads_a_base_whose_weights_wait_in_16_bits_as_training_does(tiny_mo
         ({"adapter": {"init_lora_weights": "pissa"}, "model": {"name": "m", "quantization": "4bit"}}, "quantization"),
         (
             {"adapter": {"method": "topiclora", "init": "svd"}, "model": {"name": "m", "quantization": "8bit"}},
-            "adapter.init: svd reads the base's weights, which model.quantization packs",
+            "adapter.init: svd needs the base's weights as plain numbers, which model.quantization packs",
+        ),
+        (
+            {"adapter": {"init_lora_weights": "orthogonal"}, "model": {"name": "m", "quantization": "4bit"}},
+            "orthogonal needs the base's weights as plain numbers",
         ),
         (
             {"adapter": {"init_lora_weights": "eva"}, "data": {"streaming": True}, "train": {"max_steps": 2}},

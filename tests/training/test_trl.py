@@ -188,6 +188,15 @@ def test_a_config_of_ours_is_enough(tiny_model_dir, tokenizer, tmp_path):
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("router", ["topic", "hierarchical"])
+def test_layers_that_run_again_in_the_backward_pass_have_the_same_gradients(router, model, tokenizer, tmp_path):
+    again, _ = gradients_after(
+        sft(tmp_path, model(router), tokenizer, topic_kl=KL, arguments={"gradient_checkpointing": True})
+    )
+    once, _ = gradients_after(sft(tmp_path, model(router), tokenizer, topic_kl=KL))
+    assert_same(again, once)
+
+
 def test_packed_rows_are_refused(model, tokenizer, tmp_path):
     with pytest.raises(TopicLoraError, match="Packed rows"):
         sft(tmp_path, model(), tokenizer, arguments={"packing": True, "max_length": 64})

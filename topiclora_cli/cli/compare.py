@@ -34,7 +34,8 @@ def compare(
     from topiclora_cli.evaluation.comparison.compare import compare as compare_runs
     from topiclora_cli.reporting.comparison import all_rows, comparison_table, flips_table
     from topiclora_cli.reporting.comparison import as_json as comparisons_as_json
-    from topiclora_cli.reporting.table import as_csv, as_latex, as_markdown, as_rich
+    from topiclora_cli.reporting.drawn import as_rich
+    from topiclora_cli.reporting.table import as_csv, as_latex, as_markdown
     from topiclora_cli.runs.files import write_text
 
     found = compare_runs(runs, baseline=baseline, metric=metric, tasks=listed(tasks or ""), show_flips=show_flips)

@@ -47,8 +47,8 @@ def evaluate(
         *(assignment(f"eval.{key}", value) for key, value in given.items() if value is not None),
     ]
     settings, directory = open_trained(run, changes)
+    from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.scores import eval_table
-    from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 
     with directory.lock():

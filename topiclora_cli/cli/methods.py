@@ -49,7 +49,8 @@ def methods(
     The % is the adapter's activated parameters per hundred of the base model's, both per token.
     """
     from topiclora_cli.recipe.references import PROTOCOL
-    from topiclora_cli.reporting.table import Column, Table, as_rich
+    from topiclora_cli.reporting.drawn import as_rich
+    from topiclora_cli.reporting.table import Column, Table
     from topiclora_cli.stages.catalogue import describe_methods
 
     rows = describe_methods(model, budget, names or [], overrides=overrides or [], config_only=config_only)

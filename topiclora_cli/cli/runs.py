@@ -32,8 +32,8 @@ def bare(context: typer.Context) -> None:
 @app.command("list")
 def list_(root: RootOption = Path(RUNS), as_json: JsonOption = False) -> None:
     """Every run with its method, data, stages, latest score, and what it took."""
+    from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.runs import damaged_line, run_line, runs_table
-    from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.runs.listing import sound_and_damaged
 
     runs, damaged = sound_and_damaged(root)
@@ -58,9 +58,9 @@ def show(
 ) -> None:
     """One run's stages, timings, results and training curves."""
     from topiclora_cli.reporting.chart import curves_table
+    from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.runs import stages_table
     from topiclora_cli.reporting.scores import evaluations_table, exports_table
-    from topiclora_cli.reporting.table import as_rich
     from topiclora_cli.runs.listing import latest_run
     from topiclora_cli.runs.outcomes import run_as_json
     from topiclora_cli.runs.results.metrics import read_metrics
@@ -95,7 +95,8 @@ def diff(
 ) -> None:
     """What two runs were asked to do otherwise, key by key."""
     from topiclora_cli.reporting.differences import run_differences
-    from topiclora_cli.reporting.table import Column, Table, as_rich, row
+    from topiclora_cli.reporting.drawn import as_rich
+    from topiclora_cli.reporting.table import Column, Table, row
     from topiclora_cli.runs.run import RunDir
 
     runs = [RunDir(one), RunDir(other)]

@@ -15,7 +15,7 @@ from topiclora_cli.recipe.evaluation import EvalSection
 from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.recipe.meaning import has_priors
 from topiclora_cli.recipe.section import Section
-from topiclora_cli.recipe.starts import reads_base
+from topiclora_cli.recipe.starts import needs_plain_weights
 from topiclora_cli.recipe.train import TrainSection
 
 
@@ -155,8 +155,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _starts_from_what_is_there(self) -> "Recipe":
         for key, start in self.adapter.starts.items():
-            if self.model.quantization is not None and reads_base(start):
-                raise ValueError(f"adapter.{key}: {start} reads the base's weights, which model.quantization packs")
+            if self.model.quantization is not None and needs_plain_weights(key, start):
+                raise ValueError(
+                    f"adapter.{key}: {start} needs the base's weights as plain numbers, which model.quantization packs"
+                )
         if self.adapter.starts.get("init_lora_weights") == "eva" and self.data.streaming:
             raise ValueError("adapter.init_lora_weights: eva reads training examples first; leave out data.streaming")
         return self

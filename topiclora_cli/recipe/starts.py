@@ -10,7 +10,7 @@ _REFUSED = {
     "corda": "reads statistics of its own, which are to be made beforehand",
     "lora_ga": "reads gradients, which are to be made beforehand",
 }
-_PACKED = ("olora", "pissa", "mica")
+_NOT_PACKED = ("olora", "pissa", "mica", "orthogonal")
 
 
 def check_lora_start(start: bool | str) -> bool | str:
@@ -18,12 +18,13 @@ def check_lora_start(start: bool | str) -> bool | str:
     if isinstance(start, bool) or start in LORA_STARTS or re.fullmatch(r"pissa_niter_\d+", start):
         return start
     if start in _REFUSED:
-        raise ValueError(f"{start} {_REFUSED[start]}; use pissa, olora or eva")
+        raise ValueError(f"{start} {_REFUSED[start]}; use pissa, olora or eva (on a quantised base, eva)")
     raise ValueError(
         f"unknown start; known: true, false, {', '.join(LORA_STARTS)}. {nearest(start, LORA_STARTS)}".strip()
     )
 
 
-def reads_base(start: bool | str) -> bool:
-    """Whether a start of either key decomposes the base's weights, which must be plain numbers then."""
-    return start == "svd" or str(start).startswith(_PACKED)
+def needs_plain_weights(key: str, start: bool | str) -> bool:
+    """Whether a start decomposes the base's weights, or is made of numbers like theirs, as peft's orthogonal is."""
+    of_peft = key == "init_lora_weights" and str(start).startswith(_NOT_PACKED)
+    return of_peft or start == "svd"

@@ -1,4 +1,4 @@
-"""One table, and what it looks like in the terminal, in Markdown, in HTML, as CSV and in LaTeX.
+"""One table, and what it looks like in Markdown, in HTML, as CSV and in LaTeX; drawn.py draws it in the terminal.
 
 Whoever reports something fills a `Table` with text once; each format says nothing that another leaves out.
 """
@@ -9,14 +9,8 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    import rich.table
-    from rich.text import Text
-
-_SHADES = (("  ", "dim"), ("░░", "blue"), ("▒▒", "cyan"), ("▓▓", "green"), ("██", "bold yellow"))
-_ROOMY = 6  # columns
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")  # before a number, not within a word or a range of versions
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -85,31 +79,6 @@ def facts(title: str, values: Sequence[tuple[str, str]], *, note: str = "") -> T
     return Table(title, columns("", ""), [row(*pair) for pair in values], note)
 
 
-def as_rich(table: Table) -> "rich.table.Table":
-    """The table for the terminal."""
-    import rich.table
-    from rich.text import Text
-
-    # Text, and no string, so that no console reads a bracket in it as markup.
-    drawn = rich.table.Table(
-        title=Text(table.title, style="table.title") if table.title else None,
-        title_justify="left",
-        caption=Text(table.note, style="table.caption") if table.note else None,
-        caption_justify="left",
-        box=None,
-        # Many columns stand closer, which leaves names their room.
-        collapse_padding=len(table.columns) > _ROOMY,
-        show_header=table.headed,
-    )
-    for column in table.columns:
-        # A word too long for its column goes on in the next line: names of tasks are told apart by their ends.
-        overflow: Literal["fold", "ellipsis"] = "fold" if column.wrap else "ellipsis"
-        drawn.add_column(Text(column.heading), justify=column.align, no_wrap=not column.wrap, overflow=overflow)
-    for cells in table.rows:
-        drawn.add_row(*map(_rich_cell, cells))
-    return drawn
-
-
 def as_markdown(table: Table) -> str:
     """The table in Markdown as GitHub reads it, ending in a line break; the title is a line of its own."""
     rules = ["---:" if column.align == "right" else "---" for column in table.columns]
@@ -163,16 +132,6 @@ def as_latex(table: Table) -> str:
     if table.note:
         lines.append(f"\\par\\smallskip\\footnotesize {_latex(table.note)}")
     return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-
-def _rich_cell(cell: Cell) -> "Text":
-    from rich.text import Text
-
-    if cell.shade is not None:
-        # Every shade stands beside its number, so that it needs neither colour nor a legend.
-        blocks, style = _SHADES[round(cell.shade * (len(_SHADES) - 1))]
-        return Text(f"{blocks} {cell.text:>3}", style=style)
-    return Text("  " * cell.indent + cell.text, style="bold" if cell.strong else "")
 
 
 def _markdown(text: str) -> str:

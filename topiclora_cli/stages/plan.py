@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from topiclora_cli.adapters.counting import RoutedLayer, activated_base_parameters, count_parameters, empty_copy
 from topiclora_cli.adapters.init_from import read_loras
 from topiclora_cli.adapters.moe_blocks import moe_blocks
-from topiclora_cli.adapters.topiclora.scope import in_feed_forward, is_output, scope_key
+from topiclora_cli.adapters.topiclora.same_input import same_input_families
+from topiclora_cli.adapters.topiclora.scope import USUAL_FAMILIES, in_feed_forward, is_output, scope_key
 from topiclora_cli.adapters.tuner import Described
 from topiclora_cli.data import Encoded
 from topiclora_cli.errors import TopicLoraError
@@ -68,6 +69,8 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
         skeleton.to(getattr(torch, section.dtype))
     if bfloat16:
         store_weights_in_bfloat16(skeleton)
+    found = same_input_families(skeleton)
+    families = USUAL_FAMILIES if found is None else found
     adapted = _adapted(recipe, skeleton)
     trained, activated = count_parameters(adapted)
     selects = selects and not adapts_head(adapted)
@@ -77,7 +80,7 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
     residual = embedding.element_size()
     memory = training_memory(
         base_shape(skeleton),
-        adapter_shape(adapted, recipe, shared_inputs=residual == (2 if bfloat16 else 4)),
+        adapter_shape(adapted, recipe, families, shared_inputs=residual == (2 if bfloat16 else 4)),
         batch,
         Step(
             base_bytes=_base_bytes(skeleton, section.quantization),
@@ -137,8 +140,10 @@ def base_shape(skeleton: PreTrainedModel) -> BaseShape:
     return BaseShape(config.num_hidden_layers, config.hidden_size, heads * head, width, config.vocab_size)
 
 
-def adapter_shape(adapted: PeftModel, recipe: Recipe, *, shared_inputs: bool) -> AdapterShape:
-    """The adapters' sizes; shared_inputs: whether linears that read one tensor keep it once."""
+def adapter_shape(
+    adapted: PeftModel, recipe: Recipe, families: Sequence[Sequence[str]], *, shared_inputs: bool
+) -> AdapterShape:
+    """The adapters' sizes; families: what reads the same tensor; shared_inputs: whether such linears keep it once."""
     section = recipe.adapter
     kept: dict[str, int] = {}
     uncast: dict[str, int] = {}
@@ -158,19 +163,19 @@ def adapter_shape(adapted: PeftModel, recipe: Recipe, *, shared_inputs: bool) ->
         inputs += size
         rank_space += rank * (1 if one_a else experts)
         if router != "-":
-            scope = scope_key(name, router_scope)
+            scope = scope_key(name, router_scope, families)
             # The first layer of a scope owns the router; a block's last layer reads what is in 16 bits already.
             if scope not in gates and not is_output(name):
-                uncast[scope_key(name, "group")] = size
+                uncast[scope_key(name, "group", families)] = size
             gates[scope] = experts
         # Where each expert's mask is drawn again, the tensor that it is drawn for is kept as it came.
         if redrawn and not shared_inputs and not is_output(name):
-            uncast[scope_key(name, "group")] = size
+            uncast[scope_key(name, "group", families)] = size
         # The input of attention's last layer is its output, which is kept anyway.
         elif in_feed_forward(name) or not is_output(name):
             # peft's own layers go by float32 and round each for itself.
             shares = shared_inputs and isinstance(module, RoutedLayer)
-            kept[scope_key(name, "group" if shares else "linear")] = size
+            kept[scope_key(name, "group" if shares else "linear", families)] = size
     return AdapterShape(
         sum(kept.values()), sum(uncast.values()), inputs if masks else 0, rank_space, sum(gates.values())
     )

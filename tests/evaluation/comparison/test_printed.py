@@ -11,7 +11,7 @@ from rich.console import Console
 
 from topiclora_cli.evaluation.comparison.compare import compare
 from topiclora_cli.reporting.comparison import comparison_table
-from topiclora_cli.reporting.table import as_rich
+from topiclora_cli.reporting.drawn import as_rich
 
 
 @pytest.fixture
