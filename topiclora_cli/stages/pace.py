@@ -22,12 +22,15 @@ from topiclora_cli.training.arguments import count_steps, per_step
 
 PROMPTS = 32  # timed for the text encoder, after a first few that warm it up
 STEPS = 2  # the first of which warms up
-# Measured beside the steps of the recipe quickstart on two cores.
-GRAPH = 12.0  # steps that fits, comparisons and drawings take
-QUESTION = 1 / 14  # steps that a question takes, put to base and tuned model
-WATCHED = 1 / 40  # steps that an example takes whose routing is looked at
+TEXTS = 250  # of a packaged taxonomy, read beside the prompts
+# Measured in processor time beside the steps of the recipe quickstart.
+EXAMPLES = 16
+GRAPH = 6.0  # steps that fits, comparisons and drawings take
+HARNESS = 2.0  # steps that lm-eval takes to be loaded
+QUESTION = 1 / 8  # steps that a question takes, put to base and tuned model
+WATCHED = 1 / 33  # steps that an example takes whose routing is looked at
 ROUTED = 128  # examples that the evaluation looks at
-EVALUATION = 0.3  # of the time that is left, unless all questions take less
+EVALUATION = 0.2  # of the time that is left, unless all questions take less
 FEWEST_STEPS, FEWEST_QUESTIONS = 8, 4
 SPARE = 0.9  # of the time is planned
 
@@ -94,7 +97,7 @@ def choose_sizes(recipe: Recipe, pace: Pace, seconds: float) -> Fit:
     wanted = recipe.eval.limit or 10**6
     fixed = _fixed(recipe, pace)
     step = pace.step + pace.prompt * batch
-    question = QUESTION * pace.step * tasks
+    question = QUESTION * _unit(recipe, pace) * tasks
     left = SPARE * seconds - sum(fixed.values())
     questions = min(wanted, max(FEWEST_QUESTIONS, int(EVALUATION * left / question)))
     most = count_steps(recipe, len(training_data(recipe).train))
@@ -111,7 +114,7 @@ def choose_sizes(recipe: Recipe, pace: Pace, seconds: float) -> Fit:
         questions = min(wanted, max(questions, int((left - steps * step) / question)))
     expected = {
         **fixed,
-        "training": fixed.get("training", 0.0) + steps * step,
+        "training": fixed["training"] + steps * step,
         "evaluation": fixed["evaluation"] + questions * question,
     }
     return Fit(steps, questions, expected)
@@ -119,15 +122,19 @@ def choose_sizes(recipe: Recipe, pace: Pace, seconds: float) -> Fit:
 
 def _fixed(recipe: Recipe, pace: Pace) -> dict[str, float]:
     """Seconds that stages take whatever the sizes are."""
-    opened = pace.load
-    fixed = {"evaluation": 2 * opened}
+    opened, unit = pace.load, _unit(recipe, pace)
+    fixed = {"training": opened, "evaluation": 2 * opened + HARNESS * unit}
     if recipe.needs_graph:
-        fixed["graph"] = opened + GRAPH * pace.step + recipe.graph.tagged_prompts * pace.prompt
-        fixed["evaluation"] += ROUTED * WATCHED * pace.step
-    fixed["training"] = opened
+        fixed = {"graph": opened + GRAPH * unit + (recipe.graph.tagged_prompts + TEXTS) * pace.prompt, **fixed}
+        fixed["evaluation"] += ROUTED * WATCHED * unit
     if recipe.adapter.exports:
-        fixed["export"] = 2 * opened + 3 * recipe.merge.calibration * WATCHED * pace.step
+        fixed["export"] = 2 * opened + 3 * recipe.merge.calibration * WATCHED * unit
     return fixed
+
+
+def _unit(recipe: Recipe, pace: Pace) -> float:
+    """The seconds of a step of EXAMPLES examples."""
+    return pace.step * EXAMPLES / per_step(recipe)
 
 
 def sizes_of(recipe: Recipe, fit: Fit) -> dict[str, int]:
