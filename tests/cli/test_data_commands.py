@@ -29,7 +29,7 @@ def no_weights(monkeypatch):
 def test_preview_shows_what_the_loss_is_taken_over(recipe, run_cli, no_weights):
     code, text = run_cli("data", "preview", *recipe, "-n", "1", "--set", "data.loss_weight=0.5")
     assert code == 0, text
-    assert "1. d.jsonl" in text
+    assert "1. d.jsonl, completion (question, answer)" in text
     assert "Sort now⟦ yes<eos>⟧" in text or "Sort now⟦ yes <eos>⟧" in text or "Sort now ⟦yes <eos>⟧" in text
     assert "(4 tokens, 2 of prompt; loss on 2, at weight 0.5)" in text
     assert "topiclora data report --recipe" in text

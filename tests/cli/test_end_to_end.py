@@ -14,6 +14,7 @@ import topiclora_cli.adapters  # noqa: F401 -- registers the method
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli.app import main
 from topiclora_cli.cli.console import console
+from topiclora_cli.recipe import load_recipe
 from topiclora_cli.reporting.markdown import write_report
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.topics.store import TopicGraph
@@ -35,6 +36,10 @@ def finished(tiny_model_dir, tmp_path_factory):
 def run(finished, tmp_path):
     """A private copy of the finished run."""
     return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_the_small_ablation_asks_no_more_questions_than_the_recipe(finished):
+    assert load_recipe(str(finished / "ablation" / "kl_off-s0" / "recipe.yaml")).eval.limit == 4
 
 
 def test_quickstart_leaves_every_artefact(finished):
@@ -104,7 +109,7 @@ def test_finished_ablation_cells_are_not_run_again(run, run_cli):
     before = (run / "ablation" / "kl_off-s0" / "metrics.jsonl").stat().st_mtime_ns
     settings = [
         "--set",
-        "ablation.overrides={train.max_steps: 2, eval.limit: 20, data.limit: 16}",
+        "ablation.overrides={train.max_steps: 2, eval.limit: 4, data.limit: 16}",
         "--set",
         "ablation.seeds=[0]",
     ]

@@ -138,3 +138,29 @@ def test_even_priors_that_would_leave_the_kl_no_weight_are_refused(tiny_recipe, 
     code, text = run_cli(*even, "--out", tmp_path / "run", "--set", "loss.kl.confidence_weighted=false")
     assert code == 0, text
     assert all(row.values["loss_kl"] > 0 for row in read_metrics(tmp_path / "run" / "metrics.jsonl"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_chats_of_several_files_train_in_all_turns_at_once(recipe, run_cli, tiny_model_dir, tmp_path, streaming):
+    model = tmp_path / "marked"
+    shutil.copytree(tiny_model_dir, model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }} : {% if m.role == 'assistant' %}{% generation %}{{ m.content }}<eos>"
+        "{% endgeneration %}{% else %}{{ m.content }}{% endif %} {% endfor %}"
+    )
+    tokenizer.save_pretrained(model)
+    (tmp_path / "chats").mkdir()
+    for number in range(16):
+        turns = [("human", f"Sort {number}"), ("gpt", "yes"), ("human", "now"), ("gpt", "no")]
+        chat = [{"from": role, "value": text, "weight": 0.5 if text == "no" else None} for role, text in turns]
+        (tmp_path / "chats" / f"{number}.jsonl").write_text(json.dumps({"conversations": chat}) + "\n")
+    data = {"source": "chats/*.jsonl", "turns": "together", "streaming": streaming, "validation": 0.25}
+    train = {"batch_size": 4, "max_steps": 2, "packing": True, "precision": "float32"}
+    code, text = run_cli("train", "--recipe", recipe(data, model={"name": str(model)}, train=train), "--out", "r")
+    assert code == 0, text
+    assert "chats/*.jsonl: read as sharegpt (conversations)." in text
+    (found,) = json.loads(Path("r/run.json").read_text())["stages"]["train"]["data"]
+    assert (found["read"], found["used"] + found["held_out"], found["lengths"]["longest"]) == (16, 16, 15)
+    code, text = run_cli("data", "preview", "--run", "r", "-n", "1")
+    assert (code, "⟦ yes <eos>⟧" in text, "loss on 4, at weight 0.5" in text) == (0, True, True), text

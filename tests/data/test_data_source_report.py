@@ -11,6 +11,8 @@ from topiclora_cli.data.encode import encode_every, fitting
 from topiclora_cli.data.source_report import source_reports
 from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.reporting.data import show
+from topiclora_cli.reporting.sources import sources_table
+from topiclora_cli.runs.results.training import SourceReport
 
 
 class Table:
@@ -63,3 +65,8 @@ def test_repetitions_that_are_trained_on_are_told_and_draws_are_none(tiny_model_
     assert [report.repeated for report in reports] == [2, 0]
     assert reports[0].used > 3
     assert reports[0].format == "completion (question, answer)"
+
+
+def test_of_an_earlier_version_the_mean_length_is_told():
+    (cells,) = sources_table([SourceReport("s", read=9, too_long=1, used=8, tagged=0, mean_tokens=5.0)]).rows
+    assert [cell.text for cell in cells] == ["s", "9", "1", "8", "mean 5"]

@@ -5,10 +5,13 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 
 from tests.training.cut_steps import adapted, examples, one_step
+from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
 from topiclora_cli.training.collate import Collator
+from topiclora_cli.training.validation import validation_losses
 from topiclora_cli.training.whole_step import count_step
 
 
@@ -41,6 +44,16 @@ def test_loss_and_gradient_are_those_of_the_weighted_mean(batch_size, accumulati
     size = torch.cat([value.flatten() for value in expected.values()]).norm()
     apart = torch.cat([(gradients[name] - expected[name]).flatten() for name in expected]).norm()
     assert apart < 1e-5 * size
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_validation_loss_is_the_weighted_mean_too(packed):
+    rows, collate = examples(weighted=True), Collator(0, select_logits=True, packed=packed, weighted=True)
+    batches = [collate(rows[start : start + 5]) for start in range(0, 12, 5)]
+    for batch in batches:
+        batch.pop("prior", None)
+    losses = validation_losses(adapted("linear"), batches, LossSection(), Accelerator(cpu=True))
+    assert losses["eval_loss"] == pytest.approx(naive()[0], rel=1e-6)
 
 
 def test_a_step_in_which_nothing_has_weight_has_no_loss():

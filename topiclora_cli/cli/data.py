@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.options import RecipeOption, SetOption, open_run
 from topiclora_cli.runs.commands import command_line
@@ -19,7 +20,11 @@ app = typer.Typer(no_args_is_help=True, help="Look at training data before anyth
 
 DataRunOption = Annotated[
     Path | None,
-    typer.Option("--run", help="The recipe and the topic graph of this run (default, without --recipe: the latest)."),
+    typer.Option(
+        "--run",
+        autocompletion=complete.runs,
+        help="The recipe and the topic graph of this run (default, without --recipe: the latest).",
+    ),
 ]
 
 

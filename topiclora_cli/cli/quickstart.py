@@ -173,7 +173,8 @@ def _numbered(settings: "Recipe", ablates: bool) -> dict[str, Rule]:
 def _reduced(settings: "Recipe", steps: int) -> "Recipe":
     from topiclora_cli.recipe import altered
 
-    overrides = {"train.max_steps": steps, "eval.limit": ABLATION_LIMIT}
+    questions = min(ABLATION_LIMIT, settings.eval.limit or ABLATION_LIMIT)
+    overrides = {"train.max_steps": steps, "eval.limit": questions}
     if not settings.data.streaming:
         overrides["data.limit"] = steps * settings.train.batch_size * settings.train.gradient_accumulation
     changes = {"ablation.seeds": [settings.seed], "ablation.overrides": overrides}

@@ -35,7 +35,11 @@ def preview_data(recipe: Recipe, run: RunDir | None, count: int, progress: Progr
     if folder is not None:
         prior = TopicPrior(TopicGraph.load(folder), open_encoder(recipe))
         about = [topic_view(prior, each.row.prompt) for each in examples]
-    return [_view(recipe, example, tokenizer, seen) for example, seen in zip(examples, about, strict=True)]
+    named = [f"{each.label}, {each.format}" if each.format else each.label for each in data.counts]
+    return [
+        _view(recipe, example, named[example.row.source], tokenizer, seen)
+        for example, seen in zip(examples, about, strict=True)
+    ]
 
 
 def data_report(recipe: Recipe) -> list[SourceReport]:
@@ -53,7 +57,9 @@ def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _view(recipe: Recipe, example: Encoded, tokenizer: PreTrainedTokenizerBase, about: TopicView | None) -> ExampleView:
+def _view(
+    recipe: Recipe, example: Encoded, source: str, tokenizer: PreTrainedTokenizerBase, about: TopicView | None
+) -> ExampleView:
     ids, data = example.input_ids, recipe.data
     weights = example.token_weights(with_prompt=data.train_on_prompt)
     if weights is None:
@@ -66,7 +72,7 @@ def _view(recipe: Recipe, example: Encoded, tokenizer: PreTrainedTokenizerBase, 
         before = _text(tokenizer, ids[:start])
         passages.append(Passage(_text(tokenizer, ids[:end])[len(before) :], weight))
     return ExampleView(
-        source=data.all_sources[example.row.source].label,
+        source=source,
         topics=example.row.topics,
         passages=passages,
         tokens=[TokenView(token, _text(tokenizer, [token]), w) for token, w in zip(ids, weights, strict=True)],

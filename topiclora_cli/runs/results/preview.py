@@ -25,7 +25,8 @@ class Passage:
 
 @dataclass(frozen=True)
 class ExampleView:
-    """One example: its source, its topics, its text in passages and by token, and how many tokens are its prompt.
+    """One example: its source with the format it was found in, its topics, its text in passages and by token, and how
+    many tokens are its prompt.
 
     too_long: it has more tokens than data.max_length, and is not trained on. about: its topics and prior by a topic
     graph, where there is one.
