@@ -20,7 +20,7 @@ from topiclora_cli.topics.taxonomy import load_taxonomy
 LEAST = {"name": "mine", "model": {"name": "some/model"}}
 KEYS = {key.name for key in recipe_keys()}
 SECTIONS = {name.split(".")[0] for name in KEYS if "." in name}
-KEY = re.compile(rf"(?:{'|'.join(sorted(SECTIONS))})(?:\.[a-z_]+)+")
+KEY = re.compile(rf"(?:{'|'.join(sorted(SECTIONS))})(?:\.(?!png\b|yaml\b|jsonl?\b|md\b)[a-z_]+)+")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 # Options that act as soon as they are read; the third writes into the home of whoever runs the tests.
 ACTING = {"--help", "--version", "--install-completion", "--show-completion"}
