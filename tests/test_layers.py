@@ -96,7 +96,7 @@ RAW = {
     "runs.naming": {"named_folder", "finished"},
     "stages.inputs": {"asked_for"},
     # The settings of a peft config by peft's names, most of them a recipe's.
-    "scaling": {"stock_law", "plain_rank"},
+    "scaling": {"stock_law", "plain_rank", "first_step"},
     "adapters.presets": {"make_config", "sizes_config"},
     "adapters.stock": {"moves_base"},
     "adapters.init_from": {"LoraSources"},
@@ -216,6 +216,20 @@ def test_comparing_runs_loads_neither_torch_nor_lm_eval():
         "import sys\n"
         "import topiclora_cli.evaluation.comparison.compare, topiclora_cli.reporting.comparison\n"
         "heavy = {'torch', 'transformers', 'peft', 'datasets', 'lm_eval', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [["methods"], ["methods", "mola", "--sources"]])
+def test_listing_methods_loads_no_torch(command):
+    code = (
+        "import sys\n"
+        "from topiclora_cli.cli.app import main\n"
+        f"try: main({command!r})\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'lm_eval', 'pandas', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

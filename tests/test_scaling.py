@@ -209,7 +209,7 @@ def test_a_law_that_is_not_the_papers_is_said(method, adapter, warned, tiny_mode
     adapter = {"method": method, "r": 2, "target_modules": ["q_proj", "v_proj"], **adapter}
     recipe = build_recipe({"name": "x", "model": {"name": "m"}, "adapter": adapter}, where="here")
     said = Said()
-    attach_adapter(SimpleNamespace(model=tiny_model, source="m"), recipe, total_steps=1, progress=said)
+    attach_adapter(SimpleNamespace(model=tiny_model, source="m", name=None), recipe, total_steps=1, progress=said)
     warnings = [line for line in said if line.startswith("Warning: scaled by")]
     assert len(warnings) == bool(warned)
     assert warned in "".join(warnings)

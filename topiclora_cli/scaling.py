@@ -21,6 +21,7 @@ from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
 
+_PLAIN = 2.0  # alpha over rank of the plain LoRA that others are compared with
 GATE_WEIGHTS = ("renormalised", "probability", "constant")
 
 
@@ -116,3 +117,63 @@ def plain_rank(settings: Mapping[str, Any]) -> float:
     )
     own_a = not settings.get("shared_a")
     return sum(rank * (number if own_a else (1 + number) / 2) for number, rank in sizes) / depths
+
+
+def perft_gates_at_start(
+    variant: str, num_adapters: int, *, top_k: int, renormalize: str = "auto", shared_adapters: int = 0
+) -> float:
+    """What the weights of a token's adapters beside a block of experts sum to where routing is even."""
+    if variant != "routed":
+        return float(num_adapters)
+    summed = renormalize == "on" or (renormalize == "auto" and top_k > 1)
+    return (1.0 if summed else top_k / num_adapters) + shared_adapters
+
+
+def first_step(layer: str, settings: Mapping[str, Any]) -> float | None:
+    """What Adam's first step on a fresh adapter moves of the output, scale x rank x sum of the gates, over what it does
+    of a plain LoRA of as many parameters whose alpha is twice its rank; None where that is no matter of sizes.
+
+    settings: those of a recipe's adapter, whose layers are taken for square.
+    """
+    if layer == "lora":
+        return stock_law(settings).scale(settings["lora_alpha"], settings["r"]) / _PLAIN
+    sizes = {"mixture": _mixtures, "perft": _adapters}.get(layer)
+    layers = sizes(settings) if sizes is not None else []
+    if not layers:
+        return None
+    law = LAWS[law_name(settings["scaling"], use_rslora=False)]
+    moved = sum(law.scale(alpha, rank, gates) * rank * gates for alpha, rank, gates in layers) / len(layers)
+    return moved / (_PLAIN * plain_rank(settings))
+
+
+def _mixtures(settings: Mapping[str, Any]) -> list[tuple[float, int, float]]:
+    """Alpha, rank and sum of the gates of a mixture over the fewest layers that show every number."""
+    experts = settings["experts_by_depth"] or [settings["num_experts"]]
+    ranks = settings["ranks_by_depth"] or [settings["r"]]
+    depths, law, alpha = math.lcm(len(experts), len(ranks)), settings["scaling"], settings["lora_alpha"]
+    keys = ("top_k", "top_p", "gate_weights", "shared_experts", "shared_gate")
+    layers = []
+    for depth in range(depths):
+        rank = ranks[depth * len(ranks) // depths]
+        # Under `total` one alpha starts all ranks alike.
+        own = alpha if law == "total" else LAWS[law].alpha_at(rank, alpha=alpha, of=settings["r"])
+        gates = gates_at_start(experts[depth * len(experts) // depths], **{key: settings[key] for key in keys})
+        layers.append((own, rank, gates))
+    return layers
+
+
+def _adapters(settings: Mapping[str, Any]) -> list[tuple[float, int, float]]:
+    """The same of PERFT's; of those none whose outputs pass a non-linearity, or follow the pretrained router."""
+    routed = settings["variant"] == "routed"
+    follows = settings["variant"] == "embedded" or (routed and settings["router_weight_source"] == "pretrained")
+    if settings["adapter_type"] == "parallel" or follows:
+        return []
+    number = 1 if settings["variant"] == "shared" else settings["num_experts"]
+    gates = perft_gates_at_start(
+        settings["variant"],
+        number,
+        top_k=settings["top_k"] or number,
+        renormalize=settings["renormalize"],
+        shared_adapters=settings["shared_experts"],
+    )
+    return [(settings["lora_alpha"], settings["r"], gates)]

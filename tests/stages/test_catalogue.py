@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 
 from topiclora_cli.adapters.counting import activated_base_parameters
+from topiclora_cli.adapters.presets import sizes_config
+from topiclora_cli.adapters.topiclora import TopicLoraConfig
 from topiclora_cli.cli.console import console
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import load_skeleton
+from topiclora_cli.recipe import build_recipe
 from topiclora_cli.recipe.methods import METHODS
+from topiclora_cli.scaling import first_step, plain_rank
 from topiclora_cli.stages.catalogue import describe_methods
 
 OLMOE, MIXTRAL = "allenai/OLMoE-1B-7B-0924", "mistralai/Mixtral-8x7B-v0.1"
@@ -123,6 +127,42 @@ def test_first_steps_are_against_the_plain_lora_of_as_many_expert_parameters(run
     code, text = run_cli("methods", "topiclora", "rslora", "adalora")
     assert code == 0, text
     assert [line.split()[5 if "top-2" in line else 4] for line in text.splitlines()[1:4]] == ["1.0", "2.8", "-"]
+
+
+CHANGES = [
+    {},
+    {"r": 3, "lora_alpha": 5.0},
+    {"scaling": "total"},
+    {"scaling": "sqrt", "shared_experts": 2},
+    {"shared_experts": 2, "shared_gate": "softmax"},
+    {"num_experts": 4, "top_k": 1},
+    {"num_experts": 4, "top_k": 2, "gate_weights": "probability"},
+    {"top_p": 0.4, "router": "linear", "scaling": "total"},
+    {"ranks_by_depth": [2, 4, 8], "experts_by_depth": [2, 6], "top_k": 2, "router": "linear", "scaling": "sqrt"},
+    {"renormalize": "on", "top_k": 1},
+    {"adapter_type": "parallel"},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+@pytest.mark.parametrize("method", [name for name, each in METHODS.items() if each.layer in ("mixture", "perft")])
+def test_first_steps_told_from_settings_are_those_of_the_configuration(method, changes):
+    adapter = {"method": method, **changes}
+    section = build_recipe({"name": "x", "model": {"name": "m"}, "adapter": adapter}, where="x", given={}).adapter
+    try:
+        made = sizes_config(section.layer, section.model_dump())
+    except TopicLoraError:
+        return  # settings that no configuration takes
+    if getattr(made, "follows_base", False) or getattr(section, "adapter_type", "lora") == "parallel":
+        assert first_step(section.layer, section.model_dump()) is None
+        return
+    layers = [made]
+    if isinstance(made, TopicLoraConfig):
+        numbers = range(len(made.experts_per_layer or made.ranks_per_layer or [0]))
+        layers = [made.at("", number) for number in numbers]
+    moved = sum(layer.scale * layer.r * layer.gates_at_start for layer in layers) / len(layers)
+    expected = moved / (2 * plain_rank(section.model_dump()))
+    assert first_step(section.layer, section.model_dump()) == pytest.approx(expected)
 
 
 def test_under_total_a_budget_keeps_perfts_first_step():

@@ -53,7 +53,7 @@ def graph(runs: Sequence[Material]) -> Section | None:
 
 
 def _graph(report: GraphReport) -> dict[str, str]:
-    facts = {"topics, edges, experts": f"{report.topics}, {report.edges}, {report.experts}"}
+    facts = {"topics, edges, experts": f"{report.topics:,}, {report.edges:,}, {report.experts}"}
     if report.shape:
         facts["density, components"] = f"{report.shape.density:.3f}, {report.shape.components}"
     facts["experts without a topic"] = ", ".join(map(str, report.dead_experts)) or "none"

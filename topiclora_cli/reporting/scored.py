@@ -57,7 +57,7 @@ def _of_several(labels: Sequence[str], summaries: Sequence[EvalSummary]) -> Tabl
     for name in ordered(task.task for summary in summaries for task in summary.tasks):
         some = next(tasks[name] for tasks in by_name.values() if name in tasks)
         figures = (_figure(by_name[id(each)].get(name), kind) for _, each, kind in shown)
-        counts = ordered(str(tasks[name].count) for tasks in by_name.values() if name in tasks)
+        counts = ordered(f"{tasks[name].count:,}" for tasks in by_name.values() if name in tasks)
         rows.append([Cell(name, indent=some.depth), *row(task_metric(some), ", ".join(counts), *figures)])
     of = {each.mean.of if each.mean else () for each in summaries}
     if len(of) == 1 and (mean := summaries[0].mean) and len(mean.of) > 1:

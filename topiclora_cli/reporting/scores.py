@@ -18,7 +18,7 @@ def eval_table(summary: EvalSummary, *, title: str = SCORES) -> Table:
     rows = [
         [
             Cell(task.task, indent=task.depth),
-            *row(task_metric(task), task.count, *(measured(task, kind) for kind in kinds)),
+            *row(task_metric(task), f"{task.count:,}", *(measured(task, kind) for kind in kinds)),
         ]
         for task in summary.tasks
     ]

@@ -28,13 +28,13 @@ def graph_tables(report: GraphReport) -> list[Table]:
     for expert, names in report.topics_by_expert.items():
         experts.add_row(str(expert), ", ".join(names))
     facts = Table(title="Graph", title_justify="left", box=None, show_header=False)
-    facts.add_row("topics, edges, experts", f"{report.topics}, {report.edges}, {report.experts}")
+    facts.add_row("topics, edges, experts", f"{report.topics:,}, {report.edges:,}, {report.experts}")
     # A run made by an earlier version lacks what its report did not have.
     if shape := report.shape:
         facts.add_row(
             "density, mean and largest degree", f"{shape.density:.3f}, {shape.mean_degree:.1f}, {shape.max_degree}"
         )
-        facts.add_row("components, topics without a tie", f"{shape.components}, {len(shape.isolated)}")
+        facts.add_row("components, topics without a tie", f"{shape.components:,}, {len(shape.isolated):,}")
         facts.add_row("experts without a topic", ", ".join(map(str, report.dead_experts)) or "none")
     for key, value in asdict(report.separation).items():
         facts.add_row(f"expert vectors: {key.replace('_', ' ')}", f"{value:.3f}")
@@ -75,7 +75,7 @@ def comparison_table(comparison: Comparison) -> Table:
 def train_table(result: TrainResult) -> Table:
     """Steps, parameters and the losses of the last step."""
     table = Table(title="Training", title_justify="left", box=None, show_header=False)
-    table.add_row("steps, examples", f"{result.steps}, {result.examples}")
+    table.add_row("steps, examples", f"{result.steps:,}, {result.examples:,}")
     table.add_row("trainable parameters", f"{result.total_parameters:,}")
     table.add_row("activated per token", f"{result.activated_parameters:,}")
     for name in ("loss", "loss_lm", "loss_kl", "routing_entropy"):
@@ -93,7 +93,7 @@ def needs_table(needs: Needs, name: str) -> Table:
     if needs.base_activated != needs.base_parameters:
         table.add_row("activated per token", f"{needs.base_activated:,}")
     table.add_row("trainable, activated", f"{needs.trained:,}, {needs.activated:,}")
-    table.add_row("widest micro-batch", f"{batch.examples} x {batch.width} tokens, {batch.labelled} with logits")
+    table.add_row("widest micro-batch", f"{batch.examples:,} x {batch.width:,} tokens, {batch.labelled:,} with logits")
     parts = {
         "base weights": memory.base,
         "adapter": memory.adapter,
@@ -146,9 +146,9 @@ def merge_table(export: Export, folders: Mapping[str, Path]) -> Table:
     for name, folder in folders.items():
         table.add_row(name, str(folder))
     table.add_row("KL(routed || export)", f"{export.kl:.4f} nats per answer token")
-    table.add_row("same top token", f"{100 * export.agreement:.1f} % of {export.tokens} answer tokens")
-    table.add_row("measured on", Text(f"{export.measured} {export.on}"))
-    table.add_row("gates from", f"{export.calibration} training examples")
+    table.add_row("same top token", f"{100 * export.agreement:.1f} % of {export.tokens:,} answer tokens")
+    table.add_row("measured on", Text(f"{export.measured:,} {export.on}"))
+    table.add_row("gates from", f"{export.calibration:,} training examples")
     return table
 
 

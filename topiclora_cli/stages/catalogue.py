@@ -1,27 +1,20 @@
-"""The methods as a table: what each routes, shares and adds to the loss, and what it costs on a model."""
+"""The methods as a table: what each routes, shares and adds to the loss, and what it costs on a model.
+
+Their reference settings are told from recipes alone; what needs torch is loaded where a model or a setting is given.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from topiclora_cli.adapters.counting import activated_base_parameters, count_on, plain_rank_on, rank_of
-from topiclora_cli.adapters.presets import sizes_config
-from topiclora_cli.adapters.topiclora import TopicLoraConfig
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models.base import load_skeleton
 from topiclora_cli.recipe import Recipe, build_recipe, parse_override, with_overrides
-from topiclora_cli.recipe.adapter import (
-    AdapterSection,
-    ExpertsSection,
-    LoraSection,
-    MixtureSection,
-    PerftSection,
-)
-from topiclora_cli.recipe.methods import METHODS, PLAIN
-from topiclora_cli.scaling import plain_rank, stock_law
-from topiclora_cli.training.attach import solve
+from topiclora_cli.recipe.adapter import AdapterSection, MixtureSection, PerftSection
+from topiclora_cli.recipe.methods import METHODS
+from topiclora_cli.scaling import first_step
+
+if TYPE_CHECKING:
+    from topiclora_cli.stages.counted import Counted, Skeleton
 
 _EMPTY = {"name": "-", "model": {"name": "-"}}
 
@@ -76,8 +69,11 @@ def describe_methods(
     if "model.name" in dict(changes):
         raise TopicLoraError("--set model.name does not choose the model here.", "Use --model.")
     upcycle = build_recipe(with_overrides(_EMPTY, changes), where="--set", given={}).model.upcycle
-    skeleton = load_skeleton(model, config_only=config_only, upcycle=upcycle) if model else None
-    base = activated_base_parameters(skeleton) if skeleton is not None else 0
+    skeleton = None
+    if model:
+        from topiclora_cli.stages.counted import open_skeleton
+
+        skeleton = open_skeleton(model, config_only=config_only, upcycle=upcycle)
     rows = []
     for name in names or METHODS:
         takes_budget = name != "xlora"
@@ -85,56 +81,43 @@ def describe_methods(
         values = with_overrides({**_EMPTY, "adapter": adapter}, changes)
         # In a list of methods a setting goes to those that it means something to.
         recipe = build_recipe(values, where=f"method {name}", given=None if len(names) == 1 else {})
-        rank, first_step, counts = "-", None, None
         try:
-            if takes_budget:
-                rank, first_step = _rank(recipe.adapter), _first_step(recipe.adapter)
-            if skeleton is not None and takes_budget:
-                config = solve(recipe.adapter, skeleton)
-                counts = count_on(skeleton, config)
-                first_step = _first_step(recipe.adapter, config, skeleton)
-                by_depth = isinstance(recipe.adapter, MixtureSection) and recipe.adapter.ranks_by_depth
-                rank = rank if by_depth else str(rank_of(config))
+            rank, step, counted = _measured(recipe.adapter, skeleton, altered=bool(changes)) if takes_budget else _NONE
         except TopicLoraError:
             if len(names) == 1:
                 raise
-            rank, first_step, counts = "does not fit", None, None
-        rows.append(_row(name, recipe, rank, first_step, counts, base))
+            rank, step, counted = "does not fit", None, None
+        rows.append(_row(name, recipe, rank, step, counted))
     return rows
+
+
+_NONE: tuple[str, float | None, "Counted | None"] = ("-", None, None)
+
+
+def _measured(
+    section: AdapterSection, skeleton: "Skeleton | None", *, altered: bool
+) -> tuple[str, float | None, "Counted | None"]:
+    """Rank, first step and parameters; raises TopicLoraError for settings that do not fit one another, or the model."""
+    rank, step = _rank(section), first_step(section.layer, section.model_dump())
+    if skeleton is not None:
+        from topiclora_cli.stages.counted import count
+
+        counted = count(section, skeleton)
+        by_depth = isinstance(section, MixtureSection) and section.ranks_by_depth
+        return rank if by_depth else str(counted.rank), counted.first_step, counted
+    if altered:  # a method's own settings are known to fit
+        from topiclora_cli.training.attach import refuse_contradictions
+
+        refuse_contradictions(section)
+    return rank, step, None
 
 
 def _rank(section: AdapterSection) -> str:
     return "-".join(map(str, section.ranks))
 
 
-def _first_step(section: AdapterSection, config: Any = None, skeleton: nn.Module | None = None) -> float | None:
-    """MethodRow's, exactly for a configuration on a model, or for square layers by the settings alone."""
-    settings, plain = section.model_dump(), PLAIN["lora_alpha"] / PLAIN["r"]
-    if isinstance(section, LoraSection):
-        alpha, rank = (config or section).lora_alpha, (config or section).r
-        return stock_law(settings).scale(alpha, rank) / plain
-    parallel = isinstance(section, PerftSection) and section.adapter_type == "parallel"
-    if not isinstance(section, ExpertsSection) or parallel:
-        return None
-    made = sizes_config(section.layer, settings) if config is None else config
-    layers: list[Any]
-    if isinstance(made, TopicLoraConfig):
-        layers = [made.at("", layer) for layer in range(len(made.experts_per_layer or made.ranks_per_layer or [0]))]
-    elif made.follows_base:
-        return None
-    else:
-        layers = [made]
-    moved = sum(layer.scale * layer.r * layer.gates_at_start for layer in layers) / len(layers)
-    rank = plain_rank(settings) if skeleton is None else plain_rank_on(skeleton, made)
-    return float(moved / (plain * rank))
-
-
-def _row(
-    name: str, recipe: Recipe, rank: str, first_step: float | None, counts: tuple[int, int] | None, base: int
-) -> MethodRow:
+def _row(name: str, recipe: Recipe, rank: str, first_step: float | None, counted: "Counted | None") -> MethodRow:
     section = recipe.adapter
-    total, activated = counts or (None, None)
-    percent = 100 * activated / base if activated is not None else None
     targets = section.targets if isinstance(section.targets, str) else ", ".join(section.targets)
     terms = {term.replace("_", " "): each.weight for term, each in recipe.loss.terms.items() if each.weight > 0}
     router, experts, sharing = _words(recipe)
@@ -147,9 +130,9 @@ def _row(
         sharing=sharing or "-",
         targets=targets,
         loss=", ".join(f"{term} {value:g}" for term, value in terms.items()) or "-",
-        total=total,
-        activated=activated,
-        percent=percent,
+        total=counted.total if counted else None,
+        activated=counted.activated if counted else None,
+        percent=counted.percent if counted else None,
     )
 
 

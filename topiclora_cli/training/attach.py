@@ -65,7 +65,8 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
     next(iter(model.peft_config.values())).base_model_name_or_path = base.name or base.source
     if sources is not None:
         load_experts(model, sources)
-    rows = [tuple(str(value) for value in dataclasses.astuple(row)) for row in adapted_modules(model)]
+    found = map(dataclasses.astuple, adapted_modules(model))
+    rows = [tuple(f"{value:,}" if isinstance(value, int) else str(value) for value in row) for row in found]
     progress.table(f"Adapted by {section.method}", _COLUMNS, rows)
     law = METHODS[section.method].papers_scaling
     if isinstance(section, ExpertsSection) and law not in (None, section.scaling) and sources is None:

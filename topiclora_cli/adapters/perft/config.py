@@ -9,6 +9,7 @@ from topiclora_cli.adapters.keys import check_anchors
 from topiclora_cli.adapters.routed_config import RoutedConfig
 from topiclora_cli.adapters.shared import check_shared
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.scaling import perft_gates_at_start
 
 _VARIANTS = ("routed", "embedded", "dense", "shared")
 _SHOWN = (
@@ -112,10 +113,13 @@ class PerftConfig(RoutedConfig):
 
     @property
     def gates_at_start(self) -> float:
-        if not self.routes:
-            return float(self.num_adapters)
-        summed = self.renormalize == "on" or (self.renormalize == "auto" and self.top_k > 1)
-        return (1.0 if summed else self.top_k / self.num_adapters) + self.shared_adapters
+        return perft_gates_at_start(
+            self.variant,
+            self.num_adapters,
+            top_k=self.top_k,
+            renormalize=self.renormalize,
+            shared_adapters=self.shared_adapters,
+        )
 
     @property
     def scale(self) -> float:
