@@ -4,6 +4,7 @@ import importlib.resources
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -104,6 +105,13 @@ def test_a_run_loads_as_by_peft_after_one_import(trained, tiny_model_dir):
     ids = tokenizer("What is 12 times 7?", return_tensors="pt").input_ids
     with torch.no_grad():
         assert torch.equal(ours(ids).logits, theirs(ids).logits)
+
+
+def test_a_run_trains_in_a_thread_of_its_own(tiny_recipe, tmp_path):
+    changes = {"train.max_steps": 1, "adapter.method": "lora"}
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(topiclora.train, tiny_recipe, tmp_path / "run", overrides=changes).result()
+    assert done.result.steps == 1
 
 
 def test_lines_go_to_the_logger(tiny_recipe, tmp_path, caplog):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from tests.stopped import as_if_stopped
+from tests.conftest import stop_at
 from tests.training.test_resume import rows
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.recipe.sources import source_definitions
@@ -215,5 +215,5 @@ def trained(tiny_model_dir, tmp_path_factory):
 def partly_trained(trained, tmp_path):
     """A run that stopped after step 4 of 6."""
     run = shutil.copytree(trained, tmp_path / "run")
-    as_if_stopped(run, without="checkpoint-6")
+    stop_at(run, 4)
     return run
