@@ -9,6 +9,8 @@ os.environ["TQDM_DISABLE"] = "1"
 # The console takes its width when it is first imported, by whichever test comes first.
 os.environ["COLUMNS"] = "200"
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ from transformers import (
 )
 
 from topiclora_cli.data.families import mixture
+from topiclora_cli.runs.run import RunDir
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.settings import GraphSettings
@@ -97,6 +100,15 @@ def shaken(model, seed=0):
             if parameter.requires_grad:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return model.eval()
+
+
+def stop_at(folder: Path, step: int) -> None:
+    """Leave a finished training as it would be, had it been stopped after the checkpoint of a step."""
+    for checkpoint in (folder / "checkpoints").glob("checkpoint-*"):
+        if int(checkpoint.name.removeprefix("checkpoint-")) > step:
+            shutil.rmtree(checkpoint)
+    run = RunDir(folder)
+    run.record("train", replace(run.stage("train"), state="interrupted", result=None))
 
 
 def write_tiny_recipe(folder: Path, model: Path) -> Path:

@@ -33,6 +33,7 @@ def test_preview_shows_what_the_loss_is_taken_over(recipe, run_cli, no_weights):
     assert "Sort now⟦ yes<eos>⟧" in text or "Sort now⟦ yes <eos>⟧" in text or "Sort now ⟦yes <eos>⟧" in text
     assert "(4 tokens, 2 of prompt; loss on 2, at weight 0.5)" in text
     assert "topiclora data report --recipe" in text
+    assert text.rstrip().endswith("--set data.loss_weight=0.5")  # the next command is about the same data
 
 
 def test_preview_lists_tokens_and_says_what_is_too_long(recipe, run_cli, no_weights):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
+from tests.conftest import stop_at
 from topiclora_cli.runs.results.metrics import read_metrics
 
 ROWS = [{"q": f"Sort these words {i}", "a": "yes", "kind": ["arithmetic"], "n": i} for i in range(24)]
@@ -87,8 +88,7 @@ def test_a_stream_trains_exports_and_resumes_to_the_same_loss(recipe, run_cli):
     assert metrics[-1]["loss_kl"] > 0
     assert run_cli("eval", "--run", "r")[0] == 0
     assert run_cli("merge", "--run", "r")[0] == 0
-    # As a run that was stopped two steps before its end.
-    shutil.rmtree("r/checkpoints/checkpoint-6")
+    stop_at(Path("r"), 4)
     code, text = run_cli("train", "--run", "r", "--resume")
     assert (code, "Resuming from" in text) == (0, True), text
     resumed = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]

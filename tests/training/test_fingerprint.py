@@ -2,10 +2,10 @@
 
 import json
 import os
-import shutil
 
 import pytest
 
+from tests.conftest import stop_at
 from topiclora_cli.data import Encoded, Row
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import read_json
@@ -54,7 +54,7 @@ def test_data_that_changed_since_the_checkpoint_are_refused(streaming, tiny_reci
     changes += [f"data.{key}={value}" for key, value in data.items()]
     code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "r", *(f"--set={change}" for change in changes))
     assert code == 0, text
-    shutil.rmtree(tmp_path / "r/checkpoints/checkpoint-6")  # as a run that was stopped
+    stop_at(tmp_path / "r", 4)
     state = path.stat()
     write(path, [*ROWS[:-1], {"q": "Sort 23", "a": "no"}])
     code, text = run_cli("train", "--run", "r", "--resume")

@@ -109,29 +109,36 @@ def sft(folder, model, tokenizer, **options):
     return Trainer(model, arguments, train_dataset=rows, processing_class=tokenizer, **options)
 
 
-def dpo(folder, model, tokenizer, **options):
+def dpo(folder, model, tokenizer, arguments=None, **options):
     class Trainer(TopicPriorMixin, trl.DPOTrainer):
         pass
 
-    arguments = trl.DPOConfig(str(folder), **OPTIONS)
-    return Trainer(model, args=arguments, train_dataset=data(**DPO), processing_class=tokenizer, **options)
+    given = trl.DPOConfig(str(folder), **{**OPTIONS, **(arguments or {})})
+    return Trainer(model, args=given, train_dataset=data(**DPO), processing_class=tokenizer, **options)
 
 
-def grpo(folder, model, tokenizer, **options):
-    class Trainer(TopicPriorMixin, trl.GRPOTrainer):
+def rewarded(kind, config, folder, model, tokenizer, arguments=None, **options):
+    class Trainer(TopicPriorMixin, kind):
         pass
 
-    arguments = trl.GRPOConfig(
-        str(folder), **{**OPTIONS, "per_device_train_batch_size": 8}, num_generations=2, max_completion_length=4
-    )
+    given = {**OPTIONS, **(arguments or {})}
+    given["per_device_train_batch_size"] *= 2  # two answers to each prompt
     return Trainer(
         model,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
-        args=arguments,
+        args=config(str(folder), **given, num_generations=2, max_completion_length=4),
         train_dataset=data(),
         processing_class=tokenizer,
         **options,
     )
+
+
+def grpo(*args, **options):
+    return rewarded(trl.GRPOTrainer, trl.GRPOConfig, *args, **options)
+
+
+def rloo(*args, **options):
+    return rewarded(trl.RLOOTrainer, trl.RLOOConfig, *args, **options)
 
 
 def less(one, other):
@@ -162,10 +169,15 @@ def test_sft_has_our_loss(model, tokenizer, tmp_path, of_our_kl):
     assert_same(found, whole, atol=1e-8)  # TRL takes the language-modelling loss in float32
 
 
-@pytest.mark.parametrize("make", [sft, dpo, grpo])
-def test_the_kl_is_ours_on_the_same_prompts(make, model, tokenizer, tmp_path, of_our_kl):
-    found, log = gradients_after(make(tmp_path / "with", model(), tokenizer, topic_kl=KL))
-    without, plain = gradients_after(make(tmp_path / "without", model(), tokenizer, topic_kl={"weight": 0.0}))
+CUT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+
+
+@pytest.mark.parametrize("cut", [{}, CUT], ids=["whole", "cut"])
+@pytest.mark.parametrize("make", [sft, dpo, grpo, rloo])
+def test_the_kl_is_ours_on_the_same_prompts(make, cut, model, tokenizer, tmp_path, of_our_kl):
+    found, log = gradients_after(make(tmp_path / "with", model(), tokenizer, arguments=cut, topic_kl=KL))
+    off = make(tmp_path / "without", model(), tokenizer, arguments=cut, topic_kl={"weight": 0.0})
+    without, plain = gradients_after(off)
     _, of_kl, wanted = of_our_kl
     assert log["loss_kl"] == pytest.approx(wanted["loss_kl"], abs=1e-6)
     assert "loss_kl" not in plain
@@ -173,7 +185,7 @@ def test_the_kl_is_ours_on_the_same_prompts(make, model, tokenizer, tmp_path, of
 
 
 def test_routing_by_prompt_hears_which_tokens_are_the_prompt(model, tokenizer, tmp_path, recwarn):
-    for make in (sft, dpo, grpo):
+    for make in (sft, dpo, grpo, rloo):
         make(tmp_path, model("hierarchical"), tokenizer, topic_kl=KL).train()
     assert not [warning for warning in recwarn if "prompt mask" in str(warning.message)]
 

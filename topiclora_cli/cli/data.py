@@ -53,6 +53,7 @@ def preview(
         if tokens:
             console.print(tokens_table(example, coloured=coloured))
     again = ["--recipe", recipe] if recipe is not None else ["--run", directory.path] if directory is not None else []
+    again += [part for text in overrides or [] for part in ("--set", text)]
     console.print(f"\nAll of it in numbers: {command_line('data', 'report', *again)}", soft_wrap=True)
 
 

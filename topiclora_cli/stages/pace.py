@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from topiclora_cli.data.families import FAMILIES
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.loading import load_tasks
+from topiclora_cli.models.base import base_source
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
 from topiclora_cli.runs.progress import Advance, LoggedProgress, Progress
@@ -58,6 +59,8 @@ def measure_pace(recipe: Recipe, progress: Progress) -> Pace:
 
     Raises TopicLoraError for bad data or targets, as the training itself does.
     """
+    # What is made of a package's weights, or of a dense base, is made once.
+    base_source(recipe.model.name, recipe.model.upcycle, revision=recipe.model.revision)
     started = time.monotonic()
     base = open_base(recipe)
     load = time.monotonic() - started

@@ -1,6 +1,7 @@
 """What happens around a training step: metrics on disk, sealed checkpoints, a graceful stop, a moving bar."""
 
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -77,7 +78,8 @@ class SealCheckpoints(TrainerCallback):
 class GracefulStop(TrainerCallback):
     """Turns SIGINT or SIGTERM into a checkpoint at the end of the running step; a second signal stops at once.
 
-    One signalled process stops all, after the same step: `accelerator` is how they know of each other.
+    One signalled process stops all, after the same step: `accelerator` is how they know of each other. Signals are
+    the main thread's: a training in another one leaves them alone.
     """
 
     def __init__(self) -> None:
@@ -87,7 +89,8 @@ class GracefulStop(TrainerCallback):
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "GracefulStop":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        heard = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        for number in heard:
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
