@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from tests.conftest import stop_at
 from tests.training.test_resume import rows
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.recipe.sources import source_definitions
@@ -214,9 +215,5 @@ def trained(tiny_model_dir, tmp_path_factory):
 def partly_trained(trained, tmp_path):
     """A run that stopped after step 4 of 6."""
     run = shutil.copytree(trained, tmp_path / "run")
-    shutil.rmtree(run / "checkpoints" / "checkpoint-6")
-    shutil.rmtree(run / "adapter")
-    manifest = json.loads((run / "run.json").read_text())
-    manifest["stages"]["train"]["state"] = "interrupted"
-    (run / "run.json").write_text(json.dumps(manifest))
+    stop_at(run, 4)
     return run
