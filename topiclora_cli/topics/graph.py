@@ -35,7 +35,8 @@ def build_graph(
     Weight of s-t = npmi_weight * max(0, NPMI) + (1 - npmi_weight) * max(0, cos - cosine_floor); without tagged tasks,
     or where these tie no topics, the cosine alone, above chance, its floor at most half the strongest of either topic.
     A tie stays if it is among the `neighbours` strongest of either end. `features` (T, d) are the encoder's vectors of
-    `taxonomy.texts`; x is their standardised form. Raises TopicLoraError when the features do not fit the topics or no edge is left.
+    `taxonomy.texts`; x is their standardised form. Raises TopicLoraError when the features do not fit the topics or no
+    edge is left.
     """
     count = len(taxonomy.topics)
     if features.shape[0] != count:
