@@ -17,7 +17,7 @@ def test_too_few_minutes_are_one_line_and_leave_no_run(tiny_recipe, run_cli, tmp
     code, text = run_cli("quickstart", "--recipe", tiny_recipe, "--out", "run", "--minutes", "0.1")
     assert code == 2
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert "too few to train anything on this machine, where a step takes 6.0 s. Give it more: --minutes" in line
+    assert "too few to train anything on this machine, where a step takes 6.0 s. Give it more, --minutes" in line
     assert not (tmp_path / "run").exists()
 
 

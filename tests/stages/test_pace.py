@@ -1,5 +1,7 @@
 """What fits into some minutes, by made-up paces and on a tiny model."""
 
+import re
+
 import pytest
 
 from topiclora_cli.errors import TopicLoraError
@@ -30,13 +32,13 @@ def test_more_minutes_are_more_steps_and_questions():
     assert few.questions < many.questions
 
 
-def test_too_few_minutes_say_how_many_would_do():
-    with pytest.raises(
-        TopicLoraError, match=r"too few to train anything.*a step takes 6.0 s.*--minutes (\d+)"
-    ) as error:
-        choose_sizes(load_recipe("quickstart"), SLOW, 60)
-    enough = int(error.value.hint.split()[-1])
-    assert choose_sizes(load_recipe("quickstart"), SLOW, 60 * enough).steps >= FEWEST_STEPS
+@pytest.mark.parametrize("spent", [0, 200])
+def test_too_few_minutes_say_how_many_would_do(spent):
+    """With the time that finding it out takes, and of the minutes that were asked for."""
+    with pytest.raises(TopicLoraError, match=r"^5 minutes are too few to train anything.*a step takes 6.0 s") as error:
+        choose_sizes(load_recipe("quickstart"), SLOW, 300, spent=spent)
+    enough = int(re.search(r"--minutes (\d+)", error.value.hint)[1])
+    assert choose_sizes(load_recipe("quickstart"), SLOW, 60 * enough, spent=spent).steps >= FEWEST_STEPS
 
 
 def test_a_time_that_nobody_insists_on_gives_way():

@@ -120,13 +120,14 @@ def _fitting(recipe: str, overrides: list[str], minutes: float, started: float, 
     if minutes == 0 or ("eval.limit" in given and not given.isdisjoint(SIZES)):
         return []
     console.print(
-        f"Fitting {settings.name} to {minutes:g} minutes: loading {settings.model.name}, timing a few steps ..."
+        f"Fitting {settings.name} to {minutes:g} minutes: loading {settings.model.name}, timing a few steps ...",
+        soft_wrap=True,
     )
     from topiclora_cli.reporting.formats import duration
     from topiclora_cli.stages.pace import choose_sizes, measure_pace, sizes_of
 
     pace = measure_pace(settings, TerminalProgress())
-    fit = choose_sizes(settings, pace, 60 * minutes - (time.monotonic() - started), insist=insist)
+    fit = choose_sizes(settings, pace, 60 * minutes, spent=time.monotonic() - started, insist=insist)
     sizes = sizes_of(settings, fit)
     # A size that was given stays, and with it the others that say the same.
     kept = {

@@ -75,9 +75,9 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         )
     encoder = encoder or open_encoder(recipe)
     with stage(run, "graph", recipe) as running:
-        texts = (
-            len(taxonomy.texts) + len(taxonomy.task_texts) + (0 if prompts else min(len(rows), section.tagged_prompts))
-        )
+        texts = len(taxonomy.texts) + len(taxonomy.task_texts)
+        if not prompts:
+            texts += min(len(rows), section.tagged_prompts) + sum(map(len, taxonomy.examples.values()))
         with _reading_all(progress, encoder, texts):
             prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
             features = encoder.encode(taxonomy.texts)
@@ -135,7 +135,8 @@ def _reading_all(progress: Progress, encoder: Encoder, texts: int) -> Iterator[N
 
         with reading(encoder, moved):
             yield
-        advance(max(0, texts - done), "")
+        if done < texts:
+            advance(texts - done, "")
 
 
 def with_chosen_experts(recipe: Recipe, run: RunDir, progress: Progress) -> Recipe:

@@ -91,8 +91,8 @@ class _Steps(LoggedProgress):
         yield self._advance
 
 
-def choose_sizes(recipe: Recipe, pace: Pace, seconds: float, *, insist: bool = True) -> Fit:
-    """The most steps and questions that fit, up to the recipe's own.
+def choose_sizes(recipe: Recipe, pace: Pace, seconds: float, *, spent: float = 0.0, insist: bool = True) -> Fit:
+    """The most steps and questions that fit into the seconds of which so many are spent, up to the recipe's own.
 
     Where not even the fewest do, raises TopicLoraError saying how many minutes would; or, unless somebody insists on
     the time, takes the fewest.
@@ -103,18 +103,19 @@ def choose_sizes(recipe: Recipe, pace: Pace, seconds: float, *, insist: bool = T
     fixed = _fixed(recipe, pace)
     step = pace.step + pace.prompt * batch
     question = QUESTION * _unit(recipe, pace) * tasks
-    left = SPARE * seconds - sum(fixed.values())
+    left = SPARE * (seconds - spent) - sum(fixed.values())
     questions = min(wanted, max(FEWEST_QUESTIONS, int(EVALUATION * left / question)))
     most = count_steps(recipe, len(training_data(recipe).train))
     steps = min(most, int((left - questions * question) / step))
     if steps < min(most, FEWEST_STEPS) and not insist:
         steps, questions = min(most, FEWEST_STEPS), min(wanted, FEWEST_QUESTIONS)
     elif steps < min(most, FEWEST_STEPS):
-        least = (sum(fixed.values()) + FEWEST_QUESTIONS * question + FEWEST_STEPS * step) / SPARE
+        least = spent + (sum(fixed.values()) + FEWEST_QUESTIONS * question + FEWEST_STEPS * step) / SPARE
         raise TopicLoraError(
-            f"{seconds / 60:.1f} minutes are too few to train anything on this machine, where a step takes "
+            f"{seconds / 60:.3g} minutes are too few to train anything on this machine, where a step takes "
             f"{pace.step:.1f} s.",
-            f"Give it more: --minutes {-(-least // 60):.0f}",
+            f"Give it more, --minutes {-(-least // 60):.0f} (make quickstart MINUTES={-(-least // 60):.0f}); without "
+            "any it takes the fewest steps.",
         )
     if steps == most:
         # What the training leaves goes to the questions.
