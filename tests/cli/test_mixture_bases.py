@@ -1,12 +1,14 @@
 """PERFT through the real command line: on a model upcycled by the recipe, and with a topic graph on a sparse one."""
 
 import json
+import re
+from typing import Any
 
 import pytest
+import torch
 import yaml
-from peft import AutoPeftModelForCausalLM
-
-import topiclora_cli.adapters  # noqa: F401 -- registers the method
+from peft import get_peft_model_state_dict
+from safetensors.torch import load_file
 
 UPCYCLED = ["--set", "model.upcycle={experts: 3, top_k: 2}"]
 
@@ -34,8 +36,22 @@ def test_quickstart_leaves_out_what_the_recipe_does_not_have(tiny_recipe, run_cl
     assert {name: stage["state"] for name, stage in stages.items()} == {"train": "done", "eval": "done"}
     summary = json.loads(next((tmp_path / "run" / "eval").glob("*/summary.json")).read_text())
     assert len(next(iter(summary["routing"]["by_topic"].values()))) == 4
-    model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "run" / "adapter")
-    assert model.get_base_model().config.model_type == "mixtral"
+
+
+def test_the_card_of_an_upcycled_base_loads_the_adapter_as_it_stands(tiny_recipe, run_cli, tmp_path):
+    code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "run", *UPCYCLED, *change_of_method("perft-r"))
+    assert code == 0, text
+    folder = tmp_path / "run" / "adapter"
+    card = (folder / "README.md").read_text()
+    assert "AutoPeft" not in card  # the base is on no hub
+    said = re.findall(r"```python\n(.*?)```", card.partition("## Its base")[2], re.DOTALL)[0]
+    names: dict[str, Any] = {}
+    exec(said.replace("path or hub id of this adapter", str(folder)), names)
+    assert names["model"].get_base_model().config.model_type == "mixtral"
+    saved = load_file(folder / "adapter_model.safetensors")
+    own = get_peft_model_state_dict(names["model"])
+    assert saved.keys() == own.keys()
+    assert all(torch.equal(saved[key], own[key]) for key in saved)
 
 
 def test_topics_route_the_adapters_beside_the_experts(tiny_recipe, tiny_moe_dir, run_cli, tmp_path):

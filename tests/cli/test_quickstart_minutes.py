@@ -17,12 +17,12 @@ def test_too_few_minutes_are_one_line_and_leave_no_run(tiny_recipe, run_cli, tmp
     code, text = run_cli("quickstart", "--recipe", tiny_recipe, "--out", "run", "--minutes", "0.1")
     assert code == 2
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert "too few to train anything on this machine, where a step takes 6.0 s. Give it more: --minutes" in line
+    assert "too few to train anything on this machine, where a step takes 6.0 s. Give it more, --minutes" in line
     assert not (tmp_path / "run").exists()
 
 
 def test_sizes_that_fit_are_printed_and_kept_with_the_run(tiny_recipe, run_cli, tmp_path, timed, monkeypatch):
-    monkeypatch.setattr(pace, "choose_sizes", lambda recipe, found, seconds: pace.Fit(2, 3, {"training": 12.0}))
+    monkeypatch.setattr(pace, "choose_sizes", lambda *_, **__: pace.Fit(2, 3, {"training": 12.0}))
     code, text = run_cli("quickstart", "--recipe", tiny_recipe, "--out", "run", "--minutes", "10")
     assert code == 0, text
     assert "A step takes 6.0 s here, so: 2 steps, 3 questions a task (training 12 s)." in text

@@ -56,6 +56,19 @@ def test_a_topic_in_brackets_goes_through_a_whole_stage(tiny_recipe, run_cli, tm
         assert name in text
 
 
+def test_reading_counts_the_examples_of_a_taxonomy_and_ends_with_all_of_them(tiny_recipe, run_cli, tmp_path):
+    topics = "".join(f"  - {{topic: t{number}, examples: [ask {number}, say {number}]}}\n" for number in range(3))
+    (tmp_path / "topics.yaml").write_text(f"topics:\n{topics}")
+    changes = ["taxonomy=topics.yaml", "encoder=lm", "steps=5", "compare_seeds=0", "tagged_prompts=0"]
+    changes = [*(f"graph.{change}" for change in changes), "adapter.num_experts=2"]
+    code, text = run_cli(
+        *("build-graph", "--recipe", tiny_recipe, "--out", "r"), *(part for each in changes for part in ("--set", each))
+    )
+    assert code == 0, text
+    read = [line.split()[4] for line in text.splitlines() if line.startswith("reading topics and prompts")]
+    assert read == ["9/9"]
+
+
 @pytest.mark.parametrize("stop", [Interrupted(2, 7), KeyboardInterrupt()], ids=["in training", "elsewhere"])
 def test_ctrl_c_in_an_ablation_says_what_goes_on(stop, tiny_recipe, run_cli, monkeypatch):
     def stopped(*_args, **_options):

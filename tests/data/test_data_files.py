@@ -70,7 +70,7 @@ def test_what_a_hub_may_have_is_asked_for_there(name):
         ("t*", r"t.txt: cannot read '.txt' files"),
         ("p.parquet.gz", r"p.parquet.gz: cannot read '.parquet.gz' files.*\.gz"),
         ("away.jsonl.gz", "'away.jsonl.gz' does not exist. Looked for it from"),
-        ("broken.jsonl.gz", "Cannot read data.source 'broken.jsonl.gz'"),
+        ("broken.jsonl.gz", r"Cannot read data.source 'broken.jsonl.gz'.*cannot be unpacked.*Fetch or pack it again"),
         ("[bc]*.jsonl", r"Cannot read data.source '\[bc\]\*.jsonl'.*: c.jsonl: line 2: "),
     ],
 )

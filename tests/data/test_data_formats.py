@@ -46,6 +46,7 @@ def read(folder, *records, **keys):
         ({"messages": OPENAI, "prompt": "two plus two?"}, "openai (messages)", COMPLETIONS),
         ({"conversations": OPENAI}, "openai (conversations)", COMPLETIONS),
         ({"prompt": OPENAI[:4], "completion": OPENAI[4:]}, "completion (prompt, completion)", COMPLETIONS),
+        ({"input": OPENAI[:4], "output": "five"}, "completion (input, output)", COMPLETIONS),
         (
             {"instruction": "and", "input": "one?", "output": "five", "system": "Be brief.",
              "history": [["two plus two?", "four"]]},
@@ -72,6 +73,18 @@ def test_an_instruction_without_input_and_pairs_of_texts(tmp_path):
     pairs = read(tmp_path, {"question": "1?", "answer": "one"}, {"question": "2?", "answer": None}, {"question": "3?"})
     assert [(row.prompt, row.completion, row.turns) for row in pairs.train] == [("1?", " one", ())]
     assert pairs.counts[0].wanting == {"answer": 2}
+
+
+def test_a_text_answered_by_messages_is_asked_by_the_user(tmp_path):
+    (row,) = read(tmp_path, {"prompt": "two plus two?", "completion": OPENAI[2:3]}).train
+    assert [(turn.role, turn.content) for turn in row.turns] == [("user", "two plus two?"), ("assistant", "four")]
+
+
+def test_an_input_may_stand_in_place_of_an_instruction(tmp_path):
+    rows = [{"instruction": empty, "input": "and one?", "output": "five"} for empty in ("", None)]
+    data = read(tmp_path, *rows, {"instruction": "", "input": "", "output": "six"})
+    assert [row.turns[0].content for row in data.train] == ["and one?", "and one?"]
+    assert data.counts[0].wanting == {"instruction": 1}
 
 
 def test_a_conversation_by_the_last_turn_or_by_all_together(tmp_path):
@@ -119,6 +132,13 @@ def test_calls_of_tools_are_one_thing_however_they_are_written(tmp_path, record)
     assert json.loads(call.tools) == [{"type": "function", "function": WEATHER}]
     assert call.completion == f" {WANTED[1].calls[0]}"
     assert answer.prompt.startswith('Tools: [{"type": "function"')
+
+
+@pytest.mark.parametrize("nothing", [None, [], "", " ", "null", "[]"])
+def test_no_tools_and_no_calls_are_written_in_many_ways(tmp_path, nothing):
+    spoken = {"role": "assistant", "content": "four", "tool_calls": nothing, "function_call": nothing}
+    (row,) = read(tmp_path, {"tools": nothing, "messages": [OPENAI[1], spoken]}).train
+    assert (row.completion, row.tools, row.turns[-1].calls) == (" four", "", ())
 
 
 def test_what_a_table_of_one_type_fills_up_with_nulls_is_no_argument(tmp_path):

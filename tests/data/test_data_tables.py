@@ -145,7 +145,8 @@ def test_a_number_beside_text_is_no_silent_no(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("q,a\nCafé,naïve\n".encode("latin-1"), "is not UTF-8: byte 0xe9.*iconv -f latin1 -t utf-8"),
+        ("q,a\nCafé,naïve\n".encode("latin-1"), "is not UTF-8: byte 0xe9.*iconv -f latin1 -t utf-8 d.csv > new.csv"),
+        ("q,a\n1,2\n".encode("utf-16"), "is not UTF-8: byte 0xff.*iconv -f utf-16 -t utf-8"),
         (b"q,a,a\n1,2,3\n", "two columns called 'a'"),
         (b"q,a\n1,2,3\n", "line 2 has 3 cells, the header 2.*double quotes"),
         (b'q,a\n1,"never closed\n2,x\n', "line 3: unexpected end of data"),

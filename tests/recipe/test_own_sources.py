@@ -42,6 +42,11 @@ def test_own_definitions_are_found_by_name_and_their_keys_replaced(recipe, tmp_p
     assert recipe({"source": "gsm8k"}, "data.source=sums").data.limit == 7
 
 
+def test_a_definition_may_be_called_by_a_number(recipe, tmp_path):
+    (tmp_path / "data" / "own.yaml").write_text("1: {source: chats.jsonl}")
+    assert recipe({"source": 1}).data.source == str(tmp_path / "data" / "chats.jsonl")
+
+
 def test_a_run_keeps_the_keys_and_needs_the_file_no_more(recipe, tmp_path):
     made = recipe({"source": "chats"})
     kept = tmp_path / "kept.yaml"
@@ -59,6 +64,9 @@ def test_a_run_keeps_the_keys_and_needs_the_file_no_more(recipe, tmp_path):
         ({"source": "chats"}, "chats: [", "data.sources_file 'data/own.yaml' cannot be read"),
         ({"source": "chats"}, "- chats", "is no mapping of names to keys of a source"),
         ({"source": "chats"}, "chats: {source: a.jsonl, promt: x}", "unknown key 'data.promt'.*Did you mean 'prompt'"),
+        ({"source": "chats"}, "chats: {name: chats, source: a.jsonl}", "'chats' builds on 'chats' of the same file"),
+        ({"source": ["chats", "sums"]}, None, r"data.source: Input should be a valid string \(given: \['chats', 's"),
+        ({"name": ["chats"]}, None, r"definition is called \['chats'\]"),
     ],
 )
 def test_mistakes_are_one_line(recipe, tmp_path, data, text, message):

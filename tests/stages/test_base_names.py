@@ -61,6 +61,8 @@ def test_a_run_outlives_the_cache_and_its_files_name_no_place_in_it(done, packag
     assert code == 0, text
     assert base_of(done / "merged" / "again" / "lora") == "org/tiny"
 
+    assert (done / "checkpoints" / "checkpoint-6" / "README.md").is_file()  # one of those looked through above
+
     # On a base that somebody else has, without anything of ours.
     stock = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), lora).eval()
     dense = AutoModelForCausalLM.from_pretrained(lora.parent / "dense").eval()

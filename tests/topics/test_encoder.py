@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.topics import encoder as module
-from topiclora_cli.topics.encoder import Encoder, HashEncoder, LmEncoder, SentenceEncoder, make_encoder
+from topiclora_cli.topics.encoder import Encoder, HashEncoder, LmEncoder, SentenceEncoder, make_encoder, reading
 
 
 class LetterTokenizer:
@@ -140,3 +140,12 @@ def test_make_encoder(tiny_model):
     for spec in ("word2vec", "hash:wide", "lm", "pypi:", "hash:1"):
         with pytest.raises(TopicLoraError):
             make_encoder(spec)
+
+
+def test_reading_counts_the_texts_of_every_batch(tiny_model):
+    encoder = make_encoder("lm:name", model=tiny_model, tokenizer=LetterTokenizer(), batch_size=2)
+    numbers = []
+    with reading(encoder, numbers.append):
+        encoder.encode(["a", "b", "c"])
+    encoder.encode(["a", "b", "c"])
+    assert numbers == [2, 1]

@@ -149,3 +149,11 @@ def test_a_handful_of_topics_without_tasks_has_ties(count, generator):
     taxonomy = Taxonomy(tuple(Topic(f"topic {i}", "") for i in range(count)))
     for _ in range(5):
         assert build_graph(taxonomy, torch.randn(count, 64, generator=generator)).edge_weight.numel() > 0
+
+
+def test_a_handful_of_topics_whose_few_tasks_tie_none_has_ties(generator):
+    """Over two tasks every mutual information is 0."""
+    taxonomy = Taxonomy(topics("a", "b", "c"), {"1": ("a", "b"), "2": ("a",)})
+    assert npmi(taxonomy).to_dense().amax() == 0
+    for _ in range(5):
+        assert build_graph(taxonomy, torch.randn(3, 64, generator=generator)).edge_weight.numel() > 0

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ import topiclora_cli.adapters  # noqa: F401 -- registers the method
 from tests.conftest import write_tiny_recipe
 from tests.training.test_resume import rows, wait_for_checkpoint
 from topiclora_cli.data.families import mixture
+from topiclora_cli.runs.run import RunDir
 from topiclora_cli.training.checkpoints import latest_sound
 
 pytestmark = pytest.mark.distributed
@@ -159,7 +161,7 @@ def test_sigterm_to_the_launcher_saves_what_a_resume_goes_on_from(recipe, one, t
     assert text.count("Interrupted at step") == 1, text
     stopped = int(re.search(r"Interrupted at step (\d+)", text)[1])
     assert latest_sound(run / "checkpoints")[0].name == f"checkpoint-{stopped}"
-    assert f"topiclora train --out {run} --resume" in text
+    assert f" train --out {run} --resume" in text
 
 
 @pytest.mark.parametrize("program", [("-m", "topiclora_cli"), (ON_CPU,)], ids=["ddp", "fsdp2"])
@@ -167,6 +169,8 @@ def test_a_run_resumed_within_an_epoch_ends_the_same(program, recipe, one, two, 
     run = shutil.copytree(two[0] if program[0] == "-m" else sharded, tmp_path / "run")
     shutil.rmtree(run / "adapter")
     shutil.rmtree(run / "checkpoints" / f"checkpoint-{STEPS}")
+    stopped = RunDir(run)
+    stopped.record("train", replace(stopped.stage("train"), state="interrupted", result=None))
     code, text = finish(torchrun("train", "--out", str(run), "--resume", program=program))
     assert code == 0, text
     assert f"Resuming from {run}/checkpoints/checkpoint-{STEPS - 2}" in text

@@ -67,9 +67,9 @@ def train(tiny_model_dir, tiny_moe_dir, two_loras, tmp_path, monkeypatch):
         seen = {}
 
         def noting(write):
-            def wrapped(model, path, state=None):
+            def wrapped(model, path, state=None, **of_the_card):
                 seen[path.name] = logits(model)
-                write(model, path, state)
+                write(model, path, state, **of_the_card)
 
             return wrapped
 

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 _TEMPLATE_MARK = "[More Information Needed]"  # what peft's form leaves for people to fill in
+_KINDS = {"LORA": "LoRA", "ADALORA": "AdaLoRA", "XLORA": "X-LoRA"}
 TAGS = ("topiclora", "mixture-of-experts", "lora")
 
 _TEXT = """# {title} for {base}
@@ -87,8 +88,8 @@ def write_card(folder: Path, config: Any, card: Card) -> None:
 def complete_card(folder: Path, config: Any, card: Card | None, about: str) -> None:
     """Finish the card of an adapter that was just saved: of peft's own, whose form is empty, and with a word `about`
     the base, in Markdown."""
-    kind = config.peft_type.value
-    plain = Card(f"{kind} adapter", f"An adapter of peft's own, {kind}.", "", ("r", "lora_alpha"), stock=True)
+    kind = _KINDS.get(config.peft_type.value, config.peft_type.value)
+    plain = Card(f"{kind} adapter", f"A plain {kind} of peft's.", "", ("r", "lora_alpha"), stock=True)
     write_card(folder, config, card or plain)
     if about:
         path = folder / "README.md"

@@ -55,8 +55,9 @@ def quickstart(
         )
     recipe = recipe or (None if run else "quickstart")
     if recipe is not None and run is None:
-        minutes = MINUTES.get(recipe, 0) if minutes is None else minutes
-        overrides = [*(overrides or []), *_fitting(recipe, overrides or [], minutes, started)]
+        wanted = MINUTES.get(recipe, 0) if minutes is None else minutes
+        chosen = _fitting(recipe, overrides or [], wanted, started, insist=minutes is not None)
+        overrides = [*(overrides or []), *chosen]
     settings, directory = start_or_open(recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
     from topiclora_cli.ablation.runner import prepare_grid, run_grid
@@ -110,7 +111,7 @@ def quickstart(
     _say(f"  {line}" for line in screen.following(settings, directory, copied, topics))
 
 
-def _fitting(recipe: str, overrides: list[str], minutes: float, started: float) -> list[str]:
+def _fitting(recipe: str, overrides: list[str], minutes: float, started: float, *, insist: bool) -> list[str]:
     """The sizes of a run that ends so many minutes after its start, as overrides; none of those that were given."""
     from topiclora_cli.recipe import load_recipe, parse_override
 
@@ -119,13 +120,14 @@ def _fitting(recipe: str, overrides: list[str], minutes: float, started: float) 
     if minutes == 0 or ("eval.limit" in given and not given.isdisjoint(SIZES)):
         return []
     console.print(
-        f"Fitting {settings.name} to {minutes:g} minutes: loading {settings.model.name}, timing a few steps ..."
+        f"Fitting {settings.name} to {minutes:g} minutes: loading {settings.model.name}, timing a few steps ...",
+        soft_wrap=True,
     )
     from topiclora_cli.reporting.formats import duration
     from topiclora_cli.stages.pace import choose_sizes, measure_pace, sizes_of
 
     pace = measure_pace(settings, TerminalProgress())
-    fit = choose_sizes(settings, pace, 60 * minutes - (time.monotonic() - started))
+    fit = choose_sizes(settings, pace, 60 * minutes, spent=time.monotonic() - started, insist=insist)
     sizes = sizes_of(settings, fit)
     # A size that was given stays, and with it the others that say the same.
     kept = {

@@ -24,7 +24,7 @@ def calls_in(value: Any) -> tuple[str, ...]:
 def tools_in(value: Any) -> str:
     """A list of tools as JSON in OpenAI's form, "" for none; raises ValueError for what is no tool."""
     tools = []
-    for each in _listed(value) if value else []:
+    for each in _listed(value):
         function = each.get("function", each) if isinstance(each, Mapping) else None
         if not isinstance(function, Mapping) or not function.get("name"):
             raise ValueError(f"{_shown(each)} is no tool with a name")
@@ -45,7 +45,10 @@ def _call(value: Any) -> str:
 
 
 def _listed(value: Any) -> list[Any]:
-    value = _decoded(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        value = _decoded(value) if value.strip() else None
+    if _absent(value):  # as tables write that there are none
+        return []
     return list(value) if isinstance(value, list | tuple) else [value]
 
 

@@ -100,7 +100,10 @@ def _turn(column: ChatColumn, role: str, message: Mapping[str, Any]) -> Turn:
     weight = _weight(column, message)
     try:
         if str(message.get("role") or message.get("from")).strip().lower() in _CALLS:
-            return Turn(role, "", calls_in(content), weight=weight, **names)
+            made = calls_in(content)
+            if not made:
+                raise MissingValue(f"{column.name}.content")
+            return Turn(role, "", made, weight=weight, **names)
         calls = tuple(call for key in _CALLS if message.get(key) for call in calls_in(message[key]))
     except ValueError as error:
         raise column.error(f"has a call of a tool that cannot be read: {error}", _LEAVE_OUT) from None

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from topiclora_cli.data.conversations import conversations
+from topiclora_cli.data.conversations import conversations, style_of
 from topiclora_cli.data.formats import Layout, empty_chat, layout_of, messages_of, refuse_unknown_format, tools_of
 from topiclora_cli.data.missing import Missing, MissingValue, Names
 from topiclora_cli.data.row import ASSISTANT, Row, Turn, as_row
@@ -78,7 +78,8 @@ class Examples:
         if self.taken is None:
             raise refuse_unknown_format(self.key, self.section.source, self.section.format, list(row))
         key = f"{self.key}.format"
-        if self.taken.format != "completion" or isinstance(row.get(self.taken.columns[0]), list):
+        asked, *answered = (row.get(name) for name in self.taken.columns)
+        if self.taken.format != "completion" or isinstance(asked, list) or any(map(style_of, answered)):
             return self._talk(row, self.taken, key)
         messages_of(row, self.taken, key)  # a row of another format is an error there
         prompt, completion = (str(written(row[name])) for name in self.taken.columns)

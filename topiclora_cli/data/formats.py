@@ -67,7 +67,7 @@ def messages_of(row: Record, layout: Layout, key: str) -> tuple[ChatColumn, list
 
     Raises MissingValue for a row without them, and TopicLoraError for one of another format and for one with pictures.
     """
-    wanted = layout.columns if layout.format != "alpaca" else (layout.columns[0], layout.columns[-1])
+    wanted = layout.columns if layout.format != "alpaca" else _needed(row, layout.columns)
     if (lacking := next((name for name in wanted if _absent(row.get(name))), None)) is not None:
         other = layout_of(row, "auto")
         if lacking not in row and other is not None and other.columns != layout.columns:
@@ -98,11 +98,19 @@ def tools_of(row: Record, key: str) -> str:
 def _as_messages(row: Record, layout: Layout) -> list[Any]:
     if layout.format == "alpaca":
         return _alpaca(row, layout)
-    parts = [row[name] for name in layout.columns]
-    messages = [message for part in parts for message in (part if isinstance(part, list) else [part])]
+    roles = ("user", ASSISTANT) if layout.format == "completion" else (None,)
+    parts = [_part(row[name], role) for name, role in zip(layout.columns, roles, strict=True)]
+    messages = [message for part in parts for message in part]
     if layout.format == "sharegpt" and row.get("system") and not _begins_with_system(messages):
         return [{"from": "system", "value": row["system"]}, *messages]
     return messages
+
+
+def _part(value: Any, role: str | None) -> list[Any]:
+    """The messages of one column; a text beside a column of them is what its role says."""
+    if role is not None and isinstance(value, str):
+        return [{"role": role, "content": value}]
+    return value if isinstance(value, list) else [value]
 
 
 def _begins_with_system(messages: list[Any]) -> bool:
@@ -111,6 +119,13 @@ def _begins_with_system(messages: list[Any]) -> bool:
 
 def _absent(value: Any) -> bool:
     return value is None or isinstance(value, Missing) or value == ""
+
+
+def _needed(row: Record, columns: Sequence[str]) -> tuple[str, str]:
+    """What a row of alpaca's columns cannot do without: an instruction, or an input in its place, and an answer."""
+    instruction, *context, answer = columns
+    filled = [name for name in context if instruction in row and not _absent(row.get(name))]
+    return (filled[0] if filled and _absent(row.get(instruction)) else instruction), answer
 
 
 def _alpaca(row: Record, layout: Layout) -> list[Any]:
@@ -133,7 +148,9 @@ def _earlier(history: Any) -> list[tuple[str, str]]:
 
 def _chat(row: Record, style: Style) -> Layout | None:
     known = [name for name in _CHATS if style_of(row.get(name)) == style]
-    others = [name for name, value in row.items() if style_of(value) == style]
+    pair = _of_completion(row)
+    halves = pair.columns if pair is not None else ()
+    others = [name for name, value in row.items() if style_of(value) == style and name not in halves]
     found = known[:1] or (others if len(others) == 1 else [])
     return Layout(style, tuple(found), style) if found else None
 

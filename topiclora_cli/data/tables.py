@@ -20,6 +20,7 @@ from topiclora_cli.data.written import Cell, Number
 KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _LONGEST_CELL = 2**31 - 1
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -69,9 +70,10 @@ def _in_utf8(path: Path, rows: Rows) -> Rows:
         yield from rows
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
+        code, name = ("utf-16", "UTF-16") if error.object[:2] in _UTF16 else ("latin1", "Latin-1")
         raise UnreadableError(
             f"it is not UTF-8: byte 0x{byte:02x}",
-            f"Convert it first, from Latin-1 for example: iconv -f latin1 -t utf-8 {path.name} > new.csv",
+            f"Convert it first, from {name} for example: iconv -f {code} -t utf-8 {path.name} > new{path.suffix}",
         ) from None
 
 
@@ -93,7 +95,12 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer; returns how many bytes there were."""
-        found = self._stream.read(len(buffer))
+        try:
+            found = self._stream.read(len(buffer))
+        except OSError as error:
+            raise UnreadableError(
+                f"it cannot be unpacked: {error}", "Fetch or pack it again; a name must end as what it holds is packed."
+            ) from None
         buffer[: len(found)] = found
         return len(found)
 

@@ -24,6 +24,8 @@ from topiclora_cli.evaluation.metrics import Metric
 from topiclora_cli.evaluation.results import EvalResults, Score
 from topiclora_cli.runs.progress import Advance
 
+OURS = "topiclora_"  # before the names of our own tasks
+_NOTE = 16  # characters of a task's name on a bar
 BOOTSTRAPS = 1000  # draws for the error of a metric that is no mean
 _NUMBERS = (int, float, np.number)
 _MERGED = ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
@@ -107,7 +109,7 @@ class _Counted:
         more = int(part * self.questions) - self.done
         if more > 0:
             self.done += more
-            self.advance(more, self.task)
+            self.advance(more, self.task.removeprefix(OURS)[:_NOTE])
 
 
 def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[str, Any]:

@@ -27,11 +27,11 @@ def fill_in_source(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = source_definitions()
     name, source = values.get("name"), values.get("source")
-    if name is None and source in known:
+    if name is None and isinstance(source, str) and source in known:
         name, values = source, {key: value for key, value in values.items() if key != "source"}
     if name is None:
         return dict(values)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"no source definition is called {name!r}. {nearest(str(name), known)}")
     filled = {**known[name], **values, "name": name}
     if values.get("messages"):
@@ -65,10 +65,10 @@ def _own(source: Any, own: Mapping[str, Mapping[str, Any]]) -> Any:
     key = next((key for key in ("name", "source") if str(source.get(key)) in own), None)
     if key is None:
         name, known = source.get("name"), {*own, *source_definitions()}
-        if name is not None and name not in known:
+        if name is not None and str(name) not in known:
             raise TopicLoraError(f"No source definition is called {name!r}.", nearest(str(name), known))
         return source
-    filled = {**own[source[key]], **{other: value for other, value in source.items() if other != key}}
+    filled = {**own[str(source[key])], **{other: value for other, value in source.items() if other != key}}
     if source.get("messages"):
         filled = {**filled, "prompt": source.get("prompt"), "completion": source.get("completion")}
     return filled
@@ -84,7 +84,12 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(values, dict) or not all(isinstance(keys, dict) for keys in values.values()):
         raise TopicLoraError(f"{where} is no mapping of names to keys of a source.", "Example: mine: {source: a.jsonl}")
     own = _named(values)
-    for keys in own.values():
+    for name, keys in own.items():
+        if (base := keys.get("name")) in own and base not in source_definitions():
+            raise TopicLoraError(
+                f"{where}: {name!r} builds on {base!r} of the same file by its key 'name'.",
+                "Build on a ready definition, or leave that key out.",
+            )
         source = str(keys.get("source") or "")
         beside = path.parent / source
         if source and (beside.exists() or glob(str(beside), recursive=True)):

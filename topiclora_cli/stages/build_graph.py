@@ -1,6 +1,7 @@
 """Stage 1 of a run: the taxonomy, what teaches the projector, the topic graph, and everything that is said about it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from topiclora_cli.stages.training_data import named_taxonomy, training_data
 from topiclora_cli.topics.attribution import attribution_report
 from topiclora_cli.topics.choose import choose_experts, folds, numbers_to_try
 from topiclora_cli.topics.compare import compare, fits_to_compare, seeds_to_compare
-from topiclora_cli.topics.encoder import reading
+from topiclora_cli.topics.encoder import Encoder, reading
 from topiclora_cli.topics.evidence import Evidence, gather_evidence
 from topiclora_cli.topics.fit import fit_topic_graph
 from topiclora_cli.topics.graph import build_graph as tie_topics
@@ -74,10 +75,10 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         )
     encoder = encoder or open_encoder(recipe)
     with stage(run, "graph", recipe) as running:
-        texts = (
-            len(taxonomy.texts) + len(taxonomy.task_texts) + (0 if prompts else min(len(rows), section.tagged_prompts))
-        )
-        with progress.track("reading topics and prompts", texts) as advance, reading(encoder, lambda n: advance(n, "")):
+        texts = len(taxonomy.texts) + len(taxonomy.task_texts)
+        if not prompts:
+            texts += min(len(rows), section.tagged_prompts) + sum(map(len, taxonomy.examples.values()))
+        with _reading_all(progress, encoder, texts):
             prompts = prompts or tagged_prompts(recipe, encoder, taxonomy, rows)
             features = encoder.encode(taxonomy.texts)
             tasks = encoder.encode(taxonomy.task_texts)
@@ -119,6 +120,23 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
         write_graphml(graph, folder / "graph.graphml")
         running.result = GraphFacts(graph.num_topics, graph.num_experts, graph.sha256)
     return GraphResult(folder, graph, report)
+
+
+@contextmanager
+def _reading_all(progress: Progress, encoder: Encoder, texts: int) -> Iterator[None]:
+    """A bar over what the encoder reads in the block; what a cache has, or no model reads, is done at its end."""
+    done = 0
+    with progress.track("reading topics and prompts", texts) as advance:
+
+        def moved(number: int) -> None:
+            nonlocal done
+            done += number
+            advance(number, "")
+
+        with reading(encoder, moved):
+            yield
+        if done < texts:
+            advance(texts - done, "")
 
 
 def with_chosen_experts(recipe: Recipe, run: RunDir, progress: Progress) -> Recipe:

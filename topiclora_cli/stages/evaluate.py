@@ -58,13 +58,13 @@ def evaluate(
         base_results = None
         if section.base:
             base = open_base(recipe)
-            with progress.track("questions to the base", count_questions(tasks, request)) as advance:
+            with progress.track("questions, base", count_questions(tasks, request)) as advance:
                 base_results = run_harness(
                     base.model, base.tokenizer, request, tasks, label="base", output_path=folder, advance=advance
                 )
         label = "base" if untrained else "tuned"
         base, model = (open_base(recipe), None) if untrained else load_tuned(recipe, run)
-        with progress.track(f"questions to the {label} model", count_questions(tasks, request)) as advance:
+        with progress.track(f"questions, {label}", count_questions(tasks, request)) as advance:
             tuned = run_harness(
                 model or base.model, base.tokenizer, request, tasks, label=label, output_path=folder, advance=advance
             )

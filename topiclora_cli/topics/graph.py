@@ -32,10 +32,11 @@ def build_graph(
 ) -> Data:
     """Join the topics into a graph with x (T, d), edge_index (2, M), both directions, and edge_weight (M,) in (0, 1].
 
-    Weight of s-t = npmi_weight * max(0, NPMI) + (1 - npmi_weight) * max(0, cos - cosine_floor); without tagged tasks
-    the cosine alone, above chance, its floor at most half the strongest of either topic. A tie stays if it is among the
-    `neighbours` strongest of either end. `features` (T, d) are the encoder's vectors of `taxonomy.texts`; x is their
-    standardised form. Raises TopicLoraError when the features do not fit the topics or no edge is left.
+    Weight of s-t = npmi_weight * max(0, NPMI) + (1 - npmi_weight) * max(0, cos - cosine_floor); without tagged tasks,
+    or where these tie no topics, the cosine alone, above chance, its floor at most half the strongest of either topic.
+    A tie stays if it is among the `neighbours` strongest of either end. `features` (T, d) are the encoder's vectors of
+    `taxonomy.texts`; x is their standardised form. Raises TopicLoraError when the features do not fit the topics or no
+    edge is left.
     """
     count = len(taxonomy.topics)
     if features.shape[0] != count:
@@ -45,13 +46,17 @@ def build_graph(
     if not torch.isfinite(features).all():
         raise TopicLoraError("The encoder gave topic features that are not finite.", "Load the base model in float32.")
     x = standardise(features)
-    edge_index, edge_weight = _strongest_ties(
-        F.normalize(x, dim=1),
-        npmi(taxonomy) if taxonomy.tasks else None,
-        npmi_weight=npmi_weight,
-        cosine_floor=cosine_floor,
-        neighbours=neighbours,
-    )
+    edge_weight = torch.empty(0)
+    # Over a task or two every NPMI is 0: where tasks leave no tie at all, the texts have to do.
+    for together in (npmi(taxonomy), None) if taxonomy.tasks else (None,):
+        if not edge_weight.numel():
+            edge_index, edge_weight = _strongest_ties(
+                F.normalize(x, dim=1),
+                together,
+                npmi_weight=npmi_weight,
+                cosine_floor=cosine_floor,
+                neighbours=neighbours,
+            )
     if not edge_weight.numel():
         raise TopicLoraError(
             "The topic graph has no edges: no two topics share a task or read alike.",

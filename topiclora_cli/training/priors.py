@@ -40,7 +40,8 @@ def refuse_even_priors(confidence: Tensor, section: LossSection) -> None:
         raise TopicLoraError(
             "The prior of every training prompt is even, so loss.kl.confidence_weighted leaves "
             f"{' and '.join(subjects[key] for key in wanted)} no weight.",
-            "Set loss.kl.confidence_weighted=false to pull routing towards even use, or "
+            "Topics like no other leave experts alike: have more of them, with descriptions and examples; or set "
+            "loss.kl.confidence_weighted=false to pull routing towards even use, or "
             f"{' and '.join(f'loss.{key}=0' for key in wanted)}.",
         )
 

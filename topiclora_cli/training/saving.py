@@ -31,17 +31,26 @@ def save_adapter(
     card: Card | None = None,
     about: str = "",
 ) -> None:
-    """Write a peft adapter folder in one step; `state` holds the weights of a model that is sharded over processes.
+    """Write a peft adapter folder in one step, as `write_adapter` does.
 
-    card: of an adapter that is peft's own; about: what its card says of the base, in Markdown.
+    state: the weights of a model that is sharded over processes.
     """
     with replacing(path) as temporary:
-        write_adapter(model, temporary, state)
-        complete_card(temporary, model.peft_config[_name(model)], card, about)
+        write_adapter(model, temporary, state, card=card, about=about)
 
 
-def write_adapter(model: PeftModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write the adapter's files into `folder`, every trained tensor among them."""
+def write_adapter(
+    model: PeftModel,
+    folder: Path,
+    state: Mapping[str, Tensor] | None = None,
+    *,
+    card: Card | None = None,
+    about: str = "",
+) -> None:
+    """Write the adapter's files into `folder`, every trained tensor among them, and its card.
+
+    card: of an adapter that is peft's own; about: what is to be said of the base, in Markdown.
+    """
     values = dict(state) if state is not None else model.state_dict()
     name = _name(model)
     with _every_rank(model):
@@ -49,6 +58,7 @@ def write_adapter(model: PeftModel, folder: Path, state: Mapping[str, Tensor] | 
             str(folder), selected_adapters=[name], state_dict=values, save_embedding_layers=_embeddings(model)
         )
         others = left_out(model, values)
+    complete_card(folder, model.peft_config[name], card, about)
     write_on_untouched_base(model, folder, name)
     if others:
         tensors = {key: tensor.detach().contiguous().cpu() for key, tensor in others.items()}
