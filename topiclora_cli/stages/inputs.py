@@ -189,11 +189,12 @@ def _sha256(graph: Path) -> str:
 
 
 def with_topics(recipe: Recipe, rows: Sequence[Row], graph: Path | None) -> list[Row]:
-    """Rows with the topics to go by: the data's own, or, where topics were induced, the one a prompt is most about.
+    """Rows with the topics to go by: the data's own, or, where it has none or topics were induced, the one a prompt is
+    most about.
 
     graph: the folder of `graph_folder`.
     """
-    if recipe.graph.taxonomy != "induced" or graph is None:
+    if graph is None or (recipe.graph.taxonomy != "induced" and any(row.topics for row in rows)):
         return list(rows)
     known = TopicGraph.load(graph)
     best = TopicPrior(known, open_encoder(recipe))([row.prompt for row in rows]).relevance.argmax(1).tolist()
