@@ -121,3 +121,20 @@ def test_a_run_and_a_folder_for_a_new_one_contradict(tiny_recipe, tmp_path):
 def test_a_wrong_setting_names_its_key(trained):
     with pytest.raises(ValueError, match=r"unknown key 'eval\.limits'"):
         topiclora.evaluate(trained.run, limits=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda done: topiclora.evaluate(done), r"no run, but of type Trained. A run that train returned is its \.run"),
+        (lambda done: topiclora.merge(None), "no run, but of type NoneType. Give its path"),
+        (lambda done: topiclora.train({"name": "x"}), "no recipe, but of type dict. Give its path"),
+        (lambda done: topiclora.compare(), "There is no run to compare"),
+        (lambda done: topiclora.compare(3), "no run, but of type int"),
+        (lambda done: topiclora.load_recipe("quickstart", ["train.max_steps=3"]), "overrides is no mapping of dotted"),
+        (lambda done: topiclora.load_recipe("quickstart", {3: 1}), "overrides is no mapping of dotted keys"),
+    ],
+)
+def test_what_is_no_run_recipe_or_override_is_said_in_one_line(trained, call, message):
+    with pytest.raises(topiclora.TopicLoraError, match=message):
+        call(trained)

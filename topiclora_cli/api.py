@@ -51,7 +51,13 @@ class Trained:
 
 def load_recipe(name: Folder, overrides: Overrides | None = None) -> Recipe:
     """Read and check a recipe: a file, or a bundled one by name. Raises TopicLoraError naming file, key and fix."""
-    return read_recipe(os.fspath(name), dict(overrides or {}).items())
+    changes = {} if overrides is None else overrides
+    if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
+        raise TopicLoraError(
+            f"overrides is no mapping of dotted keys to values: {str(changes)[:60]!r}.",
+            'Example: {"train.max_steps": 50}',
+        )
+    return read_recipe(_path(name, "recipe"), changes.items())
 
 
 def start_run(recipe: Recipe | Folder, out: Folder | None = None, *, overrides: Overrides | None = None) -> RunDir:
@@ -152,8 +158,8 @@ def compare(
     """
     from topiclora_cli.evaluation.comparison.compare import compare as compared
 
-    names = [_name(run) for run in runs]
-    return compared(names, baseline=None if baseline is None else _name(baseline), metric=metric, tasks=tasks)
+    names, wanted = [_name(run) for run in runs], [tasks] if isinstance(tasks, str) else tasks
+    return compared(names, baseline=None if baseline is None else _name(baseline), metric=metric, tasks=wanted)
 
 
 def load_model(run: RunDir | Folder) -> "tuple[PeftModel, PreTrainedTokenizerBase]":
@@ -191,7 +197,9 @@ def _start(recipe: Recipe | Folder, out: Folder | None, overrides: Overrides | N
 def _start_or_open(
     recipe: Recipe | RunDir | Folder, out: Folder | None, overrides: Overrides | None
 ) -> tuple[Recipe, RunDir]:
-    if not isinstance(recipe, Recipe) and (isinstance(recipe, RunDir) or (Path(recipe) / MANIFEST).is_file()):
+    if not isinstance(recipe, Recipe) and (
+        isinstance(recipe, RunDir) or (Path(_path(recipe, "recipe")) / MANIFEST).is_file()
+    ):
         opened = _run(recipe)
         if out is not None:
             raise TopicLoraError(f"{opened.path} is a run, and out={str(out)!r} asks for a new one.", "Leave out one.")
@@ -206,11 +214,19 @@ def _open_trained(run: RunDir | Folder, section: str, settings: Mapping[str, Any
 
 
 def _run(run: RunDir | Folder) -> RunDir:
-    return run if isinstance(run, RunDir) else RunDir(run)
+    return run if isinstance(run, RunDir) else RunDir(_path(run, "run"))
 
 
 def _name(run: RunDir | Folder) -> str:
-    return str(run.path) if isinstance(run, RunDir) else os.fspath(run)
+    return str(run.path) if isinstance(run, RunDir) else _path(run, "run")
+
+
+def _path(given: Folder, what: str) -> str:
+    try:
+        return os.fspath(given)
+    except TypeError:
+        hint = "A run that train returned is its .run." if isinstance(given, Trained) else "Give its path."
+        raise TopicLoraError(f"What was given is no {what}, but of type {type(given).__name__}.", hint) from None
 
 
 def _recipe_of(run: RunDir, overrides: Overrides | None = None) -> Recipe:

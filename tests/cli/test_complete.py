@@ -54,6 +54,8 @@ def test_gates_are_the_runs_topics(folder):
     assert offered(None) == ["mean", "topic:jokes"]
     assert offered("runs/one", "topic:s") == ["topic:sums"]
     assert offered("nowhere", "m") == ["mean"]
+    (folder / "runs" / "one" / "graph" / "graph.json").write_text("{cut o")
+    assert offered("runs/one") == ["mean"]
 
 
 @pytest.mark.parametrize(

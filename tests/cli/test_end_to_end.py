@@ -238,6 +238,7 @@ def test_topics_induced_from_the_training_data(tiny_recipe, run_cli):
     code, text = run_cli("merge", "--run", "a", "--gates", f"topic:{name}", "--set", "merge.formats=[lora]")
     assert code == 0, text
     assert json.loads(next(Path("a/merged").glob("*/gap.json")).read_text())["gates"] == f"topic:{name}"
+    assert f"lora: {next(Path('a/merged').iterdir())}/lora" in text.splitlines()
     code, text = run_cli("merge", "--run", "a", "--gates", "topic:arithmetic")
     assert (code, "No training example carries the topic 'arithmetic'" in text) == (2, True), text
 

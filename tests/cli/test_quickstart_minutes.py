@@ -34,12 +34,18 @@ def test_sizes_that_fit_are_printed_and_kept_with_the_run(tiny_recipe, run_cli, 
     assert RunDir(tmp_path / "run").stage("train").result.steps == 2
 
 
-def test_sizes_that_were_given_stay(tiny_recipe, run_cli, tmp_path, monkeypatch):
+@pytest.mark.parametrize("limit", ["eval.limit=2", "eval={limit: 2, tasks: [topiclora_syllogisms]}"])
+def test_sizes_that_were_given_stay(tiny_recipe, run_cli, tmp_path, monkeypatch, limit):
     monkeypatch.setattr(pace, "measure_pace", lambda *_: pytest.fail("nothing was left to choose"))
-    sizes = ["--set", "eval.limit=2", "--set", "train.max_steps=2"]
+    sizes = ["--set", limit, "--set", "train.max_steps=2"]
     code, text = run_cli("quickstart", "--recipe", tiny_recipe, "--out", "run", "--minutes", "10", *sizes)
     assert code == 0, text
     assert load_recipe(str(tmp_path / "run" / "recipe.yaml")).train.max_steps == 2
+
+
+def test_endless_minutes_are_refused(tiny_recipe, run_cli):
+    code, text = run_cli("quickstart", "--recipe", tiny_recipe, "--out", "run", "--minutes", "inf")
+    assert (code, "--minutes inf is no time to fit into" in text) == (2, True), text
 
 
 def test_minutes_are_for_new_runs(tmp_path, run_cli):

@@ -43,6 +43,11 @@ def test_a_key_of_the_adapter_says_whose_methods_have_it():
 def test_keys_are_found_by_how_they_start_or_else_by_a_part_of_their_names():
     assert {key.name.split(".")[0] for key in recipe_keys("train")} == {"train"}
     assert "train.learning_rate" in {key.name for key in recipe_keys("rate")}
+    for name in ("lr", "train.lr"):
+        first, *others = [key.name for key in recipe_keys(name)]
+        assert first == "train.learning_rate"
+        assert "train.lr_scheduler" in others
+    assert [key.name for key in recipe_keys("train.epochs")] == ["train.epochs"]
     with pytest.raises(TopicLoraError, match="Did you mean 'learning_rate'"):
         recipe_keys("leraning_rate")
 

@@ -39,7 +39,7 @@ def drawn(table):
 def test_counts_have_separators():
     training = TrainResult(1, LARGE, LARGE, LARGE, LARGE, final={})
     export = Export("mean", 0.1, 0.9, LARGE, "held-out examples", LARGE, LARGE)
-    tables = [train_table(training), merge_table(export, {}), as_rich(eval_table(EvalSummary("quiz", None, (TASK,))))]
+    tables = [train_table(training), merge_table(export), as_rich(eval_table(EvalSummary("quiz", None, (TASK,))))]
     for table in tables:
         text = drawn(table)
         assert "1,234,567" in text

@@ -90,10 +90,11 @@ def test_all_fits_on_one_screen(run):
 
 def test_next_come_commands_that_the_recipe_can_take(run):
     found = screen.following(load_recipe("quickstart"), run, "quickstart", ["algebra", "arithmetic"])
-    assert [line.split()[1] for line in found] == ["route", "eval", "merge", "ablate", "recipes"]
+    assert [line.split()[1] for line in found] == ["route", "chat", "merge", "ablate", "recipes", "eval"]
+    assert [line for line in found if line.endswith("# reads from a model hub")] == found[-1:]
     assert f"topiclora merge --gates topic:arithmetic --run {run.path}" in found
     plain = load_recipe("quickstart", ["adapter.method=lora", "ablation.cells={}"])
-    assert [line.split()[1] for line in screen.following(plain, run, "quickstart", [])] == ["eval", "recipes"]
+    assert [line.split()[1] for line in screen.following(plain, run, "quickstart", [])] == ["chat", "recipes", "eval"]
 
 
 def test_a_run_in_its_usual_place_goes_unsaid(tmp_path, monkeypatch):

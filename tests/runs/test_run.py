@@ -34,6 +34,10 @@ def test_a_stage_is_done_only_when_it_finished(tmp_path):
     assert not run.is_done("eval")
 
 
+def test_a_run_is_printed_by_its_folder(tmp_path):
+    assert repr(RunDir.create(tmp_path / "r", recipe_yaml="", name="x", seed=0)) == f"RunDir({str(tmp_path / 'r')!r})"
+
+
 def test_create_refuses_a_folder_in_use_and_keeps_it(tmp_path):
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(TopicLoraError, match="not empty"):

@@ -7,8 +7,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
-from topiclora_cli.recipe import build_recipe
+from topiclora_cli.recipe import altered, build_recipe
 from topiclora_cli.stages.samples import calibration_rows, examples_to_measure_on
+from topiclora_cli.topics.encoder import HashEncoder
+from topiclora_cli.topics.fit import fit_topic_graph
+from topiclora_cli.topics.projector import Prompts, gather_training_pairs
+from topiclora_cli.topics.settings import GraphSettings
+from topiclora_cli.topics.taxonomy import Taxonomy, Topic
 
 TOPICS = ("a", "b", "c", "d")
 
@@ -43,6 +48,32 @@ def test_gates_are_means_over_all_topics_of_sorted_data(recipe):
     assert topics(calibration_rows(recipe("topic:b"), None)) == ["b"] * 8
     with pytest.raises(TopicLoraError, match="carries the topic 'e'"):
         calibration_rows(recipe("topic:e"), None)
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """Folder of a topic graph that tells the topics of such prompts from their words."""
+    encoder = HashEncoder()
+    taxonomy = Taxonomy(tuple(Topic(topic, f"word {topic}") for topic in TOPICS), {"1": ("a", "b"), "2": ("c", "d")})
+    texts = [(f"word {topic} {n}", (topic,)) for topic in TOPICS for n in range(10, 15)]
+    prompts = Prompts(encoder.encode([text for text, _ in texts]), [topics for _, topics in texts])
+    features, tasks = encoder.encode(taxonomy.texts), encoder.encode(taxonomy.task_texts)
+    pairs = gather_training_pairs(taxonomy, features, tasks, prompts)
+    settings = GraphSettings(num_experts=2, steps=5)
+    fit_topic_graph(taxonomy, features, settings, encoder_id=encoder.id, pairs=pairs).save(tmp_path / "graph")
+    return tmp_path / "graph"
+
+
+def test_of_data_without_tags_the_graph_tells_what_prompts_are_about(recipe, base, graph):
+    untagged, other = (
+        altered(recipe(gates, topics=None), [("graph.encoder", "hash")], where="x") for gates in ("topic:b", "topic:e")
+    )
+    found = calibration_rows(untagged, graph)
+    assert (topics(found), len({row.prompt for row in found})) == (["b"] * 8, 8)
+    assert all(row.prompt.startswith("word b") for row in found)
+    assert examples_to_measure_on(untagged, base, 8, graph, topic="b").kind == "training examples of b"
+    with pytest.raises(TopicLoraError, match="carries the topic 'e'"):
+        calibration_rows(other, graph)
 
 
 def test_training_examples_are_not_called_held_out(recipe, base):

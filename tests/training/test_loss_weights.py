@@ -46,9 +46,12 @@ def test_loss_and_gradient_are_those_of_the_weighted_mean(batch_size, accumulati
     assert apart < 1e-5 * size
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_the_validation_loss_is_the_weighted_mean_too(packed):
+@pytest.mark.parametrize(("packed", "unit"), [(False, 1.0), (True, 1.0), (False, 1e-4)])
+def test_the_validation_loss_is_the_weighted_mean_too(packed, unit):
     rows, collate = examples(weighted=True), Collator(0, select_logits=True, packed=packed, weighted=True)
+    for row in rows:
+        own = row["weights"] or [float(place >= row["prompt_length"]) for place in range(len(row["input_ids"]))]
+        row["weights"] = [unit * weight for weight in own]
     batches = [collate(rows[start : start + 5]) for start in range(0, 12, 5)]
     for batch in batches:
         batch.pop("prior", None)
@@ -61,6 +64,21 @@ def test_a_step_in_which_nothing_has_weight_has_no_loss():
     batch = Batch.of(Collator(0, weighted=True)(rows))
     whole = count_step([batch], None)
     assert float(whole.of_labels(torch.ones(0), torch.ones(0))) == 0
+
+
+def test_a_training_of_steps_without_weight_has_a_loss_of_0_there(tiny_recipe, run_cli, tmp_path):
+    rows = [{"prompt": f"What is {n} + 1?", "completion": str(n + 1), "sure": float(n == 0)} for n in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"source": "rows.jsonl", "loss_weight": {"column": "sure"}}
+    changes = {"data": data, "train.max_steps": 8, "train.batch_size": 1, "train.logging_steps": 1}
+    changes |= {"adapter.method": "lora"}
+    options = [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "run", *options)
+    assert code == 0, text
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = sorted(row["loss"] for row in logged)
+    assert losses[:7] == [0.0] * 7
+    assert losses[7] > 1
 
 
 def test_weights_of_sources_rows_and_messages_reach_the_loss(tiny_recipe, run_cli, tmp_path):

@@ -9,13 +9,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
-from tests.conftest import write_tiny_recipe
+from tests.conftest import stop_at, write_tiny_recipe
 from tests.training.test_terms import PROGRESS
 from topiclora_cli.adapters.record import record_routing
 from topiclora_cli.data import encode_rows, load_rows
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import load_recipe
+from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.inputs import make_batches
 from topiclora_cli.training.callbacks import StopEarly
 from topiclora_cli.training.checkpoints import latest_sound
@@ -170,5 +171,30 @@ def test_a_resumed_training_goes_on_counting_validations():
     arguments, control = SimpleNamespace(metric_for_best_model="eval_loss"), TrainerControl()
     callback.on_train_begin(arguments, TrainerState(log_history=history, best_global_step=3), control)
     assert callback.early_stopping_patience_counter == 2
+    assert not control.should_training_stop
     callback.on_train_begin(arguments, TrainerState(), control)
     assert callback.early_stopping_patience_counter == 0
+
+
+def test_a_training_that_had_stopped_early_takes_no_step_when_it_is_resumed(tiny_recipe, run_cli, tmp_path):
+    harsh = {"learning_rate": 5, "max_steps": 40, "eval_steps": 2, "save_steps": 2, "early_stopping_patience": 1}
+    changes = {**{f"train.{key}": value for key, value in harsh.items()}, "data.validation": 4}
+    changes |= {"adapter.method": "lora"}
+    options = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+    code, text = run_cli("train", "--recipe", tiny_recipe, "--out", "run", *options)
+    assert code == 0, text
+    assert "Stopped at step" in text
+    run = RunDir(tmp_path / "run")
+    steps = run.stage("train").result.steps
+    stop_at(run.path, steps)  # killed after its last checkpoint
+    code, text = run_cli("train", "--run", "run", "--resume")
+    assert code == 0, text
+    assert run.stage("train").result.steps == steps
+
+
+def test_the_last_step_is_no_early_stop(capsys):
+    callback = StopEarly(2, print)
+    arguments = SimpleNamespace(metric_for_best_model="eval_loss", greater_is_better=False)
+    state, control = TrainerState(global_step=9, best_metric=1.0), TrainerControl(should_training_stop=True)
+    callback.on_evaluate(arguments, state, control, {"eval_loss": 0.5})
+    assert capsys.readouterr().out == ""

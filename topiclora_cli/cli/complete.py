@@ -58,7 +58,9 @@ def gates(context: typer.Context, incomplete: str) -> list[str]:
     run = context.params.get("run") or _latest()
     places = (Path(run) / folder / "graph.json" for folder in ("adapter/topic_graph", "graph")) if run else ()
     graph = next((place for place in places if place.is_file()), None)
-    topics = json.loads(graph.read_text(encoding="utf-8"))["topics"] if graph is not None else []
+    topics: list[str] = []
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no traceback at the tab key for a damaged file
+        topics = json.loads(graph.read_text(encoding="utf-8"))["topics"] if graph is not None else []
     return _starting(["mean", *(f"topic:{name}" for name in topics)], incomplete)
 
 
@@ -99,7 +101,9 @@ def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> list[str]:
     """Paths that go on from what is typed: those that are wanted, and folders on the way to others."""
     folder, _, start = incomplete.rpartition("/")
     parent = Path(folder or ("/" if incomplete.startswith("/") else "."))
-    found = sorted(parent.iterdir()) if incomplete and parent.is_dir() else []
+    found: list[Path] = []
+    with contextlib.suppress(PermissionError):
+        found = sorted(parent.iterdir()) if incomplete and parent.is_dir() else []
     beginning = f"{folder}/" if "/" in incomplete else ""
     return [
         beginning + path.name + ("" if wanted(path) else "/")

@@ -28,4 +28,7 @@ def merge(
 
     with directory.lock():
         result = merge_stage(settings, directory, TerminalProgress(), name=name)
-    console.print(merge_table(result.export, result.folders))
+    console.print(merge_table(result.export))
+    # Beside the table, which would cut a long path.
+    for kind, folder in result.folders.items():
+        console.print(f"{kind}: {folder}", soft_wrap=True)

@@ -1,5 +1,6 @@
 """`topiclora quickstart`: the whole job on one run, ending with one screen that says what came of it."""
 
+import math
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
@@ -114,8 +115,12 @@ def quickstart(
 def _fitting(recipe: str, overrides: list[str], minutes: float, started: float, *, insist: bool) -> list[str]:
     """The sizes of a run that ends so many minutes after its start, as overrides; none of those that were given."""
     from topiclora_cli.recipe import load_recipe, parse_override
+    from topiclora_cli.recipe.fill import said_keys
+    from topiclora_cli.recipe.overrides import with_overrides
 
-    given = {parse_override(text)[0] for text in overrides}
+    if not math.isfinite(minutes):
+        raise TopicLoraError(f"--minutes {minutes} is no time to fit into.", "0 keeps the recipe's own sizes.")
+    given = set(said_keys(with_overrides({}, map(parse_override, overrides))))
     settings = load_recipe(recipe, overrides)
     if minutes == 0 or ("eval.limit" in given and not given.isdisjoint(SIZES)):
         return []

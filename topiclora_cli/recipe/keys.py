@@ -52,8 +52,8 @@ def recipe_keys(prefix: str = "") -> list[Key]:
     """All keys in the order of the schema; or those whose dotted names start with `prefix`, else those that have it in
     their names.
 
-    A section, or a term of the losses, comes before the keys within it. Those of data.sources are those of data. Raises
-    TopicLoraError where no key is called like that.
+    A section, or a term of the losses, comes before the keys within it. Those of data.sources are those of data. The
+    key that other tools call `prefix` comes before all. Raises TopicLoraError where no key is called like that.
     """
     schema = recipe_schema()
     method = METHODS[DEFAULT]
@@ -64,7 +64,11 @@ def recipe_keys(prefix: str = "") -> list[Key]:
         names = [name for key in keys for name in (key.name, key.name.rpartition(".")[2])]
         hint = nearest(prefix, names, meant=our_name(prefix))
         raise TopicLoraError(f"No key of a recipe is called {prefix!r}.", hint)
-    return found
+    section = prefix.rpartition(".")[0]
+    meant = f"{section}.{ours}" if (ours := our_name(prefix)) and section and "." not in ours else ours
+    exact = any(prefix in (key.name, key.name.rpartition(".")[2]) for key in keys)
+    theirs = [key for key in keys if key.name == meant and key not in found and not exact]
+    return [*theirs, *found]
 
 
 @dataclass(frozen=True)

@@ -51,14 +51,17 @@ def files(run: RunDir, *, exported: bool) -> list[str]:
 
 
 def following(settings: Recipe, run: RunDir, recipe: str, topics: Sequence[str]) -> list[str]:
-    """Commands to go on with, as they are typed here; of the latest run its folder goes unsaid."""
+    """Commands to go on with, as they are typed here, and what one needs that the run did not; of the latest run its
+    folder goes unsaid.
+    """
     which: list[object] = [] if run.path.parts[:1] == (RUNS,) else ["--run", run.path]
     exports, topic = settings.adapter.exports, next((t for t in topics if t == "arithmetic"), next(iter(topics), None))
     commands: list[list[object]] = [
         ["route", _PROMPT, *which] if settings.adapter.routes else [],
-        ["eval", "--tasks", "arc_easy", "--limit", 100, *which],
+        ["chat", *which],
         ["merge", "--gates", f"topic:{topic}", *which] if exports and topic else [],
         ["ablate", "--recipe", run.path / "recipe.yaml"] if settings.ablation.cells else [],
         ["recipes", "copy", recipe, "mine.yaml"],
     ]
-    return [command_line(*each) for each in commands if each]
+    hub = f"{command_line('eval', '--tasks', 'arc_easy', '--limit', 100, *which)}   # reads from a model hub"
+    return [*(command_line(*each) for each in commands if each), hub]

@@ -1,8 +1,7 @@
 """Results as tables for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
@@ -140,11 +139,9 @@ def routing_table(routing: RoutingReport) -> Table:
     return table
 
 
-def merge_table(export: Export, folders: Mapping[str, Path]) -> Table:
-    """Where the export lies and how far it is from the routed model."""
+def merge_table(export: Export) -> Table:
+    """How far an export is from the routed model."""
     table = Table(title=f"Export with fixed gates ({export.gates})", title_justify="left", box=None, show_header=False)
-    for name, folder in folders.items():
-        table.add_row(name, str(folder))
     table.add_row("KL(routed || export)", f"{export.kl:.4f} nats per answer token")
     table.add_row("same top token", f"{100 * export.agreement:.1f} % of {export.tokens:,} answer tokens")
     table.add_row("measured on", Text(f"{export.measured:,} {export.on}"))

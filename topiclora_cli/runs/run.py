@@ -62,6 +62,9 @@ class RunDir:
             )
         self.manifest  # noqa: B018 -- a damaged manifest is reported now, not after an hour of training
 
+    def __repr__(self) -> str:
+        return f"RunDir({str(self.path)!r})"
+
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, recipe_yaml: str, name: str, seed: int) -> "RunDir":
         """Make a new run at `path`.

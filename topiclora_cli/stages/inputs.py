@@ -17,13 +17,13 @@ import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_t
 from topiclora_cli.data import Encoded, Row
 from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.models.base import BaseModel, base_source, load_base
-from topiclora_cli.models.names import name_for_others
+from topiclora_cli.models.names import UPCYCLED, name_for_others
 from topiclora_cli.models.precision import store_weights_in_bfloat16, use_bfloat16
-from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe import Recipe, load_recipe
 from topiclora_cli.runs.cache import cache_dir
 from topiclora_cli.runs.files import read_json, sha256_file
 from topiclora_cli.runs.progress import Progress
-from topiclora_cli.runs.run import RunDir
+from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.training_data import refuse_unknown_topics
 from topiclora_cli.topics.encoder import Encoder, LmEncoder, SentenceEncoder, make_encoder, portable
 from topiclora_cli.topics.induce import induce_taxonomy
@@ -85,12 +85,24 @@ def adapter_folder(recipe: Recipe, run: RunDir) -> Path:
     section = recipe.model
     here = base_source(section.name, section.upcycle, revision=section.revision)
     named = name_for_others(section.name, here, upcycled=section.upcycle is not None)
-    if trained_on and trained_on != named and not _same_base(trained_on, here):
+    if trained_on and trained_on != named and not _same_base(trained_on, here) and not _made_alike(recipe, run):
+        hint = f"Add --set model.name={shlex.quote(trained_on)}."
+        if trained_on.startswith(UPCYCLED):
+            hint = f"Set model.name and model.upcycle as they are in {run.path / RECIPE}."
         raise TopicLoraError(
             f"The adapter in {folder} was trained on {trained_on}, and the recipe's model.name is {here}.",
-            f"Add --set model.name={shlex.quote(trained_on)}. If that base has moved, say so in adapter_config.json.",
+            f"{hint} If that base has moved, say so in adapter_config.json.",
         )
     return folder
+
+
+def _made_alike(recipe: Recipe, run: RunDir) -> bool:
+    """Whether the recipe and the run's own upcycle one dense model in one way, whose files may have got other times:
+    the name of what is made of it here goes by these, too."""
+    if recipe.model.upcycle is None:
+        return False
+    trained = load_recipe(str(run.path / RECIPE)).model
+    return recipe.model.upcycle == trained.upcycle and _same_base(recipe.model.name, trained.name)
 
 
 def _same_base(one: str, other: str) -> bool:
@@ -177,11 +189,12 @@ def _sha256(graph: Path) -> str:
 
 
 def with_topics(recipe: Recipe, rows: Sequence[Row], graph: Path | None) -> list[Row]:
-    """Rows with the topics to go by: the data's own, or, where topics were induced, the one a prompt is most about.
+    """Rows with the topics to go by: the data's own, or, where it has none or topics were induced, the one a prompt is
+    most about.
 
     graph: the folder of `graph_folder`.
     """
-    if recipe.graph.taxonomy != "induced" or graph is None:
+    if graph is None or (recipe.graph.taxonomy != "induced" and any(row.topics for row in rows)):
         return list(rows)
     known = TopicGraph.load(graph)
     best = TopicPrior(known, open_encoder(recipe))([row.prompt for row in rows]).relevance.argmax(1).tolist()

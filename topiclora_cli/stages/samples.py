@@ -33,8 +33,8 @@ def examples_to_measure_on(
 ) -> Measured:
     """At most `limit` examples with topics, drawn from all kinds; of `topic` alone where it is given and any is."""
     rows, held_out = rows_to_measure_on(recipe, limit if topic else -(-limit // len(FAMILIES)))
-    if recipe.graph.taxonomy == "induced":
-        rows = with_topics(recipe, in_turns(rows, recipe), graph)
+    if topic or recipe.graph.taxonomy == "induced":
+        rows = _by_topic(recipe, rows, graph)
     about = [row for row in rows if topic in row.topics]
     drawn = draw(about or rows, limit, seed=recipe.seed)
     return Measured(encode(recipe, base.tokenizer, drawn), held_out, topic if about else None)
@@ -47,14 +47,19 @@ def calibration_rows(recipe: Recipe, graph: Path | None) -> list[Row]:
     """
     rows = training_data(recipe).train
     if topic := gates_topic(recipe):
-        if recipe.graph.taxonomy == "induced":
-            rows = with_topics(recipe, in_turns(rows, recipe), graph)
+        rows = _by_topic(recipe, rows, graph)
         tagged = [row for row in rows if topic in row.topics]
         if not tagged:
             known = {name for row in rows for name in row.topics}
             raise TopicLoraError(f"No training example carries the topic {topic!r}.", nearest(topic, known))
         rows = tagged
     return draw(rows, recipe.merge.calibration, seed=recipe.seed)
+
+
+def _by_topic(recipe: Recipe, rows: list[Row], graph: Path | None) -> list[Row]:
+    """Rows that carry topics; where these have to be told from prompts, of as many as the topic graph was built on."""
+    told = recipe.graph.taxonomy == "induced" or not any(row.topics for row in rows)
+    return with_topics(recipe, in_turns(rows, recipe), graph) if told else rows
 
 
 def gates_topic(recipe: Recipe) -> str | None:

@@ -117,7 +117,7 @@ class GracefulStop(TrainerCallback):
 class StopEarly(EarlyStoppingCallback):
     """Ends training after `patience` validations in a row that found nothing better, and tells `say`.
 
-    A training that goes on from a checkpoint goes on counting.
+    A training that goes on from a checkpoint goes on counting, and takes no step where it had stopped.
     """
 
     def __init__(self, patience: int, say: Callable[[str], None]) -> None:
@@ -127,6 +127,7 @@ class StopEarly(EarlyStoppingCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         validated = [row["step"] for row in state.log_history if args.metric_for_best_model in row]
         self.early_stopping_patience_counter = sum(step > (state.best_global_step or 0) for step in validated)
+        control.should_training_stop = control.should_training_stop or self._ends()
 
     def on_evaluate(  # type: ignore[override]
         self,
@@ -137,11 +138,15 @@ class StopEarly(EarlyStoppingCallback):
         **kwargs: Any,
     ) -> None:
         super().on_evaluate(args, state, control, metrics, **kwargs)
-        if control.should_training_stop and state.is_world_process_zero:
+        if self._ends() and state.is_world_process_zero:
             self.say(
                 f"Stopped at step {state.global_step}: no better {args.metric_for_best_model} in "
                 f"{self.early_stopping_patience_counter} validations since step {state.best_global_step}."
             )
+
+    def _ends(self) -> bool:
+        # Not asked of `control`, which also stops at the last step and at a signal.
+        return self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
 class SetEpoch(TrainerCallback):

@@ -40,6 +40,9 @@ def make_dataset(examples: Examples, *, with_prompt: bool = False) -> Dataset:
 
 
 def weighs(encoded: Sequence[Encoded], *, with_prompt: bool = False) -> bool:
-    """Whether tokens that are trained on differ in weight, or have another than 1."""
+    """Whether tokens that are trained on differ in weight, or have another than 1, or some example has none of them.
+
+    The mean over a step without a token to train on is the weighted one's, 0.
+    """
     weights = (example.token_weights(with_prompt=with_prompt) for example in encoded)
-    return any(weight not in (0, 1) for each in weights for weight in each or ())
+    return any(not any(each[1:]) or any(weight not in (0, 1) for weight in each) for each in weights if each)

@@ -162,8 +162,8 @@ class DualLossTrainer(Trainer):
         return super().create_optimizer(model)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # Resumed after its last step, the Trainer would take one more.
-        if self.state.global_step < self.state.max_steps:
+        # Resumed after its last step, or after an early stop, the Trainer would take one more.
+        if self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
         else:
             self.control.should_training_stop = True

@@ -34,7 +34,7 @@ def validation_losses(
         gathered = accelerator.gather_for_metrics(measured)
         for name, values in gathered.items():
             sums[name] += float(values.double().sum())
-    losses = {"eval_loss": sums["loss"] / max(1.0, sums["tokens"])}
+    losses = {"eval_loss": sums["loss"] / sums["tokens"] if sums["tokens"] else 0.0}
     if with_prior and section.kl.weight > 0:
         losses["eval_kl"] = sums["kl"] / sums["examples"]
     return losses

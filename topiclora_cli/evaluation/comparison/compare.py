@@ -60,6 +60,8 @@ def compare(
     Raises TopicLoraError where there is nothing to compare, or not the same questions were asked.
     """
     named = [*names, *([baseline] if baseline not in (None, BASE) else [])]
+    if not named:
+        raise TopicLoraError("There is no run to compare.", "Name one or more.")
     places = _told_apart({name: find_place(name) for name in named})
     if baseline == BASE:
         against = Side(BASE, [_base_of(list(places.values()))])
