@@ -65,6 +65,13 @@ def test_one_answer_is_all_that_is_printed(piped, trained):
     assert result.stdout.strip() == tokenizer.decode(wanted, skip_special_tokens=True).strip()
 
 
+def test_an_empty_answer_is_said_beside_the_output(trained, monkeypatch):
+    monkeypatch.setattr(stage.Chat, "ask", lambda *_, **__: (QUESTION, []))
+    result = ask("--run", trained.path, "--prompt", QUESTION)
+    assert (result.exit_code, result.stdout.strip()) == (0, "")
+    assert "(The model ended without an answer.)" in result.stderr
+
+
 def test_gates_are_shown_by_expert_and_topic(trained):
     result = ask("--run", trained.path, "--prompt", QUESTION, "--show-gates", "--max-new-tokens", 4)
     assert result.exit_code == 0, result.output

@@ -80,8 +80,11 @@ def _answer(talk: "Chat", text: str, *, base: bool, show_gates: bool) -> None:
         talk.ask(text, _Printed(), base=True)
         console.print()
         console.print(Text("tuned: ", "dim"), end="")
-    prompt, answer = talk.ask(text, _Printed())
+    printed = _Printed()
+    prompt, answer = talk.ask(text, printed)
     console.print()
+    if not printed.begun:
+        errors.print(Text("(The model ended without an answer.)", "dim"), soft_wrap=True)
     talk.keep(text, answer)
     if show_gates:
         from topiclora_cli.reporting.terminal import experts_table
@@ -97,10 +100,10 @@ class _Printed:
     """Prints pieces of an answer as they come, without the white space that it begins with."""
 
     def __init__(self) -> None:
-        self._begun = False
+        self.begun = False
 
     def __call__(self, piece: str) -> None:
-        piece = piece if self._begun else piece.lstrip()
-        self._begun = self._begun or bool(piece)
+        piece = piece if self.begun else piece.lstrip()
+        self.begun = self.begun or bool(piece)
         console.print(piece, end="", soft_wrap=True)
         console.file.flush()
