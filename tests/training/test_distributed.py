@@ -143,7 +143,7 @@ def test_a_stream_whose_priors_read_a_sharded_base_is_refused(tiny_recipe, run_c
 
 def test_the_first_process_speaks_and_writes_for_all(two):
     run, text = two
-    for line in ("Adapted by topiclora", "Trainable parameters:", "Adapter: ", f"train {STEPS}/{STEPS}"):
+    for line in ("Adapted by topiclora", "Trainable parameters:", "Adapter: ", f"training {STEPS}/{STEPS}"):
         assert text.count(line) == 1, text
     checkpoint, damaged = latest_sound(run / "checkpoints")
     assert (checkpoint.name, damaged) == (f"checkpoint-{STEPS}", [])
