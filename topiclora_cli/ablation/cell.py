@@ -18,7 +18,6 @@ from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.metrics import read_metrics
-from topiclora_cli.runs.results.training import TrainResult
 from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
 from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
@@ -145,9 +144,8 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
         return None
     scores, questions = read_result(path, EvalSummary, hint=_DELETE), path.with_name(BY_QUESTION)
     by_question = read_result(questions, QuestionScores, hint=_DELETE).tuned if questions.exists() else {}
-    record = run.stage("train")
-    trained = record.result if record is not None else None
-    if not isinstance(trained, TrainResult):
+    trained = run.manifest.trained
+    if trained is None:
         return CellResult(scores, by_question, parameters=None if cell.trained else 0)
     losses = {name: value for name, value in trained.final.items() if name.startswith("loss")}
     return CellResult(scores, by_question, losses, trained.total_parameters)

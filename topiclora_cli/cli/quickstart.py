@@ -16,8 +16,6 @@ from topiclora_cli.runs.commands import command_line
 
 if TYPE_CHECKING:
     from topiclora_cli.recipe import Recipe
-    from topiclora_cli.runs.results.training import TrainResult
-    from topiclora_cli.runs.run import RunDir
 
 # Enough to show the mechanism; the full grid is a command of its own.
 ABLATION_CELLS = ["full", "kl_off"]
@@ -89,7 +87,9 @@ def quickstart(
         console.print(stages["train"])
         if not directory.is_done("train"):
             train_stage(settings, directory, progress, resume=directory.stage("train") is not None)
-        _say(summary.train_lines(_trained(directory), read_metrics(directory.path / METRICS)))
+        trained = directory.manifest.trained
+        assert trained is not None
+        _say(summary.train_lines(trained, read_metrics(directory.path / METRICS)))
         console.print(stages["eval"])
         scores = evaluate_stage(settings, directory, progress)
         _say(summary.eval_lines(scores))
@@ -153,15 +153,6 @@ def _fitting(recipe: str, overrides: list[str], minutes: float, started: float, 
 def _say(lines: Iterable[str]) -> None:
     for line in lines:
         console.print(line, soft_wrap=True)
-
-
-def _trained(directory: "RunDir") -> "TrainResult":
-    from topiclora_cli.runs.results.training import TrainResult
-
-    record = directory.stage("train")
-    assert record is not None
-    assert isinstance(record.result, TrainResult)
-    return record.result
 
 
 def _numbered(settings: "Recipe", ablates: bool) -> dict[str, Rule]:

@@ -55,7 +55,6 @@ def read_material(runs: Sequence[RunDir]) -> list[Material]:
 def _read(run: RunDir, label: str) -> Material:
     manifest = run.manifest
     done = {name: record for name, record in manifest.stages.items() if record.state == "done"}
-    training = done["train"].result if "train" in done else None
     evaluations, exports = evaluations_of(run), exports_of(run)
     names = [*(f"eval/{name}" for name in evaluations), *(f"merged/{name}" for name in exports)]
     own = {name: _recipe(run.path / name) for name in names}
@@ -66,7 +65,7 @@ def _read(run: RunDir, label: str) -> Material:
         recipe=_recipe(run.path),
         recipes={name: recipe for name, recipe in own.items() if recipe is not None},
         graph=read_result(run.path / "graph" / "report.json", GraphReport) if "graph" in done else None,
-        training=training if isinstance(training, TrainResult) else None,
+        training=manifest.trained,
         metrics=read_metrics(run.path / METRICS),
         evaluations=evaluations,
         exports=exports,

@@ -90,8 +90,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
 
 def _finished(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool) -> TrainResult:
     """The result of a training that is done; raises TopicLoraError unless that is all that is asked for."""
-    record = run.stage("train")
-    result = record.result if record is not None else None
+    result = run.manifest.trained
     changes = differences(load_recipe(str(run.path / RECIPE)), recipe)
     asked = [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     again = command_line("train", "--recipe", run.path / RECIPE, *asked, "--out", "NEW")
@@ -101,7 +100,7 @@ def _finished(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool) 
         raise TopicLoraError(
             f"{run.path} is trained to its end, without {', '.join(changes)} as given now.", f"Train a new run: {again}"
         )
-    if not isinstance(result, TrainResult):
+    if result is None:
         raise TopicLoraError(f"{run.path} is trained already, by an earlier version.", f"Train a new run: {again}")
     length = "epochs" if recipe.train.max_steps is None else "max_steps"
     longer = f"train.{length}={2 * getattr(recipe.train, length):g}"

@@ -126,3 +126,10 @@ class Manifest:
     got_nowhere: bool = False
     diverged: str | None = None
     stages: Mapping[str, StageRecord] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> TrainResult | None:
+        """What its training found; None until that is done, and of one that an earlier version did not say it of."""
+        record = self.stages.get("train")
+        result = record.result if record is not None and record.state == "done" else None
+        return result if isinstance(result, TrainResult) else None
