@@ -21,6 +21,7 @@ from topiclora_cli.cli import (
     compare,
     data,
     evaluate,
+    import_checkpoint,
     merge,
     methods,
     quickstart,
@@ -73,6 +74,7 @@ app.command("chat")(chat.chat)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)
+app.command("import")(import_checkpoint.import_checkpoint)
 app.command("upcycle")(upcycle.upcycle)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
