@@ -49,6 +49,7 @@ EVAL_OPTIONS = (
         read=listed,
     ),
     KeyOption("eval.include_path", ("--include-path",), Path, "Folder with lm-eval task files of your own.", ASKED),
+    KeyOption("eval.datasets_dir", ("--datasets-dir",), Path, "Folder of copies ORG/NAME of hub data sets.", ASKED),
     KeyOption(
         "eval.limit",
         ("--limit",),

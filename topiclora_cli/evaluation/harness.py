@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.choosing import Samples, Setting
+from topiclora_cli.evaluation.local_data import local_datasets
 
 if TYPE_CHECKING:
     from topiclora_cli.evaluation.questions import Question
@@ -32,7 +33,7 @@ class EvalRequest:
     of a conversation then. gen_kwargs: what goes before the task's own settings of generation. seeds: of Python, NumPy,
     torch and the shots. metrics: headline metrics, a list of which each task takes the first that it has, or by task.
     predict_only: score nothing. unsafe_code: run code that the model writes, where a task does that. questions: the
-    recipe's own, which the task QUESTIONS asks.
+    recipe's own, which the task QUESTIONS asks. datasets_dir: where copies of hub data sets lie.
     """
 
     tasks: Sequence[str]
@@ -51,6 +52,7 @@ class EvalRequest:
     predict_only: bool = False
     unsafe_code: bool = False
     questions: tuple["Question", ...] = ()
+    datasets_dir: str | None = None
 
     def asks(self, task: str, questions: int) -> int:
         """How many of a task's questions are asked."""
@@ -94,7 +96,7 @@ def evaluation_questions(request: EvalRequest) -> Iterator[str]:
     """
     manager = make_task_manager(request)
     for name in manager.match_tasks(list(request.tasks)):
-        with one_line(name):
+        with one_line(name), local_datasets(request.datasets_dir):
             tasks = manager.load([name])["tasks"]
         for task in tasks.values():
             # lm-eval's own method evaluates the rendered text as Python, which a sentence is not.
@@ -154,7 +156,7 @@ def _explained(task: str, error: Exception) -> TopicLoraError:
     if isinstance(error, ConnectionError | FileNotFoundError):
         return TopicLoraError(
             f"What the task {task!r} reads cannot be loaded: {reason(error)}",
-            "Connect to a hub, or point --include-path at tasks over local files.",
+            "Connect to a hub, or name a folder of copies by --datasets-dir.",
         )
     # The harness wraps what failed; the innermost names the package.
     causes: list[BaseException] = [error]

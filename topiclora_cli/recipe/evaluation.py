@@ -45,6 +45,8 @@ class EvalSection(Section):
     """Questions scored at once; `auto` tries how many the memory holds, `auto:N` does so N times on the way."""
     include_path: str | None = None
     """A folder of more task files, in lm-eval's YAML."""
+    datasets_dir: str | None = None
+    """A folder of copies `ORG/NAME`, from which every hub data set of a task is read; unset, from the hub."""
     system_instruction: str | None = None
     """What the system says before each question."""
     chat_template: bool | str = False
