@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import read_json, write_json
 from topiclora_cli.runs.results.ablation import GridScores
+from topiclora_cli.runs.results.bundle import Bundle
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import GraphReport
@@ -28,7 +29,10 @@ class _Kind:
     upgrade: Callable[[Any], Any]
 
 
-def write_result(path: str | Path, value: GraphReport | EvalSummary | QuestionScores | Export | GridScores) -> None:
+Result = GraphReport | EvalSummary | QuestionScores | Export | Bundle | GridScores
+
+
+def write_result(path: str | Path, value: Result) -> None:
     """Replace the file with the value as JSON, in one step."""
     write_json(path, {"format": FORMAT, **asdict(value)})
 
@@ -97,5 +101,6 @@ _KINDS: Mapping[type, _Kind] = {
     EvalSummary: _Kind("Run eval again.", _named_later),
     QuestionScores: _Kind("Run eval again.", _as_it_is),
     Export: _Kind("Run merge again.", _as_it_is),
+    Bundle: _Kind("Run merge again.", _as_it_is),
     GridScores: _Kind("Run ablate again.", _cells),
 }
