@@ -51,7 +51,7 @@ def check_samples(samples: Samples, questions: Mapping[str, int]) -> None:
             )
 
 
-def read_gen_kwargs(given: Mapping[str, Any] | str | None) -> Mapping[str, Setting]:
+def read_gen_kwargs(given: Mapping[str, Setting] | str | None) -> Mapping[str, Setting]:
     """Settings of generation, of a mapping or as lm-eval writes them: `temperature=0.7,until=["Q:"]`, or JSON.
 
     Raises TopicLoraError for what is neither.
