@@ -13,7 +13,8 @@ from topiclora_cli.data.reading import Reader
 from topiclora_cli.data.source_report import source_reports
 from topiclora_cli.data.stream import ExampleStream
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.evaluation.harness import QUESTIONS, EvalRequest, evaluation_questions
+from topiclora_cli.evaluation.choosing import read_gen_kwargs, read_samples
+from topiclora_cli.evaluation.harness import QUESTIONS, SEEDS, EvalRequest, evaluation_questions
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
@@ -55,14 +56,21 @@ def eval_request(recipe: Recipe) -> EvalRequest:
     return EvalRequest(
         tasks=section.tasks,
         limit=section.limit,
+        samples=read_samples(section.samples) if section.samples is not None else {},
         num_fewshot=section.num_fewshot,
         batch_size=section.batch_size,
         include_path=section.include_path,
         bfloat16=use_bfloat16(recipe.train.precision),
+        system_instruction=section.system_instruction,
         chat_template=section.chat_template,
+        multiturn=section.fewshot_as_multiturn,
+        gen_kwargs=read_gen_kwargs(section.gen_kwargs),
+        seeds=tuple(section.seed) if isinstance(section.seed, list) else (section.seed,) * len(SEEDS),
         metrics=section.metrics,
+        predict_only=section.predict_only,
         unsafe_code=section.unsafe_code,
         questions=own_questions(recipe),
+        datasets_dir=section.datasets_dir,
     )
 
 
@@ -120,14 +128,18 @@ def _known_topics(recipe: Recipe) -> set[str] | None:
 def _overlap(recipe: Recipe) -> Contamination | None:
     if not recipe.data.decontaminate:
         return None
-    asked = own_questions(recipe)
-    return _contamination(tuple(recipe.eval.tasks), recipe.eval.include_path, asked, recipe.data.ngram)
+    section, asked = recipe.eval, own_questions(recipe)
+    return _contamination(tuple(section.tasks), section.include_path, section.datasets_dir, asked, recipe.data.ngram)
 
 
 @lru_cache(maxsize=1)
 def _contamination(
-    tasks: tuple[str, ...], include_path: str | None, questions: tuple[Question, ...], ngram: int
+    tasks: tuple[str, ...],
+    include_path: str | None,
+    datasets_dir: str | None,
+    questions: tuple[Question, ...],
+    ngram: int,
 ) -> Contamination:
     # A command reads the data several times; lm-eval's tasks take many seconds each time.
-    request = EvalRequest(tasks=tasks, include_path=include_path, questions=questions)
+    request = EvalRequest(tasks=tasks, include_path=include_path, datasets_dir=datasets_dir, questions=questions)
     return Contamination(evaluation_questions(request), ngram)
