@@ -1,6 +1,7 @@
 """`--prefetch` with a hub that is played by two functions: no test has a network, and none is reached for."""
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 
 import huggingface_hub
@@ -34,7 +35,7 @@ def hub(monkeypatch):
     def snapshot_download(name, *, repo_type, revision, local_dir, allow_patterns):
         calls.append((name, revision, allow_patterns))
         for file in HUB[name, revision]:
-            if allow_patterns is None or any(Path(file).match(pattern) for pattern in allow_patterns):
+            if allow_patterns is None or any(fnmatch(file, each) for each in allow_patterns):
                 path = Path(local_dir) / file
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(ROWS if path.suffix == ".jsonl" else "")

@@ -7,6 +7,7 @@ from peft import PeftModel
 
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.evaluation.copy_notes import copy_notes
 from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.results import by_question, summary
 from topiclora_cli.evaluation.routing import routing_report
@@ -69,7 +70,7 @@ def evaluate(
                 model or base.model, base.tokenizer, request, tasks, label=label, output_path=folder, advance=advance
             )
         answers = QuestionScores(by_question(tuned), by_question(base_results) if base_results is not None else None)
-        result = summary(base_results, tuned, name=folder.name)
+        result = replace(summary(base_results, tuned, name=folder.name), notes=tuple(copy_notes(tasks.tasks)))
         for task, why in result.failed.items():
             progress.say(f"Warning: {task} could not be scored: {why}")
         if (earlier := _of_more(result, folder)) is not None:
