@@ -23,7 +23,7 @@ def test_a_copy_that_differs_is_quoted_and_one_of_the_hub_is_not(tmp_path, monke
         loaded = {name: datasets.load_dataset(f"org/{name}") for name in ("rebuilt", "silent", "fetched")}
     _ = loaded["silent"]["train"]
     tasks = {f"{name}_{n}": SimpleNamespace(dataset=splits) for name, splits in loaded.items() for n in range(5)}
-    assert copy_notes(tasks) == [
+    assert copy_notes(SimpleNamespace(tasks=tasks)) == [
         "rebuilt_0, rebuilt_1, rebuilt_2 and 2 more was asked from a copy of org/rebuilt. "
         "Offline copy. Choices lost a space.",
         "silent_0, silent_1, silent_2 and 2 more was asked from a copy of org/silent. "

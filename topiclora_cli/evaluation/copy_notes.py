@@ -1,23 +1,22 @@
 """What is to be known of scores whose questions came from a copy of a data set: how it differs from the hub's."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from topiclora_cli.evaluation.loading import Tasks
 from topiclora_cli.evaluation.local_data import FETCHED, LocalSplits
 
 _LONGEST = 400  # characters of what a README says
 _NAMED = 3  # tasks of one copy that are named
 
 
-def copy_notes(tasks: Mapping[str, Any]) -> list[str]:
+def copy_notes(loaded: Tasks) -> list[str]:
     """A line for every copy that loaded tasks read and that was not fetched from a hub as it is.
 
     It quotes what stands before the first heading of the copy's README, and names splits that the copy lacks.
     """
     of_folder: dict[Path, list[str]] = {}
     absent: dict[Path, dict[str, None]] = {}
-    for name, task in tasks.items():
+    for name, task in loaded.tasks.items():
         splits = getattr(task, "dataset", None)
         if isinstance(splits, LocalSplits):
             of_folder.setdefault(splits.folder, []).append(name)

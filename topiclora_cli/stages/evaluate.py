@@ -70,7 +70,7 @@ def evaluate(
                 model or base.model, base.tokenizer, request, tasks, label=label, output_path=folder, advance=advance
             )
         answers = QuestionScores(by_question(tuned), by_question(base_results) if base_results is not None else None)
-        result = replace(summary(base_results, tuned, name=folder.name), notes=tuple(copy_notes(tasks.tasks)))
+        result = replace(summary(base_results, tuned, name=folder.name), notes=tuple(copy_notes(tasks)))
         for task, why in result.failed.items():
             progress.say(f"Warning: {task} could not be scored: {why}")
         if (earlier := _of_more(result, folder)) is not None:
