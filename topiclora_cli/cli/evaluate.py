@@ -29,6 +29,14 @@ def evaluate(
         typer.Option("--metrics", "-m", help="Comma-separated metrics; each task goes by the first that it has."),
     ] = None,
     base: Annotated[bool | None, typer.Option("--base/--no-base", help="Measure the base model too.")] = None,
+    reuse: Annotated[
+        bool | None,
+        typer.Option(
+            "--reuse/--fresh",
+            help="Take every score kept of the same model and questions, or none (default: every one, but the tuned "
+            "model is scored anew where this very evaluation was finished before).",
+        ),
+    ] = None,
     name: NameOption = None,
     overrides: SetOption = None,
 ) -> None:
@@ -52,7 +60,7 @@ def evaluate(
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 
     with directory.lock():
-        result = evaluate_stage(settings, directory, TerminalProgress(), name=name)
+        result = evaluate_stage(settings, directory, TerminalProgress(), name=name, reuse=reuse)
     console.print(as_rich(eval_table(result)))
     console.print(f"Results: {directory.path / 'eval' / result.name}", soft_wrap=True)
     if result.failed:
