@@ -69,7 +69,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.installed
 	@echo "Installing into $(VENV): tests and linters"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf,dev]"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf,dev,serve]"
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.dev
@@ -81,7 +81,7 @@ $(VENV)/.tools: $(VENV)/.dev
 $(LATEST)/.installed: $(VENV)/.dev
 	$(PYTHON) -m venv $(LATEST)
 	echo "$(abspath $(VENV))/lib/$$(ls $(VENV)/lib)/site-packages" > $(LATEST)/lib/$$(ls $(LATEST)/lib)/site-packages/tested.pth
-	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[gguf,dev]" "$$(grep ^torch== constraints.txt)"
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[gguf,dev,serve]" "$$(grep ^torch== constraints.txt)"
 	$(LATEST)/bin/python -m pip install --quiet --no-deps $(AHEAD)
 	touch $@
 

@@ -46,7 +46,7 @@ class Trained:
     @property
     def adapter(self) -> Path:
         """The adapter's folder, in peft's format."""
-        return self.run.path / "adapter"
+        return self.run.adapter
 
 
 def load_recipe(name: Folder, overrides: Overrides | None = None) -> Recipe:

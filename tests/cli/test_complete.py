@@ -16,7 +16,7 @@ from topiclora_cli.recipe.methods import METHODS
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, topics in (("one", ["sums", "poems"]), ("two", ["jokes"])):
+    for name, topics in (("one", ["sums", "poems"]), ("two", ["common sense", "jokes"])):
         graph = tmp_path / "runs" / name / "graph"
         graph.mkdir(parents=True)
         (graph / "graph.json").write_text(json.dumps({"topics": topics}))
@@ -51,7 +51,7 @@ def test_gates_are_the_runs_topics(folder):
         return complete.gates(SimpleNamespace(params={"run": run}), typed)
 
     assert offered("runs/one") == ["mean", "topic:sums", "topic:poems"]
-    assert offered(None) == ["mean", "topic:jokes"]
+    assert offered(None) == ["mean", "topic:common sense", "topic:jokes"]
     assert offered("runs/one", "topic:s") == ["topic:sums"]
     assert offered("nowhere", "m") == ["mean"]
     (folder / "runs" / "one" / "graph" / "graph.json").write_text("{cut o")
@@ -63,6 +63,8 @@ def test_gates_are_the_runs_topics(folder):
     [
         (["merge", "--run", "runs/one", "--gates", "topic", ":", "po"], ["poems"]),
         (["merge", "--run", "runs/one", "--gates", "topic", ":"], ["sums", "poems"]),
+        (["merge", "--run", "runs/two", "--gates", "topic", ":", "comm"], ["common\\ sense"]),
+        (["merge", "--run", "runs/two", "--gates", "topic", ":", "common\\ s"], ["common\\ sense"]),
         (["train", "--set", "adapter.method", "=", "dor"], ["dora"]),
         (["train", "--recipe", "perft-q"], ["perft-quickstart"]),
         (["report", "runs/t"], ["runs/two"]),
@@ -87,4 +89,4 @@ def test_bash_gets_what_stands_in_the_place_of_its_last_word(words, offered, fol
         text=True,
         check=False,
     )
-    assert done.stdout.split() == offered, done.stderr
+    assert done.stdout.splitlines() == offered, done.stderr

@@ -36,6 +36,25 @@ def read(folder, *records, **keys):
     return load_data(DataSection(source=write(folder, *records), **keys), seed=0)
 
 
+@pytest.mark.parametrize("keys", [{}, {"messages": "chat"}], ids=["told", "named"])
+def test_a_cell_of_a_csv_file_holds_a_chat_as_json(tmp_path, keys):
+    cells = ["id,chat", *('{},"{}"'.format(n, json.dumps(OPENAI).replace('"', '""')) for n in range(2)), '3,"[cut o"']
+    (tmp_path / "chats.csv").write_text("\n".join(cells[:3]))
+    data = load_data(DataSection(source=str(tmp_path / "chats.csv"), turns="all", **keys), seed=0)
+    assert [row.completion for row in data.train] == COMPLETIONS * 2
+    (tmp_path / "chats.csv").write_text("\n".join(cells))
+    with pytest.raises(TopicLoraError, match=r"chats.csv, line 4: .*something other than messages: '\[cut o'"):
+        load_data(DataSection(source=str(tmp_path / "chats.csv"), **keys), seed=0)
+
+
+def test_weights_of_0_alone_are_nothing_to_train_on(tmp_path):
+    with pytest.raises(TopicLoraError, match="every example has a loss_weight of 0"):
+        read(tmp_path, {"messages": OPENAI}, loss_weight=0)
+    quiet = [{**message, "weight": 0} for message in OPENAI]
+    with pytest.raises(TopicLoraError, match="of weight 0, or with an empty prompt or completion 1"):
+        read(tmp_path, {"messages": quiet})
+
+
 @pytest.mark.parametrize(
     ("record", "taken", "completions"),
     [

@@ -223,3 +223,14 @@ def test_read_json_carries_the_hint(tmp_path):
         read_json(tmp_path / "x.json", hint="Do this.")
     (tmp_path / "x.json").write_text(json.dumps([1]))
     assert read_json(tmp_path / "x.json", hint="") == [1]
+
+
+def test_an_imported_adapter_lies_beside_the_manifest_until_one_is_trained(tmp_path):
+    run = make(tmp_path / "r")
+    assert run.adapter == run.path / "adapter"
+    with pytest.raises(TopicLoraError, match="has no adapter yet"):
+        run.require("adapter", made_by="train")
+    (run.path / "adapter_config.json").write_text("{}")
+    assert run.adapter == run.require("adapter", made_by="train") == run.path
+    (run.path / "adapter").mkdir()
+    assert run.adapter == run.path / "adapter"

@@ -28,6 +28,7 @@ from topiclora_cli.cli import (
     report,
     route,
     runs,
+    serve,
     train,
     upcycle,
 )
@@ -70,6 +71,7 @@ app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)

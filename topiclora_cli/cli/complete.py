@@ -89,7 +89,8 @@ def complete_in_bash(application: Callable[[], object]) -> NoReturn:
             application()
         except SystemExit as stop:
             code = stop.code
-    sys.stdout.write("".join(f"{line[typed:]}\n" for line in offered.getvalue().splitlines()))
+    space = " " if set(whole[-1]) & set("'\"") else "\\ "
+    sys.stdout.write("".join(f"{line[typed:]}\n".replace(" ", space) for line in offered.getvalue().splitlines()))
     sys.exit(code)  # type: ignore[arg-type]
 
 

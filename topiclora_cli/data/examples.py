@@ -5,7 +5,15 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from topiclora_cli.data.conversations import conversations, style_of
-from topiclora_cli.data.formats import Layout, empty_chat, layout_of, messages_of, refuse_unknown_format, tools_of
+from topiclora_cli.data.formats import (
+    Layout,
+    empty_chat,
+    layout_of,
+    messages_of,
+    refuse_unknown_format,
+    tools_of,
+    with_chats,
+)
 from topiclora_cli.data.missing import Missing, MissingValue, Names
 from topiclora_cli.data.row import ASSISTANT, Row, Turn, as_row
 from topiclora_cli.data.templates import Record, template
@@ -59,6 +67,7 @@ class Examples:
     def _made(self, row: Record) -> Made:
         if self._filled is not None:
             return [as_row(*self._filled(row), topics=self.topics(row), source=self.number)]
+        row = with_chats(row)
         if self.section.messages is not None:
             return self._of_messages(row, self.section.messages)
         return self._of_format(row)

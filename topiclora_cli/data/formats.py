@@ -5,6 +5,7 @@ sharegpt: `conversations` of {from, value}, with `system` and `tools`. openai: `
 columns of text, or of messages, as TRL has them.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from topiclora_cli.data.conversations import ChatColumn, Style, style_of
 from topiclora_cli.data.missing import Missing, MissingValue
 from topiclora_cli.data.row import ASSISTANT
 from topiclora_cli.data.templates import Record
-from topiclora_cli.data.written import written
+from topiclora_cli.data.written import Cell, written
 from topiclora_cli.errors import TopicLoraError
 
 FORMATS = {
@@ -46,6 +47,13 @@ def layout_of(row: Record, wanted: str) -> Layout | None:
     """The format of a row, `wanted` or, for `auto`, the first that its columns are of; None where they are of none."""
     found = (find(row) for name, find in _FINDERS.items() if wanted in ("auto", name))
     return next((layout for layout in found if layout is not None), None)
+
+
+def with_chats(row: Record) -> Record:
+    """The row of a CSV file with lists of messages where cells hold them as JSON; any other as it is."""
+    read = {name: _json_list(value) for name, value in row.items() if isinstance(value, Cell)}
+    chats = {name: value for name, value in read.items() if style_of(value)}
+    return {**row, **chats} if chats else row
 
 
 def empty_chat(row: Record) -> str | None:
@@ -93,6 +101,13 @@ def tools_of(row: Record, key: str) -> str:
         raise TopicLoraError(
             f"{key}: the column 'tools' cannot be read: {error}.", "Each is {name, description, parameters}."
         ) from None
+
+
+def _json_list(cell: Cell) -> Any:
+    try:
+        return json.loads(cell) if cell.lstrip().startswith("[") else None
+    except ValueError:
+        return None
 
 
 def _as_messages(row: Record, layout: Layout) -> list[Any]:

@@ -42,7 +42,7 @@ def load_data(
 
     `split` overrides the sources'; `known_topics` are the graph's, where there is one; `contaminated` says which
     examples are questions of the evaluation. Raises TopicLoraError for a source, column or split that does not exist, a
-    template or filter that does not parse, and a source of which nothing is left.
+    template or filter that does not parse, a source of which nothing is left, and weights that are all 0.
     """
     reader = Reader(
         seed=seed,
@@ -66,6 +66,10 @@ def load_data(
             )
         groups.append(rows)
         counts.append(count)
+    if not any(row.loss_weight for rows in groups for row in rows):
+        raise TopicLoraError(
+            "data: every example has a loss_weight of 0, so nothing would be learned.", "Give some a weight above 0."
+        )
     groups, validation = _held_out(groups, data.validation, counts)
     weights = [section.weight for section in data.sources if section.weight is not None]
     rows = mix(groups, weights or None, seed=seed, stopping_strategy=data.stopping_strategy)
@@ -119,7 +123,7 @@ def _nothing_left(key: str, section: SourceSection, count: SourceCount) -> Topic
         return TopicLoraError(f"{key}.filter drops all {count.read} rows of {section.source!r}.", "Loosen it.")
     reasons = {
         f"without a value ({list_missing(count.wanting)})": count.missing,
-        "empty prompt or completion": count.empty,
+        "of weight 0, or with an empty prompt or completion": count.empty,
         "duplicates": count.duplicates,
         "in the evaluation": count.contaminated,
         "filtered": count.filtered,

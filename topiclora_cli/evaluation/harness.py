@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.evaluation.local_data import local_datasets
 
 if TYPE_CHECKING:
     from topiclora_cli.evaluation.questions import Question
@@ -25,7 +26,7 @@ class EvalRequest:
 
     chat_template: whether questions go through the tokenizer's. metrics: headline metrics, a list of which each task
     takes the first that it has, or by task. unsafe_code: run code that the model writes, where a task does that.
-    questions: the recipe's own, which the task QUESTIONS asks.
+    questions: the recipe's own, which the task QUESTIONS asks. datasets_dir: where copies of hub data sets lie.
     """
 
     tasks: Sequence[str]
@@ -38,6 +39,7 @@ class EvalRequest:
     metrics: Sequence[str] | Mapping[str, str] = ()
     unsafe_code: bool = False
     questions: tuple["Question", ...] = ()
+    datasets_dir: str | None = None
 
 
 def make_task_manager(request: EvalRequest) -> Any:
@@ -73,7 +75,7 @@ def evaluation_questions(request: EvalRequest) -> Iterator[str]:
     """
     manager = make_task_manager(request)
     for name in manager.match_tasks(list(request.tasks)):
-        with one_line(name):
+        with one_line(name), local_datasets(request.datasets_dir):
             tasks = manager.load([name])["tasks"]
         for task in tasks.values():
             # lm-eval's own method evaluates the rendered text as Python, which a sentence is not.
@@ -133,7 +135,7 @@ def _explained(task: str, error: Exception) -> TopicLoraError:
     if isinstance(error, ConnectionError | FileNotFoundError):
         return TopicLoraError(
             f"What the task {task!r} reads cannot be loaded: {reason(error)}",
-            "Connect to a hub, or point --include-path at tasks over local files.",
+            "Connect to a hub, or name a folder of copies by --datasets-dir.",
         )
     # The harness wraps what failed; the innermost names the package.
     causes: list[BaseException] = [error]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.choice_loss import add_choice_loss, add_to_group
 from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, one_line, quietly
+from topiclora_cli.evaluation.local_data import local_datasets, refuse_absent_shots
 from topiclora_cli.evaluation.metrics import headline, matches
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def load_tasks(request: EvalRequest) -> Tasks:
     known_as: dict[str, list[str]] = {}
     for asked in request.tasks:
         for name in manager.match_tasks([asked]):
-            with quietly(downloads=True), one_line(name):
+            with quietly(downloads=True), one_line(name), local_datasets(request.datasets_dir):
                 loaded = manager.load([name])
             for task in loaded["tasks"].values():
                 add_choice_loss(task)
@@ -146,6 +147,7 @@ def _tried(name: str, task: Any, request: EvalRequest) -> list[str]:
     from lm_eval.models.dummy import DummyLM
 
     prepare(task, request)
+    refuse_absent_shots(name, task)
     with quietly(), one_line(name):
         task.build_all_requests(limit=1, fewshot_as_multiturn=True)
     declared = [f"{metric},{each.name}" for each in task._filters for metric in task.aggregation()]

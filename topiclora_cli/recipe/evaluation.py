@@ -38,6 +38,8 @@ class EvalSection(Section):
     """Questions scored at once."""
     include_path: str | None = None
     """A folder of more task files, in lm-eval's YAML."""
+    datasets_dir: str | None = None
+    """A folder of copies `ORG/NAME`, from which every hub data set of a task is read; unset, from the hub."""
     chat_template: bool = False
     """Put questions through the tokenizer's chat template."""
     base: bool = True

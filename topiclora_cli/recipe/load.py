@@ -212,7 +212,7 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
         return TopicLoraError(f"{where}: unknown key {key!r}.", hint.rstrip())
     if first["type"] == "missing":
         return TopicLoraError(f"{where}: the key {key!r} is missing.", "Add it; see: topiclora recipes show quickstart")
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
     if first["type"] == "model_type":
         message = "a section, whose keys stand below it"
     given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"

@@ -118,8 +118,9 @@ def warnings(scores: Sequence[CellScore]) -> Iterator[str]:
 
 
 def _note(recipes: Sequence[Recipe]) -> str:
-    steps = sorted({str(recipe.train.max_steps) for recipe in recipes})
-    return f"Evaluated on {', '.join(recipes[0].eval.tasks)}; max_steps {', '.join(steps)}.\n"
+    trains = [recipe.train for recipe in recipes]
+    lengths = sorted({f"{t.max_steps} steps" if t.max_steps else f"{t.epochs:g} epochs" for t in trains})
+    return f"Trained for {', '.join(lengths)}; evaluated on {', '.join(recipes[0].eval.tasks)}.\n"
 
 
 def _values(values: Settings) -> str:

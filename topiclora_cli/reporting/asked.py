@@ -12,6 +12,7 @@ from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.sections import Code, Part, Section, Text
 from topiclora_cli.reporting.table import Column, Table, row
 from topiclora_cli.runs.commands import lasting_line
+from topiclora_cli.runs.run import adapter_in
 
 _STAGES = {"graph": "topic graph", "train": "training", "eval": "evaluation", "merge": "export", "ablation": "ablation"}
 _AGAIN = "again"
@@ -75,7 +76,7 @@ def _cost(run: Material) -> dict[str, str]:
     if run.training:
         facts["trainable parameters"] = f"{run.training.total_parameters:,}"
         facts["activated per token"] = f"{run.training.activated_parameters:,}"
-    weights = run.path / "adapter" / "adapter_model.safetensors"
+    weights = adapter_in(run.path) / "adapter_model.safetensors"
     if weights.is_file():
         facts["adapter on disk, MiB"] = f"{weights.stat().st_size / 2**20:.1f}"
     return facts

@@ -35,6 +35,7 @@ MANIFEST = "run.json"
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
+ADAPTER_CONFIG = "adapter_config.json"
 _OF_TRAINING = ("checkpoints/*", "adapter")
 _RESULTS = (*_OF_TRAINING, *(f"ablation/*/{made}" for made in _OF_TRAINING), "ablation/results.json")
 
@@ -88,6 +89,11 @@ class RunDir:
         made = cls(path)
         made._new = True
         return made
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of its adapter, there or not."""
+        return adapter_in(self.path)
 
     @property
     def manifest(self) -> Manifest:
@@ -164,12 +170,18 @@ class RunDir:
 
     def require(self, relative: str, *, made_by: str) -> Path:
         """Path of an artefact; raises TopicLoraError naming the command that makes it when it is absent."""
-        path = self.path / relative
+        path = self.adapter if relative == "adapter" else self.path / relative
         if not path.exists():
             raise TopicLoraError(
                 f"{self.path} has no {relative} yet.", f"Make it with: {command_line(made_by, '--run', self.path)}"
             )
         return path
+
+
+def adapter_in(path: Path) -> Path:
+    """Folder of a run's adapter: `adapter`, or the run's own where one was imported, which lies beside the manifest."""
+    trained = path / "adapter"
+    return path if not trained.exists() and (path / ADAPTER_CONFIG).is_file() else trained
 
 
 def is_run(path: Path) -> bool:

@@ -118,7 +118,7 @@ def asked_for(recipe: Recipe, run: RunDir, *sections: str) -> dict[str, Any]:
     """What makes two outcomes of a run comparable, as plain JSON: these sections of the recipe, the model as it
     computes, and the adapter's files."""
     values = recipe.model_dump(mode="json", include={"model", "seed", *sections})
-    adapter = {file.name: sha256_file(file) for file in sorted((run.path / ADAPTER).glob("adapter_*"))}
+    adapter = {file.name: sha256_file(file) for file in sorted(run.adapter.glob("adapter_*"))}
     return {**values, "precision": recipe.train.precision, "adapter": adapter}
 
 

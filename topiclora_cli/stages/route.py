@@ -18,7 +18,7 @@ from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.route import GateView, LayerGates, PromptRoute, TopicScore, TopicView
 from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.inputs import ADAPTER, GRAPH, graph_folder, load_tuned, make_batches, open_base, open_encoder
+from topiclora_cli.stages.inputs import GRAPH, graph_folder, load_tuned, make_batches, open_base, open_encoder
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 
@@ -33,7 +33,7 @@ def route_prompt(recipe: Recipe, run: RunDir, prompt: str, progress: Progress) -
     """
     if not prompt.strip():
         raise TopicLoraError("The prompt is empty.", 'Example: topiclora route "What is 12 times 7?"')
-    folder, trained = graph_folder(run, progress), (run.path / ADAPTER).exists()
+    folder, trained = graph_folder(run, progress), run.adapter.exists()
     routed = trained and recipe.adapter.routes
     if trained and not (routed or folder):
         raise _nothing_to_show(recipe, run)

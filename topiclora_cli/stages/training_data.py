@@ -63,6 +63,7 @@ def eval_request(recipe: Recipe) -> EvalRequest:
         metrics=section.metrics,
         unsafe_code=section.unsafe_code,
         questions=own_questions(recipe),
+        datasets_dir=section.datasets_dir,
     )
 
 
@@ -120,14 +121,18 @@ def _known_topics(recipe: Recipe) -> set[str] | None:
 def _overlap(recipe: Recipe) -> Contamination | None:
     if not recipe.data.decontaminate:
         return None
-    asked = own_questions(recipe)
-    return _contamination(tuple(recipe.eval.tasks), recipe.eval.include_path, asked, recipe.data.ngram)
+    section, asked = recipe.eval, own_questions(recipe)
+    return _contamination(tuple(section.tasks), section.include_path, section.datasets_dir, asked, recipe.data.ngram)
 
 
 @lru_cache(maxsize=1)
 def _contamination(
-    tasks: tuple[str, ...], include_path: str | None, questions: tuple[Question, ...], ngram: int
+    tasks: tuple[str, ...],
+    include_path: str | None,
+    datasets_dir: str | None,
+    questions: tuple[Question, ...],
+    ngram: int,
 ) -> Contamination:
     # A command reads the data several times; lm-eval's tasks take many seconds each time.
-    request = EvalRequest(tasks=tasks, include_path=include_path, questions=questions)
+    request = EvalRequest(tasks=tasks, include_path=include_path, datasets_dir=datasets_dir, questions=questions)
     return Contamination(evaluation_questions(request), ngram)
