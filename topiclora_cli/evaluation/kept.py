@@ -12,14 +12,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from topiclora_cli.evaluation.harness import EvalRequest
 from topiclora_cli.runs.files import replacing
 from topiclora_cli.runs.machine import versions
-
-if TYPE_CHECKING:
-    from lm_eval.api.task import Task
 
 _FORMAT = 1  # one more whenever a file holds something else
 # Of a request: which tasks it names and what they are read from count by their own content.
@@ -39,7 +36,7 @@ class KeptScores:
     model: str
     reads: bool = True
 
-    def find(self, name: str, task: "Task", request: EvalRequest) -> Any:
+    def find(self, name: str, task: Any, request: EvalRequest) -> Any:
         """What lm-eval returned of the task before, None where it was not scored in this way or the file is no use."""
         if not self.reads:
             return None
@@ -47,14 +44,14 @@ class KeptScores:
             return json.load(file)
         return None
 
-    def keep(self, name: str, task: "Task", request: EvalRequest, raw: Any) -> Any:
+    def keep(self, name: str, task: Any, request: EvalRequest, raw: Any) -> Any:
         """Write down what lm-eval found, in one step, and return it as it would be read."""
         text = json.dumps(raw, default=_plain, ensure_ascii=False)
         with replacing(self._path(name, task, request)) as temporary, gzip.open(temporary, "wt", 6) as file:
             file.write(text)
         return json.loads(text)
 
-    def _path(self, name: str, task: "Task", request: EvalRequest) -> Path:
+    def _path(self, name: str, task: Any, request: EvalRequest) -> Path:
         safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:60]
         return self.folder / f"{safe}-{_digest([self.model, *_content(name, task, request)])}.json.gz"
 
