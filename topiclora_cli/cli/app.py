@@ -66,7 +66,7 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.quickstart)
 app.command("build-graph")(build_graph.build_graph)
 app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
+app.add_typer(evaluate.app, name="eval")
 app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)

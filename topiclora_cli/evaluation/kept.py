@@ -20,7 +20,7 @@ from topiclora_cli.runs.machine import versions
 
 _FORMAT = 1  # one more whenever a file holds something else
 # Of a request: which tasks it names and what they are read from count by their own content.
-_NOT_ASKED = ("tasks", "metrics", "include_path", "questions")
+_NOT_ASKED = ("tasks", "metrics", "include_path", "questions", "datasets_dir")
 # Of a task's settings: where its rows come from, which count as they are.
 _PLACES = ("dataset_path", "dataset_name", "dataset_kwargs", "custom_dataset", "metadata")
 
@@ -59,14 +59,14 @@ class KeptScores:
 def _content(name: str, task: Any, request: EvalRequest) -> list[Any]:
     """All but the model that a task's scores depend on."""
     settings = {key: value for key, value in asdict(request).items() if key not in _NOT_ASKED}
+    settings["samples"] = request.samples.get(name)
     config = {key: value for key, value in task.dump_config().items() if key not in _PLACES}
-    whole = isinstance(request.limit, int) and request.limit >= 1
-    asked = islice(task.eval_docs, request.limit if whole else None)
+    first = request.asks(name, len(task.eval_docs)) if name not in request.samples else None
     shown = task.fewshot_docs() if config.get("num_fewshot") else None
     code = _code(Path(request.include_path)) if request.include_path is not None else ""
     return [
         *(_FORMAT, versions(), name, task.VERSION, config, settings, code),
-        *(_digest_of_each(asked), _digest_of_each(shown or ())),
+        *(_digest_of_each(islice(task.eval_docs, first)), _digest_of_each(shown or ())),
     ]
 
 

@@ -4,7 +4,6 @@ An adapter needs no export to be measured. Groups are aggregated by lm-eval's ow
 """
 
 import random
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.harness import EvalRequest, quietly, reason
@@ -29,6 +29,7 @@ from topiclora_cli.runs.progress import Advance
 OURS = "topiclora_"  # before the names of our own tasks
 _NOTE = 16  # characters of a task's name on a bar
 BOOTSTRAPS = 1000  # draws for the error of a metric that is no mean
+_SEEDED = ("random", "numpy", "torch", "fewshot")
 _NUMBERS = (int, float, np.number)
 _MERGED = ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
 
@@ -74,7 +75,7 @@ def score_tasks(
     try:
         for name, task in tasks.tasks.items():
             prepare(task, request)
-            counted = _Counted(name, _questions(task, request), advance)
+            counted = _Counted(name, request.asks(name, len(task.eval_docs)), advance)
             one = kept.find(name, task, request) if kept is not None else None
             if one is None:
                 lm.scorer.on_scored = counted.reach
@@ -107,11 +108,7 @@ def score_tasks(
 
 def count_questions(tasks: Tasks, request: EvalRequest) -> int:
     """How many questions the tasks ask, as far as the request goes."""
-    return sum(_questions(task, request) for task in tasks.tasks.values())
-
-
-def _questions(task: Any, request: EvalRequest) -> int:
-    return min(len(task.eval_docs), request.limit or sys.maxsize)
+    return sum(request.asks(name, len(task.eval_docs)) for name, task in tasks.tasks.items())
 
 
 class _Counted:
@@ -130,24 +127,33 @@ class _Counted:
 
 def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[str, Any]:
     from lm_eval import evaluate
-    from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
-    # As simple_evaluate does, for tasks that sample.
-    set_seed(DEFAULT_OTHER_SEED)
-    random.seed(DEFAULT_RANDOM_SEED)
-    np.random.seed(DEFAULT_OTHER_SEED)
+    _seed(request)
     with quietly():
         raw = evaluate(
             lm,
             {"tasks": {name: task}},
             limit=request.limit,
+            samples={name: list(request.samples[name])} if name in request.samples else None,
+            system_instruction=request.system_instruction,
             apply_chat_template=request.chat_template,
-            fewshot_as_multiturn=True,
+            fewshot_as_multiturn=request.multiturn,
             bootstrap_iters=BOOTSTRAPS,
             confirm_run_unsafe_code=request.unsafe_code,
         )
     assert isinstance(raw, dict)
     return raw
+
+
+def _seed(request: EvalRequest) -> None:
+    """As simple_evaluate does, for tasks that sample."""
+    of_python, of_numpy, of_torch, _ = request.seeds
+    if of_python is not None:
+        random.seed(of_python)
+    if of_numpy is not None:
+        np.random.seed(of_numpy)
+    if of_torch is not None:
+        torch.manual_seed(of_torch)
 
 
 def _aggregate(tasks: Tasks, raw: dict[str, Any], failed: dict[str, str]) -> None:
@@ -177,11 +183,15 @@ def _save(raw: dict[str, Any], request: EvalRequest, label: str, output_path: Pa
     tracker.general_config_tracker.log_experiment_args(
         model_source="hf",
         model_args={"pretrained": label},
-        system_instruction=None,
+        system_instruction=request.system_instruction,
         chat_template=raw["about"]["chat_template"],
-        fewshot_as_multiturn=True,
+        fewshot_as_multiturn=request.multiturn,
     )
-    settings = {"limit": request.limit, "bootstrap_iters": BOOTSTRAPS, "batch_size": request.batch_size}
+    settings = {
+        **{"limit": request.limit, "bootstrap_iters": BOOTSTRAPS, "batch_size": request.batch_size},
+        "gen_kwargs": dict(request.gen_kwargs) or None,
+        **{f"{of}_seed": seed for of, seed in zip(_SEEDED, request.seeds, strict=True)},
+    }
     stored = {key: value for key, value in raw.items() if key not in ("samples", "about")}
     stored |= {"config": {"model": "hf", "model_args": {"pretrained": label}, **settings}, "date": began}
     with quietly():
@@ -219,6 +229,8 @@ def _results(
         else:
             task, samples = tasks.tasks[name], raw["samples"][name]
             metrics = {key: _with_scores(metrics[key], task, samples) for key in in_own_order(task, list(metrics))}
+        if not metrics and request.predict_only:
+            continue
         if not metrics:
             failed[name] = "lm-eval gives it no metric"
             continue

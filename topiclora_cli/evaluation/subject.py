@@ -1,13 +1,13 @@
 """The model under evaluation as lm-eval sees it, loaded no sooner than a question has to be put to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.harness import EvalRequest
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ class Subject:
         from topiclora_cli.evaluation.scorer import PromptedLM
 
         model, tokenizer = self._load()
-        if self._request.chat_template and tokenizer.chat_template is None:
-            raise TopicLoraError("The model's tokenizer has no chat template.", "Set eval.chat_template to false.")
+        _check_template(tokenizer.chat_template, self._request.chat_template)
         self._side = tokenizer, tokenizer.padding_side
         return PromptedLM(
             pretrained=model,
@@ -46,7 +45,7 @@ class Subject:
 
         tokenizer: dict[str, Any] = {}
         add_tokenizer_info(tokenizer, self.scorer)
-        template = self.scorer.chat_template(True) if self._request.chat_template else None
+        template = self.scorer.chat_template(self._request.chat_template) if self._request.chat_template else None
         return {"tokenizer": tokenizer, "chat_template": template}
 
     def release(self) -> None:
@@ -54,3 +53,11 @@ class Subject:
         if self._side is not None:
             tokenizer, side = self._side
             tokenizer.padding_side = side
+
+
+def _check_template(own: Any, wanted: bool | str) -> None:
+    if wanted and own is None:
+        raise TopicLoraError("The model's tokenizer has no chat template.", "Set eval.chat_template to false.")
+    if isinstance(wanted, str) and (not isinstance(own, Mapping) or wanted not in own):
+        hint = nearest(wanted, own) if isinstance(own, Mapping) else "It has one, without a name: chat_template: true."
+        raise TopicLoraError(f"The model's tokenizer has no chat template {wanted!r}.", hint)
