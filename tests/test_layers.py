@@ -19,7 +19,7 @@ LAYERS = [
     {"ablation"},
     {"stages"},
     {"reporting"},
-    {"training", "evaluation", "merging", "serving"},
+    {"training", "evaluation", "merging", "importing", "serving"},
     {"data", "models"},
     {"topics", "adapters"},
     {"runs", "recipe"},
@@ -104,6 +104,8 @@ RAW = {
     # The settings of a graph as its file has them, of whichever version.
     "topics.store": {"TopicGraph"},
     "topics.settings": {"GraphSettings"},
+    # The settings of a foreign checkpoint as its publisher names them.
+    "importing.checkpoint": {"Checkpoint"},
     # Rows of a table of datasets' or of a stream.
     "data.stream": {"ExampleStream"},
     "training.collate": {"Collator"},
