@@ -108,7 +108,7 @@ def test_a_checkpoint_of_a_hub_is_fetched_first(path, tmp_path, monkeypatch):
 
 def test_there_may_be_no_checkpoint(tmp_path):
     refused(tmp_path / "nowhere", tmp_path, "There is no checkpoint at")
-    refused(Path("nobody/nothing"), tmp_path, "There is no checkpoint at nobody/nothing. As a hub id: .*Give its folder")
+    refused(Path("nobody/nothing"), tmp_path, "no checkpoint at nobody/nothing. As a hub id: .*Give its folder")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", tmp_path, "holds no weights: none of adapter_model.safetensors")
 
