@@ -145,7 +145,10 @@ def merge_table(export: Export) -> Table:
     table.add_row("KL(routed || export)", f"{export.kl:.4f} nats per answer token")
     table.add_row("same top token", f"{100 * export.agreement:.1f} % of {export.tokens:,} answer tokens")
     table.add_row("measured on", Text(f"{export.measured:,} {export.on}"))
-    table.add_row("gates from", f"{export.calibration:,} training examples")
+    if export.calibration:
+        table.add_row("gates from", f"{export.calibration:,} training examples")
+    if export.rank:
+        table.add_row("rank", str(export.rank))
     return table
 
 
