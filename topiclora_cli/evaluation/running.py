@@ -4,29 +4,32 @@ An adapter needs no export to be measured. Groups are aggregated by lm-eval's ow
 """
 
 import random
-import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.harness import EvalRequest, quietly, reason
+from topiclora_cli.evaluation.kept import KeptScores
 from topiclora_cli.evaluation.loading import Tasks, in_own_order, prepare
 from topiclora_cli.evaluation.metrics import Metric
 from topiclora_cli.evaluation.results import EvalResults, Score
+from topiclora_cli.evaluation.subject import Loaded, Subject
 from topiclora_cli.runs.progress import Advance
 
 OURS = "topiclora_"  # before the names of our own tasks
 _NOTE = 16  # characters of a task's name on a bar
 BOOTSTRAPS = 1000  # draws for the error of a metric that is no mean
+_SEEDED = ("random", "numpy", "torch", "fewshot")
 _NUMBERS = (int, float, np.number)
 _MERGED = ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
 
@@ -41,46 +44,60 @@ def run_harness(
     output_path: Path,
     advance: Advance = lambda questions, task: None,
 ) -> EvalResults:
-    """Evaluate `model` and write lm-eval's own results file and samples under `output_path/label`.
+    """Evaluate `model` as score_tasks does, keeping nothing for a next time."""
+    return score_tasks(
+        lambda: (model, tokenizer), request, tasks, label=label, output_path=output_path, advance=advance
+    )
 
+
+def score_tasks(
+    load: Callable[[], Loaded],
+    request: EvalRequest,
+    tasks: Tasks,
+    *,
+    label: str,
+    output_path: Path,
+    kept: KeptScores | None = None,
+    advance: Advance = lambda questions, task: None,
+) -> EvalResults:
+    """Evaluate a model and write lm-eval's own results file and samples under `output_path/label`.
+
+    load: the model in evaluation mode and its tokenizer, called once a task is reached that `kept` has no scores of.
     advance: called with the number of questions done since the last call, count_questions(tasks, request) in all.
 
     A task that fails is named in `failed`, its traceback is kept beside the results, and a group with one has no score.
     Raises TopicLoraError where a chat template is missing, or every task fails.
     """
-    if request.chat_template and tokenizer.chat_template is None:
-        raise TopicLoraError("The model's tokenizer has no chat template.", "Set eval.chat_template to false.")
-    from topiclora_cli.evaluation.scorer import PromptedLM
-
-    lm = PromptedLM(
-        pretrained=model,
-        tokenizer=tokenizer,
-        batch_size=request.batch_size,
-        mixed_precision_dtype="bfloat16" if request.bfloat16 else None,
-    )
+    lm = Subject(load, request)
     raw: dict[str, Any] = {key: {} for key in (*_MERGED, "samples")}
     failed: dict[str, str] = {}
-    began, side = time.time(), tokenizer.padding_side
+    began = time.time()
     try:
         for name, task in tasks.tasks.items():
-            counted = _Counted(name, _questions(task, request), advance)
-            lm.on_scored = counted.reach
-            try:
-                one = _run_task(lm, name, task, request)
-                counted.reach(1.0)
-            except TopicLoraError:
-                raise
-            except Exception as error:
-                failed[name] = reason(error)
-                _keep_traceback(output_path / label / f"failed_{name}.txt", error)
-                continue
-            for key in raw:
+            prepare(task, request)
+            counted = _Counted(name, request.asks(name, len(task.eval_docs)), advance)
+            one = kept.find(name, task, request) if kept is not None else None
+            if one is None:
+                lm.scorer.on_scored = counted.reach
+                try:
+                    one = {**_run_task(lm.scorer, name, task, request), "about": lm.about}
+                except TopicLoraError:
+                    raise
+                except Exception as error:
+                    failed[name] = reason(error)
+                    _keep_traceback(output_path / label / f"failed_{name}.txt", error)
+                    continue
+                if kept is not None:
+                    one = kept.keep(name, task, request, one)
+            counted.reach(1.0)
+            for key in (*_MERGED, "samples"):
                 raw[key].update(one[key])
+            raw["about"] = one["about"]
     finally:
-        tokenizer.padding_side = side
+        lm.release()
         if raw["results"]:
             _aggregate(tasks, raw, failed)
-            _save(lm, raw, request, label, output_path, began)
+            _save(raw, request, label, output_path, began)
     if not raw["results"]:
         raise TopicLoraError(
             f"No task could be scored with the {label} model: {next(iter(failed.values()))}",
@@ -91,11 +108,7 @@ def run_harness(
 
 def count_questions(tasks: Tasks, request: EvalRequest) -> int:
     """How many questions the tasks ask, as far as the request goes."""
-    return sum(_questions(task, request) for task in tasks.tasks.values())
-
-
-def _questions(task: Any, request: EvalRequest) -> int:
-    return min(len(task.eval_docs), request.limit or sys.maxsize)
+    return sum(request.asks(name, len(task.eval_docs)) for name, task in tasks.tasks.items())
 
 
 class _Counted:
@@ -114,25 +127,33 @@ class _Counted:
 
 def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[str, Any]:
     from lm_eval import evaluate
-    from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
-    prepare(task, request)
-    # As simple_evaluate does, for tasks that sample.
-    set_seed(DEFAULT_OTHER_SEED)
-    random.seed(DEFAULT_RANDOM_SEED)
-    np.random.seed(DEFAULT_OTHER_SEED)
+    _seed(request)
     with quietly():
         raw = evaluate(
             lm,
             {"tasks": {name: task}},
             limit=request.limit,
+            samples={name: list(request.samples[name])} if name in request.samples else None,
+            system_instruction=request.system_instruction,
             apply_chat_template=request.chat_template,
-            fewshot_as_multiturn=True,
+            fewshot_as_multiturn=request.multiturn,
             bootstrap_iters=BOOTSTRAPS,
             confirm_run_unsafe_code=request.unsafe_code,
         )
     assert isinstance(raw, dict)
     return raw
+
+
+def _seed(request: EvalRequest) -> None:
+    """As simple_evaluate does, for tasks that sample."""
+    of_python, of_numpy, of_torch, _ = request.seeds
+    if of_python is not None:
+        random.seed(of_python)
+    if of_numpy is not None:
+        np.random.seed(of_numpy)
+    if of_torch is not None:
+        torch.manual_seed(of_torch)
 
 
 def _aggregate(tasks: Tasks, raw: dict[str, Any], failed: dict[str, str]) -> None:
@@ -155,24 +176,26 @@ def _aggregate(tasks: Tasks, raw: dict[str, Any], failed: dict[str, str]) -> Non
     raw["results"].update(raw["groups"])
 
 
-def _save(lm: Any, raw: dict[str, Any], request: EvalRequest, label: str, output_path: Path, began: float) -> None:
+def _save(raw: dict[str, Any], request: EvalRequest, label: str, output_path: Path, began: float) -> None:
     from lm_eval.loggers import EvaluationTracker
-    from lm_eval.loggers.utils import add_tokenizer_info
 
     tracker = EvaluationTracker(output_path=str(output_path))
     tracker.general_config_tracker.log_experiment_args(
         model_source="hf",
         model_args={"pretrained": label},
-        system_instruction=None,
-        chat_template=lm.chat_template(True) if request.chat_template else None,
-        fewshot_as_multiturn=True,
+        system_instruction=request.system_instruction,
+        chat_template=raw["about"]["chat_template"],
+        fewshot_as_multiturn=request.multiturn,
     )
-    settings = {"limit": request.limit, "bootstrap_iters": BOOTSTRAPS, "batch_size": request.batch_size}
-    stored = {key: value for key, value in raw.items() if key != "samples"}
+    settings = {
+        **{"limit": request.limit, "bootstrap_iters": BOOTSTRAPS, "batch_size": request.batch_size},
+        "gen_kwargs": dict(request.gen_kwargs) or None,
+        **{f"{of}_seed": seed for of, seed in zip(_SEEDED, request.seeds, strict=True)},
+    }
+    stored = {key: value for key, value in raw.items() if key not in ("samples", "about")}
     stored |= {"config": {"model": "hf", "model_args": {"pretrained": label}, **settings}, "date": began}
     with quietly():
-        stored |= _environment()
-        add_tokenizer_info(stored, lm)
+        stored |= {**_environment(), **raw["about"]["tokenizer"]}
         tracker.save_results_aggregated(results=stored, samples=raw["samples"])
         for task, rows in raw["samples"].items():
             tracker.save_results_samples(task_name=task, samples=[dict(row) for row in rows])
@@ -206,6 +229,8 @@ def _results(
         else:
             task, samples = tasks.tasks[name], raw["samples"][name]
             metrics = {key: _with_scores(metrics[key], task, samples) for key in in_own_order(task, list(metrics))}
+        if not metrics and request.predict_only:
+            continue
         if not metrics:
             failed[name] = "lm-eval gives it no metric"
             continue
