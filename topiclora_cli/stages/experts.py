@@ -1,6 +1,6 @@
 """Every expert as a stock LoRA of its own, with the weights that make them one again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def experts_read_back(export: Written, base: BaseModel) -> nn.Module:
     return model.eval()  # type: ignore[no-any-return]
 
 
-def _alone(layers: list[TopicLoraLayer], adapter: str, expert: int | None) -> dict[str, Tensor]:
+def _alone(layers: Sequence[TopicLoraLayer], adapter: str, expert: int | None) -> dict[str, Tensor]:
     """Gates that leave one routed expert alone, or the shared ones; a layer's only expert is part of expert 0."""
     gates = {}
     for layer in layers:
