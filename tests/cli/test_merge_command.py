@@ -100,6 +100,19 @@ def test_a_dense_model_keeps_its_precision_or_takes_the_one_asked_for(run, run_c
     assert {"README.md", "generation_config.json"} <= {path.name for path in (run / "half" / "dense").iterdir()}
 
 
+def test_a_self_loading_folder_routes_and_is_no_export_of_gates(run, run_cli):
+    text = merged(run_cli, run, "--to", "self-loading", "--max-gap", "1e-5")
+    export = read_result(run / "merged" / "self-loading" / "gap.json", Export)
+    assert (export.gates, export.rank) == ("routed", None)
+    assert (export.agreement, "Export that routes" in text) == (1, True)
+    folder = run / "merged" / "self-loading" / "self-loading"
+    model, tokenizer = load_model(run)
+    again = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(TOKENS).logits, model(input_ids=TOKENS).logits, atol=1e-6, rtol=1e-6)
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == tokenizer.get_vocab()
+
+
 def test_a_cut_shows_what_every_rank_costs(run, run_cli, tiny_model_dir):
     text = merged(run_cli, run, "--to", "lora", "--rank", "3")
     export = read_result(run / "merged" / "mean" / "gap.json", Export)

@@ -35,13 +35,18 @@ class Written:
     folder: Path
 
 
+def as_torch_dtype(recipe: Recipe) -> torch.dtype:
+    """The precision of what is written."""
+    return getattr(torch, recipe.merge.dtype or recipe.model.dtype)  # type: ignore[no-any-return]
+
+
 def check_disk(recipe: Recipe, base: BaseModel, loras: Mapping[str, PlainLora], folder: Path) -> None:
     """Raises TopicLoraError where the formats that the recipe wants do not fit on the disk."""
     section = recipe.merge
-    size = getattr(torch, section.dtype or recipe.model.dtype).itemsize
+    size = as_torch_dtype(recipe).itemsize
     model = sum(p.numel() for p in base.model.parameters()) * size
     lora = sum(a.numel() + b.numel() for plain in loras.values() for a, b in plain.factors.values()) * size
-    share = {"lora": lora, "experts": lora, "dense": model, "gguf": 2 * model, "self-loading": model + lora}
+    share = {"lora": lora, "experts": lora, "dense": model, "gguf": 2 * model, "self-loading": 2 * model}
     check_space(folder, sum(share[format_] for format_ in section.formats))
 
 
@@ -73,7 +78,7 @@ def read_back(recipe: Recipe, export: Written, base: BaseModel | None = None) ->
     if export.format == "lora":
         base = base or open_base(recipe)
         return PeftModel.from_pretrained(base.model, export.folder).eval()
-    options: dict[str, Any] = {"dtype": getattr(torch, recipe.merge.dtype or recipe.model.dtype)}
+    options: dict[str, Any] = {"dtype": as_torch_dtype(recipe)}
     if export.format == "self-loading":
         options["trust_remote_code"] = True
     if export.format == "gguf":

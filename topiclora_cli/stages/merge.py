@@ -12,6 +12,7 @@ from topiclora_cli.adapters.perft import NO_MERGE
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.merging.collapse import PlainLora, plain_lora
 from topiclora_cli.merging.gates import Gates, parse_gates
+from topiclora_cli.merging.self_loading import routed_parts
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import MixtureSection
 from topiclora_cli.runs.files import make_folder
@@ -25,14 +26,13 @@ from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.bundle import write_bundle
 from topiclora_cli.stages.experts import expert_loras, mean_weights, write_experts
 from topiclora_cli.stages.exports import Written, check_disk, require_converter, write_plain
-from topiclora_cli.stages.gates import find_gates, needs_examples
+from topiclora_cli.stages.gates import FixedGates, find_gates, needs_examples
 from topiclora_cli.stages.inputs import adapter_folder, asked_for, graph_folder, load_tuned
 from topiclora_cli.stages.proof import Proof
 from topiclora_cli.stages.samples import calibration_rows
+from topiclora_cli.stages.self_loading import FORMAT, write_routed
 from topiclora_cli.stages.stage import stage
 from topiclora_cli.stages.training_data import encode
-
-OF_GATES = ("lora", "dense", "gguf")
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,28 @@ def merge(
     """
     section = recipe.merge
     asked = parse_gates(section.gates)
-    refuse_unmergeable(recipe, asked)
+    fixes = set(section.formats) != {FORMAT}
+    if fixes:
+        refuse_unmergeable(recipe, asked)
     if out is not None and out.exists() and not force:
         raise TopicLoraError(f"{out} exists already.", "Add --force to replace it, or choose another --out.")
     if "gguf" in section.formats:
         require_converter()
     adapter_folder(recipe, run)
     graph = graph_folder(run, progress)
-    rows = calibration_rows(recipe, graph) if needs_examples(asked) else []
-    proof = Proof(recipe, asked, graph, progress)
+    rows = calibration_rows(recipe, graph) if fixes and needs_examples(asked) else []
+    proof = Proof(recipe, asked if fixes else None, graph, progress)
     base, model = load_tuned(recipe, run, proof.prepare())
     request = asked_for(recipe, run, "merge", "data")
-    default = section.gates if set(OF_GATES) & set(section.formats) else section.formats[0]
+    default = section.gates if fixes else FORMAT
     folder = out or named_folder(run.path / "merged", name, default=default, request=request)
     with stage(run, "merge", recipe, folder=None if out else folder) as running, _scratch(folder) as scratch:
         examples = encode(recipe, base.tokenizer, rows) if rows else []
-        found = find_gates(recipe, asked, base, model, examples, progress)
+        found = find_gates(recipe, asked, base, model, examples, progress) if fixes else FixedGates({})
         exact = {each: plain_lora(model, gates) for each, gates in found.by_name.items()}
         loras = {each: cut_as_asked(recipe, plain) for each, plain in exact.items()}
         experts = expert_loras(model) if "experts" in section.formats else {}
+        parts = routed_parts(model) if FORMAT in section.formats else None
         check_disk(recipe, base, {**loras, **experts}, scratch)
         proof.observe(base, model)
         base_name = base.name or base.source
@@ -89,9 +92,11 @@ def merge(
         if experts:
             weights = mean_weights(next(iter(found.by_name.values())), experts)
             written.append(write_experts(recipe, experts, weights, scratch))
+        if parts is not None:
+            written.append(write_routed(recipe, parts, scratch))
         export = proof.export(written, found)
         proof.refuse_beyond(export)
-        rank = max(plain.rank for plain in loras.values())
+        rank = max((plain.rank for plain in loras.values()), default=None)
         cut = section.rank is not None or section.energy is not None
         ranks = proof.by_rank(next(iter(exact.values()))) if cut and len(exact) == 1 else ()
         export = replace(export, rank=rank, ranks=ranks)

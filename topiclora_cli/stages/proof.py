@@ -31,14 +31,18 @@ from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 
 BASE = "base"
+ROUTED = "routed"  # in the place of gates, of an export that fixes none
 
 
 class Proof:
-    """The examples that an export is measured on, the routed model's answers to them, and the base's gap."""
+    """The examples that an export is measured on, the routed model's answers to them, and the base's gap; asked: the
+    gates, None of an export that routes."""
 
-    def __init__(self, recipe: Recipe, asked: Gates, graph: Path | None, progress: Progress) -> None:
-        self._recipe, self._asked, self._progress = recipe, asked, progress
-        self._graph = TopicGraph.load(graph) if graph is not None and asked.kind == "all" else None
+    def __init__(self, recipe: Recipe, asked: Gates | None, graph: Path | None, progress: Progress) -> None:
+        self._recipe, self._progress = recipe, progress
+        self._gates = asked.text if asked else ROUTED
+        self._topic, self._chooses = (asked.topic, asked.kind == "all") if asked else (None, False)
+        self._graph = TopicGraph.load(graph) if graph is not None and self._chooses else None
         self._folder_of_graph = graph
         self._answers = TemporaryDirectory()
         self._relevance: Tensor | None = None
@@ -53,9 +57,9 @@ class Proof:
         Raises TopicLoraError where each topic is to have a LoRA and no topic graph could choose among them.
         """
         recipe, base = self._recipe, open_base(self._recipe)
-        limit, topic = recipe.merge.calibration, self._asked.topic
+        limit, topic = recipe.merge.calibration, self._topic
         self._measured = examples_to_measure_on(recipe, base, limit, self._folder_of_graph, topic=topic)
-        if self._asked.kind == "all":
+        if self._chooses:
             if self._graph is None:
                 raise TopicLoraError("The run has no topic graph to choose an adapter by.", "Use --gates topic:NAME.")
             prior = TopicPrior(self._graph, open_encoder(recipe, base))
@@ -89,7 +93,7 @@ class Proof:
             overall = next(iter(sums.values()))
         gap = overall.gap()
         return Export(
-            self._asked.text,
+            self._gates,
             gap.kl,
             gap.agreement,
             gap.tokens,
