@@ -16,6 +16,7 @@ from topiclora_cli.runs.results.bundle import Bundle
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import GraphReport
+from topiclora_cli.runs.results.routing import ProbeStudy, RoutingStudy
 
 FORMAT = 2
 T = TypeVar("T")
@@ -32,7 +33,8 @@ class _Kind:
 
 
 def write_result(
-    path: str | Path, value: GraphReport | EvalSummary | QuestionScores | Export | Bundle | GridScores
+    path: str | Path,
+    value: GraphReport | EvalSummary | QuestionScores | Export | Bundle | GridScores | RoutingStudy | ProbeStudy,
 ) -> None:
     """Replace the file with the value as JSON, in one step."""
     write_json(path, {"format": FORMAT, **asdict(value)})
@@ -114,4 +116,6 @@ _KINDS: Mapping[type, _Kind] = {
     Export: _Kind("Run merge again.", _as_it_is),
     Bundle: _Kind("Run merge again.", _as_it_is),
     GridScores: _Kind("Run ablate again.", _cells),
+    RoutingStudy: _Kind("Run eval --routing again.", _as_it_is),
+    ProbeStudy: _Kind("Run eval --probe again.", _as_it_is),
 }
