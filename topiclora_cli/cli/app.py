@@ -28,6 +28,7 @@ from topiclora_cli.cli import (
     report,
     route,
     runs,
+    serve,
     train,
     upcycle,
 )
@@ -65,11 +66,12 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.quickstart)
 app.command("build-graph")(build_graph.build_graph)
 app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
+app.add_typer(evaluate.app, name="eval")
 app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)

@@ -4,20 +4,19 @@ They are made once and scored by lm-eval's own filters and metrics, task by task
 nothing else is changed, so is no digit.
 """
 
-import random
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from transformers import set_seed
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.choice_loss import loss_of_choice, right_places
 from topiclora_cli.evaluation.harness import EvalRequest, quietly
 from topiclora_cli.evaluation.loading import Tasks, prepare
 from topiclora_cli.evaluation.metrics import Metric
+from topiclora_cli.evaluation.running import seed_everything
 from topiclora_cli.runs.progress import Advance
 
 KINDS = ("multiple_choice", "generate_until", "loglikelihood")
@@ -76,11 +75,14 @@ def pose(tasks: Tasks, request: EvalRequest, lm: Any, *, limit: int) -> list[Ask
         if task.OUTPUT_TYPE not in KINDS:
             continue
         prepare(task, request)
+        count = min(limit, request.asks(name, len(task.eval_docs)))
         with quietly():
             task.build_all_requests(
-                limit=limit,
-                apply_chat_template=request.chat_template,
-                fewshot_as_multiturn=True,
+                limit=count,
+                samples=list(request.samples[name])[:count] if name in request.samples else None,
+                system_instruction=request.system_instruction,
+                apply_chat_template=bool(request.chat_template),
+                fewshot_as_multiturn=request.multiturn,
                 chat_template=lm.apply_chat_template if request.chat_template else None,
             )
         by_place: dict[int, list[Any]] = {}
@@ -102,7 +104,7 @@ def answer(
         asked = [questions[at] for at in places]
         task = tasks.tasks[name]
         with quietly():
-            results = _responses(lm, asked, task)
+            results = _responses(lm, asked, task, request)
             scores = _scores(tasks, name, asked, results, request)
             losses = [_losses(question, result) for question, result in zip(asked, results, strict=True)]
             if asked[0].kind == "generate_until":
@@ -133,15 +135,11 @@ def _asked(name: str, task: Any, request: EvalRequest, place: int, instances: Se
     return Asked(name, place, doc, kind, shown, contexts, continuations, right, answered, own)
 
 
-def _responses(lm: Any, asked: Sequence[Asked], task: Any) -> list[list[Any]]:
+def _responses(lm: Any, asked: Sequence[Asked], task: Any, request: EvalRequest) -> list[list[Any]]:
     """What the model says to each question's requests, in the task's own order of them."""
     from lm_eval.api.instance import Instance
-    from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
-    # As simple_evaluate does, for tasks that sample.
-    set_seed(DEFAULT_OTHER_SEED)
-    random.seed(DEFAULT_RANDOM_SEED)
-    np.random.seed(DEFAULT_OTHER_SEED)
+    seed_everything(request)
     kind = "generate_until" if asked[0].kind == "generate_until" else "loglikelihood"
     instances = [
         Instance(

@@ -21,7 +21,7 @@ class RowsLM(PromptedLM):
             return super()._call(tokens, of=of, **settings)
 
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        with self.around([tuple(row[: self._prompts[unpadded(row)]]) for row in inps.tolist()]):
+        with self.around([tuple(row[: self._prompts.get(unpadded(row), len(row))]) for row in inps.tolist()]):
             return super()._model_call(inps, *args, **kwargs)
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:

@@ -37,6 +37,11 @@ def routing_studies(runs: Sequence[Material]) -> list[Section]:
     return sections
 
 
+def study_tables(study: RoutingStudy) -> list[Table]:
+    """What fits on a screen: the layers, and the changes by what was done to the routing."""
+    return [_layer_table(study), *([_by_way(study)] if study.interfered else [])]
+
+
 def _layers(study: RoutingStudy) -> list[Part]:
     parts: list[Part] = [Text(f"Of {study.examples:,} {study.on}. {_MEASURES}"), _layer_table(study)]
     parts.append(_heat("Load by layer, %", "layer", [(_named(each), each.load) for each in study.layers]))
@@ -122,11 +127,7 @@ def _interfered(study: RoutingStudy) -> list[Part]:
     )
     parts = [
         Text(f"{study.questions:,} questions; as the router has it: {before}. {_RULE}"),
-        Table(
-            "Change by what is done",
-            columns("", *(NAMES[m] for m in measures), right=1),
-            [row(each.way, *of_changes(each.changes, measures)) for each in study.interfered],
-        ),
+        _by_way(study),
         *parts,
     ]
     off = [each for each in study.interfered if each.expert is not None]
@@ -138,6 +139,12 @@ def _interfered(study: RoutingStudy) -> list[Part]:
     if off:
         parts.append(_by_topic(study))
     return parts
+
+
+def _by_way(study: RoutingStudy) -> Table:
+    measures = measured_names(study.interfered[0].changes.before)
+    rows = [row(each.way, *of_changes(each.changes, measures)) for each in study.interfered]
+    return Table("Change by what is done to the routing", columns("", *(NAMES[m] for m in measures), right=1), rows)
 
 
 def _by_topic(study: RoutingStudy) -> Table:

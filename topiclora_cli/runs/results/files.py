@@ -32,10 +32,10 @@ class _Kind:
     renamed: Callable[[Any], Any] = lambda values: values
 
 
-def write_result(
-    path: str | Path,
-    value: GraphReport | EvalSummary | QuestionScores | Export | Bundle | GridScores | RoutingStudy | ProbeStudy,
-) -> None:
+Result = GraphReport | EvalSummary | QuestionScores | Export | Bundle | GridScores | RoutingStudy | ProbeStudy
+
+
+def write_result(path: str | Path, value: Result) -> None:
     """Replace the file with the value as JSON, in one step."""
     write_json(path, {"format": FORMAT, **asdict(value)})
 
