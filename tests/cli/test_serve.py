@@ -18,6 +18,7 @@ from tests.serving.helpers import BUNDLE, CHAT, Stub, chat
 from topiclora_cli.recipe import dump_recipe, load_recipe
 from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.run import RunDir
+from topiclora_cli.serving import libraries
 from topiclora_cli.serving.door import listen
 
 URL = "http://127.0.0.1:9"
@@ -185,3 +186,12 @@ def test_a_run_without_a_bundle_or_a_graph_is_one_line(run, bundle, run_cli):
     shutil.copytree(bundle / "topic_graph", run.path / "graph")
     one_line(run_cli("serve", run.path, "--upstream", URL), f"merge --run {run.path} --gates topic:all")
     one_line(run_cli("serve", run.path / "graph", "--upstream", URL), "is neither a run nor a bundle")
+
+
+def test_what_the_routed_model_needs_is_said_before_anything_is_loaded(run, bundle, run_cli, monkeypatch):
+    monkeypatch.setattr(libraries, "is_serve_available", lambda: False)
+    one_line(run_cli("serve", run.path), "pip install 'topiclora[serve]'")
+    one_line(run_cli("serve", bundle), "Add --upstream, or name a run")
+    monkeypatch.setattr(libraries, "is_serve_available", lambda: True)
+    one_line(run_cli("serve", run.path), "has no adapter yet")
+    one_line(run_cli("serve", run.path / "none"), "is not a run directory")

@@ -1,5 +1,6 @@
 """`topiclora serve`: a run's routed model, or a gateway in front of a server of LoRAs, behind OpenAI's API."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,11 +8,13 @@ import typer
 
 from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import TerminalProgress, console, errors
+from topiclora_cli.cli.options import open_trained
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.runs.commands import RUNS
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from topiclora_cli.serving.door import Door
     from topiclora_cli.serving.gateway import Behind
@@ -94,7 +97,8 @@ def serve(
 
     door = Door(host, api_key or [])
     if upstream is None:
-        raise TopicLoraError("Give --upstream.")
+        _serve_routed(source, door, partial(listen, host, port), largest * _MEBI)
+        return
     from topiclora_cli.serving.gateway import Behind
     from topiclora_cli.serving.upstream import upstream_url
 
@@ -115,6 +119,24 @@ def _print_start(server: str, source: Path) -> None:
 
     folder, bundle = open_bundle(source, TerminalProgress(errors))
     typer.echo(start_line(server, bundle, folder))
+
+
+def _serve_routed(source: Path | None, door: "Door", listen: "Callable[[], socket.socket]", largest: int) -> None:
+    from topiclora_cli.runs.results.bundle import BUNDLE
+    from topiclora_cli.serving.libraries import require_server
+
+    if source is not None and (source / BUNDLE).is_file():
+        raise TopicLoraError(f"{source} is a bundle of LoRAs for a server of such.", "Add --upstream, or name a run.")
+    require_server()
+    settings, run = open_trained(source, None)
+    with listen() as listening:
+        from topiclora_cli.serving.routed import application, run_until_stopped
+        from topiclora_cli.stages.serve_routed import open_routed
+
+        routed = open_routed(settings, run)
+        console.print(f"{run.path} ({settings.adapter.method}), as the model {routed.name} or auto.", soft_wrap=True)
+        console.print(f"Answering at {_address(listening)}/v1; Ctrl-C ends.", soft_wrap=True)
+        run_until_stopped(application(routed, door, largest), listening)
 
 
 def _serve_bundle(source: Path, behind: "Behind", door: "Door", listening: "socket.socket", largest: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.serving.door import Refused
 
-CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETION, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
 AUTO = "auto"
 
 # From the messages of a chat, and its tools, to what the text encoder reads.

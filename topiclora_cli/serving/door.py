@@ -15,7 +15,7 @@ UPSTREAM = "upstream_error"
 SERVER = "server_error"
 
 
-@dataclass
+@dataclass(eq=False)
 class Refused(Exception):
     """A request that gets an error of this status in place of an answer; retry: seconds after which to come again."""
 

@@ -14,7 +14,7 @@ from yarl import URL
 
 from topiclora_cli.errors import nearest
 from topiclora_cli.runs.results.bundle import Bundle
-from topiclora_cli.serving.asked import AUTO, CHAT, COMPLETION, ReadChat, model_named, parsed, text_asked
+from topiclora_cli.serving.asked import AUTO, CHAT, COMPLETION, MODELS, ReadChat, model_named, parsed, text_asked
 from topiclora_cli.serving.chooser import Choice, Chooser, Together
 from topiclora_cli.serving.door import SERVER, Door, Refused
 from topiclora_cli.serving.metrics import CONTENT_TYPE, Metrics
@@ -23,8 +23,8 @@ from topiclora_cli.serving.upstream import Upstream
 
 BODY = 30.0  # seconds that a client has to send its request
 MOST_AT_ONCE = 1000
-_HEALTH, _METRICS, _MODELS = "/health", "/metrics", "/v1/models"
-_PATHS = (CHAT, COMPLETION, _MODELS, _HEALTH, _METRICS)
+_HEALTH, _METRICS = "/health", "/metrics"
+_PATHS = (CHAT, COMPLETION, MODELS, _HEALTH, _METRICS)
 _log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -67,7 +67,7 @@ class Gateway:
         app = web.Application(client_max_size=largest, middlewares=[self._answered])
         app.router.add_post(CHAT, self._generate)
         app.router.add_post(COMPLETION, self._generate)
-        app.router.add_get(_MODELS, self._models)
+        app.router.add_get(MODELS, self._models)
         app.router.add_get(_HEALTH, self._health)
         app.router.add_get(_METRICS, self._show_metrics)
         app.cleanup_ctx.append(self._connected)

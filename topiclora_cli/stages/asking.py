@@ -1,6 +1,7 @@
 """What somebody asks, put as the run was trained on it: for the model to answer, and for the topic graph to read."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -32,14 +33,17 @@ def filled_in(recipe: Recipe, text: str) -> str:
     return fill_in_message(sources[0], text) if len(sources) == 1 else text
 
 
-def prompt_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[int]:
+def prompt_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], tools: str = "") -> list[int]:
     """Token ids of a conversation up to where the assistant is to speak; of a run that was trained on single prompts,
-    of its last message by itself."""
+    of its last message by itself.
+
+    Raises TopicLoraError for a chat template that refuses the conversation.
+    """
     if not of_conversations(recipe, has_template=tokenizer.chat_template is not None):
         return encode_prompt(turns[-1].text.rstrip(), tokenizer, chat=False)
-    if recipe.data.chat_template is False:
-        return encode_prompt(asked_by(turns), tokenizer, chat=False)
-    return encode_prompt(answer_opened(turns, tokenizer), tokenizer, chat=True)
+    if recipe.data.chat_template is False or tokenizer.chat_template is None:
+        return encode_prompt(asked_by(turns, tools), tokenizer, chat=False)
+    return encode_prompt(answer_opened(turns, tokenizer, tools), tokenizer, chat=True)
 
 
 def turns_of(messages: Sequence[Any]) -> list[Turn]:
@@ -52,19 +56,35 @@ def turns_of(messages: Sequence[Any]) -> list[Turn]:
     return turns[:-1]
 
 
+def tools_asked(tools: Any) -> str:
+    """The tools of a request as those of training data, "" for none; raises TopicLoraError for what is no tool."""
+    try:
+        return tools_in(tools or "")
+    except ValueError as error:
+        raise TopicLoraError(f"A request: its tools cannot be read: {error}.", "Leave them out.") from None
+
+
 def chat_text(recipe: Recipe, messages: Sequence[Any], tools: Any, *, has_template: bool) -> str:
     """What the text encoder reads of a chat: the whole as the prompts of training, or the user's last message by
     itself where the run was trained on single prompts. "" where no user speaks.
 
-    Raises TopicLoraError as `turns_of`.
+    Raises TopicLoraError as `turns_of` and `tools_asked` do.
     """
     turns = turns_of(messages)
     asked = [turn for turn in turns if turn.role == "user"]
     if not asked:
         return ""
-    if not of_conversations(recipe, has_template=has_template):
-        return filled_in(recipe, asked[-1].text).rstrip()
-    try:
-        return asked_by(turns, tools_in(tools or ""))
-    except ValueError as error:
-        raise TopicLoraError(f"A request: its tools cannot be read: {error}.", "Leave them out.") from None
+    if of_conversations(recipe, has_template=has_template):
+        return asked_by(turns, tools_asked(tools))
+    return filled_in(recipe, asked[-1].text).rstrip()
+
+
+def chat_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any], tools: Any) -> list[int]:
+    """Token ids of a chat as the run was trained on such; raises TopicLoraError as `prompt_ids`, `turns_of` and
+    `tools_asked` do, and where nobody asks."""
+    turns = turns_of(messages)
+    if not turns:
+        raise TopicLoraError("A request: the column 'messages' is empty.", "Give it a message.")
+    if not of_conversations(recipe, has_template=tokenizer.chat_template is not None):
+        turns = [replace(turns[-1], content=filled_in(recipe, turns[-1].content))]
+    return prompt_ids(recipe, tokenizer, turns, tools_asked(tools))
