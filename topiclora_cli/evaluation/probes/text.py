@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
 
-_OPTIONS = re.compile(r"\s*(?:(?:answer )?(?:options|choices)\s*:|\(?[A-Ja-j1-9][.):]\s)", re.IGNORECASE)
+_OPTIONS = re.compile(r"\s*(?:(?:answer )?(?:options|choices)\s*:|[-*•]\s|\(?[A-Ja-j1-9][.):]\s)", re.IGNORECASE)
 _LETTERED = re.compile(r"^(\s*\(?([A-J])[.):]+\s+)(.*\S)(\s*)$")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _WORD = re.compile(r"[^\W\d_]{4,}")
