@@ -14,9 +14,9 @@ from lm_eval.config.task import TaskConfig
 from lm_eval.tasks._index import TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from topiclora_cli.data.task_file import TaskFile, is_task_file, lines_of, read_task_file
+from topiclora_cli.data.task_rows import AskedRow, read_rows
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.evaluation.task_file import TaskFile, is_task_file, lines_of, read_task_file
-from topiclora_cli.evaluation.task_rows import AskedRow, read_rows
 
 _SHOTS = "examples"
 _UNSAFE = re.compile(r"[^\w.-]+")

@@ -9,10 +9,10 @@ from topiclora_cli.data.files import kind_of_file
 from topiclora_cli.data.missing import Missing, MissingValue, Names
 from topiclora_cli.data.reading import kind_of
 from topiclora_cli.data.tables import Record, UnreadableError, read_table
+from topiclora_cli.data.task_file import TaskFile
 from topiclora_cli.data.templates import condition, expression, template
 from topiclora_cli.data.written import written
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.evaluation.task_file import TaskFile
 
 Row = Mapping[str, Any]
 
