@@ -2,6 +2,7 @@
 
 import typer
 
+from topiclora_cli.cli import eval_tasks
 from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.eval_options import EVAL_OPTIONS
 from topiclora_cli.cli.keyed import with_keys
@@ -9,6 +10,7 @@ from topiclora_cli.cli.options import NameOption, RunOption, SetOption, open_tra
 from topiclora_cli.errors import TopicLoraError
 
 app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND]")
+app.command("tasks")(eval_tasks.tasks)
 
 
 @app.callback()
@@ -22,6 +24,11 @@ def evaluate(
 ) -> None:
     """Evaluate a run's adapter and its base model on the same questions."""
     if context.invoked_subcommand is not None:
+        if changes or run is not None or name is not None:
+            raise TopicLoraError(
+                f"Options before {context.invoked_subcommand} are those of an evaluation.",
+                f"Put them after it: topiclora eval {context.invoked_subcommand} --help says which there are.",
+            )
         return
     settings, directory = open_trained(run, changes)
     from topiclora_cli.reporting.drawn import as_rich

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import datasets
-from lm_eval.tasks import TaskManager
 
 from topiclora_cli.evaluation.harness import QUESTIONS
+from topiclora_cli.evaluation.task_index import IndexedManager
 
 
 class Question(Protocol):
@@ -22,7 +22,7 @@ class Question(Protocol):
     def kind(self) -> str: ...
 
 
-class QuestionManager(TaskManager):  # type: ignore[misc]  # lm-eval has no types
+class QuestionManager(IndexedManager):
     """lm-eval's TaskManager that knows `topiclora_questions`, and each kind of them as `topiclora_questions_KIND`."""
 
     def __init__(self, questions: Sequence[Question], **settings: Any) -> None:
