@@ -19,7 +19,7 @@ LAYERS = [
     {"ablation"},
     {"stages"},
     {"reporting"},
-    {"training", "evaluation", "merging", "serving"},
+    {"training", "evaluation", "merging", "importing", "serving"},
     {"data", "models"},
     {"topics", "adapters"},
     {"runs", "recipe"},
@@ -27,7 +27,9 @@ LAYERS = [
     {"errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-LM_EVAL_IN = ("choice_loss", "harness", "loading", "questions", "running", "scorer", "stock", "task_index")
+LM_EVAL_IN = (
+    *("choice_loss", "harness", "loading", "questions", "running", "scorer", "stock", "subject", "task_index"),
+)
 ONLY_IN = {
     "torch_geometric": {"topics"},
     "lm_eval": {f"evaluation/{name}.py" for name in LM_EVAL_IN},
@@ -104,6 +106,8 @@ RAW = {
     # The settings of a graph as its file has them, of whichever version.
     "topics.store": {"TopicGraph"},
     "topics.settings": {"GraphSettings"},
+    # The settings of a foreign checkpoint as its publisher names them.
+    "importing.checkpoint": {"Checkpoint"},
     # Rows of a table of datasets' or of a stream.
     "data.stream": {"ExampleStream"},
     "training.collate": {"Collator"},

@@ -21,6 +21,7 @@ from topiclora_cli.cli import (
     compare,
     data,
     evaluate,
+    import_checkpoint,
     lm_eval,
     merge,
     methods,
@@ -78,6 +79,7 @@ app.command("serve")(serve.serve)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)
+app.command("import")(import_checkpoint.import_checkpoint)
 app.command("upcycle")(upcycle.upcycle)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")

@@ -1,5 +1,7 @@
 """`topiclora eval`: the tuned model beside its base, by lm-evaluation-harness."""
 
+from typing import Annotated
+
 import typer
 
 from topiclora_cli.cli import eval_tasks
@@ -19,6 +21,14 @@ def evaluate(
     context: typer.Context,
     changes: list[str],
     run: RunOption = None,
+    reuse: Annotated[
+        bool | None,
+        typer.Option(
+            "--reuse/--fresh",
+            help="Take every score kept of the same model and questions, or none (default: every one, but the tuned "
+            "model is scored anew where this very evaluation was finished before).",
+        ),
+    ] = None,
     name: NameOption = None,
     overrides: SetOption = None,
 ) -> None:
@@ -36,7 +46,7 @@ def evaluate(
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 
     with directory.lock():
-        result = evaluate_stage(settings, directory, TerminalProgress(), name=name)
+        result = evaluate_stage(settings, directory, TerminalProgress(), name=name, reuse=reuse)
     if not settings.eval.predict_only:
         console.print(as_rich(eval_table(result)))
     what = "Answers" if settings.eval.predict_only else "Results"
