@@ -30,6 +30,7 @@ def scores(runs: Sequence[Material]) -> list[Section]:
             for run, summary in found
             for task, reason in summary.failed.items()
         ]
+        parts += [Text(note) for note in ordered(note for _, summary in found for note in summary.notes)]
         parts += _intervals({run.label: summary for run, summary in found}, single=len(runs) == 1)
         if len(found) > 1:
             parts.append(Text("Whether a difference is more than chance is said by `topiclora compare`."))
