@@ -1,6 +1,5 @@
 """`topiclora eval tasks`: what there is to evaluate, the data it needs, and whether that is at hand."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +22,12 @@ def tasks(
     """List tasks and groups by name; without a pattern, those that are no part of others."""
     from topiclora_cli.evaluation.listing import list_tasks
     from topiclora_cli.reporting.drawn import as_rich
-    from topiclora_cli.reporting.tasks import task_facts, tasks_table
+    from topiclora_cli.reporting.tasks import tasks_json, tasks_table
 
     places = [None if place is None else str(place) for place in (include_path, datasets_dir)]
     found = list_tasks(pattern, include_path=places[0], datasets_dir=places[1])
     shown = [task for task in found if task.at_hand] if at_hand else found
     if as_json:
-        typer.echo(json.dumps([task_facts(task) for task in shown], ensure_ascii=False, indent=2))
+        typer.echo(tasks_json(shown))
     else:
         console.print(as_rich(tasks_table(shown, hidden=len(found) - len(shown))))

@@ -1,5 +1,6 @@
-"""The tasks that there are to evaluate, as a table and as plain values."""
+"""The tasks that there are to evaluate, as a table and as JSON."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,13 +18,18 @@ def tasks_table(tasks: Sequence["Listed"], *, hidden: int = 0) -> Table:
     """Name, kind, data and whether that is at hand; hidden: how many are not listed because it is not."""
     rows = [row(task.name, task.output or task.kind, _data(task), _AT_HAND[task.at_hand]) for task in tasks]
     counts = Counter(task.kind for task in tasks)
-    note = ", ".join(f"{count:,} {kind}{'s' * (count > 1)}" for kind, count in counts.items())
-    note += f"; {hidden:,} more need data that is not at hand" if hidden else ""
+    found = ", ".join(f"{count:,} {kind}{'s' * (count > 1)}" for kind, count in counts.items())
+    more = f"{hidden:,} more need{'s' * (hidden == 1)} data that is not at hand" if hidden else ""
+    note = "; ".join(filter(None, [found, more]))
     return Table("", columns("task", "kind", "data", "at hand"), rows, note=f"{note}.")
 
 
-def task_facts(task: "Listed") -> dict[str, object]:
-    """A task as JSON has it."""
+def tasks_json(tasks: Sequence["Listed"]) -> str:
+    """The tasks as a list in JSON, each with where its data lies, or was looked for."""
+    return json.dumps([_facts(task) for task in tasks], ensure_ascii=False, indent=2)
+
+
+def _facts(task: "Listed") -> dict[str, object]:
     data = [
         {"name": each.name, "config": each.config, "place": str(each.place), "at_hand": each.at_hand}
         for each in task.data
