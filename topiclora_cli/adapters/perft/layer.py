@@ -31,7 +31,7 @@ from topiclora_cli.errors import TopicLoraError
 UP_VARIANCE = 1e-12
 NO_MERGE = (
     "PERFT adapters run beside a whole block of experts, which is no linear layer: no dense weight equals them.",
-    "Serve the adapter itself, through peft or transformers.",
+    "Serve the adapter itself, or write a folder that transformers loads (topiclora merge --to self-loading).",
 )
 
 
