@@ -125,6 +125,19 @@ def test_a_method_without_routers_says_so_in_one_line_and_can_be_probed(lora, ru
     assert run_cli("report", run, "--markdown", tmp_path / "page.md")[0] == 0
 
 
+def test_routing_of_the_base_itself_is_measured_and_not_interfered_with(tiny_moe_dir, run_cli, tmp_path):
+    settings = ("adapter.method=perft-e", "adapter.target_modules=experts")
+    run = trained_run(tiny_moe_dir, tmp_path, *settings)
+    code, text = run_cli("eval", "--run", run, *ASKED, "--routing")
+    assert code == 0, text
+    assert "base model's own here" in text
+    study = routing_studies_of(RunDir(run))["few"]
+    assert study.interfered == []
+    assert 1 <= study.together.experts_per_token <= 2
+    assert run_cli("report", run, "--markdown", tmp_path / "page.md")[0] == 0
+    assert "base model's own here" in (tmp_path / "page.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [

@@ -12,6 +12,7 @@ import typer
 from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.options import listed
+from topiclora_cli.evaluation.probes import PROBES
 
 if TYPE_CHECKING:
     from topiclora_cli.recipe import Recipe
@@ -38,8 +39,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
                 "--probe",
                 rich_help_panel=PANEL,
                 metavar="NAME",
-                help="Ask again with changed prompts: truncate, distractor, permute-options, typos, shuffle-sentences, "
-                "fewshot, two-topics. May be repeated, or several with commas.",
+                help=f"Ask again with changed prompts: {', '.join(PROBES)}. May be repeated, or several with commas.",
             ),
         ],
         None,

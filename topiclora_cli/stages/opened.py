@@ -50,7 +50,7 @@ class Opened:
 
     def topics(self, questions: Sequence[Asked]) -> list[tuple[str, ...]]:
         """Each question's topics: its data's own, else the one the graph finds it most about, else its task."""
-        own = [tuple(map(str, question.doc.get("topics") or ())) for question in questions]
+        own = [_tagged(question) for question in questions]
         if all(own) or self.graph is None:
             return [tags or (question.task,) for tags, question in zip(own, questions, strict=True)]
         prior = self.prior()
@@ -63,3 +63,8 @@ class Opened:
 def open_for_study(recipe: Recipe, base: BaseModel, model: PeftModel, folder: Path | None) -> Opened:
     """A tuned model with the graph that it was trained with, if any."""
     return Opened(recipe, base, model, TopicGraph.load(folder) if folder else None)
+
+
+def _tagged(question: Asked) -> tuple[str, ...]:
+    found = question.doc.get("topics") or ()
+    return (found,) if isinstance(found, str) else tuple(map(str, found))

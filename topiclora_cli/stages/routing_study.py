@@ -27,6 +27,7 @@ from topiclora_cli.evaluation.routers.drops import by_topic, changes, own_and_ot
 from topiclora_cli.evaluation.routers.layers import Layers, measure_layers
 from topiclora_cli.evaluation.routers.observed import observe
 from topiclora_cli.evaluation.routers.redundancy import redundancy
+from topiclora_cli.evaluation.routing import mean_routing
 from topiclora_cli.runs.progress import Progress, tracked
 from topiclora_cli.runs.results.routing import Interfered, RoutingStudy, TokenGates
 from topiclora_cli.stages.inputs import make_batches
@@ -191,8 +192,6 @@ def _texts(opened: Opened, questions: Sequence[Asked]) -> list[Written]:
 
 
 def _tokens(text: Written) -> list[TokenGates]:
-    from topiclora_cli.evaluation.routing import mean_routing
-
     mean = mean_routing(text.gates)
     if mean is None:
         return []
