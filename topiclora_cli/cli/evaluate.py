@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from topiclora_cli.cli import eval_tasks
 from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.eval_options import EVAL_OPTIONS
 from topiclora_cli.cli.keyed import with_keys
@@ -13,6 +14,7 @@ from topiclora_cli.cli.studies import StudyOptions, with_studies
 from topiclora_cli.errors import TopicLoraError
 
 app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND]")
+app.command("tasks")(eval_tasks.tasks)
 
 
 @app.callback()
@@ -40,6 +42,11 @@ def evaluate(
 ) -> None:
     """Evaluate a run's adapter and its base model on the same questions."""
     if context.invoked_subcommand is not None:
+        if changes or run is not None or name is not None:
+            raise TopicLoraError(
+                f"Options before {context.invoked_subcommand} are those of an evaluation.",
+                f"Put them after it: topiclora eval {context.invoked_subcommand} --help says which there are.",
+            )
         return
     if prefetch:
         prefetch_data(run, changes)

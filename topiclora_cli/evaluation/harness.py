@@ -63,12 +63,12 @@ class EvalRequest:
         return min(questions, math.ceil(questions * self.limit) if self.limit < 1 else int(self.limit))
 
 
-def make_task_manager(request: EvalRequest) -> Any:
-    """An lm-eval TaskManager that knows every requested task.
+def make_task_manager(request: EvalRequest, *, every: bool = False) -> Any:
+    """An lm-eval TaskManager that knows every requested task, or `every` one that there is.
 
-    Indexing lm-eval's own thousands of tasks takes many seconds, so they are read only when one is asked for. Raises
-    TopicLoraError with the nearest names for a task nobody knows, for an include path that does not exist, and, with
-    its line, for what is wrong with a task file.
+    Even a kept index of lm-eval's own thousands of tasks takes a second to read, so it is read where it is needed.
+    Raises TopicLoraError with the nearest names for a task nobody knows, for an include path that does not exist, and,
+    with its line, for what is wrong with a task file.
     """
     _quiet()
     from topiclora_cli.evaluation.file_tasks import TaskFiles
@@ -82,8 +82,8 @@ def make_task_manager(request: EvalRequest) -> Any:
             )
         paths.append(request.include_path)
     files = TaskFiles(request.tasks)
-    manager = QuestionManager(request.questions, files, include_path=paths, include_defaults=False)
-    if not manager.whole or not all(manager.match_tasks([task]) for task in request.tasks):
+    manager = QuestionManager(request.questions, files, include_path=paths, include_defaults=every)
+    if not every and not (manager.whole and all(manager.match_tasks([task]) for task in request.tasks)):
         manager = QuestionManager(request.questions, files, include_path=paths, include_defaults=True)
     for task in request.tasks:
         if not manager.match_tasks([task]):

@@ -28,7 +28,6 @@ from topiclora_cli.runs.results.record import EvalFacts
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.by_topic import experts_of, scores_by_topic, topics_of, write_by_topic
 from topiclora_cli.stages.inputs import (
-    ADAPTER,
     adapter_folder,
     asked_for,
     graph_folder,
@@ -90,7 +89,7 @@ def evaluate(
         else:
             _, model = load_tuned(recipe, run, open_once())
             reads = not ended if reuse is None else reuse
-            kept = kept_of_adapter(recipe, run.path / ADAPTER, run.path / "eval", reads=reads)
+            kept = kept_of_adapter(recipe, run.adapter, run.path / "eval", reads=reads)
             tuned = score("tuned", lambda: loaded(open_once(), model), kept)
         answers = QuestionScores(by_question(tuned), by_question(base_results) if base_results is not None else None)
         result = replace(summary(base_results, tuned, name=folder.name), notes=tuple(copy_notes(tasks)))
