@@ -56,6 +56,7 @@ class _Commands(TyperGroup):
 # What a path can be that is no fault of the program's.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
+_IN_SEVERAL = ("train", "eval")  # the commands for several processes
 app = typer.Typer(
     name="topiclora",
     cls=_Commands,
@@ -100,10 +101,10 @@ def root(
     from topiclora_cli.runs.tested import newer_than_tested
 
     note_newer(newer_than_tested())
-    if process_count() > 1 and context.invoked_subcommand != "train":
+    if process_count() > 1 and context.invoked_subcommand not in _IN_SEVERAL:
         raise TopicLoraError(
             f"topiclora {context.invoked_subcommand} runs in one process, not in {process_count()}.",
-            "Start it without torchrun; `topiclora train` alone takes several.",
+            "Start it without torchrun; `topiclora train` and `topiclora eval` take several.",
         )
 
 

@@ -1,14 +1,18 @@
 """`topiclora eval`: the tuned model beside its base, by lm-evaluation-harness."""
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
 
+from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import TerminalProgress, console
+from topiclora_cli.cli.eval_models import evaluate_models
 from topiclora_cli.cli.eval_options import EVAL_OPTIONS
 from topiclora_cli.cli.keyed import with_keys
-from topiclora_cli.cli.options import NameOption, RunOption, SetOption, open_trained
+from topiclora_cli.cli.options import NameOption, RunOption, SetOption, hold_in_first, open_trained
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.processes import leave
 
 app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND]")
 
@@ -19,6 +23,16 @@ def evaluate(
     context: typer.Context,
     changes: list[str],
     run: RunOption = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            autocompletion=complete.runs,
+            metavar="MODEL",
+            help="Put these side by side: `base`, a run, an export, a checkpoint, an adapter's folder, or a model. May "
+            "be repeated; the first is what the others are compared with.",
+        ),
+    ] = None,
     reuse: Annotated[
         bool | None,
         typer.Option(
@@ -30,15 +44,23 @@ def evaluate(
     name: NameOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Evaluate a run's adapter and its base model on the same questions."""
+    """Evaluate a run's adapter and its base model on the same questions.
+
+    In several processes under torchrun or accelerate launch.
+    """
     if context.invoked_subcommand is not None:
+        return
+    if model:
+        evaluate_models(model, run, changes, name=name, reuse=reuse)
         return
     settings, directory = open_trained(run, changes)
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.scores import eval_table
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 
-    with directory.lock():
+    with ExitStack() as held:
+        held.callback(leave)
+        hold_in_first(held, directory)
         result = evaluate_stage(settings, directory, TerminalProgress(), name=name, reuse=reuse)
     if not settings.eval.predict_only:
         console.print(as_rich(eval_table(result)))

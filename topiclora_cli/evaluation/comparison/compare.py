@@ -79,6 +79,12 @@ def compare(
     return [_compared(side, against, metric, tasks, show_flips) for side in sides]
 
 
+def compare_places(places: Sequence[Place], baseline: Place, tasks: Sequence[str]) -> list[Compared]:
+    """Every place by itself minus the baseline, on these tasks; raises TopicLoraError as `compare`."""
+    against = Side(baseline.label, [baseline])
+    return [_compared(Side(place.label, [place]), against, None, tasks, 0) for place in places]
+
+
 def _told_apart(places: Mapping[str, Place]) -> dict[str, Place]:
     """Places by name, labelled by the whole of it where others have the same label."""
     counts = Counter(place.label for place in places.values())

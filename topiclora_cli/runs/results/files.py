@@ -16,6 +16,7 @@ from topiclora_cli.runs.results.bundle import Bundle
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import GraphReport
+from topiclora_cli.runs.results.models import ModelScores
 
 FORMAT = 2
 T = TypeVar("T")
@@ -31,7 +32,7 @@ class _Kind:
     renamed: Callable[[Any], Any] = lambda values: values
 
 
-Result = GraphReport | EvalSummary | QuestionScores | Export | Bundle | GridScores
+Result = GraphReport | EvalSummary | QuestionScores | Export | Bundle | ModelScores | GridScores
 
 
 def write_result(path: str | Path, value: Result) -> None:
@@ -114,5 +115,6 @@ _KINDS: Mapping[type, _Kind] = {
     QuestionScores: _Kind("Run eval again.", _as_it_is),
     Export: _Kind("Run merge again.", _as_it_is),
     Bundle: _Kind("Run merge again.", _as_it_is),
+    ModelScores: _Kind("Run eval again.", _as_it_is),
     GridScores: _Kind("Run ablate again.", _cells),
 }
