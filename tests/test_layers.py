@@ -27,7 +27,7 @@ LAYERS = [
     {"errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-LM_EVAL_IN = ("choice_loss", "harness", "loading", "questions", "running", "scorer", "subject")
+LM_EVAL_IN = ("asking", "choice_loss", "file_tasks", "harness", "loading", "questions", "running", "scorer", "subject")
 ONLY_IN = {
     "torch_geometric": {"topics"},
     "lm_eval": {f"evaluation/{name}.py" for name in LM_EVAL_IN},

@@ -24,6 +24,7 @@ from topiclora_cli.cli import (
     import_checkpoint,
     merge,
     methods,
+    push,
     quickstart,
     recipes,
     report,
@@ -77,6 +78,7 @@ app.command("serve")(serve.serve)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)
+app.command("push")(push.push)
 app.command("import")(import_checkpoint.import_checkpoint)
 app.command("upcycle")(upcycle.upcycle)
 app.add_typer(data.app, name="data")

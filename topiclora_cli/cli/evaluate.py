@@ -11,17 +11,20 @@ from topiclora_cli.cli.eval_models import evaluate_models
 from topiclora_cli.cli.eval_options import EVAL_OPTIONS
 from topiclora_cli.cli.keyed import with_keys
 from topiclora_cli.cli.options import NameOption, RunOption, SetOption, hold_in_first, open_trained
+from topiclora_cli.cli.studies import StudyOptions, with_studies
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.runs.processes import leave
+from topiclora_cli.runs.processes import leave, process_count
 
 app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND]")
 
 
 @app.callback()
 @with_keys(EVAL_OPTIONS)
+@with_studies
 def evaluate(
     context: typer.Context,
     changes: list[str],
+    studies: StudyOptions,
     run: RunOption = None,
     model: Annotated[
         list[str] | None,
@@ -50,10 +53,15 @@ def evaluate(
     """
     if context.invoked_subcommand is not None:
         return
+    if studies.asked and (model or process_count() > 1):
+        raise TopicLoraError(
+            "--routing and --probe are about one run, in one process.", "Leave out --model, and start without torchrun."
+        )
     if model:
         evaluate_models(model, run, changes, name=name, reuse=reuse)
         return
     settings, directory = open_trained(run, changes)
+    studies.check()
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.scores import eval_table
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
@@ -66,6 +74,9 @@ def evaluate(
         console.print(as_rich(eval_table(result)))
     what = "Answers" if settings.eval.predict_only else "Results"
     console.print(f"{what}: {directory.path / 'eval' / result.name}", soft_wrap=True)
+    if studies.asked:
+        with directory.lock():
+            studies.run(settings, directory, result.name)
     if result.failed:
         raise TopicLoraError(
             f"Not scored: {', '.join(result.failed)}.", "The tracebacks lie beside the results of the others."

@@ -67,9 +67,11 @@ def make_task_manager(request: EvalRequest) -> Any:
     """An lm-eval TaskManager that knows every requested task.
 
     Indexing lm-eval's own thousands of tasks takes many seconds, so they are read only when one is asked for. Raises
-    TopicLoraError with the nearest names for a task nobody knows, and for an include path that does not exist.
+    TopicLoraError with the nearest names for a task nobody knows, for an include path that does not exist, and, with
+    its line, for what is wrong with a task file.
     """
     _quiet()
+    from topiclora_cli.evaluation.file_tasks import TaskFiles
     from topiclora_cli.evaluation.questions import QuestionManager
 
     paths = [str(OUR_TASKS)]
@@ -79,9 +81,10 @@ def make_task_manager(request: EvalRequest) -> Any:
                 f"eval.include_path {request.include_path!r} is not a folder.", "Name a folder of task YAMLs."
             )
         paths.append(request.include_path)
-    manager = QuestionManager(request.questions, include_path=paths, include_defaults=False)
-    if not all(manager.match_tasks([task]) for task in request.tasks):
-        manager = QuestionManager(request.questions, include_path=paths, include_defaults=True)
+    files = TaskFiles(request.tasks)
+    manager = QuestionManager(request.questions, files, include_path=paths, include_defaults=False)
+    if not manager.whole or not all(manager.match_tasks([task]) for task in request.tasks):
+        manager = QuestionManager(request.questions, files, include_path=paths, include_defaults=True)
     for task in request.tasks:
         if not manager.match_tasks([task]):
             raise TopicLoraError(f"lm-eval has no task {task!r}.", nearest(task, manager.all_tasks))

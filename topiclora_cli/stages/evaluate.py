@@ -9,6 +9,7 @@ from peft import PeftModel
 
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.evaluation.copy_notes import copy_notes
 from topiclora_cli.evaluation.kept import KeptScores
 from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.results import EvalResults, by_question, summary
@@ -90,7 +91,7 @@ def evaluate(
             kept = kept_of_adapter(recipe, run.path / ADAPTER, run.path / "eval", reads=reads)
             tuned = score("tuned", lambda: loaded(open_once(), model), kept)
         answers = QuestionScores(by_question(tuned), by_question(base_results) if base_results is not None else None)
-        result = summary(base_results, tuned, name=folder.name)
+        result = replace(summary(base_results, tuned, name=folder.name), notes=tuple(copy_notes(tasks)))
         if process_index() > 0:
             return result
         for task, why in result.failed.items():

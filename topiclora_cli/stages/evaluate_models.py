@@ -7,9 +7,7 @@ from pathlib import Path
 
 import torch
 
-from topiclora_cli.evaluation.comparison.answers import find_answers
-from topiclora_cli.evaluation.comparison.compare import compare_places
-from topiclora_cli.evaluation.comparison.places import Place
+from topiclora_cli.evaluation.comparison.compare import compare_folders
 from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.results import EvalResults, summary
 from topiclora_cli.evaluation.running import count_questions, score_tasks
@@ -99,8 +97,7 @@ def _tested(
     if not tasks or len(models) == 1:
         return list(measured[1:])
     keys = {task.name: task.headline for task in tasks}
-    places = [Place(model.label, find_answers(folder / model.label), headlines=keys) for model in models]
-    found = compare_places(places[1:], places[0], list(keys))
+    found = compare_folders([folder / model.label for model in models], keys)
     tests = [
         {
             row.task: Tested(

@@ -77,6 +77,7 @@ class EvalSummary:
     """One evaluation, as `eval/NAME/summary.json` holds it.
 
     mean: None where the tasks' metrics are of different kinds. failed: task -> reason, for what could not be scored.
+    notes: what to know before the scores are set beside others, a sentence or two each.
     """
 
     name: str
@@ -84,6 +85,7 @@ class EvalSummary:
     tasks: tuple[TaskScores, ...]
     failed: Mapping[str, str] = field(default_factory=dict)
     routing: RoutingReport | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
