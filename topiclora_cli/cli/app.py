@@ -22,6 +22,7 @@ from topiclora_cli.cli import (
     data,
     evaluate,
     import_checkpoint,
+    lm_eval,
     merge,
     methods,
     push,
@@ -54,10 +55,10 @@ class _Commands(TyperGroup):
             raise typer.Exit(128 + signal.SIGINT) from None
 
 
+_IN_SEVERAL = ("train", "eval", lm_eval.NAME)  # commands that several processes may run together
 # What a path can be that is no fault of the program's.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
-_IN_SEVERAL = ("train", "eval")  # the commands for several processes
 app = typer.Typer(
     name="topiclora",
     cls=_Commands,
@@ -70,6 +71,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("build-graph")(build_graph.build_graph)
 app.command("train")(train.train)
 app.add_typer(evaluate.app, name="eval")
+app.command(lm_eval.NAME, context_settings=lm_eval.SETTINGS)(lm_eval.lm_eval)
 app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
@@ -106,18 +108,20 @@ def root(
     if process_count() > 1 and context.invoked_subcommand not in _IN_SEVERAL:
         raise TopicLoraError(
             f"topiclora {context.invoked_subcommand} runs in one process, not in {process_count()}.",
-            "Start it without torchrun; `topiclora train` and `topiclora eval` take several.",
+            f"Start it without torchrun; {' and '.join(f'`topiclora {name}`' for name in _IN_SEVERAL)} take several.",
         )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits 2 on a mistake of the user's, 130 or 143 after a signal."""
-    # Libraries' bars have no names, and a hundred of them; each stage has one of ours. A hub's downloads keep theirs.
-    os.environ.setdefault("TQDM_DISABLE", "1")
     if completes_in_bash():
         complete_in_bash(lambda: app(arguments))
-    # Deprecations between transformers and peft are not the user's to mend.
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    if (sys.argv[1:] if arguments is None else arguments)[:1] != [lm_eval.NAME]:  # which is left as it is
+        # Libraries' bars have no names, and a hundred of them; each stage has one of ours. A hub's downloads keep
+        # theirs.
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        # Deprecations between transformers and peft are not the user's to mend.
+        warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         with old_spelling_noted():
             app(arguments)

@@ -5,17 +5,19 @@ from typing import Annotated
 
 import typer
 
-from topiclora_cli.cli import complete
+from topiclora_cli.cli import complete, eval_tasks
 from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.eval_models import evaluate_models
 from topiclora_cli.cli.eval_options import EVAL_OPTIONS
 from topiclora_cli.cli.keyed import with_keys
 from topiclora_cli.cli.options import NameOption, RunOption, SetOption, hold_in_first, open_trained
+from topiclora_cli.cli.prefetch import prefetch_data
 from topiclora_cli.cli.studies import StudyOptions, with_studies
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.processes import leave, process_count
 
 app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND]")
+app.command("tasks")(eval_tasks.tasks)
 
 
 @app.callback()
@@ -44,6 +46,10 @@ def evaluate(
             "model is scored anew where this very evaluation was finished before).",
         ),
     ] = None,
+    prefetch: Annotated[
+        bool,
+        typer.Option("--prefetch", help="Score nothing: fill --datasets-dir from the hub with what the tasks read."),
+    ] = False,
     name: NameOption = None,
     overrides: SetOption = None,
 ) -> None:
@@ -52,6 +58,14 @@ def evaluate(
     In several processes under torchrun or accelerate launch.
     """
     if context.invoked_subcommand is not None:
+        if changes or run is not None or name is not None:
+            raise TopicLoraError(
+                f"Options before {context.invoked_subcommand} are those of an evaluation.",
+                f"Put them after it: topiclora eval {context.invoked_subcommand} --help says which there are.",
+            )
+        return
+    if prefetch:
+        prefetch_data(run, changes)
         return
     if studies.asked and (model or process_count() > 1):
         raise TopicLoraError(
@@ -62,6 +76,7 @@ def evaluate(
         return
     settings, directory = open_trained(run, changes)
     studies.check()
+    from topiclora_cli.reporting.by_topic import by_topic_tables
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.scores import eval_table
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
@@ -71,7 +86,8 @@ def evaluate(
         hold_in_first(held, directory)
         result = evaluate_stage(settings, directory, TerminalProgress(), name=name, reuse=reuse)
     if not settings.eval.predict_only:
-        console.print(as_rich(eval_table(result)))
+        for table in (eval_table(result), *by_topic_tables(result.by_topic)):
+            console.print(as_rich(table))
     what = "Answers" if settings.eval.predict_only else "Results"
     console.print(f"{what}: {directory.path / 'eval' / result.name}", soft_wrap=True)
     if studies.asked:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
-from lm_eval.tasks import TaskManager
 
 from topiclora_cli.evaluation.file_tasks import TaskFiles, add_to_index, located
 from topiclora_cli.evaluation.harness import QUESTIONS
+from topiclora_cli.evaluation.task_index import IndexedManager
 
 
 class Question(Protocol):
@@ -24,7 +24,7 @@ class Question(Protocol):
     def kind(self) -> str: ...
 
 
-class QuestionManager(TaskManager):  # type: ignore[misc]  # lm-eval has no types
+class QuestionManager(IndexedManager):
     """lm-eval's TaskManager that knows `topiclora_questions`, each kind of them as `topiclora_questions_KIND`, and
     tasks that are files by the files' names."""
 
