@@ -25,6 +25,7 @@ from topiclora_cli.cli import (
     lm_eval,
     merge,
     methods,
+    push,
     quickstart,
     recipes,
     report,
@@ -79,6 +80,7 @@ app.command("serve")(serve.serve)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)
+app.command("push")(push.push)
 app.command("import")(import_checkpoint.import_checkpoint)
 app.command("upcycle")(upcycle.upcycle)
 app.add_typer(data.app, name="data")

@@ -9,6 +9,7 @@ from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.eval_options import EVAL_OPTIONS
 from topiclora_cli.cli.keyed import with_keys
 from topiclora_cli.cli.options import NameOption, RunOption, SetOption, open_trained
+from topiclora_cli.cli.studies import StudyOptions, with_studies
 from topiclora_cli.errors import TopicLoraError
 
 app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND]")
@@ -17,9 +18,11 @@ app.command("tasks")(eval_tasks.tasks)
 
 @app.callback()
 @with_keys(EVAL_OPTIONS)
+@with_studies
 def evaluate(
     context: typer.Context,
     changes: list[str],
+    studies: StudyOptions,
     run: RunOption = None,
     reuse: Annotated[
         bool | None,
@@ -41,6 +44,7 @@ def evaluate(
             )
         return
     settings, directory = open_trained(run, changes)
+    studies.check()
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.scores import eval_table
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
@@ -51,6 +55,8 @@ def evaluate(
         console.print(as_rich(eval_table(result)))
     what = "Answers" if settings.eval.predict_only else "Results"
     console.print(f"{what}: {directory.path / 'eval' / result.name}", soft_wrap=True)
+    with directory.lock():
+        studies.run(settings, directory, result.name)
     if result.failed:
         raise TopicLoraError(
             f"Not scored: {', '.join(result.failed)}.", "The tracebacks lie beside the results of the others."

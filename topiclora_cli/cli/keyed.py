@@ -1,4 +1,4 @@
-"""Options in a table in the place of parameters: most stand for a key of the recipe each, as --set does."""
+"""Options in a table in the place of parameters: each stands for a key of the recipe, as --set does."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -16,14 +16,10 @@ def as_typed(value: Any) -> Any:
     return value
 
 
-_MADE = ("changes", "asked")  # parameters of a command that are no options
-
-
 @dataclass(frozen=True)
 class KeyOption:
     """An option for the dotted `key`: its spellings, what it takes, its help, and the panel of --help it stands in.
 
-    A key without a dot is none of the recipe's, but what the command calls the option in `asked`.
     read: makes the key's value of what was typed. clears: a key that the option takes the place of.
     """
 
@@ -57,21 +53,18 @@ class KeyOption:
 def with_keys(options: Sequence[KeyOption]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command with these options, too, whose parameter `changes` gets what they, and --set, override.
 
-    Its parameter `asked`, if it has one, gets the others by name, None where not given.
     A key that is not given and that a given option clears is set to null.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        own = [parameter for parameter in signature.parameters.values() if parameter.name not in _MADE]
+        own = [parameter for parameter in signature.parameters.values() if parameter.name != "changes"]
         ends = next((place for place, each in enumerate(own) if each.name == "overrides"), len(own))
 
         @wraps(command)
         def call(**given: Any) -> None:
             changes = list(given.pop("overrides") or ())
-            found = {option: option.changes(given) for option in options if "." in option.key}
-            others = {option.key: given.pop(option.key) for option in options if "." not in option.key}
-            given |= {"asked": others} if "asked" in signature.parameters else {}
+            found = {option: option.changes(given) for option in options}
             keys = {option.key for option, change in found.items() if change}
             cleared = {o.clears for o, change in found.items() if change and o.clears} - keys
             changes += [assignment(key, None) for key in sorted(cleared)]

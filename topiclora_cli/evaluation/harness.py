@@ -69,9 +69,11 @@ def make_task_manager(request: EvalRequest, *, every: bool = False) -> Any:
     """An lm-eval TaskManager that knows every requested task, or `every` one that there is.
 
     Even a kept index of lm-eval's own thousands of tasks takes a second to read, so it is read where it is needed.
-    Raises TopicLoraError with the nearest names for a task nobody knows, and for an include path that does not exist.
+    Raises TopicLoraError with the nearest names for a task nobody knows, for an include path that does not exist, and,
+    with its line, for what is wrong with a task file.
     """
     _quiet()
+    from topiclora_cli.evaluation.file_tasks import TaskFiles
     from topiclora_cli.evaluation.questions import QuestionManager
 
     paths = [str(OUR_TASKS)]
@@ -81,9 +83,10 @@ def make_task_manager(request: EvalRequest, *, every: bool = False) -> Any:
                 f"eval.include_path {request.include_path!r} is not a folder.", "Name a folder of task YAMLs."
             )
         paths.append(request.include_path)
-    manager = QuestionManager(request.questions, include_path=paths, include_defaults=every)
-    if not every and not all(manager.match_tasks([task]) for task in request.tasks):
-        manager = QuestionManager(request.questions, include_path=paths, include_defaults=True)
+    files = TaskFiles(request.tasks)
+    manager = QuestionManager(request.questions, files, include_path=paths, include_defaults=every)
+    if not every and not (manager.whole and all(manager.match_tasks([task]) for task in request.tasks)):
+        manager = QuestionManager(request.questions, files, include_path=paths, include_defaults=True)
     for task in request.tasks:
         if not manager.match_tasks([task]):
             raise TopicLoraError(f"lm-eval has no task {task!r}.", nearest(task, manager.all_tasks))

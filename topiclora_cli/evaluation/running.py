@@ -128,7 +128,7 @@ class _Counted:
 def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[str, Any]:
     from lm_eval import evaluate
 
-    _seed(request)
+    seed_everything(request)
     with quietly():
         raw = evaluate(
             lm,
@@ -145,7 +145,7 @@ def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[st
     return raw
 
 
-def _seed(request: EvalRequest) -> None:
+def seed_everything(request: EvalRequest) -> None:
     """As simple_evaluate does, for tasks that sample."""
     of_python, of_numpy, of_torch, _ = request.seeds
     if of_python is not None:

@@ -33,7 +33,7 @@ class EvalSection(Section):
     """What lm-evaluation-harness is asked to run."""
 
     tasks: list[str] = Field(default=["topiclora_quickstart"], min_length=1)
-    """Names of lm-eval's tasks or groups, of ours, or of those under `include_path`."""
+    """Names of lm-eval's tasks or groups, of ours, or of those under `include_path`; or files, each with a task."""
     limit: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     """At most so many questions of each task or, below 1, that share of them; unset, all."""
     samples: dict[str, list[int]] | str | None = None

@@ -35,7 +35,7 @@ def scores(runs: Sequence[Material]) -> list[Section]:
         if len(found) > 1:
             parts.append(Text("Whether a difference is more than chance is said by `topiclora compare`."))
         sections.append(Section(f"Evaluation `{name}`", parts))
-        if routed := _routing(runs, name):
+        if routed := routing(runs, name):
             sections.append(routed)
     return sections
 
@@ -90,7 +90,8 @@ def _intervals(found: dict[str, EvalSummary], *, single: bool) -> list[Intervals
     return [Intervals("Scores with 95 % intervals", unit, rows)]
 
 
-def _routing(runs: Sequence[Material], name: str) -> Section | None:
+def routing(runs: Sequence[Material], name: str) -> Section | None:
+    """Where prompts of each topic went, as an evaluation saw it."""
     facts = beside(runs, lambda run: _routed(_report(run, name)))
     if facts is None:
         return None
