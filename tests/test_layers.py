@@ -241,3 +241,9 @@ def test_listing_methods_loads_no_torch(command):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_where_a_run_s_adapter_lies_is_asked_of_the_run():
+    spelt = re.compile(r"path / (ADAPTER\b|\"adapter\")")
+    said = [str(path.relative_to(PACKAGE)) for path in modules() if spelt.search(path.read_text())]
+    assert said == ["runs/run.py"], "an imported adapter lies at the top of its run: ask RunDir.adapter"

@@ -100,6 +100,16 @@ def test_a_dense_model_keeps_its_precision_or_takes_the_one_asked_for(run, run_c
     assert {"README.md", "generation_config.json"} <= {path.name for path in (run / "half" / "dense").iterdir()}
 
 
+@pytest.mark.parametrize("gates", ["mean", "topic:all"])
+def test_tasks_are_scored_beside_base_and_routed_model(gates, run, run_cli):
+    tasks = "topiclora_syllogisms,topiclora_word_sorting"
+    text = merged(run_cli, run, "--to", "lora", "--gates", gates, "--eval-tasks", tasks, "--set", "eval.limit=3")
+    export = read_result(next((run / "merged").glob("*/gap.json")), Export)
+    assert [task.task for task in export.tasks] == [*tasks.split(","), "mean of 2"]
+    assert all(score is not None and 0 <= score <= 1 for t in export.tasks for score in (t.base, t.routed, t.export))
+    assert "gain kept" in text
+
+
 def test_a_self_loading_folder_routes_and_is_no_export_of_gates(run, run_cli):
     text = merged(run_cli, run, "--to", "self-loading", "--max-gap", "1e-5")
     export = read_result(run / "merged" / "self-loading" / "gap.json", Export)

@@ -12,13 +12,14 @@ from topiclora_cli.adapters import TopicLoraConfig
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe, dump_recipe
 from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores, TaskScores
-from topiclora_cli.runs.results.export import Export
+from topiclora_cli.runs.results.export import Export, TaskGap
 from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.results.training import SourceReport, TrainResult
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.push import push
 
 SHARE = {"unit": "share", "higher_is_better": True}
+TASKS = (TaskGap("piqa", "acc", base=0.2, routed=0.5, export=0.4),)
 SCORES = {"base": 0.2, "base_stderr": 0.02, "tuned": 0.5, "tuned_stderr": 0.05, "delta": 0.3, "delta_stderr": 0.04}
 
 
@@ -45,7 +46,9 @@ def run(tiny_model, tmp_path):
     write_result(made.path / "eval" / "first" / "summary.json", summary("first"))
     lora = get_peft_model(model.unload(), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
     lora.save_pretrained(made.path / "merged" / "mean" / "lora")
-    write_result(made.path / "merged" / "mean" / "gap.json", Export("mean", kl=0.0123, agreement=0.9, tokens=50))
+    write_result(
+        made.path / "merged" / "mean" / "gap.json", Export("mean", kl=0.0123, agreement=0.9, tokens=50, tasks=TASKS)
+    )
     return made
 
 
@@ -116,8 +119,10 @@ def test_an_export_s_card_tells_its_gap_and_whose_the_scores_are(run):
         {"README.md", "adapter_config.json", "adapter_model.safetensors", "gap.json"},
     )
     assert "| KL(routed \\|\\| export), nats per answer token | 0.0123 |" in card.text
-    assert "They are the routed adapter's" in card.text
-    assert card.data.eval_results is None
+    assert "These are the routed adapter's" in card.text
+    assert [(r.dataset_name, r.metric_value, r.metric_args) for r in card.data.eval_results] == [
+        ("piqa", 0.4, {"base": 0.2})
+    ]
 
 
 def test_of_an_imported_run_the_adapter_alone_is_pushed(run, tmp_path):

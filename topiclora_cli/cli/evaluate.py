@@ -9,6 +9,7 @@ from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.eval_options import EVAL_OPTIONS
 from topiclora_cli.cli.keyed import with_keys
 from topiclora_cli.cli.options import NameOption, RunOption, SetOption, open_trained
+from topiclora_cli.cli.prefetch import prefetch_data
 from topiclora_cli.cli.studies import StudyOptions, with_studies
 from topiclora_cli.errors import TopicLoraError
 
@@ -32,6 +33,10 @@ def evaluate(
             "model is scored anew where this very evaluation was finished before).",
         ),
     ] = None,
+    prefetch: Annotated[
+        bool,
+        typer.Option("--prefetch", help="Score nothing: fill --datasets-dir from the hub with what the tasks read."),
+    ] = False,
     name: NameOption = None,
     overrides: SetOption = None,
 ) -> None:
@@ -43,8 +48,12 @@ def evaluate(
                 f"Put them after it: topiclora eval {context.invoked_subcommand} --help says which there are.",
             )
         return
+    if prefetch:
+        prefetch_data(run, changes)
+        return
     settings, directory = open_trained(run, changes)
     studies.check()
+    from topiclora_cli.reporting.by_topic import by_topic_tables
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.scores import eval_table
     from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
@@ -52,7 +61,8 @@ def evaluate(
     with directory.lock():
         result = evaluate_stage(settings, directory, TerminalProgress(), name=name, reuse=reuse)
     if not settings.eval.predict_only:
-        console.print(as_rich(eval_table(result)))
+        for table in (eval_table(result), *by_topic_tables(result.by_topic)):
+            console.print(as_rich(table))
     what = "Answers" if settings.eval.predict_only else "Results"
     console.print(f"{what}: {directory.path / 'eval' / result.name}", soft_wrap=True)
     with directory.lock():

@@ -104,10 +104,15 @@ def evaluation_questions(request: EvalRequest) -> Iterator[str]:
         with one_line(name), local_datasets(request.datasets_dir):
             tasks = manager.load([name])["tasks"]
         for task in tasks.values():
-            # lm-eval's own method evaluates the rendered text as Python, which a sentence is not.
-            column = getattr(task.config, "doc_to_decontamination_query", None)
             for doc in task.eval_docs:
-                yield str(doc[column] if column in doc else task.doc_to_text(doc))
+                yield question_text(task, doc)
+
+
+def question_text(task: Any, doc: Any) -> str:
+    """A question of a task as lm-eval poses it, or what its `doc_to_decontamination_query` names of it."""
+    # lm-eval's own method evaluates the rendered text as Python, which a sentence is not.
+    column = getattr(task.config, "doc_to_decontamination_query", None)
+    return str(doc[column] if column in doc else task.doc_to_text(doc))
 
 
 @contextmanager

@@ -66,6 +66,8 @@ class EvalSection(Section):
     acc or exact_match, whichever it has first, else by the first metric it lists. All are stored."""
     predict_only: bool = False
     """Write the answers down and score none."""
+    by_topic: bool = False
+    """Sort the scores of questions by the topics of the run's graph, and by the experts that took them, too."""
     unsafe_code: bool = False
     """Leave to run code that the model writes, for tasks that do."""
     backend: Literal["hf", "vllm"] = "hf"

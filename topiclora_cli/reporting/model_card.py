@@ -28,7 +28,7 @@ def card_sections(run: RunDir, *, export: str | None, parameters: int | None) ->
     holds, for a run that was not trained here.
     """
     material = read_material([run])[0]
-    whose = "" if export is None else "They are the routed adapter's, which this export stands in for. "
+    whose = "" if export is None else "These are the routed adapter's, which this export stands in for. "
     gaps = {name: gap for name, gap in material.exports.items() if name == export}
     found = [
         _method(material, parameters),
@@ -39,23 +39,34 @@ def card_sections(run: RunDir, *, export: str | None, parameters: int | None) ->
     return "\n".join(section_markdown(section) for section in found if section)
 
 
-def eval_results(run: RunDir) -> list[EvalResult]:
-    """Scores of the tuned model for the card's metadata, of each task and metric the latest."""
+def eval_results(run: RunDir, export: str | None) -> list[EvalResult]:
+    """Scores for the card's metadata: the adapter's, of each task and metric the latest, or those of an export that was
+    scored when it was made."""
+    material = read_material([run])[0]
+    if export is not None:
+        scored = material.exports[export].tasks if export in material.exports else ()
+        values = [(each.task, each.metric, each.export, each.base) for each in scored]
+        return [_result(task, metric, value, base=base) for task, metric, value, base in values if value is not None]
     latest = {}
-    for summary in read_material([run])[0].evaluations.values():
+    for summary in material.evaluations.values():
         for task in summary.tasks:
             low, high = _interval(task)
             said = {"standard_error": task.tuned_stderr, "low_95": low, "high_95": high, "base": task.base}
-            latest[task.task, task.metric] = EvalResult(
-                task_type="text-generation",
-                dataset_type=task.task,
-                dataset_name=task.task,
-                metric_type=task.metric,
-                metric_name=metric_name(task),
-                metric_value=task.tuned,
-                metric_args={"questions": task.count, **{key: each for key, each in said.items() if each is not None}},
-            )
+            result = _result(task.task, metric_name(task), task.tuned, questions=task.count, **said)
+            latest[task.task, task.metric] = result
     return list(latest.values())
+
+
+def _result(task: str, metric: str, value: float, **said: float | None) -> EvalResult:
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=task,
+        dataset_name=task,
+        metric_type=metric.partition(" ")[0],
+        metric_name=metric,
+        metric_value=value,
+        metric_args={key: each for key, each in said.items() if each is not None},
+    )
 
 
 def _method(run: Material, parameters: int | None) -> Section:

@@ -34,6 +34,8 @@ from topiclora_cli.stages.self_loading import FORMAT, write_routed
 from topiclora_cli.stages.stage import stage
 from topiclora_cli.stages.training_data import encode
 
+EVAL = "eval"  # lm-eval's own files, in the export's folder
+
 
 @dataclass(frozen=True)
 class MergeResult:
@@ -84,7 +86,7 @@ def merge(
         experts = expert_loras(model) if "experts" in section.formats else {}
         parts = routed_parts(model) if FORMAT in section.formats else None
         check_disk(recipe, base, {**loras, **experts}, scratch)
-        proof.observe(base, model)
+        proof.observe(base, model, scratch / EVAL)
         base_name = base.name or base.source
         del base, model
         gc.collect()

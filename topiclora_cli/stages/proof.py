@@ -1,13 +1,14 @@
 """What shows that an export is what it says: read back from disk, beside the routed model and the base."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from topiclora_cli.data import Encoded
 from topiclora_cli.errors import TopicLoraError
@@ -26,12 +27,12 @@ from topiclora_cli.stages.exports import Written, read_back
 from topiclora_cli.stages.gates import MEAN, FixedGates
 from topiclora_cli.stages.inputs import make_batches, open_base, open_encoder
 from topiclora_cli.stages.samples import Measured, examples_to_measure_on
+from topiclora_cli.stages.task_proof import BASE, EXPORT, ROUTED, Places, TaskProof
 from topiclora_cli.topics.adapters import adapter_for
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 
-BASE = "base"
-ROUTED = "routed"  # in the place of gates, of an export that fixes none
+OF_NO_GATES = "routed"  # in the place of gates, of an export that fixes none
 
 
 class Proof:
@@ -40,11 +41,13 @@ class Proof:
 
     def __init__(self, recipe: Recipe, asked: Gates | None, graph: Path | None, progress: Progress) -> None:
         self._recipe, self._progress = recipe, progress
-        self._gates = asked.text if asked else ROUTED
+        self._gates = asked.text if asked else OF_NO_GATES
         self._topic, self._chooses = (asked.topic, asked.kind == "all") if asked else (None, False)
         self._graph = TopicGraph.load(graph) if graph is not None and self._chooses else None
         self._folder_of_graph = graph
         self._answers = TemporaryDirectory()
+        self._tasks = TaskProof(recipe, progress) if recipe.merge.tasks else None
+        self._tokenizer: PreTrainedTokenizerBase
         self._relevance: Tensor | None = None
         self._measured: Measured
         self._reference: Reference
@@ -66,8 +69,8 @@ class Proof:
             self._relevance = prior([example.row.prompt for example in self._examples]).relevance
         return base
 
-    def observe(self, base: BaseModel, model: PeftModel) -> None:
-        """Keep the routed model's answers, and measure the base beside them."""
+    def observe(self, base: BaseModel, model: PeftModel, folder: Path) -> None:
+        """Keep the routed model's answers, and measure the base beside them; lm-eval's files go to `folder`."""
         batches = make_batches(base, self._examples)
         bfloat16 = use_bfloat16(self._recipe.train.precision)
         self._reference = Reference(batches, Path(self._answers.name), bfloat16=bfloat16)
@@ -75,6 +78,11 @@ class Proof:
         self._routed = self._reference.routed
         with model.disable_adapter():
             self._base = self._reference.compare(model)
+        self._tokenizer, self._eval_folder = base.tokenizer, folder
+        if self._tasks is not None:
+            with model.disable_adapter():
+                self._tasks.score(BASE, model, base.tokenizer, folder)
+            self._tasks.score(ROUTED, model, base.tokenizer, folder)
 
     def export(self, written: Sequence[Written], found: FixedGates) -> Export:
         """What is on record of an export, every part of it read back."""
@@ -87,6 +95,8 @@ class Proof:
             for each in tracked(self._progress, "export read back", written):
                 model = _loaded(self._recipe, each)
                 sums[each.name] = self._reference.compare(model)
+                if self._tasks is not None and len(sums) == 1:
+                    self._tasks.score(EXPORT, model, self._tokenizer, self._eval_folder)
                 del model
                 gc.collect()
             parts += [_part(name, each.gap()) for name, each in sums.items()]
@@ -104,6 +114,7 @@ class Proof:
             routed_perplexity=self._routed.gap().perplexity,
             models=tuple(parts),
             topics=self._by_topic(overall),
+            tasks=self._tasks.gaps() if self._tasks is not None else (),
         )
 
     def by_rank(self, plain: PlainLora) -> tuple[GapPart, ...]:
@@ -134,20 +145,34 @@ class Proof:
     def _chosen(self, written: Sequence[Written], found: FixedGates) -> tuple[Sums, list[GapPart]]:
         """Every example answered by the LoRA that the prior chooses for it: all of them, and each LoRA's own; the mean
         gates answer all."""
-        topics = topic_map(self._graph, found)  # type: ignore[arg-type]
-        choice = adapter_for(self._graph, self._relevance, topics)  # type: ignore[arg-type]
+        assert self._graph is not None
+        assert self._relevance is not None
+        topics = topic_map(self._graph, found)
+        choice = adapter_for(self._graph, self._relevance, topics)
         base, overall, parts = open_base(self._recipe), None, []
+        places = self._places(base, self._graph, topics)
         for each in tracked(self._progress, "exports read back", sorted(written, key=lambda each: each.name != MEAN)):
             own = [place for place, name in enumerate(choice) if name == each.name]
-            if each.name != MEAN and not own:
+            if each.name != MEAN and not own and each.name not in places:
                 continue
             model = read_back(self._recipe, each, base)
             sums = self._reference.compare(model, None if each.name == MEAN else own)
+            if self._tasks is not None and each.name in places:
+                asked = places[each.name]
+                self._tasks.score(EXPORT, model, self._tokenizer, self._eval_folder / each.name, places=asked)
             base = replace(base, model=model.unload())  # type: ignore[operator]
             overall = sums if overall is None else overall.taken(sums, own)
-            parts.append(_part(each.name, sums.gap(None if each.name == MEAN else own)))
+            if each.name == MEAN or own:
+                parts.append(_part(each.name, sums.gap(None if each.name == MEAN else own)))
         assert overall is not None
         return overall, parts
+
+    def _places(self, base: BaseModel, graph: TopicGraph, topics: Mapping[str, str]) -> Mapping[str, Places]:
+        """Which LoRA answers which questions of the tasks."""
+        if self._tasks is None:
+            return {}
+        prior = TopicPrior(graph, open_encoder(self._recipe, base))
+        return self._tasks.places(lambda prompts: adapter_for(graph, prior(prompts).relevance, topics))
 
     def _by_topic(self, sums: Sums) -> tuple[GapPart, ...]:
         """The export by topic of the examples, the largest KL first."""

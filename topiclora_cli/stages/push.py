@@ -151,7 +151,7 @@ def _write_card(run: RunDir, folder: Path, repository: str, export: str | None) 
     for place in _PLACES:
         text = text.replace(place, repository)
     data.pipeline_tag = data.pipeline_tag or "text-generation"
-    if export is None and (results := eval_results(run)):
+    if results := eval_results(run, export):
         data.model_name, data.eval_results = repository.split("/")[1], results
     sections = card_sections(run, export=export, parameters=_parameters(folder))
     path.unlink(missing_ok=True)  # a link to the run's own
