@@ -19,7 +19,7 @@ LAYERS = [
     {"ablation"},
     {"stages"},
     {"reporting"},
-    {"training", "evaluation", "merging"},
+    {"training", "evaluation", "merging", "importing", "serving"},
     {"data", "models"},
     {"topics", "adapters"},
     {"runs", "recipe"},
@@ -33,6 +33,7 @@ ONLY_IN = {
     "lm_eval": {f"evaluation/{name}.py" for name in LM_EVAL_IN},
     "typer": {"cli"},
     "rich": {"cli", "reporting"},
+    **{library: {"serving"} for library in ("aiohttp", "starlette", "uvicorn")},
 }
 ADAPTERS_MAY_IMPORT = {"adapters", "errors", "scaling"}
 NO_TORCH = {"recipe", "reporting", "runs", "errors", "scaling"}
@@ -103,6 +104,8 @@ RAW = {
     # The settings of a graph as its file has them, of whichever version.
     "topics.store": {"TopicGraph"},
     "topics.settings": {"GraphSettings"},
+    # The settings of a foreign checkpoint as its publisher names them.
+    "importing.checkpoint": {"Checkpoint"},
     # Rows of a table of datasets' or of a stream.
     "data.stream": {"ExampleStream"},
     "training.collate": {"Collator"},
@@ -196,7 +199,8 @@ NOT_FOR_HELP = {
 
 
 @pytest.mark.parametrize(
-    "command", [["--help"], ["train", "--help"], ["route", "--help"], ["compare", "--help"], ["--version"]]
+    "command",
+    [["--help"], ["train", "--help"], ["route", "--help"], ["compare", "--help"], ["serve", "--help"], ["--version"]],
 )
 def test_help_loads_neither_torch_nor_what_reads_recipes_and_runs(command):
     code = (

@@ -12,6 +12,7 @@ from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli import chat as command
 from topiclora_cli.cli.app import app
 from topiclora_cli.runs.progress import LoggedProgress
+from topiclora_cli.stages import asking
 from topiclora_cli.stages import chat as stage
 
 QUESTION = "What is 12 times 7?"
@@ -102,8 +103,8 @@ def test_a_dialogue_ends_with_the_input_and_remembers_conversations_alone(traine
             return True
 
     asked = []
-    encode = stage.encode_prompt
-    monkeypatch.setattr(stage, "encode_prompt", lambda text, *a, **k: asked.append(text) or encode(text, *a, **k))
+    encode = asking.encode_prompt
+    monkeypatch.setattr(asking, "encode_prompt", lambda text, *a, **k: asked.append(text) or encode(text, *a, **k))
     for run in (trained, conversing):
         lines = iter([QUESTION, "", "And 3?", "/new" if run is conversing else "", "And 4?"])
 

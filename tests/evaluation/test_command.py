@@ -123,7 +123,7 @@ def test_a_task_that_fails_the_second_time_keeps_its_scores(evaluate, run, monke
     [
         ("choice,missing", "pip install no_such_package"),
         ("choice,lazy", "pip install no_such_package"),
-        ("choice,harmful", "eval.unsafe_code=true"),
+        ("choice,harmful", "--unsafe-code"),
         ("choice,unposed", "Mend its task file"),
         ("choice,topiclora_sylogisms", "Did you mean 'topiclora_syllogisms'"),
     ],

@@ -120,12 +120,12 @@ def test_routing_numbers_at_the_extremes():
     specialised = {"l": torch.eye(4)}
     report = routing_report(specialised, [["a"], ["b"], ["c"], ["d"]])
     assert report.mutual_information == pytest.approx(math.log(4))
-    assert report.effective_experts == pytest.approx(4)
+    assert report.experts_in_use == pytest.approx(4)
     assert report.entropy == pytest.approx(0, abs=1e-6)
     collapsed = {"l": torch.tensor([[1.0, 0, 0, 0]] * 4)}
     report = routing_report(collapsed, [["a"], ["b"], ["c"], ["d"]])
     assert report.mutual_information == pytest.approx(0, abs=1e-6)
-    assert report.effective_experts == pytest.approx(1)
+    assert report.experts_in_use == pytest.approx(1)
     assert report.largest_load == 1
     even = routing_report({"l": torch.full((2, 4), 0.25)}, [["a"], ["a", "b"]])
     assert even.entropy == pytest.approx(1)

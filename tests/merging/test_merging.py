@@ -19,7 +19,7 @@ from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer
 from topiclora_cli.adapters.topiclora.routing import Routing
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.merging import carry, gap
-from topiclora_cli.merging.collapse import collapse_to_lora, merge_into_base
+from topiclora_cli.merging.collapse import merge_into_base, plain_lora
 from topiclora_cli.merging.gap import measure_gap
 
 TOKENS = torch.tensor([[5, 9, 12, 7, 30], [4, 4, 21, 17, 6]])
@@ -53,7 +53,7 @@ def test_export_equals_the_mixture_when_its_gates_are_those(settings, tiny_model
     model = routed_model(tiny_model, **settings)
     gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
     other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    lora = collapse_to_lora(model, other, gates)
+    lora = plain_lora(model, gates).onto(other)
     if "init" in settings:  # what the experts began with is a LoRA of its own
         assert lora.peft_config["default"].r == 2 * 4 * 2
     with torch.no_grad():
@@ -68,17 +68,17 @@ def test_mixing_after_the_non_linearity_has_no_lora(tiny_model, tiny_model_dir):
     model = get_peft_model(tiny_model, config)
     gates = {m.name: torch.full((4,), 0.25) for m in model.modules() if isinstance(m, TopicLoraLayer)}
     with pytest.raises(TopicLoraError, match="mixing: ffn"):
-        collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates)
+        plain_lora(model, gates).onto(AutoModelForCausalLM.from_pretrained(tiny_model_dir))
 
 
 def test_missing_gates_and_other_adapters_are_refused(tiny_model, tiny_model_dir):
     model = routed_model(tiny_model)
     other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     with pytest.raises(TopicLoraError, match="No gates for"):
-        collapse_to_lora(model, other, {})
+        plain_lora(model, {}).onto(other)
     plain = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(target_modules=NAMES))
     with pytest.raises(TopicLoraError, match="no mixture"):
-        collapse_to_lora(plain, other, {})
+        plain_lora(plain, {}).onto(other)
 
 
 class Fixed(nn.Module):
@@ -163,7 +163,7 @@ def test_whole_modules_and_an_adapted_head_are_carried(settings, tied, family_mo
     model = routed_model(family_model("llama", tie_word_embeddings=tied), **settings)
     gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
     expected = logits(model)
-    lora = collapse_to_lora(model, family_model("llama", tie_word_embeddings=tied), gates)
+    lora = plain_lora(model, gates).onto(family_model("llama", tie_word_embeddings=tied))
     torch.testing.assert_close(logits(lora), expected, atol=1e-5, rtol=0)
     lora.save_pretrained(tmp_path / "lora")
     again = PeftModel.from_pretrained(family_model("llama", tie_word_embeddings=tied), tmp_path / "lora")
@@ -183,7 +183,7 @@ def test_sparse_and_hybrid_bases_export(family, family_model, tmp_path, monkeypa
     gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
     assert set(gates) == set(names)
     expected = logits(model)
-    lora = collapse_to_lora(model, family_model(family), gates)
+    lora = plain_lora(model, gates).onto(family_model(family))
     torch.testing.assert_close(logits(lora), expected, atol=1e-5, rtol=1e-5)
     lora.save_pretrained(tmp_path)
     again = PeftModel.from_pretrained(family_model(family), tmp_path).eval()
@@ -195,7 +195,7 @@ def test_layers_that_peft_refuses_are_named(family_model, monkeypatch):
     model = routed_model(family_model("mamba2"), target_modules=["out_proj"])
     gates = under_fixed_gates(model, monkeypatch, torch.full((4,), 0.25))
     with pytest.raises(TopicLoraError, match=r"No stock LoRA adapts these layers: .*out_proj"):
-        collapse_to_lora(model, family_model("mamba2"), gates)
+        plain_lora(model, gates).onto(family_model("mamba2"))
 
 
 def test_trained_tokens_are_carried(tiny_model, tiny_model_dir, tmp_path, monkeypatch):
@@ -204,7 +204,7 @@ def test_trained_tokens_are_carried(tiny_model, tiny_model_dir, tmp_path, monkey
     model = shaken(get_peft_model(tiny_model, config))
     gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
     expected = logits(model, TOKENS)
-    lora = collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates)
+    lora = plain_lora(model, gates).onto(AutoModelForCausalLM.from_pretrained(tiny_model_dir))
     torch.testing.assert_close(logits(lora, TOKENS), expected, atol=1e-5, rtol=1e-5)
     lora.save_pretrained(tmp_path)
     again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), tmp_path)
@@ -216,13 +216,13 @@ def test_what_no_lora_can_carry_is_refused(tiny_model, tiny_model_dir, monkeypat
     gates = under_fixed_gates(model, monkeypatch, torch.full((4,), 0.25))
     monkeypatch.setattr(carry, "get_peft_model_state_dict", lambda *_, **__: {"base_model.model.q_proj.bias": None})
     with pytest.raises(TopicLoraError, match=r"cannot carry base_model\.model\.q_proj\.bias"):
-        collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates)
+        plain_lora(model, gates).onto(AutoModelForCausalLM.from_pretrained(tiny_model_dir))
 
 
 def test_experts_that_share_a_export_at_their_own_rank(tiny_model, tiny_model_dir):
     model = routed_model(tiny_model, shared_a=True, router="linear")
     gates = {m.name: torch.full((4,), 0.25) for m in model.modules() if isinstance(m, TopicLoraLayer)}
-    lora = collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates)
+    lora = plain_lora(model, gates).onto(AutoModelForCausalLM.from_pretrained(tiny_model_dir))
     assert lora.peft_config["default"].r == 2
     assert not lora.peft_config["default"].rank_pattern
 
@@ -231,7 +231,7 @@ def test_a_process_that_knows_peft_alone_gets_the_same_function(tiny_model, tiny
     model = routed_model(tiny_model, modules_to_save=["lm_head"])
     gates = under_fixed_gates(model, monkeypatch, torch.tensor([0.4, 0.3, 0.2, 0.1]))
     expected = logits(model, TOKENS)
-    collapse_to_lora(model, AutoModelForCausalLM.from_pretrained(tiny_model_dir), gates).save_pretrained(tmp_path)
+    plain_lora(model, gates).onto(AutoModelForCausalLM.from_pretrained(tiny_model_dir)).save_pretrained(tmp_path)
     code = (
         "import sys, torch\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n"
         f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({str(tiny_model_dir)!r}), "

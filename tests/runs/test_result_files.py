@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -107,6 +107,14 @@ def test_what_is_written_is_read_and_bears_a_version(tmp_path, value):
     write_result(tmp_path / "r.json", value)
     assert json.loads((tmp_path / "r.json").read_text())["format"] == FORMAT
     assert read_result(tmp_path / "r.json", type(value)) == value
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_experts_in_use_are_read_by_the_name_that_they_had(tmp_path, version):
+    values = {**json.loads(json.dumps(asdict(SUMMARY))), "format": version}
+    values["routing"]["effective_experts"] = values["routing"].pop("experts_in_use")
+    (tmp_path / "summary.json").write_text(json.dumps(values))
+    assert read_result(tmp_path / "summary.json", EvalSummary) == SUMMARY
 
 
 def test_a_number_that_is_none_survives(tmp_path):

@@ -89,7 +89,7 @@ def test_methods_with_uneven_layers_evaluate_and_export(method, merges, tiny_rec
     code, text = run_cli("eval", "--run", tmp_path / "run")
     assert code == 0, text
     routing = json.loads(next((tmp_path / "run" / "eval").glob("*/summary.json")).read_text())["routing"]
-    assert routing["effective_experts"] > 1
+    assert routing["experts_in_use"] > 1
     code, text = run_cli("merge", "--run", tmp_path / "run")
     assert code == (0 if merges else 2), text
     assert merges or "mixing: ffn" in text

@@ -6,6 +6,7 @@ model = AutoModelForCausalLM.from_pretrained("runs/.../adapter")
 
 from topiclora_cli.adapters.card import push_to_hub
 from topiclora_cli.adapters.forcing import forced_routing
+from topiclora_cli.adapters.interference import interfered_routing
 from topiclora_cli.adapters.old_files import have_transformers_rename
 from topiclora_cli.adapters.peft_type import register
 from topiclora_cli.adapters.perft import PerftConfig, PerftModel
@@ -23,6 +24,7 @@ __all__ = [
     "TopicLoraConfig",
     "TopicLoraModel",
     "forced_routing",
+    "interfered_routing",
     "prompt_tokens",
     "push_to_hub",
     "record_routing",

@@ -81,18 +81,28 @@ class ForcedPrior:
     eta: Tensor
 
 
+@dataclass(frozen=True)
+class Interfered:
+    """routers: those that decide otherwise; how: what is done to their scores and their gates (interference.py)."""
+
+    routers: frozenset[nn.Module]
+    how: Any
+
+
 @dataclass
 class Running:
     """The state of one thread.
 
     records: those under way, each with the layers that it is of. prompt_mask (B, P): which tokens are the prompt, where
-    that was said. prior: what routers are drawn towards. calls: the decoder's forward call, by adapter. decisions: by
-    group of layers, its routing decision and how many members are still to take it.
+    that was said. prior: what routers are drawn towards. interfered: what is done to their decisions. calls: the
+    decoder's forward call, by adapter. decisions: by group of layers, its routing decision and how many members are
+    still to take it.
     """
 
     records: tuple[tuple[RoutingRecord, frozenset[nn.Module]], ...] = ()
     prompt_mask: Tensor | None = None
     prior: ForcedPrior | None = None
+    interfered: Interfered | None = None
     calls: dict[str, PromptCall] = field(default_factory=dict)
     decisions: dict[object, tuple[Any, int]] = field(default_factory=dict)
 
@@ -129,7 +139,10 @@ class Within(AbstractContextManager[None]):
     """A block in which this thread finds a value in each of some contexts; it can be entered again, as backward is."""
 
     def __init__(
-        self, contexts: Sequence[RoutingContext], key: Literal["prompt_mask", "prior"], values: Sequence[Any]
+        self,
+        contexts: Sequence[RoutingContext],
+        key: Literal["prompt_mask", "prior", "interfered"],
+        values: Sequence[Any],
     ) -> None:
         self._contexts = contexts
         self._key = key

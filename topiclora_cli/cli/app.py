@@ -21,6 +21,7 @@ from topiclora_cli.cli import (
     compare,
     data,
     evaluate,
+    import_checkpoint,
     merge,
     methods,
     quickstart,
@@ -28,6 +29,7 @@ from topiclora_cli.cli import (
     report,
     route,
     runs,
+    serve,
     train,
     upcycle,
 )
@@ -65,14 +67,16 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.quickstart)
 app.command("build-graph")(build_graph.build_graph)
 app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
+app.add_typer(evaluate.app, name="eval")
 app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)
+app.command("import")(import_checkpoint.import_checkpoint)
 app.command("upcycle")(upcycle.upcycle)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")

@@ -1,51 +1,28 @@
 """`topiclora eval`: the tuned model beside its base, by lm-evaluation-harness."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console
-from topiclora_cli.cli.options import NameOption, RunOption, SetOption, assignment, listed, open_trained
+from topiclora_cli.cli.eval_options import EVAL_OPTIONS
+from topiclora_cli.cli.keyed import with_keys
+from topiclora_cli.cli.options import NameOption, RunOption, SetOption, open_trained
 from topiclora_cli.errors import TopicLoraError
 
+app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND]")
 
+
+@app.callback()
+@with_keys(EVAL_OPTIONS)
 def evaluate(
+    context: typer.Context,
+    changes: list[str],
     run: RunOption = None,
-    tasks: Annotated[
-        str | None,
-        typer.Option("--tasks", "-t", help="Comma-separated lm-eval tasks (default: the recipe's)."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Questions per task.")] = None,
-    include_path: Annotated[
-        Path | None, typer.Option("--include-path", help="Folder with lm-eval task files of your own.")
-    ] = None,
-    num_fewshot: Annotated[
-        int | None, typer.Option("--num-fewshot", min=0, help="Examples shown before each question.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option("--metrics", "-m", help="Comma-separated metrics; each task goes by the first that it has."),
-    ] = None,
-    base: Annotated[bool | None, typer.Option("--base/--no-base", help="Measure the base model too.")] = None,
     name: NameOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Evaluate a run's adapter and its base model on the same questions."""
-    given = {
-        "tasks": None if tasks is None else listed(tasks),
-        "limit": limit,
-        "include_path": include_path,
-        "num_fewshot": num_fewshot,
-        "batch_size": batch_size,
-        "metrics": None if metrics is None else listed(metrics),
-        "base": base,
-    }
-    changes = [
-        *(overrides or []),
-        *(assignment(f"eval.{key}", value) for key, value in given.items() if value is not None),
-    ]
+    if context.invoked_subcommand is not None:
+        return
     settings, directory = open_trained(run, changes)
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.scores import eval_table
@@ -53,8 +30,10 @@ def evaluate(
 
     with directory.lock():
         result = evaluate_stage(settings, directory, TerminalProgress(), name=name)
-    console.print(as_rich(eval_table(result)))
-    console.print(f"Results: {directory.path / 'eval' / result.name}", soft_wrap=True)
+    if not settings.eval.predict_only:
+        console.print(as_rich(eval_table(result)))
+    what = "Answers" if settings.eval.predict_only else "Results"
+    console.print(f"{what}: {directory.path / 'eval' / result.name}", soft_wrap=True)
     if result.failed:
         raise TopicLoraError(
             f"Not scored: {', '.join(result.failed)}.", "The tracebacks lie beside the results of the others."

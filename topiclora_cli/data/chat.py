@@ -42,13 +42,14 @@ def chat_texts(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     )
 
 
-def answer_opened(turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> str:
+def answer_opened(turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, tools: str = "") -> str:
     """A conversation in the tokenizer's chat template, up to where the assistant is to speak.
 
     Raises TopicLoraError for a template that refuses it.
     """
     with _explained():
-        return _writer(tokenizer)(list(map(_message, turns)), add_generation_prompt=True)
+        known = json.loads(tools) if tools else None
+        return _writer(tokenizer)(list(map(_message, turns)), tools=known, add_generation_prompt=True)
 
 
 def marked_turns(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[float]]:

@@ -2,44 +2,65 @@
 
 import io
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.evaluation.choosing import Samples, Setting
 from topiclora_cli.evaluation.local_data import local_datasets
 
 if TYPE_CHECKING:
     from topiclora_cli.evaluation.questions import Question
 
 QUESTIONS = "topiclora_questions"
+SEEDS = (0, 1234, 1234, 1234)  # lm-eval's
 OUR_TASKS = Path(__file__).parent / "tasks"
 
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What to run: task names (stock, ours, or under `include_path`), questions per task, shots, batch size.
+    """What to run: task names (stock, ours, or under `include_path`), which questions of each, how they are posed.
 
-    chat_template: whether questions go through the tokenizer's. metrics: headline metrics, a list of which each task
-    takes the first that it has, or by task. unsafe_code: run code that the model writes, where a task does that.
-    questions: the recipe's own, which the task QUESTIONS asks. datasets_dir: where copies of hub data sets lie.
+    limit: questions of each task, below 1 their share. samples: by task the places of the questions to ask, from 0;
+    a task that is not named is asked whole. batch_size: a number, `auto` or `auto:N`. chat_template: whether questions
+    go through the tokenizer's, or through that of its templates which is called so. multiturn: whether shots are turns
+    of a conversation then. gen_kwargs: what goes before the task's own settings of generation. seeds: of Python, NumPy,
+    torch and the shots. metrics: headline metrics, a list of which each task takes the first that it has, or by task.
+    predict_only: score nothing. unsafe_code: run code that the model writes, where a task does that. questions: the
+    recipe's own, which the task QUESTIONS asks. datasets_dir: where copies of hub data sets lie.
     """
 
     tasks: Sequence[str]
-    limit: int | None = None
+    limit: float | None = None
+    samples: Samples = field(default_factory=dict)
     num_fewshot: int | None = None
-    batch_size: int = 16
+    batch_size: int | str = 16
     include_path: str | None = None
     bfloat16: bool = False
-    chat_template: bool = False
+    system_instruction: str | None = None
+    chat_template: bool | str = False
+    multiturn: bool = True
+    gen_kwargs: Mapping[str, Setting] = field(default_factory=dict)
+    seeds: tuple[int | None, ...] = SEEDS
     metrics: Sequence[str] | Mapping[str, str] = ()
+    predict_only: bool = False
     unsafe_code: bool = False
     questions: tuple["Question", ...] = ()
     datasets_dir: str | None = None
+
+    def asks(self, task: str, questions: int) -> int:
+        """How many of a task's questions are asked."""
+        if task in self.samples:
+            return len(self.samples[task])
+        if self.limit is None:
+            return questions
+        return min(questions, math.ceil(questions * self.limit) if self.limit < 1 else int(self.limit))
 
 
 def make_task_manager(request: EvalRequest) -> Any:
@@ -130,7 +151,7 @@ def _explained(task: str, error: Exception) -> TopicLoraError:
     if "HF_ALLOW_CODE_EVAL" in str(error):
         return TopicLoraError(
             f"The task {task!r} runs code that the model writes.",
-            "Where that can do no harm, say in a container: --set eval.unsafe_code=true",
+            "Where that can do no harm, say in a container: --unsafe-code (eval.unsafe_code: true)",
         )
     if isinstance(error, ConnectionError | FileNotFoundError):
         return TopicLoraError(

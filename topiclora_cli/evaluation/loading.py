@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.choice_loss import add_choice_loss, add_to_group
+from topiclora_cli.evaluation.choosing import check_samples
 from topiclora_cli.evaluation.harness import EvalRequest, make_task_manager, one_line, quietly
 from topiclora_cli.evaluation.local_data import local_datasets, refuse_absent_shots
 from topiclora_cli.evaluation.metrics import headline, matches
@@ -56,8 +57,11 @@ def load_tasks(request: EvalRequest) -> Tasks:
             with quietly(downloads=True), one_line(name), local_datasets(request.datasets_dir):
                 loaded = manager.load([name])
             for task in loaded["tasks"].values():
-                add_choice_loss(task)
-            for group in loaded["groups"].values():
+                if request.predict_only:
+                    task.override_metric("bypass")
+                else:
+                    add_choice_loss(task)
+            for group in () if request.predict_only else loaded["groups"].values():
                 add_to_group(group)
             inside = {child for group in loaded["groups"].values() for child in group.child_names}
             names = [*loaded["groups"], *loaded["tasks"]]
@@ -81,7 +85,9 @@ def load_tasks(request: EvalRequest) -> Tasks:
     for name, task in tasks.items():
         _refuse(name, task, request)
     reports = {name: _tried(name, task, request) for name, task in tasks.items()}
-    _check_metrics(request.metrics, groups, known_as, reports)
+    check_samples(request.samples, {name: len(task.eval_docs) for name, task in tasks.items()})
+    if not request.predict_only:
+        _check_metrics(request.metrics, groups, known_as, reports)
     return Tasks(
         tasks=tasks,
         groups=groups,
@@ -92,14 +98,14 @@ def load_tasks(request: EvalRequest) -> Tasks:
 
 
 def prepare(task: Any, request: EvalRequest) -> None:
-    """Set a task's shots and their seed as lm-eval's simple_evaluate does, so that every model gets the same ones."""
-    from lm_eval.defaults import DEFAULT_OTHER_SEED
-
+    """Set a task's shots, their seed and its generation as lm-eval's simple_evaluate does, for every model alike."""
+    if request.gen_kwargs and task.get_config("output_type") == "generate_until":
+        task.set_config(key="generation_kwargs", value=dict(request.gen_kwargs), update=True)
     shots = task.get_config("num_fewshot")
     if request.num_fewshot is not None and shots != 0:
         shots = request.num_fewshot
     task.set_config(key="num_fewshot", value=shots or 0)
-    task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+    task.set_fewshot_seed(seed=request.seeds[3])
 
 
 def in_own_order(task: Any, keys: Sequence[str]) -> list[str]:
@@ -135,7 +141,7 @@ def _refuse(name: str, task: Any, request: EvalRequest) -> None:
     if getattr(task, "UNSAFE_CODE", False) and not request.unsafe_code:
         raise TopicLoraError(
             f"The task {name!r} runs code that the model writes.",
-            "Where that can do no harm, say in a container: --set eval.unsafe_code=true",
+            "Where that can do no harm, say in a container: --unsafe-code (eval.unsafe_code: true)",
         )
     if getattr(task, "MULTIMODAL", False):
         raise TopicLoraError(f"The task {name!r} shows images or plays sound to the model.", "Name a task in text.")

@@ -31,7 +31,7 @@ def routing_report(
     load = mean.mean(0)
     return RoutingReport(
         by_topic={name: [round(v, 4) for v in row.tolist()] for name, row in zip(names, rows, strict=True)},
-        effective_experts=float(1 / load.square().sum()),
+        experts_in_use=float(1 / load.square().sum()),
         entropy=float(entropy(mean).mean() / math.log(mean.shape[-1])),
         mutual_information=mutual_information(mass),
         largest_load=float(load.max()),

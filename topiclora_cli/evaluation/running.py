@@ -4,7 +4,6 @@ An adapter needs no export to be measured. Groups are aggregated by lm-eval's ow
 """
 
 import random
-import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.harness import EvalRequest, quietly, reason
 from topiclora_cli.evaluation.loading import Tasks, in_own_order, prepare
 from topiclora_cli.evaluation.metrics import Metric
@@ -27,6 +27,7 @@ from topiclora_cli.runs.progress import Advance
 OURS = "topiclora_"  # before the names of our own tasks
 _NOTE = 16  # characters of a task's name on a bar
 BOOTSTRAPS = 1000  # draws for the error of a metric that is no mean
+_SEEDED = ("random", "numpy", "torch", "fewshot")
 _NUMBERS = (int, float, np.number)
 _MERGED = ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
 
@@ -48,8 +49,7 @@ def run_harness(
     A task that fails is named in `failed`, its traceback is kept beside the results, and a group with one has no score.
     Raises TopicLoraError where a chat template is missing, or every task fails.
     """
-    if request.chat_template and tokenizer.chat_template is None:
-        raise TopicLoraError("The model's tokenizer has no chat template.", "Set eval.chat_template to false.")
+    _check_template(tokenizer.chat_template, request.chat_template)
     from topiclora_cli.evaluation.scorer import PromptedLM
 
     lm = PromptedLM(
@@ -63,7 +63,7 @@ def run_harness(
     began, side = time.time(), tokenizer.padding_side
     try:
         for name, task in tasks.tasks.items():
-            counted = _Counted(name, _questions(task, request), advance)
+            counted = _Counted(name, request.asks(name, len(task.eval_docs)), advance)
             lm.on_scored = counted.reach
             try:
                 one = _run_task(lm, name, task, request)
@@ -89,13 +89,17 @@ def run_harness(
     return _results(label, tasks, raw, failed, request)
 
 
+def _check_template(own: Any, wanted: bool | str) -> None:
+    if wanted and own is None:
+        raise TopicLoraError("The model's tokenizer has no chat template.", "Set eval.chat_template to false.")
+    if isinstance(wanted, str) and (not isinstance(own, Mapping) or wanted not in own):
+        hint = nearest(wanted, own) if isinstance(own, Mapping) else "It has one, without a name: chat_template: true."
+        raise TopicLoraError(f"The model's tokenizer has no chat template {wanted!r}.", hint)
+
+
 def count_questions(tasks: Tasks, request: EvalRequest) -> int:
     """How many questions the tasks ask, as far as the request goes."""
-    return sum(_questions(task, request) for task in tasks.tasks.values())
-
-
-def _questions(task: Any, request: EvalRequest) -> int:
-    return min(len(task.eval_docs), request.limit or sys.maxsize)
+    return sum(request.asks(name, len(task.eval_docs)) for name, task in tasks.tasks.items())
 
 
 class _Counted:
@@ -114,25 +118,34 @@ class _Counted:
 
 def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[str, Any]:
     from lm_eval import evaluate
-    from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
     prepare(task, request)
-    # As simple_evaluate does, for tasks that sample.
-    set_seed(DEFAULT_OTHER_SEED)
-    random.seed(DEFAULT_RANDOM_SEED)
-    np.random.seed(DEFAULT_OTHER_SEED)
+    _seed(request)
     with quietly():
         raw = evaluate(
             lm,
             {"tasks": {name: task}},
             limit=request.limit,
+            samples={name: list(request.samples[name])} if name in request.samples else None,
+            system_instruction=request.system_instruction,
             apply_chat_template=request.chat_template,
-            fewshot_as_multiturn=True,
+            fewshot_as_multiturn=request.multiturn,
             bootstrap_iters=BOOTSTRAPS,
             confirm_run_unsafe_code=request.unsafe_code,
         )
     assert isinstance(raw, dict)
     return raw
+
+
+def _seed(request: EvalRequest) -> None:
+    """As simple_evaluate does, for tasks that sample."""
+    of_python, of_numpy, of_torch, _ = request.seeds
+    if of_python is not None:
+        random.seed(of_python)
+    if of_numpy is not None:
+        np.random.seed(of_numpy)
+    if of_torch is not None:
+        torch.manual_seed(of_torch)
 
 
 def _aggregate(tasks: Tasks, raw: dict[str, Any], failed: dict[str, str]) -> None:
@@ -163,11 +176,15 @@ def _save(lm: Any, raw: dict[str, Any], request: EvalRequest, label: str, output
     tracker.general_config_tracker.log_experiment_args(
         model_source="hf",
         model_args={"pretrained": label},
-        system_instruction=None,
-        chat_template=lm.chat_template(True) if request.chat_template else None,
-        fewshot_as_multiturn=True,
+        system_instruction=request.system_instruction,
+        chat_template=lm.chat_template(request.chat_template) if request.chat_template else None,
+        fewshot_as_multiturn=request.multiturn,
     )
-    settings = {"limit": request.limit, "bootstrap_iters": BOOTSTRAPS, "batch_size": request.batch_size}
+    settings = {
+        **{"limit": request.limit, "bootstrap_iters": BOOTSTRAPS, "batch_size": request.batch_size},
+        "gen_kwargs": dict(request.gen_kwargs) or None,
+        **{f"{of}_seed": seed for of, seed in zip(_SEEDED, request.seeds, strict=True)},
+    }
     stored = {key: value for key, value in raw.items() if key != "samples"}
     stored |= {"config": {"model": "hf", "model_args": {"pretrained": label}, **settings}, "date": began}
     with quietly():
@@ -206,6 +223,8 @@ def _results(
         else:
             task, samples = tasks.tasks[name], raw["samples"][name]
             metrics = {key: _with_scores(metrics[key], task, samples) for key in in_own_order(task, list(metrics))}
+        if not metrics and request.predict_only:
+            continue
         if not metrics:
             failed[name] = "lm-eval gives it no metric"
             continue

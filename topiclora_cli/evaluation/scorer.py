@@ -1,7 +1,7 @@
 """lm-eval's view of a model, with the end of each request's prompt made known to routers that pool over it."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     Without it a router by prompt would average over the options of a question, too, each option with gates of its own.
     """
 
-    _prompts: dict[tuple[int, ...], int]
+    _prompts: Mapping[tuple[int, ...], int] = {}
     on_scored: Callable[[float], None] = staticmethod(lambda part: None)
     """Called with the part of a task's requests that are scored, as far as their number tells."""
 
@@ -41,7 +41,7 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         results: list[Any] = [None] * len(requests)
         if self.backend == "causal" and getattr(self.model.config, "use_cache", None):
             shared = shared_prompts([request[1:] for request in requests], max_length=self.max_length)
-            size, done = int(override_bs or self.batch_size), 0
+            size, done = self._size(requests, override_bs), 0
             for batch in in_batches(shared, size):
                 scores = self._score_together(batch, size)
                 if not scores:
@@ -55,6 +55,12 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         for index, answer in zip(alone, answers, strict=True):
             results[index] = answer
         return results
+
+    def _size(self, requests: Sequence[Request], override_bs: int | None) -> int:
+        if override_bs or self.batch_size != "auto":
+            return int(override_bs or self.batch_size)
+        longest = max(requests, key=lambda request: len(request[1]) + len(request[2]))
+        return int(self._detect_batch_size([longest]))
 
     @torch.no_grad()
     def _score_together(self, batch: Sequence[SharedPrompt], size: int) -> dict[int, Scored]:
@@ -112,7 +118,9 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         return results
 
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        lengths = torch.tensor([self._prompts[_unpadded(row)] for row in inps.tolist()], device=inps.device)
+        # What the harness tries a batch size with is no request.
+        known = [self._prompts.get(_unpadded(row), len(row)) for row in inps.tolist()]
+        lengths = torch.tensor(known, device=inps.device)
         with prompt_tokens((torch.arange(inps.shape[1], device=inps.device) < lengths[:, None]).float()):
             logits: Tensor = super()._model_call(inps, *args, **kwargs)
             return logits

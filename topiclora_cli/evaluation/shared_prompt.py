@@ -40,12 +40,13 @@ class SharedPrompt:
 def shared_prompts(requests: Sequence[tuple[list[int], list[int]]], *, max_length: int) -> list[SharedPrompt]:
     """Prompts with several continuations among requests of (context, continuation), as far as they fit the model.
 
-    One with a continuation of no token is left out: lm-eval refuses that, where a sum over nothing would be the best.
+    One of a single token, as texts without a prompt have, is not worth it. One with a continuation of no token is left
+    out: lm-eval refuses that, where a sum over nothing would be the best.
     """
     groups: dict[tuple[int, ...], dict[int, list[int]]] = {}
     for index, (context, continuation) in enumerate(requests):
         groups.setdefault(tuple(context), {})[index] = continuation
-    prompts = [SharedPrompt(tokens, found) for tokens, found in groups.items() if tokens and len(found) > 1]
+    prompts = [SharedPrompt(tokens, found) for tokens, found in groups.items() if len(tokens) > 1 < len(found)]
     return [
         prompt
         for prompt in prompts

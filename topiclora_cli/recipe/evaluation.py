@@ -1,8 +1,12 @@
 """The recipe's section on what is asked of the model, and the questions of its own."""
 
-from pydantic import Field
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
 
 from topiclora_cli.recipe.section import Section
+
+SEEDS = 4  # of Python, NumPy, torch and the examples shown, in lm-eval's order
 
 
 class QuestionsSection(Section):
@@ -30,25 +34,52 @@ class EvalSection(Section):
 
     tasks: list[str] = Field(default=["topiclora_quickstart"], min_length=1)
     """Names of lm-eval's tasks or groups, of ours, or of those under `include_path`."""
-    limit: int | None = Field(default=None, ge=1)
-    """At most so many questions of each task; unset, all."""
+    limit: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = None
+    """At most so many questions of each task or, below 1, that share of them; unset, all."""
+    samples: dict[str, list[int]] | str | None = None
+    """Which questions of which task to ask, by their place from 0: a mapping or a JSON file of one, as lm-eval's
+    --samples. A task that it does not name is asked whole."""
     num_fewshot: int | None = Field(default=None, ge=0)
     """Worked examples in the prompt; unset, as each task says."""
-    batch_size: int = Field(default=16, ge=1)
-    """Questions scored at once."""
+    batch_size: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^auto(:[1-9]\d*)?$")] = 16
+    """Questions scored at once; `auto` tries how many the memory holds, `auto:N` does so N times on the way."""
     include_path: str | None = None
     """A folder of more task files, in lm-eval's YAML."""
     datasets_dir: str | None = None
     """A folder of copies `ORG/NAME`, from which every hub data set of a task is read; unset, from the hub."""
-    chat_template: bool = False
-    """Put questions through the tokenizer's chat template."""
+    system_instruction: str | None = None
+    """What the system says before each question."""
+    chat_template: bool | str = False
+    """Put questions through the tokenizer's chat template, or through that of its templates which is called so."""
+    fewshot_as_multiturn: bool = True
+    """Under a chat template, show worked examples as turns of a conversation, not as one turn."""
+    gen_kwargs: dict[str, Any] | str | None = None
+    """Settings of generation that go before each task's own: a mapping, or as lm-eval writes it, `temperature=0.7,
+    do_sample=true`."""
+    seed: int | list[int | None] = [0, 1234, 1234, 1234]
+    """The seeds of Python, NumPy, torch and the worked examples, or one for all; null leaves one as it is."""
     base: bool = True
     """Score the untrained base, too; a base that has been scored on the same questions is not scored again."""
     metrics: list[str] | dict[str, str] = []
     """What to go by in tables and means: a list of which each task takes the first that it has, or a mapping from task
     (or group) to metric, `acc` or, with lm-eval's filter, `exact_match,strict-match`. Unset, a task goes by acc_norm,
     acc or exact_match, whichever it has first, else by the first metric it lists. All are stored."""
+    predict_only: bool = False
+    """Write the answers down and score none."""
     unsafe_code: bool = False
     """Leave to run code that the model writes, for tasks that do."""
     questions: QuestionsSection | None = None
     """Questions of the recipe's own, which the task `topiclora_questions` asks."""
+
+    @field_validator("seed")
+    @classmethod
+    def _one_or_four(cls, seed: int | list[int | None]) -> int | list[int | None]:
+        if isinstance(seed, list) and len(seed) != SEEDS:
+            raise ValueError(f"one seed, or {SEEDS}: of Python, NumPy, torch and the worked examples")
+        return seed
+
+    @model_validator(mode="after")
+    def _all_or_some(self) -> "EvalSection":
+        if self.limit is not None and self.samples is not None:
+            raise ValueError("limit and samples both say which questions to ask; leave out one")
+        return self

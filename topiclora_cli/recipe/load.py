@@ -199,7 +199,7 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
     first = error.errors()[0]
     # A union also names which of its kinds was tried, list[str] for example.
     location = [str(part) for part in first["loc"] if "[" not in str(part)]
-    if location[-1:] in (["str"], ["bool"], ["int"]):
+    if location and location[-1].removeprefix("constrained-") in ("str", "bool", "int", "float"):
         del location[-1]
     if location[0:1] == ["adapter"] and location[1:2] and location[1] in KINDS:
         del location[1]

@@ -23,6 +23,8 @@ def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "graph.taxonomy", recipe.graph.taxonomy
     if recipe.eval.include_path is not None:
         yield "eval.include_path", recipe.eval.include_path
+    if isinstance(recipe.eval.samples, str):
+        yield "eval.samples", recipe.eval.samples
     if recipe.eval.datasets_dir is not None:
         yield "eval.datasets_dir", recipe.eval.datasets_dir
     if recipe.eval.questions is not None:

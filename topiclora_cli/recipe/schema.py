@@ -14,6 +14,7 @@ from topiclora_cli.recipe.data import DataSection
 from topiclora_cli.recipe.evaluation import EvalSection
 from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.recipe.meaning import has_priors
+from topiclora_cli.recipe.merge import MergeSection
 from topiclora_cli.recipe.section import Section
 from topiclora_cli.recipe.starts import needs_plain_weights
 from topiclora_cli.recipe.train import TrainSection
@@ -106,17 +107,6 @@ class GraphSection(Section):
         if self.exclude_tasks and self.taxonomy == "induced":
             raise ValueError("an induced taxonomy has no tasks for exclude_tasks to leave out")
         return self
-
-
-class MergeSection(Section):
-    """How routing becomes fixed gates, and what is written with them."""
-
-    gates: str = "mean"
-    """The fixed gates of an export: `mean` routing, or `topic:<name>`, the routing of that topic's prompts."""
-    calibration: int = Field(default=64, ge=1)
-    """Training prompts on which gates and the export's cost are measured."""
-    formats: list[Literal["lora", "dense"]] = ["lora", "dense"]
-    """What to write: `lora`, a plain peft LoRA, and `dense`, the whole model with it."""
 
 
 class Recipe(Section):

@@ -12,7 +12,7 @@ _PLOTS = (
     ("loss", "loss", "eval_loss"),
     ("language-model loss", "loss_lm", None),
     ("KL to the topic prior, nats", "loss_kl", "eval_kl"),
-    ("effective experts", "effective_experts", None),
+    ("effective experts of a router", "effective_experts", None),
     ("idle experts", "dead_experts", None),
     ("largest load", "largest_load", None),
     ("routing entropy", "routing_entropy", None),

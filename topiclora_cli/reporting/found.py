@@ -18,7 +18,7 @@ _MEASURES = {
     "eval_loss": "loss of held-out examples",
     "loss_kl": "KL to the prior",
     "eval_kl": "KL of held-out examples",
-    "effective_experts": "effective experts",
+    "effective_experts": "effective experts of a router",
     "largest_load": "largest load",
     "routing_entropy": "routing entropy",
     "grad_norm": "norm of the gradient",

@@ -108,7 +108,7 @@ def _routed(report: RoutingReport | None) -> dict[str, str]:
         return {}
     experts = len(next(iter(report.by_topic.values())))
     return {
-        "effective experts": f"{report.effective_experts:.2f} of {experts}",
+        "experts in use over all layers": f"{report.experts_in_use:.2f} of {experts}",
         "mutual information of topic and expert, nats": f"{report.mutual_information:.3f}",
         "largest load, %": percent(report.largest_load),
     }

@@ -72,8 +72,8 @@ def headline(summary: EvalSummary) -> str:
 def routing_line(routing: RoutingReport) -> str:
     """How many experts are in use, and how much they tell of topics."""
     experts = len(next(iter(routing.by_topic.values())))
-    used = f"{routing.effective_experts:.1f} of {experts} experts in use"
-    word = verdict(routing.effective_experts / experts, IN_USE)
+    used = f"{routing.experts_in_use:.1f} of {experts} experts in use"
+    word = verdict(routing.experts_in_use / experts, IN_USE)
     return f"{used} over all layers ({word}); expert and topic share {routing.mutual_information:.2f} nats"
 
 

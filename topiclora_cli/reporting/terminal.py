@@ -125,7 +125,7 @@ def routing_table(routing: RoutingReport) -> Table:
     by_topic = routing.by_topic
     experts = len(next(iter(by_topic.values())))
     title = (
-        f"Routing by topic, gates in % (effective experts {routing.effective_experts:.1f} of {experts}, "
+        f"Routing by topic, gates in % ({routing.experts_in_use:.1f} of {experts} experts in use over all layers, "
         f"mutual information {routing.mutual_information:.2f} nats; {routing.on})"
     )
     table = Table("topic", *(str(e) for e in range(experts)), title=title, title_justify="left", box=None)

@@ -8,7 +8,7 @@ MODULARITY = (0.3, 0.15)
 AUC = (0.75, 0.6)
 ANGLE = (0.8, 0.5)
 AGREEMENT = (0.95, 0.85)  # of an export with the routed model, in the likeliest token
-IN_USE = (0.5, 0.25)  # effective experts, as a part of all
+IN_USE = (0.5, 0.25)  # experts in use over all layers, as a part of all
 
 
 def verdict(value: float, levels: tuple[float, float]) -> str:

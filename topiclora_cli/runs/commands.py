@@ -10,7 +10,7 @@ from pathlib import Path
 NAME = "topiclora"
 _COMMAND = re.compile(
     r"(?<![\w./-])topiclora (?=(?:quickstart|build-graph|train|eval|compare|merge|route|ablate|report|methods|recipes|"
-    r"runs|upcycle|data|chat)\b)"
+    r"runs|upcycle|data|chat|serve)\b)"
 )
 
 RUNS = "runs"  # the folder of runs, where nobody says

@@ -11,19 +11,15 @@ from torch import Tensor
 from transformers import GenerationConfig, TextStreamer
 
 from topiclora_cli.adapters.observe import autocast, observe_gates
-from topiclora_cli.data.chat import answer_opened
-from topiclora_cli.data.encode import encode_prompt
-from topiclora_cli.data.examples import asked_by
-from topiclora_cli.data.message import fill_in_message
 from topiclora_cli.data.row import ASSISTANT, Turn
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.recipe.data import EMBEDDED
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.route import PromptRoute
 from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.asking import filled_in, of_conversations, prompt_ids
 from topiclora_cli.stages.inputs import graph_folder, load_tuned, open_encoder
 from topiclora_cli.stages.route import gate_view, topic_view
 from topiclora_cli.topics.prior import TopicPrior
@@ -53,7 +49,7 @@ class Chat:
     @property
     def remembers(self) -> bool:
         """Whether what was said before is part of a prompt; a run trained on single prompts reads each by itself."""
-        return _of_conversations(self.recipe, has_template=self.base.tokenizer.chat_template is not None)
+        return of_conversations(self.recipe, has_template=self.base.tokenizer.chat_template is not None)
 
     def ask(self, text: str, say: Callable[[str], None], *, base: bool = False) -> tuple[list[int], list[int]]:
         """Have a message answered, each piece of the answer told to `say`; returns the tokens of prompt and answer.
@@ -106,17 +102,10 @@ class Chat:
         return PromptRoute(text, topics, gate_view(observed, len(answer) or len(prompt)))
 
     def _encoded(self, text: str) -> list[int]:
-        tokenizer, asked = self.base.tokenizer, self._asked(text)
-        if not self.remembers:
-            return encode_prompt(asked.rstrip(), tokenizer, chat=False)
-        turns = [*self.turns, Turn("user", asked)]
-        if self.recipe.data.chat_template is False:
-            return encode_prompt(asked_by(turns), tokenizer, chat=False)
-        return encode_prompt(answer_opened(turns, tokenizer), tokenizer, chat=True)
+        return prompt_ids(self.recipe, self.base.tokenizer, [*self.turns, Turn("user", self._asked(text))])
 
     def _asked(self, text: str) -> str:
-        sources = self.recipe.data.all_sources
-        return fill_in_message(sources[0], text) if len(sources) == 1 else text
+        return filled_in(self.recipe, text)
 
     def _generation(self, room: int) -> GenerationConfig:
         tokenizer, own = self.base.tokenizer, self.base.model.generation_config
@@ -156,11 +145,3 @@ def open_chat(recipe: Recipe, run: RunDir, progress: Progress, manner: Manner, *
     if show_gates and recipe.needs_graph and (folder := graph_folder(run, progress)):
         prior = TopicPrior(TopicGraph.load(folder), open_encoder(recipe, base))
     return Chat(recipe, base, model, prior, manner)
-
-
-def _of_conversations(recipe: Recipe, *, has_template: bool) -> bool:
-    """Whether a run was trained on conversations, or may have been: some files say so by their columns alone."""
-    said = [source for source in recipe.data.all_sources if source.prompt is None and source.source != EMBEDDED]
-    certain = any(source.messages or source.format in ("sharegpt", "openai", "alpaca") for source in said)
-    possible = any(source.format == "auto" for source in said)
-    return bool(certain or recipe.data.chat_template or (possible and has_template))

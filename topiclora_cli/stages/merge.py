@@ -7,7 +7,7 @@ from topiclora_cli.adapters.card import Card, write_dense_card
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.perft import NO_MERGE
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.merging.collapse import collapse_to_lora, merge_into_base
+from topiclora_cli.merging.collapse import merge_into_base, plain_lora
 from topiclora_cli.merging.gap import measure_gap
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
@@ -55,7 +55,7 @@ def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None =
         observed = observe_gates(model, batches, bfloat16=bfloat16, shared=True)
         gates = {linear: values.mean(0) for linear, values in observed.items()}
         measured = examples_to_measure_on(recipe, base, section.calibration, graph, topic=topic)
-        lora = collapse_to_lora(model, open_base(recipe, exact=True).model, gates)
+        lora = plain_lora(model, gates).onto(open_base(recipe, exact=True).model)
         held_out = tracked(progress, "export against routing", make_batches(base, measured.examples))
         gap = measure_gap(model, lora, held_out, bfloat16=bfloat16)
         folders: dict[str, Path] = {format_: folder / format_ for format_ in section.formats}

@@ -99,7 +99,7 @@ def choose_sizes(recipe: Recipe, pace: Pace, seconds: float, *, spent: float = 0
     """
     tasks = len(load_tasks(eval_request(recipe)).tasks)
     batch = per_step(recipe)
-    wanted = recipe.eval.limit or 10**6
+    wanted = recipe.eval.limit if isinstance(recipe.eval.limit, int) else 10**6
     fixed = _fixed(recipe, pace)
     step = pace.step + pace.prompt * batch
     question = QUESTION * _unit(recipe, pace) * tasks

@@ -13,7 +13,8 @@ from topiclora_cli.data.reading import Reader
 from topiclora_cli.data.source_report import source_reports
 from topiclora_cli.data.stream import ExampleStream
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.evaluation.harness import QUESTIONS, EvalRequest, evaluation_questions
+from topiclora_cli.evaluation.choosing import read_gen_kwargs, read_samples
+from topiclora_cli.evaluation.harness import QUESTIONS, SEEDS, EvalRequest, evaluation_questions
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
@@ -55,12 +56,18 @@ def eval_request(recipe: Recipe) -> EvalRequest:
     return EvalRequest(
         tasks=section.tasks,
         limit=section.limit,
+        samples=read_samples(section.samples) if section.samples is not None else {},
         num_fewshot=section.num_fewshot,
         batch_size=section.batch_size,
         include_path=section.include_path,
         bfloat16=use_bfloat16(recipe.train.precision),
+        system_instruction=section.system_instruction,
         chat_template=section.chat_template,
+        multiturn=section.fewshot_as_multiturn,
+        gen_kwargs=read_gen_kwargs(section.gen_kwargs),
+        seeds=tuple(section.seed) if isinstance(section.seed, list) else (section.seed,) * len(SEEDS),
         metrics=section.metrics,
+        predict_only=section.predict_only,
         unsafe_code=section.unsafe_code,
         questions=own_questions(recipe),
         datasets_dir=section.datasets_dir,

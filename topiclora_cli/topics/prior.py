@@ -111,9 +111,13 @@ def prior_from_relevance(
             f"The prior's top_topics={top}, temperature={temperature}, epsilon={smooth} make no distribution.",
             "Use top_topics >= 1, temperature > 0 and 0 <= epsilon <= 1.",
         )
-    best = relevance.topk(int(top), dim=1)
-    topics = torch.zeros_like(relevance).scatter_(1, best.indices, torch.softmax(best.values / temperature, dim=1))
-    return _to_experts(graph, topics, smooth)
+    return _to_experts(graph, _shares(relevance, int(top), temperature), smooth)
+
+
+def topic_shares(graph: TopicGraph, relevance: Tensor) -> Tensor:
+    """How much of each prompt is about each topic by the graph's own settings, (n, T), of topic scores (n, T)."""
+    own = {**DEFAULTS, **graph.config.get("prior", {})}
+    return _shares(relevance, int(min(own["top_topics"], graph.num_topics)), own["temperature"])
 
 
 def prior_from_tags(graph: TopicGraph, tags: Sequence[Sequence[str]], *, epsilon: float = EPSILON) -> Tensor:
@@ -133,6 +137,11 @@ def tag_membership(graph: TopicGraph, tags: Sequence[Sequence[str]]) -> Tensor:
 def confidence(prior: Tensor) -> Tensor:
     """1 - H(pi) / ln E for each row of pi (n, E): 0 for an even prior, 1 for a certain one."""
     return (1 - entropy(prior) / math.log(prior.shape[-1])).clamp(0, 1)
+
+
+def _shares(relevance: Tensor, top: int, temperature: float) -> Tensor:
+    best = relevance.topk(top, dim=1)
+    return torch.zeros_like(relevance).scatter_(1, best.indices, torch.softmax(best.values / temperature, dim=1))
 
 
 def _to_experts(graph: TopicGraph, topics: Tensor, epsilon: float) -> Tensor:

@@ -123,10 +123,12 @@ class PerftLayer(RoutedTunerLayer):
             return base
         decision: Decision = self.perft_router[adapter_name](x, no_pooling)
         note_logits(self, decision.logits, excess=decision.excess)
-        weights, adapters = keep_top_k(decision.gates, config.top_k, renormalize=config.renormalize == "on")
+        k = decision.k or config.top_k
+        weights, adapters = keep_top_k(decision.gates, k, renormalize=config.renormalize == "on")
         if base is not None:
             # The authors' code on OLMoE: slot by slot, the pretrained router's weights. DeepSeek's are unsorted.
-            weights = base[0].topk(config.top_k, dim=-1).values.to(weights.dtype)
+            followed = base[0].topk(config.top_k, dim=-1).values.to(weights.dtype)
+            weights = followed if k == config.top_k else followed.sum(-1, keepdim=True).expand_as(weights) / k
         return weights, adapters
 
     def idle_parameters(self, adapter_name: str) -> int:

@@ -31,7 +31,7 @@ class ThresholdRouter(Router):
 
     def decide(self, scores: Tensor) -> Decision:
         logits, threshold = scores[..., :-1], scores[..., -1:]
-        excess = logits.softmax(-1) - threshold.sigmoid() / self.settings.num_experts
+        excess = self.chosen_by(logits).softmax(-1) - threshold.sigmoid() / self.settings.num_experts
         return Decision(logits, in_proportion(excess), excess=excess)
 
 
@@ -67,6 +67,5 @@ class SparsegenRouter(Router):
 
     def decide(self, scores: Tensor) -> Decision:
         logits, out = scores[..., :-1], scores[..., -1:]
-        if self.settings.version == 1:
-            return Decision(logits, sparsegen(logits, F.softplus(out) + 1e-3))
-        return Decision(logits, sparsegen(logits, F.softplus(-out) + 0.01))
+        sharpness = F.softplus(out) + 1e-3 if self.settings.version == 1 else F.softplus(-out) + 0.01
+        return Decision(logits, sparsegen(self.chosen_by(logits), sharpness))

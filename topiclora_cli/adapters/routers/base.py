@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from topiclora_cli.adapters.context import RoutingContext
 from topiclora_cli.adapters.forcing import drawn_to_prior
+from topiclora_cli.adapters.interference import interfered_gates, interfered_scores
 from topiclora_cli.adapters.precision import no_autocast, precise, precise_product
 from topiclora_cli.adapters.selection import select_experts
 from topiclora_cli.adapters.shared import joined_gates
@@ -54,7 +55,7 @@ class Decision(NamedTuple):
 
     All (..., E) in float32; gates (..., E + S) where S shared experts are part of the softmax. token and task: the two
     parts' own logits, of a router that mixes such parts. excess: the probabilities less the threshold, of a router that
-    has one.
+    has one. k: how many experts have gates, where that is not as the router is set.
     """
 
     logits: Tensor
@@ -62,6 +63,7 @@ class Decision(NamedTuple):
     token: Tensor | None = None
     task: Tensor | None = None
     excess: Tensor | None = None
+    k: int | None = None
 
 
 class Router(CheckedModule):
@@ -103,13 +105,15 @@ class Router(CheckedModule):
         settings = self.settings
         if settings.shared:
             routed, others = scores.split([settings.num_experts, settings.shared], -1)
-            chosen_by = drawn_to_prior(self, self.context, routed)
+            chosen_by = self.chosen_by(routed)
             return Decision(routed, joined_gates(chosen_by, others, top_k=settings.top_k, top_p=settings.top_p))
-        chosen_by = drawn_to_prior(self, self.context, scores)
         weights = settings.gate_weights
-        return Decision(
-            scores, select_experts(chosen_by, top_k=settings.top_k, top_p=settings.top_p, gate_weights=weights)
-        )
+        gates = select_experts(self.chosen_by(scores), top_k=settings.top_k, top_p=settings.top_p, gate_weights=weights)
+        return Decision(scores, gates)
+
+    def chosen_by(self, scores: Tensor) -> Tensor:
+        """What experts are chosen by: scores (..., E), unless a prior draws them or somebody interferes."""
+        return interfered_scores(self, self.context, drawn_to_prior(self, self.context, scores))
 
     def drop(self, x: Tensor) -> Tensor:
         """What the router reads of x (..., d_in) while it trains."""
@@ -128,7 +132,11 @@ class Router(CheckedModule):
     def route(self, projected: Tensor, pool: Pool) -> Decision:
         """`forward` from x's projection, where somebody else has multiplied."""
         with no_autocast(projected):
-            return self.settle_scores(precise(projected), pool)
+            decision = self.settle_scores(precise(projected), pool)
+            if self.context.here.interfered is None:
+                return decision
+            gates, k = interfered_gates(self, self.context, decision.gates)
+            return decision._replace(gates=gates, k=k)
 
     def settle_scores(self, projected: Tensor, pool: Pool) -> Decision:
         """Read, pool over the prompt if so set, and decide."""

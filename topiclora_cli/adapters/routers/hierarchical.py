@@ -1,6 +1,7 @@
 """HMoRA's router: the token's own choice below, the task's above, both in between."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,8 @@ class HierarchicalRouter(Router):
         return self.token_weight if self.by_token else self.task_weight
 
     def settle_scores(self, projected: Tensor, pool: Pool) -> Decision:
-        experts, parts = self.settings.num_experts, {}
+        experts = self.settings.num_experts
+        parts: dict[str, Any] = {}
         if self.by_token:
             parts["token"] = projected[..., :experts]
         if self.by_task:
@@ -68,5 +70,5 @@ class HierarchicalRouter(Router):
         otherwise = self.first_version or self.settings.gate_weights != "renormalised"
         if otherwise or top_k is None or top_k == 1:
             return super().decide(scores)
-        values, indices = scores.exp().topk(top_k, dim=-1)
+        values, indices = self.chosen_by(scores).exp().topk(top_k, dim=-1)
         return Decision(scores, torch.zeros_like(scores).scatter(-1, indices, values.softmax(-1)))

@@ -141,7 +141,7 @@ class TopicLoraLayer(RoutedTunerLayer):
             note_logits(self, decision.logits, **parts)
         shared = config.shared_experts
         gates = decision.gates if config.shared_gate == "softmax" else always_on(decision.gates, shared)
-        routing = Routing(gates, config.top_k or config.num_experts, config.scale, shared)
+        routing = Routing(gates, decision.k or config.top_k or config.num_experts, config.scale, shared)
         group.put(routing)
         return routing
 

@@ -1,32 +1,36 @@
-"""What an export by topic left: one stock LoRA for each topic or cluster of topics, and what chooses among them."""
+"""Per-topic exports side by side, as what serves them reads it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+BUNDLE = "bundle.json"  # written last: a folder without it is no finished bundle
 
 
 @dataclass(frozen=True)
-class BundledAdapter:
-    """One stock LoRA of a bundle.
-
-    name: what a server knows it by, unique; folder: where it lies, relative to the bundle; topics: the graph's topics
-    whose prompts it is for.
-    """
+class BundleAdapter:
+    """One stock LoRA of a bundle; folder: within the bundle's; topics: those whose prompts it is for."""
 
     name: str
     folder: str
     rank: int
-    topics: list[str]
+    topics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Stock LoRAs by topic, as `bundle.json` in the bundle's folder holds them.
+    """A stock LoRA for each topic, and which of them a prompt is for.
 
-    base: the model under all of them, by the name that others know it by. graph, recipe: the topic graph that chooses
-    among them and the recipe that says which encoder reads prompts for it, relative to the bundle. No two adapters are
-    for one topic; a prompt about a topic that none is for goes to the next of its topics that has one.
+    base: what others load, a hub id or a path. model: what `load_base` loads, for encoder `lm`. encoder: the topic
+    graph's. default: the adapter of prompts about no topic of training. topics: every topic of the graph -> an
+    adapter's name.
     """
 
     base: str
-    adapters: list[BundledAdapter]
-    graph: str = "topic_graph"
-    recipe: str = "recipe.yaml"
+    model: str
+    encoder: str
+    default: str
+    max_rank: int
+    adapters: tuple[BundleAdapter, ...]
+    topics: Mapping[str, str]
+    upcycled: bool = False
+    precision: str = "float32"

@@ -58,13 +58,14 @@ class MeanScores(Compared):
 class RoutingReport:
     """Routing of a set of tagged examples, averaged over the adapted linears that share a number of experts.
 
-    by_topic: topic -> mean gates (E,); effective_experts: 1 / sum_e load_e^2, from 1 (collapse) to E; entropy: of one
-    example's gates over ln E; mutual_information: nats between topic and expert; largest_load: share of the busiest
-    expert; on: what the examples are, in words.
+    by_topic: topic -> mean gates (E,); experts_in_use: 1 / sum_e load_e^2 of the load over all of these layers, from 1
+    to E, which layers of one expert each may bring about, too; entropy: of one example's gates over ln E;
+    mutual_information: nats between topic and expert; largest_load: share of the busiest expert; on: what the examples
+    are, in words.
     """
 
     by_topic: Mapping[str, Sequence[float]]
-    effective_experts: float
+    experts_in_use: float
     entropy: float
     mutual_information: float
     largest_load: float

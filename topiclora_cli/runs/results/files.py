@@ -23,15 +23,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Kind:
-    """What makes a kind of results again where its file is no use, and how to read it as format 1 had it."""
+    """What makes a kind of results again where its file is no use, how to read it as format 1 had it, and what has
+    got another name."""
 
     hint: str
     upgrade: Callable[[Any], Any]
+    renamed: Callable[[Any], Any] = lambda values: values
 
 
-def write_result(
-    path: str | Path, value: GraphReport | EvalSummary | QuestionScores | Export | Bundle | GridScores
-) -> None:
+Result = GraphReport | EvalSummary | QuestionScores | Export | Bundle | GridScores
+
+
+def write_result(path: str | Path, value: Result) -> None:
     """Replace the file with the value as JSON, in one step."""
     write_json(path, {"format": FORMAT, **asdict(value)})
 
@@ -44,7 +47,8 @@ def read_result(path: str | Path, kind: type[T], *, hint: str | None = None) -> 
     known = _KINDS[kind]
     hint = hint or known.hint
     values = read_json(path, hint=hint)
-    return decoded(known.upgrade(values) if version_of(values, path) == 1 else values, kind, path, hint)
+    values = known.upgrade(values) if version_of(values, path) == 1 else values
+    return decoded(known.renamed(values), kind, path, hint)
 
 
 def version_of(values: Any, path: str | Path) -> int:
@@ -87,6 +91,15 @@ def _named_later(values: Any) -> Any:
     return {"name": "", **values} if isinstance(values, Mapping) else values
 
 
+def _in_use(values: Any) -> Any:
+    routing = values.get("routing") if isinstance(values, Mapping) else None
+    if not isinstance(routing, Mapping) or "effective_experts" not in routing:
+        return values
+    # The name is that of a router's experts in training, which is another measure.
+    names = {"effective_experts": "experts_in_use"}
+    return {**values, "routing": {names.get(key, key): value for key, value in routing.items()}}
+
+
 def _cells(values: Any) -> Any:
     return {"cells": values}
 
@@ -97,7 +110,7 @@ def _as_it_is(values: Any) -> Any:
 
 _KINDS: Mapping[type, _Kind] = {
     GraphReport: _Kind("Run build-graph again.", _graph),
-    EvalSummary: _Kind("Run eval again.", _named_later),
+    EvalSummary: _Kind("Run eval again.", _named_later, _in_use),
     QuestionScores: _Kind("Run eval again.", _as_it_is),
     Export: _Kind("Run merge again.", _as_it_is),
     Bundle: _Kind("Run merge again.", _as_it_is),

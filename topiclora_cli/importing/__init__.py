@@ -1,0 +1,1 @@
+"""Published checkpoints of mixtures of LoRA, read as adapters of ours that compute the same."""

@@ -1,0 +1,128 @@
+"""A foreign checkpoint as its files have it: tensors by name, and a configuration. Nothing in a file is ever run."""
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from topiclora_cli.errors import TopicLoraError, first_line
+from topiclora_cli.runs.files import read_json
+
+WEIGHTS = (
+    *("adapter_model.safetensors", "adapter_model.bin", "model.safetensors", "pytorch_model.bin"),
+    *("final_checkpoint.pt", "checkpoint/final_checkpoint.pt"),
+)
+CONFIGS = ("adapter_config.json", "config.json")
+_AGAIN = "Fetch the file again."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a publisher's saver has left: the file of the weights, its tensors, the settings beside it if any, and what
+    is to be told of the file."""
+
+    file: Path
+    tensors: Mapping[str, Tensor]
+    settings: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def setting(self, key: str, kind: type | tuple[type, ...]) -> Any:
+        """A setting that has to be there, and of that type; raises TopicLoraError naming it."""
+        value = self.settings.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            said = "is missing" if value is None else f"is {value!r}"
+            raise TopicLoraError(
+                f"{key} {said} in the configuration of {self.file}.",
+                "Put the configuration that it was saved with beside it.",
+            )
+        return value
+
+    @property
+    def base(self) -> str | None:
+        """What the checkpoint calls its base model."""
+        return self.settings.get("base_model_name_or_path") or self.settings.get("_name_or_path") or None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint's folder, or the file of its weights, with the configuration that lies beside it.
+
+    Raises TopicLoraError, naming the file, where there is none, or it is cut off, damaged, or pickled with code.
+    """
+    file = _weights(path)
+    tensors, pickled = _read(file)
+    damaged = next((key for key, tensor in tensors.items() if not tensor.isfinite().all()), None)
+    if damaged is not None:
+        raise TopicLoraError(f"{file}: {damaged} holds NaN or infinity.", _AGAIN)
+    folders = (file.parent, file.parent.parent) if file.parent.name == "checkpoint" else (file.parent,)
+    configs = [folder / name for folder in folders for name in CONFIGS if (folder / name).is_file()]
+    settings = read_json(configs[0], hint="Fetch it again.") if configs else {}
+    if not isinstance(settings, Mapping):
+        raise TopicLoraError(f"{configs[0]} is no mapping of settings.", "Fetch it again.")
+    disguised = pickled and file.suffix == ".safetensors"
+    notes = (f"{file} is a pickle of torch's in spite of its name; its tensors were read, and nothing run.",)
+    return Checkpoint(file, tensors, settings, notes if disguised else ())
+
+
+def _weights(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise TopicLoraError(
+            f"There is no checkpoint at {path}.", "Give the folder of one on this machine; fetch one of a hub's first."
+        )
+    found = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
+    if found is None:
+        raise TopicLoraError(
+            f"{path} holds no weights: none of {', '.join(WEIGHTS[:5])}.", "Give the folder, or the file itself."
+        )
+    return found
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], bool]:
+    """The tensors by name, and whether they were pickled."""
+    with file.open("rb") as opened:
+        head = opened.read(8)
+    pickled = head.startswith((b"PK", b"\x80"))
+    loaded = _unpickled(file) if pickled else _safe(file)
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise TopicLoraError(
+            f"{file} holds a {type(loaded).__name__} and no tensors by name.", "Give an adapter's file."
+        )
+    odd = next((key for key, value in loaded.items() if not isinstance(value, Tensor)), None)
+    if odd is not None:
+        raise TopicLoraError(
+            f"{file}: {odd} is a {type(loaded[odd]).__name__} and no tensor.",
+            "Give an adapter's file of weights alone.",
+        )
+    return {str(key): value.detach() for key, value in loaded.items()}, pickled
+
+
+def _safe(file: Path) -> Any:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise TopicLoraError(f"{file} is cut off or no file of tensors ({first_line(error)}).", _AGAIN) from None
+
+
+def _unpickled(file: Path) -> Any:
+    try:
+        with file.open("rb") as opened:  # by its name torch would take one for safetensors
+            return torch.load(opened, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code is not None:
+            raise TopicLoraError(
+                f"{file} is pickled with code ({code.group(1)}), which is never run here.",
+                "Ask its publisher for tensors alone, in safetensors.",
+            ) from None
+        raise TopicLoraError(f"{file} is damaged: {first_line(error)}", _AGAIN) from None
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = first_line(error) if str(error) else "it ends early"
+        raise TopicLoraError(f"{file} is cut off or damaged ({reason}).", _AGAIN) from None
