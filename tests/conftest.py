@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from topiclora_cli.data.families import mixture
+from topiclora_cli.runs.cache import cache_dir
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.fit import fit_topic_graph
@@ -84,6 +85,24 @@ def tiny_moe_dir(tiny_model_dir, tmp_path_factory) -> Path:
     config = OlmoeConfig(vocab_size=len(tokenizer), num_experts=4, num_experts_per_tok=2, **TINY)
     OlmoeForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of the tests' own, which has what takes long to make in common with other sessions."""
+    folder, lasting = tmp_path_factory.mktemp("cache"), cache_dir()
+    for name in ("models", "vectors"):
+        (lasting / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(lasting / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOPICLORA_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def unscored(cache):
+    """No test finds what another has scored."""
+    shutil.rmtree(cache / "scores", ignore_errors=True)
 
 
 @pytest.fixture

@@ -27,7 +27,10 @@ LAYERS = [
     {"errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-LM_EVAL_IN = ("choice_loss", "harness", "loading", "questions", "running", "scorer")
+LM_EVAL_IN = (
+    *("asking", "choice_loss", "file_tasks", "harness", "loading", "questions", "running", "scorer", "stock"),
+    *("subject", "task_index"),
+)
 ONLY_IN = {
     "torch_geometric": {"topics"},
     "lm_eval": {f"evaluation/{name}.py" for name in LM_EVAL_IN},
@@ -238,3 +241,9 @@ def test_listing_methods_loads_no_torch(command):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_where_a_run_s_adapter_lies_is_asked_of_the_run():
+    spelt = re.compile(r"path / (ADAPTER\b|\"adapter\")")
+    said = [str(path.relative_to(PACKAGE)) for path in modules() if spelt.search(path.read_text())]
+    assert said == ["runs/run.py"], "an imported adapter lies at the top of its run: ask RunDir.adapter"

@@ -37,6 +37,7 @@ _PUBLIC = {
     "merge": "topiclora_cli.api",
     "route": "topiclora_cli.api",
     "start_run": "topiclora_cli.api",
+    "study": "topiclora_cli.api",
     "train": "topiclora_cli.api",
 }
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         merge,
         route,
         start_run,
+        study,
         train,
     )
     from topiclora_cli.errors import TopicLoraError
@@ -84,6 +86,7 @@ __all__ = [
     "merge",
     "route",
     "start_run",
+    "study",
     "train",
 ]
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from topiclora_cli.evaluation.comparison.compare import Compared
     from topiclora_cli.stages.build_graph import GraphResult
     from topiclora_cli.stages.merge import MergeResult
+    from topiclora_cli.stages.studies import Studies
     from topiclora_cli.topics.prior import TopicPrior
 
 Folder = str | os.PathLike[str]
@@ -117,6 +118,31 @@ def evaluate(
     recipe, opened = _open_trained(run, "eval", settings)
     with opened.lock():
         return stage(recipe, opened, _shown(progress), name=name)
+
+
+def study(
+    run: RunDir | Folder,
+    *,
+    name: str,
+    routing: bool = True,
+    probes: Sequence[str] = (),
+    against: Folder | None = None,
+    questions: int = 10,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> "Studies":
+    """What the routers of a run did, and what changed prompts do to it, on the tasks of the evaluation `name`.
+
+    questions: of each task. against: a run whose adapter gets the same probes. settings: keys of the recipe's eval
+    section, as of `evaluate`. Raises TopicLoraError for a probe or a run that there is not.
+    """
+    from topiclora_cli.stages.studies import Wanted
+    from topiclora_cli.stages.studies import study as stage
+
+    recipe, opened = _open_trained(run, "eval", settings)
+    wanted = Wanted(routing, tuple(probes), None if against is None else Path(against), questions)
+    with opened.lock():
+        return stage(recipe, opened, _shown(progress), wanted, name=name)
 
 
 def merge(

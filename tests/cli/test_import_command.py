@@ -75,7 +75,7 @@ def test_an_imported_folder_is_a_run_that_evaluates_routes_and_merges(imported, 
     assert summary["tasks"][0]["task"] == "topiclora_syllogisms"
     code, text = run_cli("route", "--run", "mine", "What is 2 plus 3?")
     assert code == 0, text
-    code, text = run_cli("merge", "--run", "mine", "--set", "merge.calibration=4")
+    code, text = run_cli("merge", "--run", "mine", "--to", "lora", "--set", "merge.calibration=4")
     if name == "mixlora":
         assert code == 2
         assert "non-linearity" in text

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lm_eval.tasks import TaskManager
 
 CHOICES = ["odd", "even"]
 ROWS = [{"q": f"{i} is", "a": CHOICES[i % 2 == 0], "text": f"{i} is {CHOICES[i % 2 == 0]}"} for i in range(12)]
@@ -78,14 +77,7 @@ def few_draws(monkeypatch):
 @pytest.fixture
 def few_tasks(monkeypatch):
     """Unknown names are looked for among one's own tasks alone: lm-eval's thousands take many seconds to index."""
-
-    begin = TaskManager.__init__
-
-    def without_defaults(self, **settings):
-        begin(self, **{**settings, "include_defaults": False})
-
-    # The class itself, whose heir may have been made already.
-    monkeypatch.setattr(TaskManager, "__init__", without_defaults)
+    monkeypatch.setattr("topiclora_cli.evaluation.task_index.stock_index", dict)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -100,8 +101,14 @@ def test_settings_that_are_missing_or_of_another_kind_are_named(path, tmp_path):
     refused(path, tmp_path, "not valid JSON")
 
 
+def test_a_checkpoint_of_a_hub_is_fetched_first(path, tmp_path, monkeypatch):
+    monkeypatch.setattr("topiclora_cli.importing.checkpoint.snapshot_download", lambda name, **_: str(path))
+    assert bring(Path("someone/hydra"), tmp_path / "out").format == "hydralora"
+
+
 def test_there_may_be_no_checkpoint(tmp_path):
     refused(tmp_path / "nowhere", tmp_path, "There is no checkpoint at")
+    refused(Path("nobody/nothing"), tmp_path, "no checkpoint at nobody/nothing. As a hub id: .*Give its folder")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", tmp_path, "holds no weights: none of adapter_model.safetensors")
 

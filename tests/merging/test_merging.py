@@ -20,7 +20,7 @@ from topiclora_cli.adapters.topiclora.routing import Routing
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.merging import carry, gap
 from topiclora_cli.merging.collapse import merge_into_base, plain_lora
-from topiclora_cli.merging.gap import measure_gap
+from topiclora_cli.merging.gap import Reference
 
 TOKENS = torch.tensor([[5, 9, 12, 7, 30], [4, 4, 21, 17, 6]])
 NAMES = ["q_proj", "down_proj"]
@@ -99,33 +99,52 @@ def batch_of(*firsts):
     return {"input_ids": ids, "attention_mask": ids, "position_ids": ids, "labels": labels}
 
 
-def test_gap_by_hand():
+def gap_of(p, q, batches, folder):
+    return Reference(batches, folder).write(Fixed(p)).compare(Fixed(q)).gap()
+
+
+def test_gap_by_hand(tmp_path):
     p = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
     q = torch.tensor([[0.5, 0.5], [0.4, 0.6]]).log()
-    assert measure_gap(Fixed(p), Fixed(p), [batch_of(0, 1)]).kl == pytest.approx(0, abs=1e-7)
+    assert gap_of(p, p, [batch_of(0, 1)], tmp_path).kl == pytest.approx(0, abs=1e-7)
     for seed in range(20):
         near = p + 1e-6 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed))
-        assert measure_gap(Fixed(p), Fixed(near), [batch_of(0, 1)]).kl >= 0
+        assert gap_of(p, near, [batch_of(0, 1)], tmp_path).kl >= 0
     expected = 0.9 * torch.tensor(0.9 / 0.4).log() + 0.1 * torch.tensor(0.1 / 0.6).log()
     for batches in ([batch_of(0, 1)], [batch_of(0), batch_of(1)]):
-        gap = measure_gap(Fixed(p), Fixed(q), batches)
+        gap = gap_of(p, q, batches, tmp_path)
         assert gap.kl == pytest.approx(expected.item() / 2, rel=1e-5)
         assert (gap.agreement, gap.tokens) == (0.5, 2)
+        assert gap.perplexity == pytest.approx((0.5 * 0.4) ** -0.5, rel=1e-5)  # every label is the first token
+    with pytest.raises(ValueError, match="no labelled token"):
+        Reference([{**batch_of(0), "labels": torch.tensor([[-100, -100]])}], tmp_path).write(Fixed(p))
 
 
-def test_a_gap_holds_the_distributions_of_one_batch_alone(monkeypatch):
+def test_a_gap_is_of_any_examples_alone(tmp_path):
+    p, q = (torch.randn(4, 7, generator=torch.Generator().manual_seed(n)).log_softmax(-1) for n in range(2))
+    reference = Reference([batch_of(0, 1, 2), batch_of(3)], tmp_path).write(Fixed(p))
+    sums = reference.compare(Fixed(q))
+    some = reference.compare(Fixed(q), [1, 3])
+    assert sums.gap([1, 3]) == some.gap([1, 3]) == some.gap()
+    assert sums.gap([0]) != sums.gap([1])
+    other = reference.compare(Fixed(p)).taken(some, [1, 3])
+    assert other.gap([1, 3]) == sums.gap([1, 3])
+    assert other.gap([0, 2]).agreement == 1
+
+
+def test_a_gap_holds_the_distributions_of_one_batch_alone(monkeypatch, tmp_path):
     made, most = [], []
-    actual = gap._answer_log_probabilities
+    actual = gap.answer_log_probabilities
 
-    def counting(*arguments):
+    def counting(*arguments, **settings):
         most.append(sum(reference() is not None for reference in made))
-        result = actual(*arguments)
+        result = actual(*arguments, **settings)
         made.append(weakref.ref(result))
         return result
 
-    monkeypatch.setattr(gap, "_answer_log_probabilities", counting)
+    monkeypatch.setattr(gap, "answer_log_probabilities", counting)
     table = torch.randn(3, 5).log_softmax(-1)
-    assert measure_gap(Fixed(table), Fixed(table), [batch_of(0, 1, 2)] * 9).tokens == 27
+    assert gap_of(table, table, [batch_of(0, 1, 2)] * 9, tmp_path).tokens == 27
     assert len(made) == 18
     assert max(most) == 1
 
@@ -150,8 +169,8 @@ def test_routing_by_prompt_is_compared_as_it_was_trained(tiny_model):
     with torch.no_grad(), prompt_tokens(prompt):
         expected = model(TOKENS).logits[:, 2:4].flatten(0, 1).log_softmax(-1)
     with torch.no_grad():
-        answered = gap._answer_log_probabilities(model, {**batch, "prompt_mask": prompt}, False)
-        without = gap._answer_log_probabilities(model, batch, False)
+        answered = gap.answer_log_probabilities(model, {**batch, "prompt_mask": prompt})
+        without = gap.answer_log_probabilities(model, batch)
     torch.testing.assert_close(answered, expected)
     assert not torch.allclose(without, expected, atol=1e-4)
 

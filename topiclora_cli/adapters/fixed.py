@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.routers import Decision, Pool, Router, RouterSettings
+from topiclora_cli.adapters.shared import always_on
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
@@ -90,3 +91,19 @@ def _fixed(layer: TopicLoraLayer, adapter: str, gates: Tensor) -> FixedRouter:
             f"Give one for each of its {config.num_experts} experts.",
         )
     return FixedRouter(settings, gates.to(next(layer.topiclora_A[adapter].parameters()).device))
+
+
+def gates_of_layers(model: nn.Module, adapter: str, gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What every adapted layer meets under `fixed_gates`: its name -> (E + S,), those of shared experts last.
+
+    gates: of every owner of a router. Layers that carry a plain LoRA have one expert, with gate one.
+    """
+    owners = router_owners(model, adapter)
+    of_group = {id(layer.topiclora_group[adapter]): name for name, layer in owners.items()}
+    found = {}
+    for layer in (module for module in model.modules() if isinstance(module, TopicLoraLayer)):
+        if adapter in layer.topiclora_group:
+            config, own = layer.topiclora_config[adapter], gates[of_group[id(layer.topiclora_group[adapter])]]
+            joined = len(own) == config.all_experts
+            found[layer.name] = own.detach() if joined else always_on(own.detach(), config.shared_experts)
+    return found

@@ -60,6 +60,18 @@ class RoutedTunerLayer(BaseTunerLayer):
         factors = [container[adapter_name] for container in containers if adapter_name in container]
         return sum(weight.numel() for factor in factors for weight in factor.parameters())
 
+    def describe(self, adapter_name: str) -> Described:
+        """What it carries under that name."""
+        raise NotImplementedError
+
+    def routed_factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
+        """First factors (E or 1, r, d_in) and second ones, transposed, (E, r, d_out), of the experts to choose from."""
+        raise NotImplementedError
+
+    def expert_hidden(self, adapter_name: str, x: Tensor) -> Tensor:
+        """What the second factors of the experts to choose from read of x: (..., E or 1, r)."""
+        raise NotImplementedError
+
     def adapter_input(self, x: Tensor, lora_a: Tensor) -> Tensor:
         """x in the adapter's precision; under autocast as it is, since matmuls choose there and undo a cast.
 

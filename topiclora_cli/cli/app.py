@@ -22,8 +22,10 @@ from topiclora_cli.cli import (
     data,
     evaluate,
     import_checkpoint,
+    lm_eval,
     merge,
     methods,
+    push,
     quickstart,
     recipes,
     report,
@@ -53,6 +55,7 @@ class _Commands(TyperGroup):
             raise typer.Exit(128 + signal.SIGINT) from None
 
 
+_IN_SEVERAL = ("train", lm_eval.NAME)  # commands that several processes may run together
 # What a path can be that is no fault of the program's.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
@@ -68,6 +71,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("build-graph")(build_graph.build_graph)
 app.command("train")(train.train)
 app.add_typer(evaluate.app, name="eval")
+app.command(lm_eval.NAME, context_settings=lm_eval.SETTINGS)(lm_eval.lm_eval)
 app.command("compare")(compare.compare)
 app.command("merge")(merge.merge)
 app.command("route")(route.route)
@@ -76,6 +80,7 @@ app.command("serve")(serve.serve)
 app.command("ablate")(ablate.ablate)
 app.command("report")(report.report)
 app.command("methods")(methods.methods)
+app.command("push")(push.push)
 app.command("import")(import_checkpoint.import_checkpoint)
 app.command("upcycle")(upcycle.upcycle)
 app.add_typer(data.app, name="data")
@@ -100,21 +105,23 @@ def root(
     from topiclora_cli.runs.tested import newer_than_tested
 
     note_newer(newer_than_tested())
-    if process_count() > 1 and context.invoked_subcommand != "train":
+    if process_count() > 1 and context.invoked_subcommand not in _IN_SEVERAL:
         raise TopicLoraError(
             f"topiclora {context.invoked_subcommand} runs in one process, not in {process_count()}.",
-            "Start it without torchrun; `topiclora train` alone takes several.",
+            f"Start it without torchrun; {' and '.join(f'`topiclora {name}`' for name in _IN_SEVERAL)} take several.",
         )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits 2 on a mistake of the user's, 130 or 143 after a signal."""
-    # Libraries' bars have no names, and a hundred of them; each stage has one of ours. A hub's downloads keep theirs.
-    os.environ.setdefault("TQDM_DISABLE", "1")
     if completes_in_bash():
         complete_in_bash(lambda: app(arguments))
-    # Deprecations between transformers and peft are not the user's to mend.
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    if (sys.argv[1:] if arguments is None else arguments)[:1] != [lm_eval.NAME]:  # which is left as it is
+        # Libraries' bars have no names, and a hundred of them; each stage has one of ours. A hub's downloads keep
+        # theirs.
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        # Deprecations between transformers and peft are not the user's to mend.
+        warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         with old_spelling_noted():
             app(arguments)

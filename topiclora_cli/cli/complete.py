@@ -61,7 +61,8 @@ def gates(context: typer.Context, incomplete: str) -> list[str]:
     topics: list[str] = []
     with contextlib.suppress(OSError, ValueError, KeyError):  # no traceback at the tab key for a damaged file
         topics = json.loads(graph.read_text(encoding="utf-8"))["topics"] if graph is not None else []
-    return _starting(["mean", *(f"topic:{name}" for name in topics)], incomplete)
+    kinds = ["mean", "uniform", "learned", *(["topic:all"] if topics else [])]
+    return _starting([*kinds, *(f"topic:{name}" for name in topics)], incomplete)
 
 
 def completes_in_bash() -> bool:

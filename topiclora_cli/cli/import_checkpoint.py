@@ -10,7 +10,7 @@ from topiclora_cli.runs.commands import command_line
 
 
 def import_checkpoint(
-    path: Annotated[Path, typer.Argument(help="Folder of the checkpoint, or the file of its weights.")],
+    path: Annotated[Path, typer.Argument(help="Folder of the checkpoint, the file of its weights, or a hub id.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the adapter, which is a run besides.")],
     format_: Annotated[
         str,

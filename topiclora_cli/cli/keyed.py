@@ -1,4 +1,4 @@
-"""Options that each stand for one key of the recipe, as --set does: a table of them in the place of parameters."""
+"""Options in a table in the place of parameters: each stands for a key of the recipe, as --set does."""
 
 import inspect
 from collections.abc import Callable, Sequence

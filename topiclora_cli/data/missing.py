@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import StrictUndefined, UndefinedError
 
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import TopicLoraError, nearest
 
 
 class MissingValue(UndefinedError):
@@ -84,8 +84,10 @@ class Names:
             if name not in self.columns and name not in self._keys:
                 odd = next((column for column in self.columns if not column.isidentifier()), None)
                 how = f' A template says row["{odd}"] for such a name.' if odd is not None else ""
+                close = nearest(name, self.columns)
+                meant = f"{close} " if close.startswith("Did") else ""
                 raise TopicLoraError(
-                    f"{key} uses a missing column: {name!r}.", f"Columns: {', '.join(self.columns)}.{how}"
+                    f"{key} uses a missing column: {name!r}.", f"{meant}Columns: {', '.join(self.columns)}.{how}"
                 )
 
 

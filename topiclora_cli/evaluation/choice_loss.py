@@ -45,17 +45,27 @@ def add_to_group(group: Any) -> None:
         group.aggregate_metric_list = [*metrics, replace(accuracy, metric=CHOICE_LOSS)]
 
 
-def _loss(task: Any, doc: Mapping[str, Any], likelihoods: Sequence[float]) -> float | None:
-    """None where the task's data names no choice that there is; lm-eval counts such a question as wrong."""
+def right_places(task: Any, doc: Mapping[str, Any], count: int) -> list[int]:
+    """Which of a multiple-choice question's first `count` choices are right; none where its data name none there is."""
     choices = task.doc_to_choice(doc)
-    # Where mutual information is wanted, the choices without their question follow.
-    scores = np.array(likelihoods[: len(choices)])
     right = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     # A number is a place, even where the choices are numbers.
     places = [
         choices.index(each) if isinstance(each, str) and each in choices else each
         for each in (right if isinstance(right, list) else [right])
     ]
-    if not places or not all(isinstance(place, int) and 0 <= place < len(scores) for place in places):
-        return None
-    return float(np.logaddexp.reduce(scores) - np.logaddexp.reduce(scores[sorted(set(places))]))
+    known = all(isinstance(place, int) and 0 <= place < count for place in places)
+    return sorted(set(places)) if known else []
+
+
+def loss_of_choice(scores: np.ndarray, right: Sequence[int]) -> float:
+    """-log of the right choices' share by the log-likelihoods of all, in nats."""
+    return float(np.logaddexp.reduce(scores) - np.logaddexp.reduce(scores[list(right)]))
+
+
+def _loss(task: Any, doc: Mapping[str, Any], likelihoods: Sequence[float]) -> float | None:
+    """None where the task's data names no choice that there is; lm-eval counts such a question as wrong."""
+    # Where mutual information is wanted, the choices without their question follow.
+    scores = np.array(likelihoods[: len(task.doc_to_choice(doc))])
+    right = right_places(task, doc, len(scores))
+    return loss_of_choice(scores, right) if right else None

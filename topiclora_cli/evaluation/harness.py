@@ -63,13 +63,15 @@ class EvalRequest:
         return min(questions, math.ceil(questions * self.limit) if self.limit < 1 else int(self.limit))
 
 
-def make_task_manager(request: EvalRequest) -> Any:
-    """An lm-eval TaskManager that knows every requested task.
+def make_task_manager(request: EvalRequest, *, every: bool = False) -> Any:
+    """An lm-eval TaskManager that knows every requested task, or `every` one that there is.
 
-    Indexing lm-eval's own thousands of tasks takes many seconds, so they are read only when one is asked for. Raises
-    TopicLoraError with the nearest names for a task nobody knows, and for an include path that does not exist.
+    Even a kept index of lm-eval's own thousands of tasks takes a second to read, so it is read where it is needed.
+    Raises TopicLoraError with the nearest names for a task nobody knows, for an include path that does not exist, and,
+    with its line, for what is wrong with a task file.
     """
     _quiet()
+    from topiclora_cli.evaluation.file_tasks import TaskFiles
     from topiclora_cli.evaluation.questions import QuestionManager
 
     paths = [str(OUR_TASKS)]
@@ -79,9 +81,10 @@ def make_task_manager(request: EvalRequest) -> Any:
                 f"eval.include_path {request.include_path!r} is not a folder.", "Name a folder of task YAMLs."
             )
         paths.append(request.include_path)
-    manager = QuestionManager(request.questions, include_path=paths, include_defaults=False)
-    if not all(manager.match_tasks([task]) for task in request.tasks):
-        manager = QuestionManager(request.questions, include_path=paths, include_defaults=True)
+    files = TaskFiles(request.tasks)
+    manager = QuestionManager(request.questions, files, include_path=paths, include_defaults=every)
+    if not every and not (manager.whole and all(manager.match_tasks([task]) for task in request.tasks)):
+        manager = QuestionManager(request.questions, files, include_path=paths, include_defaults=True)
     for task in request.tasks:
         if not manager.match_tasks([task]):
             raise TopicLoraError(f"lm-eval has no task {task!r}.", nearest(task, manager.all_tasks))
@@ -99,10 +102,15 @@ def evaluation_questions(request: EvalRequest) -> Iterator[str]:
         with one_line(name), local_datasets(request.datasets_dir):
             tasks = manager.load([name])["tasks"]
         for task in tasks.values():
-            # lm-eval's own method evaluates the rendered text as Python, which a sentence is not.
-            column = getattr(task.config, "doc_to_decontamination_query", None)
             for doc in task.eval_docs:
-                yield str(doc[column] if column in doc else task.doc_to_text(doc))
+                yield question_text(task, doc)
+
+
+def question_text(task: Any, doc: Any) -> str:
+    """A question of a task as lm-eval poses it, or what its `doc_to_decontamination_query` names of it."""
+    # lm-eval's own method evaluates the rendered text as Python, which a sentence is not.
+    column = getattr(task.config, "doc_to_decontamination_query", None)
+    return str(doc[column] if column in doc else task.doc_to_text(doc))
 
 
 @contextmanager

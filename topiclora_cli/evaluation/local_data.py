@@ -17,6 +17,7 @@ MOVED = {
     **{"lukaemon/bbh": "SaylorTwift/bbh", "maveriq/bigbenchhard": "SaylorTwift/bbh"},
     **{"ybisk/piqa": "baber/piqa", "social_i_qa": "lighteval/siqa", "allenai/social_i_qa": "lighteval/siqa"},
 }
+FETCHED = ".cache/huggingface"  # where huggingface_hub notes, in a folder that it has filled, what it fetched
 READERS = frozenset({"json", "csv", "parquet", "text", "arrow", "xml", "imagefolder", "audiofolder", "webdataset"})
 _HUB_ONLY = ("revision", "token", "trust_remote_code", "use_auth_token", "download_mode", "verification_mode")
 _stock = datasets.load_dataset
@@ -115,7 +116,7 @@ def data_folder(folder: Path, config: str | None) -> tuple[Path, str | None]:
     elif _saved(folder) and config is None:
         return folder, None
     else:
-        known = datasets.get_dataset_config_names(str(folder))
+        known = _configs(folder)
         if config in known or (config is None and known):
             return folder, config
         if below.is_dir():
@@ -151,6 +152,13 @@ def _load(path: str, name: str | None = None, *args: Any, **settings: Any) -> An
         found = LocalSplits(found, copy)
         copies.opened.append(found)
     return found
+
+
+def _configs(folder: Path) -> list[str]:
+    try:
+        return list(datasets.get_dataset_config_names(str(folder)))
+    except FileNotFoundError:
+        return []  # there are folders alone
 
 
 def _script(folder: Path) -> bool:

@@ -6,7 +6,7 @@ An adapter needs no export to be measured. Groups are aggregated by lm-eval's ow
 import random
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,11 +17,13 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.harness import EvalRequest, quietly, reason
+from topiclora_cli.evaluation.kept import KeptScores
 from topiclora_cli.evaluation.loading import Tasks, in_own_order, prepare
 from topiclora_cli.evaluation.metrics import Metric
 from topiclora_cli.evaluation.results import EvalResults, Score
+from topiclora_cli.evaluation.subject import Loaded, Subject
 from topiclora_cli.runs.progress import Advance
 
 OURS = "topiclora_"  # before the names of our own tasks
@@ -42,59 +44,66 @@ def run_harness(
     output_path: Path,
     advance: Advance = lambda questions, task: None,
 ) -> EvalResults:
-    """Evaluate `model` and write lm-eval's own results file and samples under `output_path/label`.
+    """Evaluate `model` as score_tasks does, keeping nothing for a next time."""
+    return score_tasks(
+        lambda: (model, tokenizer), request, tasks, label=label, output_path=output_path, advance=advance
+    )
 
+
+def score_tasks(
+    load: Callable[[], Loaded],
+    request: EvalRequest,
+    tasks: Tasks,
+    *,
+    label: str,
+    output_path: Path,
+    kept: KeptScores | None = None,
+    advance: Advance = lambda questions, task: None,
+) -> EvalResults:
+    """Evaluate a model and write lm-eval's own results file and samples under `output_path/label`.
+
+    load: the model in evaluation mode and its tokenizer, called once a task is reached that `kept` has no scores of.
     advance: called with the number of questions done since the last call, count_questions(tasks, request) in all.
 
     A task that fails is named in `failed`, its traceback is kept beside the results, and a group with one has no score.
     Raises TopicLoraError where a chat template is missing, or every task fails.
     """
-    _check_template(tokenizer.chat_template, request.chat_template)
-    from topiclora_cli.evaluation.scorer import PromptedLM
-
-    lm = PromptedLM(
-        pretrained=model,
-        tokenizer=tokenizer,
-        batch_size=request.batch_size,
-        mixed_precision_dtype="bfloat16" if request.bfloat16 else None,
-    )
+    lm = Subject(load, request)
     raw: dict[str, Any] = {key: {} for key in (*_MERGED, "samples")}
     failed: dict[str, str] = {}
-    began, side = time.time(), tokenizer.padding_side
+    began = time.time()
     try:
         for name, task in tasks.tasks.items():
+            prepare(task, request)
             counted = _Counted(name, request.asks(name, len(task.eval_docs)), advance)
-            lm.on_scored = counted.reach
-            try:
-                one = _run_task(lm, name, task, request)
-                counted.reach(1.0)
-            except TopicLoraError:
-                raise
-            except Exception as error:
-                failed[name] = reason(error)
-                _keep_traceback(output_path / label / f"failed_{name}.txt", error)
-                continue
-            for key in raw:
+            one = kept.find(name, task, request) if kept is not None else None
+            if one is None:
+                lm.scorer.on_scored = counted.reach
+                try:
+                    one = {**_run_task(lm.scorer, name, task, request), "about": lm.about}
+                except TopicLoraError:
+                    raise
+                except Exception as error:
+                    failed[name] = reason(error)
+                    _keep_traceback(output_path / label / f"failed_{name}.txt", error)
+                    continue
+                if kept is not None:
+                    one = kept.keep(name, task, request, one)
+            counted.reach(1.0)
+            for key in (*_MERGED, "samples"):
                 raw[key].update(one[key])
+            raw["about"] = one["about"]
     finally:
-        tokenizer.padding_side = side
+        lm.release()
         if raw["results"]:
             _aggregate(tasks, raw, failed)
-            _save(lm, raw, request, label, output_path, began)
+            _save(raw, request, label, output_path, began)
     if not raw["results"]:
         raise TopicLoraError(
             f"No task could be scored with the {label} model: {next(iter(failed.values()))}",
             f"The tracebacks are in {output_path / label}.",
         )
     return _results(label, tasks, raw, failed, request)
-
-
-def _check_template(own: Any, wanted: bool | str) -> None:
-    if wanted and own is None:
-        raise TopicLoraError("The model's tokenizer has no chat template.", "Set eval.chat_template to false.")
-    if isinstance(wanted, str) and (not isinstance(own, Mapping) or wanted not in own):
-        hint = nearest(wanted, own) if isinstance(own, Mapping) else "It has one, without a name: chat_template: true."
-        raise TopicLoraError(f"The model's tokenizer has no chat template {wanted!r}.", hint)
 
 
 def count_questions(tasks: Tasks, request: EvalRequest) -> int:
@@ -119,8 +128,7 @@ class _Counted:
 def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[str, Any]:
     from lm_eval import evaluate
 
-    prepare(task, request)
-    _seed(request)
+    seed_everything(request)
     with quietly():
         raw = evaluate(
             lm,
@@ -137,7 +145,7 @@ def _run_task(lm: Any, name: str, task: Any, request: EvalRequest) -> Mapping[st
     return raw
 
 
-def _seed(request: EvalRequest) -> None:
+def seed_everything(request: EvalRequest) -> None:
     """As simple_evaluate does, for tasks that sample."""
     of_python, of_numpy, of_torch, _ = request.seeds
     if of_python is not None:
@@ -168,16 +176,15 @@ def _aggregate(tasks: Tasks, raw: dict[str, Any], failed: dict[str, str]) -> Non
     raw["results"].update(raw["groups"])
 
 
-def _save(lm: Any, raw: dict[str, Any], request: EvalRequest, label: str, output_path: Path, began: float) -> None:
+def _save(raw: dict[str, Any], request: EvalRequest, label: str, output_path: Path, began: float) -> None:
     from lm_eval.loggers import EvaluationTracker
-    from lm_eval.loggers.utils import add_tokenizer_info
 
     tracker = EvaluationTracker(output_path=str(output_path))
     tracker.general_config_tracker.log_experiment_args(
         model_source="hf",
         model_args={"pretrained": label},
         system_instruction=request.system_instruction,
-        chat_template=lm.chat_template(request.chat_template) if request.chat_template else None,
+        chat_template=raw["about"]["chat_template"],
         fewshot_as_multiturn=request.multiturn,
     )
     settings = {
@@ -185,11 +192,10 @@ def _save(lm: Any, raw: dict[str, Any], request: EvalRequest, label: str, output
         "gen_kwargs": dict(request.gen_kwargs) or None,
         **{f"{of}_seed": seed for of, seed in zip(_SEEDED, request.seeds, strict=True)},
     }
-    stored = {key: value for key, value in raw.items() if key != "samples"}
+    stored = {key: value for key, value in raw.items() if key not in ("samples", "about")}
     stored |= {"config": {"model": "hf", "model_args": {"pretrained": label}, **settings}, "date": began}
     with quietly():
-        stored |= _environment()
-        add_tokenizer_info(stored, lm)
+        stored |= {**_environment(), **raw["about"]["tokenizer"]}
         tracker.save_results_aggregated(results=stored, samples=raw["samples"])
         for task, rows in raw["samples"].items():
             tracker.save_results_samples(task_name=task, samples=[dict(row) for row in rows])

@@ -102,7 +102,7 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         turns: list[tuple[dict[tuple[int, ...], int], list[int]]] = []
         for index, (_, context, continuation) in enumerate(requests):
             tokens = (context + continuation)[-(self.max_length + 1) :][:-1]
-            key, prompt = _unpadded(tokens), len(tokens) - len(continuation) + 1
+            key, prompt = unpadded(tokens), len(tokens) - len(continuation) + 1
             for prompts, indices in turns:
                 if prompts.setdefault(key, prompt) == prompt:
                     indices.append(index)
@@ -119,7 +119,7 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # What the harness tries a batch size with is no request.
-        known = [self._prompts.get(_unpadded(row), len(row)) for row in inps.tolist()]
+        known = [self._prompts.get(unpadded(row), len(row)) for row in inps.tolist()]
         lengths = torch.tensor(known, device=inps.device)
         with prompt_tokens((torch.arange(inps.shape[1], device=inps.device) < lengths[:, None]).float()):
             logits: Tensor = super()._model_call(inps, *args, **kwargs)
@@ -131,7 +131,7 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
             return tokens
 
 
-def _unpadded(tokens: Sequence[int]) -> tuple[int, ...]:
+def unpadded(tokens: Sequence[int]) -> tuple[int, ...]:
     """Tokens without the zeros at their end, which may be the harness's padding: it keeps no mask of it."""
     end = len(tokens)
     while end and tokens[end - 1] == 0:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from topiclora_cli.errors import TopicLoraError, first_line
+from topiclora_cli.models.hub import HUB_ERRORS
 from topiclora_cli.runs.files import read_json
 
 WEIGHTS = (
@@ -74,15 +76,26 @@ def _weights(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise TopicLoraError(
-            f"There is no checkpoint at {path}.", "Give the folder of one on this machine; fetch one of a hub's first."
-        )
+        path = _from_hub(path)
     found = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
     if found is None:
         raise TopicLoraError(
             f"{path} holds no weights: none of {', '.join(WEIGHTS[:5])}.", "Give the folder, or the file itself."
         )
     return found
+
+
+def _from_hub(path: Path) -> Path:
+    """The folder of a hub's repository in its cache on this machine, downloaded first."""
+    name = path.as_posix()
+    missing = TopicLoraError(f"There is no checkpoint at {path}.", "Give its folder, its file of weights, or a hub id.")
+    if path.is_absolute() or len(path.parts) != 2 or name.startswith("."):
+        raise missing
+    try:
+        return Path(snapshot_download(name, allow_patterns=[*WEIGHTS, *CONFIGS]))
+    except HUB_ERRORS as error:
+        reason = first_line(error)
+        raise TopicLoraError(f"{missing.message} As a hub id: {reason}", missing.hint) from None
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], bool]:

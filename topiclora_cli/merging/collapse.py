@@ -1,7 +1,7 @@
 """Fixed gates turn the mixture into one plain LoRA, exactly: A stacked, B scaled and set side by side."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from topiclora_cli.adapters.stock import lora_targets
 from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraLayer, TopicLoraModel
 from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.merging.carry import EXPORT, Carried
-from topiclora_cli.merging.ranks import Factors, smallest
+from topiclora_cli.merging.ranks import Factors, cut, rank_of_energy, smallest, spectrum
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,15 @@ class PlainLora:
     def rank(self) -> int:
         """The largest of any layer."""
         return max(len(lora_a) for lora_a, _ in self.factors.values())
+
+    def cut(self, rank: int | None, energy: float | None) -> "PlainLora":
+        """The best approximation of a rank, or, of each layer, of the rank that keeps a share of the energy."""
+        factors = {}
+        for name, own in self.factors.items():
+            ordered = spectrum(own)
+            wanted = rank_of_energy(ordered, energy) if energy is not None else rank or len(ordered[0])
+            factors[name] = cut(ordered, wanted)
+        return replace(self, factors=factors)
 
     def onto(self, base: PreTrainedModel) -> PeftModel:
         """Wrap a model in this LoRA; raises TopicLoraError where peft has none for its layers."""

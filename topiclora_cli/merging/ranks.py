@@ -1,7 +1,12 @@
 """The rank of a LoRA: no larger than it must be, or cut to the best approximation of a smaller one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
-from torch import Tensor
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
 
 Factors = tuple[Tensor, Tensor]  # A (R, d_in) and B (d_out, R)
 
@@ -33,6 +38,21 @@ def spectrum(factors: Factors) -> Factors:
 def cut(ordered: Factors, rank: int) -> Factors:
     """The best approximation of this rank, of factors that `spectrum` has put in order."""
     return ordered[0][:rank].contiguous(), ordered[1][:, :rank].contiguous()
+
+
+@contextmanager
+def at_rank(lora: nn.Module, rank: int) -> Iterator[None]:
+    """A stock LoRA whose factors are in order as it would be, cut to this rank, within the block."""
+    layers: list[Any] = [module for module in lora.modules() if isinstance(module, LoraLayer)]
+    parts = [(layer.lora_A[name], layer.lora_B[name]) for layer in layers for name in layer.lora_A]
+    kept = [(a.weight.data, b.weight.data) for a, b in parts]
+    try:
+        for (a, b), whole in zip(parts, kept, strict=True):
+            a.weight.data, b.weight.data = cut(whole, rank)
+        yield
+    finally:
+        for (a, b), (lora_a, lora_b) in zip(parts, kept, strict=True):
+            a.weight.data, b.weight.data = lora_a, lora_b
 
 
 def rank_of_energy(ordered: Factors, energy: float) -> int:

@@ -33,7 +33,7 @@ class EvalSection(Section):
     """What lm-evaluation-harness is asked to run."""
 
     tasks: list[str] = Field(default=["topiclora_quickstart"], min_length=1)
-    """Names of lm-eval's tasks or groups, of ours, or of those under `include_path`."""
+    """Names of lm-eval's tasks or groups, of ours, or of those under `include_path`; or files, each with a task."""
     limit: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     """At most so many questions of each task or, below 1, that share of them; unset, all."""
     samples: dict[str, list[int]] | str | None = None
@@ -66,6 +66,8 @@ class EvalSection(Section):
     acc or exact_match, whichever it has first, else by the first metric it lists. All are stored."""
     predict_only: bool = False
     """Write the answers down and score none."""
+    by_topic: bool = False
+    """Sort the scores of questions by the topics of the run's graph, and by the experts that took them, too."""
     unsafe_code: bool = False
     """Leave to run code that the model writes, for tasks that do."""
     questions: QuestionsSection | None = None

@@ -21,6 +21,9 @@ def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "model.name", recipe.model.name
     if recipe.graph.taxonomy not in ("bigbench", "mmlu", "induced"):
         yield "graph.taxonomy", recipe.graph.taxonomy
+    for number, task in enumerate(recipe.eval.tasks):
+        if task.endswith((".yaml", ".yml")):
+            yield f"eval.tasks.{number}", task
     if recipe.eval.include_path is not None:
         yield "eval.include_path", recipe.eval.include_path
     if isinstance(recipe.eval.samples, str):

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from topiclora_cli.reporting.asked import again, asked, cost, environment
 from topiclora_cli.reporting.found import ablation, data, exports, graph, training
 from topiclora_cli.reporting.material import Material, read_material
+from topiclora_cli.reporting.probed import probe_studies
+from topiclora_cli.reporting.routed import routing_studies
 from topiclora_cli.reporting.scored import scores
 from topiclora_cli.reporting.sections import Report, Section, Text
 from topiclora_cli.reporting.short import in_short, sample_answers
@@ -24,6 +26,8 @@ def compose(runs: Sequence[RunDir]) -> Report:
         training(material),
         sample_answers(material),
         *scores(material),
+        *routing_studies(material),
+        *probe_studies(material),
         *exports(material),
         graph(material),
         *ablation(material),

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from topiclora_cli.reporting.beside import beside, grouped, ordered
+from topiclora_cli.reporting.exports import export_tables
 from topiclora_cli.reporting.formats import contender, measure, metric_label, number, percent, spread
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.sections import Curves, Part, Picture, Section, Text
@@ -148,7 +149,15 @@ def exports(runs: Sequence[Material]) -> list[Section]:
     names = ordered(name for run in runs for name in run.exports)
     gates = {name: next(run.exports[name].gates for run in runs if name in run.exports) for name in names}
     found = ((name, beside(runs, partial(_export, name=name))) for name in names)
-    return [Section(f"Export `{name}` with fixed gates ({gates[name]})", [table]) for name, table in found if table]
+    return [
+        Section(f"Export `{name}` with fixed gates ({gates[name]})", [table, *_parts_of(runs, name)])
+        for name, table in found
+        if table
+    ]
+
+
+def _parts_of(runs: Sequence[Material], name: str) -> list[Table]:
+    return [table for run in runs if name in run.exports for table in export_tables(run.exports[name])]
 
 
 def _export(run: Material, name: str) -> dict[str, str]:

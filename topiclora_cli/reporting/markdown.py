@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from topiclora_cli.reporting.chart import courses_table
 from topiclora_cli.reporting.compose import compose
-from topiclora_cli.reporting.sections import Code, Curves, Intervals, Part, Picture, Report, Text
+from topiclora_cli.reporting.sections import Code, Curves, Intervals, Part, Picture, Report, Section, Text
 from topiclora_cli.reporting.table import Table, as_markdown
 from topiclora_cli.runs.files import write_text
 from topiclora_cli.runs.run import RunDir
@@ -18,13 +18,18 @@ def write_report(run: RunDir) -> None:
 def markdown(report: Report) -> str:
     """The report as one Markdown text; a picture is linked as it lies in the folder of a single run."""
     blocks = [f"# {report.title}\n", f"{report.lead}\n"]
-    for section in report.sections:
-        blocks.append(f"## {section.title}\n")
-        single = len(report.runs) == 1
-        curves = [part for part in section.parts if isinstance(part, Curves)]
-        courses = as_markdown(_courses(curves, single=single)) if curves else ""
-        blocks += [text for part in section.parts if (text := _part(part, courses, curves[:1], single=single))]
-    return "\n".join(blocks)
+    single = len(report.runs) == 1
+    return "\n".join([*blocks, *(section_markdown(section, single=single) for section in report.sections)])
+
+
+def section_markdown(section: Section, *, single: bool = True) -> str:
+    """A section under its heading; single: of one run."""
+    blocks = [f"## {section.title}\n"]
+    curves = [part for part in section.parts if isinstance(part, Curves)]
+    courses = as_markdown(_courses(curves, single=single)) if curves else ""
+    return "\n".join(
+        [*blocks, *(t for part in section.parts if (t := _part(part, courses, curves[:1], single=single)))]
+    )
 
 
 def _part(part: Part, courses: str, first: Sequence[Curves], *, single: bool) -> str:

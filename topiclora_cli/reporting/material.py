@@ -7,7 +7,7 @@ from pathlib import Path
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.reporting.differences import recipe_in
-from topiclora_cli.runs.outcomes import evaluations_of, exports_of
+from topiclora_cli.runs.outcomes import evaluations_of, exports_of, probe_studies_of, routing_studies_of
 from topiclora_cli.runs.results.ablation import GridScores
 from topiclora_cli.runs.results.evaluation import EvalSummary
 from topiclora_cli.runs.results.export import Export
@@ -15,6 +15,7 @@ from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.graph import GraphReport
 from topiclora_cli.runs.results.metrics import LoggedStep, read_metrics
 from topiclora_cli.runs.results.record import Manifest, StageRecord
+from topiclora_cli.runs.results.routing import ProbeStudy, RoutingStudy
 from topiclora_cli.runs.results.training import TrainResult
 from topiclora_cli.runs.run import METRICS, RunDir
 
@@ -36,6 +37,8 @@ class Material:
     metrics: Sequence[LoggedStep]
     evaluations: Mapping[str, EvalSummary]
     exports: Mapping[str, Export]
+    routing: Mapping[str, RoutingStudy]
+    probes: Mapping[str, ProbeStudy]
     grid: GridScores | None
 
     def stage(self, name: str) -> StageRecord | None:
@@ -69,6 +72,8 @@ def _read(run: RunDir, label: str) -> Material:
         metrics=read_metrics(run.path / METRICS),
         evaluations=evaluations,
         exports=exports,
+        routing=routing_studies_of(run),
+        probes=probe_studies_of(run),
         grid=read_result(run.path / "ablation" / "results.json", GridScores) if "ablation" in done else None,
     )
 

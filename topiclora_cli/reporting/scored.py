@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from topiclora_cli.reporting.beside import beside, grouped, ordered
+from topiclora_cli.reporting.by_topic import ABOUT, by_topic_tables
 from topiclora_cli.reporting.formats import Figure, measured, percent
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.scores import SCORES, eval_table, mean_metric, task_metric
@@ -30,11 +31,15 @@ def scores(runs: Sequence[Material]) -> list[Section]:
             for run, summary in found
             for task, reason in summary.failed.items()
         ]
+        parts += [Text(note) for note in ordered(note for _, summary in found for note in summary.notes)]
         parts += _intervals({run.label: summary for run, summary in found}, single=len(runs) == 1)
+        for run, summary in found:
+            if tables := by_topic_tables(summary.by_topic):
+                parts += [Text(f"{f'{run.label}: ' if len(runs) > 1 else ''}{ABOUT}"), *tables]
         if len(found) > 1:
             parts.append(Text("Whether a difference is more than chance is said by `topiclora compare`."))
         sections.append(Section(f"Evaluation `{name}`", parts))
-        if routed := _routing(runs, name):
+        if routed := routing(runs, name):
             sections.append(routed)
     return sections
 
@@ -89,7 +94,8 @@ def _intervals(found: dict[str, EvalSummary], *, single: bool) -> list[Intervals
     return [Intervals("Scores with 95 % intervals", unit, rows)]
 
 
-def _routing(runs: Sequence[Material], name: str) -> Section | None:
+def routing(runs: Sequence[Material], name: str) -> Section | None:
+    """Where prompts of each topic went, as an evaluation saw it."""
     facts = beside(runs, lambda run: _routed(_report(run, name)))
     if facts is None:
         return None

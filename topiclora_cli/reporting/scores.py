@@ -25,7 +25,8 @@ def eval_table(summary: EvalSummary, *, title: str = SCORES) -> Table:
     if (mean := summary.mean) and len(mean.of) > 1:
         figures = (measured(mean, kind) for kind in kinds)
         rows.append(row(f"mean of {len(mean.of)}", mean_metric(mean, summary), "", *figures, strong=True))
-    return Table(title, columns("task", "metric", "n", *(_HEADINGS[kind] for kind in kinds), right=2), rows)
+    headings = columns("task", "metric", "n", *(_HEADINGS[kind] for kind in kinds), right=2)
+    return Table(title, headings, rows, note=" ".join(summary.notes) if title else "")
 
 
 def task_metric(task: TaskScores) -> str:

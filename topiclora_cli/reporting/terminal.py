@@ -141,11 +141,15 @@ def routing_table(routing: RoutingReport) -> Table:
 
 def merge_table(export: Export) -> Table:
     """How far an export is from the routed model."""
-    table = Table(title=f"Export with fixed gates ({export.gates})", title_justify="left", box=None, show_header=False)
+    title = "Export that routes" if export.gates == "routed" else f"Export with fixed gates ({export.gates})"
+    table = Table(title=title, title_justify="left", box=None, show_header=False)
     table.add_row("KL(routed || export)", f"{export.kl:.4f} nats per answer token")
     table.add_row("same top token", f"{100 * export.agreement:.1f} % of {export.tokens:,} answer tokens")
     table.add_row("measured on", Text(f"{export.measured:,} {export.on}"))
-    table.add_row("gates from", f"{export.calibration:,} training examples")
+    if export.calibration:
+        table.add_row("gates from", f"{export.calibration:,} training examples")
+    if export.rank:
+        table.add_row("rank", str(export.rank))
     return table
 
 

@@ -3,11 +3,12 @@
 import json
 from dataclasses import asdict
 
-from topiclora_cli.runs.naming import GAP, SUMMARY, named_folders
+from topiclora_cli.runs.naming import GAP, PROBES, ROUTING, SUMMARY, named_folders
 from topiclora_cli.runs.results.evaluation import EvalSummary
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.manifest import plain_manifest
+from topiclora_cli.runs.results.routing import ProbeStudy, RoutingStudy
 from topiclora_cli.runs.run import RunDir
 
 
@@ -15,6 +16,18 @@ def evaluations_of(run: RunDir) -> dict[str, EvalSummary]:
     """Every finished evaluation; raises TopicLoraError for one that is damaged."""
     folders = named_folders(run.path / "eval", SUMMARY)
     return {folder.name: read_result(folder / SUMMARY, EvalSummary) for folder in folders}
+
+
+def routing_studies_of(run: RunDir) -> dict[str, RoutingStudy]:
+    """Of each evaluation what its routers did, where that was asked; raises TopicLoraError for one that is damaged."""
+    folders = named_folders(run.path / "eval", ROUTING)
+    return {folder.name: read_result(folder / ROUTING, RoutingStudy) for folder in folders}
+
+
+def probe_studies_of(run: RunDir) -> dict[str, ProbeStudy]:
+    """Of each evaluation its probes, where there were any; raises TopicLoraError for one that is damaged."""
+    folders = named_folders(run.path / "eval", PROBES)
+    return {folder.name: read_result(folder / PROBES, ProbeStudy) for folder in folders}
 
 
 def exports_of(run: RunDir) -> dict[str, Export]:

@@ -1,16 +1,22 @@
 """The stage that measures: base and tuned model by lm-evaluation-harness, and what the routers do with topics."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from peft import PeftModel
 
 from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.evaluation.by_topic import asked_texts
+from topiclora_cli.evaluation.copy_notes import copy_notes
+from topiclora_cli.evaluation.kept import KeptScores
 from topiclora_cli.evaluation.loading import load_tasks
-from topiclora_cli.evaluation.results import by_question, summary
+from topiclora_cli.evaluation.results import EvalResults, by_question, summary
 from topiclora_cli.evaluation.routing import routing_report
-from topiclora_cli.evaluation.running import count_questions, run_harness
+from topiclora_cli.evaluation.running import count_questions, score_tasks
+from topiclora_cli.evaluation.subject import Loaded
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
@@ -20,6 +26,7 @@ from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores, R
 from topiclora_cli.runs.results.files import read_result, write_result
 from topiclora_cli.runs.results.record import EvalFacts
 from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.by_topic import experts_of, scores_by_topic, topics_of, write_by_topic
 from topiclora_cli.stages.inputs import (
     adapter_folder,
     asked_for,
@@ -28,6 +35,7 @@ from topiclora_cli.stages.inputs import (
     make_batches,
     open_base,
 )
+from topiclora_cli.stages.kept import kept_of_adapter, kept_of_base, loaded
 from topiclora_cli.stages.samples import examples_to_measure_on
 from topiclora_cli.stages.stage import stage
 from topiclora_cli.stages.training_data import eval_request
@@ -39,46 +47,66 @@ def try_tasks(recipe: Recipe) -> None:
 
 
 def evaluate(
-    recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None, untrained: bool = False
+    recipe: Recipe,
+    run: RunDir,
+    progress: Progress,
+    *,
+    name: str | None = None,
+    untrained: bool = False,
+    reuse: bool | None = None,
 ) -> EvalSummary:
     """Base and tuned model on the same questions, through lm-eval; plus routing by topic on the held-out split.
 
     untrained: score the base in the tuned model's place; the run needs no adapter then. The outcome lies in
     `eval/NAME`, named after the tasks unless told otherwise; no other one is touched. A task that fails is named in
     `failed`, and the others are scored; where the same request had scored it before, that outcome stays in its place.
+
+    reuse: take every score that was kept of the same model and questions (True), or none (False); None takes every one,
+    but scores the tuned model anew where this very evaluation was finished before.
     """
     if not untrained:
         adapter_folder(recipe, run)  # before hours go into the base alone
     section, request = recipe.eval, eval_request(recipe)
     tasks = load_tasks(request)
     graph = graph_folder(run, progress)
+    questions = asked_texts(tasks, request) if section.by_topic else {}
+    topics = topics_of(recipe, questions, graph) if section.by_topic else None
     asked = asked_for(recipe, run, "eval")
     folder = named_folder(run.path / "eval", name, default=",".join(section.tasks), request=asked)
+    ended = (folder / SUMMARY).exists()
     with stage(run, "eval", recipe, folder=folder) as running:
-        base_results = None
-        if section.base:
-            base = open_base(recipe)
-            with progress.track("questions, base", count_questions(tasks, request)) as advance:
-                base_results = run_harness(
-                    base.model, base.tokenizer, request, tasks, label="base", output_path=folder, advance=advance
-                )
-        label = "base" if untrained else "tuned"
-        base, model = (open_base(recipe), None) if untrained else load_tuned(recipe, run)
-        with progress.track(f"questions, {label}", count_questions(tasks, request)) as advance:
-            tuned = run_harness(
-                model or base.model, base.tokenizer, request, tasks, label=label, output_path=folder, advance=advance
-            )
+        open_once = cache(lambda: open_base(recipe))
+        untouched = kept_of_base(recipe, reads=reuse is not False)
+
+        def score(label: str, load: Callable[[], Loaded], kept: KeptScores) -> EvalResults:
+            with progress.track(f"questions, {label}", count_questions(tasks, request)) as advance:
+                return score_tasks(load, request, tasks, label=label, output_path=folder, kept=kept, advance=advance)
+
+        base_results = score("base", lambda: loaded(open_once()), untouched) if section.base else None
+        model = None
+        if untrained:
+            tuned = score("base", lambda: loaded(open_once()), untouched)
+        else:
+            _, model = load_tuned(recipe, run, open_once())
+            reads = not ended if reuse is None else reuse
+            kept = kept_of_adapter(recipe, run.adapter, run.path / "eval", reads=reads)
+            tuned = score("tuned", lambda: loaded(open_once(), model), kept)
         answers = QuestionScores(by_question(tuned), by_question(base_results) if base_results is not None else None)
-        result = summary(base_results, tuned, name=folder.name)
+        result = replace(summary(base_results, tuned, name=folder.name), notes=tuple(copy_notes(tasks)))
         for task, why in result.failed.items():
             progress.say(f"Warning: {task} could not be scored: {why}")
+        if topics is not None:
+            experts = experts_of(recipe, open_once(), model, questions, progress) if model is not None else None
+            result = replace(result, by_topic=scores_by_topic(topics, experts, result, answers))
         if (earlier := _of_more(result, folder)) is not None:
             progress.say(f"What was scored before stays as it is in {folder}.")
             running.result = _facts(earlier)
             return result
         write_result(folder / BY_QUESTION, answers)
+        if result.by_topic is not None:
+            write_by_topic(folder, result.by_topic)
         write_result(folder / SUMMARY, result)  # hours of scoring are not to hang on what follows
-        if model is not None and (report := observe_routing(recipe, base, model, graph, progress)):
+        if model is not None and (report := observe_routing(recipe, open_once(), model, graph, progress)):
             result = replace(result, routing=report)
             write_result(folder / SUMMARY, result)
         running.result = _facts(result)

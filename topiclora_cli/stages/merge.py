@@ -1,91 +1,160 @@
-"""The stage that exports: fixed gates, a stock LoRA and a dense model, and how far they are from the routed model."""
+"""The stage that exports: fixed gates in formats that others load, and how far each is from the routed model."""
 
-from dataclasses import dataclass
+import gc
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from topiclora_cli.adapters.card import Card, write_dense_card
-from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.adapters.perft import NO_MERGE
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.merging.collapse import merge_into_base, plain_lora
-from topiclora_cli.merging.gap import measure_gap
-from topiclora_cli.models.precision import use_bfloat16
+from topiclora_cli.merging.collapse import PlainLora, plain_lora
+from topiclora_cli.merging.gates import Gates, parse_gates
+from topiclora_cli.merging.self_loading import routed_parts
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.adapter import MixtureSection
-from topiclora_cli.runs.files import replacing
-from topiclora_cli.runs.naming import GAP, named_folder
-from topiclora_cli.runs.progress import Progress, tracked
+from topiclora_cli.runs.files import make_folder
+from topiclora_cli.runs.naming import GAP, REQUEST, named_folder
+from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.results.bundle import BUNDLE
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.results.record import MergeFacts
-from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.inputs import adapter_folder, asked_for, graph_folder, load_tuned, make_batches, open_base
-from topiclora_cli.stages.samples import calibration_rows, examples_to_measure_on, gates_topic
+from topiclora_cli.runs.run import RECIPE, RunDir
+from topiclora_cli.stages.bundle import write_bundle
+from topiclora_cli.stages.experts import expert_loras, mean_weights, write_experts
+from topiclora_cli.stages.exports import Written, check_disk, require_converter, write_plain
+from topiclora_cli.stages.gates import FixedGates, find_gates, needs_examples
+from topiclora_cli.stages.inputs import adapter_folder, asked_for, graph_folder, load_tuned
+from topiclora_cli.stages.proof import Proof
+from topiclora_cli.stages.samples import calibration_rows
+from topiclora_cli.stages.self_loading import FORMAT, write_routed
 from topiclora_cli.stages.stage import stage
 from topiclora_cli.stages.training_data import encode
-from topiclora_cli.training.saving import save_adapter
+
+EVAL = "eval"  # lm-eval's own files, in the export's folder
 
 
 @dataclass(frozen=True)
 class MergeResult:
-    """An export with fixed gates: its folders by format, and what is on record of it."""
+    """An export: its folders by format, and what is on record of it."""
 
     folders: dict[str, Path]
     export: Export
 
 
-def merge(recipe: Recipe, run: RunDir, progress: Progress, *, name: str | None = None) -> MergeResult:
-    """Fix the gates, export a stock LoRA and a dense model, and measure how far the export is from the routed model.
+def merge(
+    recipe: Recipe,
+    run: RunDir,
+    progress: Progress,
+    *,
+    name: str | None = None,
+    out: Path | None = None,
+    force: bool = False,
+) -> MergeResult:
+    """Export a run's adapter in the formats of `merge.formats`, and measure each, read back from disk, beside the
+    routed model.
 
-    The export lies in `merged/NAME`, named after its gates unless told otherwise; no other one is touched. Raises
-    TopicLoraError for an adapter that equals no LoRA, and for what `inputs` refuses.
+    The export lies in `merged/NAME`, named after its gates unless told otherwise, or in `out`, which must not exist
+    unless `force`; no other one is touched. Raises TopicLoraError for an adapter that equals no LoRA, for an export
+    further from the routed model than merge.max_gap, of which nothing is left, and for what `inputs` refuses.
     """
     section = recipe.merge
-    _refuse_unmergeable(recipe)
-    bfloat16 = use_bfloat16(recipe.train.precision)
+    asked = parse_gates(section.gates)
+    fixes = set(section.formats) != {FORMAT}
+    if fixes:
+        refuse_unmergeable(recipe, asked)
+    if out is not None and out.exists() and not force:
+        raise TopicLoraError(f"{out} exists already.", "Add --force to replace it, or choose another --out.")
+    if "gguf" in section.formats:
+        require_converter()
     adapter_folder(recipe, run)
     graph = graph_folder(run, progress)
-    topic, rows = gates_topic(recipe), calibration_rows(recipe, graph)
-    base, model = load_tuned(recipe, run)
+    rows = calibration_rows(recipe, graph) if fixes and needs_examples(asked) else []
+    proof = Proof(recipe, asked if fixes else None, graph, progress)
+    base, model = load_tuned(recipe, run, proof.prepare())
     request = asked_for(recipe, run, "merge", "data")
-    folder = named_folder(run.path / "merged", name, default=section.gates, request=request)
-    with stage(run, "merge", recipe, folder=folder) as running:
-        calibration = encode(recipe, base.tokenizer, rows)
-        batches = tracked(progress, "gates of training examples", make_batches(base, calibration, tokens="all"))
-        observed = observe_gates(model, batches, bfloat16=bfloat16, shared=True)
-        gates = {linear: values.mean(0) for linear, values in observed.items()}
-        measured = examples_to_measure_on(recipe, base, section.calibration, graph, topic=topic)
-        lora = plain_lora(model, gates).onto(open_base(recipe, exact=True).model)
-        held_out = tracked(progress, "export against routing", make_batches(base, measured.examples))
-        gap = measure_gap(model, lora, held_out, bfloat16=bfloat16)
-        folders: dict[str, Path] = {format_: folder / format_ for format_ in section.formats}
-        if "lora" in folders:
-            save_adapter(lora, folders["lora"], card=_card(section.gates), about=base.about)
-        if "dense" in folders:
-            with replacing(folders["dense"]) as temporary:
-                merge_into_base(lora).save_pretrained(temporary)
-                base.tokenizer.save_pretrained(temporary)
-                write_dense_card(temporary, base.name or base.source, section.gates)
-        export = Export(
-            section.gates, gap.kl, gap.agreement, gap.tokens, measured.kind, len(measured.examples), len(calibration)
-        )
+    default = section.gates if fixes else FORMAT
+    folder = out or named_folder(run.path / "merged", name, default=default, request=request)
+    with stage(run, "merge", recipe, folder=None if out else folder) as running, _scratch(folder) as scratch:
+        examples = encode(recipe, base.tokenizer, rows) if rows else []
+        found = find_gates(recipe, asked, base, model, examples, progress) if fixes else FixedGates({})
+        exact = {each: plain_lora(model, gates) for each, gates in found.by_name.items()}
+        loras = {each: cut_as_asked(recipe, plain) for each, plain in exact.items()}
+        experts = expert_loras(model) if "experts" in section.formats else {}
+        parts = routed_parts(model) if FORMAT in section.formats else None
+        check_disk(recipe, base, {**loras, **experts}, scratch)
+        proof.observe(base, model, scratch / EVAL)
+        base_name = base.name or base.source
+        del base, model
+        gc.collect()
+        written = write_plain(recipe, loras, scratch, several=asked.kind == "all")
+        if experts:
+            weights = mean_weights(next(iter(found.by_name.values())), experts)
+            written.append(write_experts(recipe, experts, weights, scratch))
+        if parts is not None:
+            written.append(write_routed(recipe, parts, scratch))
+        export = proof.export(written, found)
+        proof.refuse_beyond(export)
+        rank = max((plain.rank for plain in loras.values()), default=None)
+        cut = section.rank is not None or section.energy is not None
+        ranks = proof.by_rank(next(iter(exact.values()))) if cut and len(exact) == 1 else ()
+        export = replace(export, rank=rank, ranks=ranks)
+        if graph is not None and found.topics:
+            write_bundle(recipe, base_name, loras, found, graph, scratch)
+        write_result(scratch / GAP, export)
+        if out is not None:
+            shutil.copy(run.path / "recipes" / "merge.yaml", scratch / RECIPE)
+        folders = _settle(written, scratch, folder, replace=out is not None)
         running.result = MergeFacts(folder.name, export.gates, export.kl, export.agreement, export.on)
-        write_result(folder / GAP, export)
     return MergeResult(folders, export)
 
 
-def _card(gates: str) -> Card:
-    return Card(
-        title="LoRA with fixed gates",
-        summary=f"A plain LoRA in the place of a mixture of LoRA experts, whose gates are fixed for it ({gates}).",
-        serving="Whatever serves a LoRA serves it.",
-        shown=("r", "lora_alpha"),
-        stock=True,
-    )
+def cut_as_asked(recipe: Recipe, plain: PlainLora) -> PlainLora:
+    """The LoRA cut to merge.rank or merge.energy; raises TopicLoraError for a rank above what it has."""
+    section = recipe.merge
+    if section.rank is not None and section.rank > plain.rank:
+        raise TopicLoraError(
+            f"--rank {section.rank} is above the {plain.rank} at which this export is exact.",
+            "Leave --rank out, or lower it.",
+        )
+    return plain if section.rank is None and section.energy is None else plain.cut(section.rank, section.energy)
 
 
-def _refuse_unmergeable(recipe: Recipe) -> None:
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder beside the export's, gone afterwards, as is the export's where it is unfinished."""
+    make_folder(folder.parent)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {REQUEST, RECIPE}:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settle(written: list[Written], scratch: Path, folder: Path, *, replace: bool) -> dict[str, Path]:
+    """Move what was written into its folder, the gap last; replace: the whole folder."""
+    if replace and folder.exists():
+        shutil.rmtree(folder)
+    make_folder(folder)
+    for path in sorted(scratch.iterdir(), key=lambda path: path.name in (GAP, BUNDLE)):
+        target = folder / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        path.replace(target)
+    formats = dict.fromkeys(each.folder.relative_to(scratch).parts[0] for each in written)
+    return {format_: folder / format_ for format_ in formats}
+
+
+def refuse_unmergeable(recipe: Recipe, asked: Gates) -> None:
+    """Raises TopicLoraError for an adapter that equals no LoRA, whatever its gates, with the reason."""
     section = recipe.adapter
+    if asked.kind == "all" and "lora" not in recipe.merge.formats:
+        raise TopicLoraError("--gates topic:all makes one LoRA for each topic.", "Use --to lora.")
     if section.layer == "perft":
         raise TopicLoraError(*NO_MERGE)
     if section.layer == "xlora":

@@ -31,7 +31,7 @@ from topiclora_cli.errors import TopicLoraError
 UP_VARIANCE = 1e-12
 NO_MERGE = (
     "PERFT adapters run beside a whole block of experts, which is no linear layer: no dense weight equals them.",
-    "Serve the adapter itself, through peft or transformers.",
+    "Serve the adapter itself, or write a folder that transformers loads (topiclora merge --to self-loading).",
 )
 
 
@@ -110,6 +110,16 @@ class PerftLayer(RoutedTunerLayer):
     def factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
         """Down and Up, transposed, (M + S, r, d) each, ready to multiply with."""
         return read(self.perft_A[adapter_name]), read(self.perft_B[adapter_name])
+
+    def routed_factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
+        """Down and Up, transposed, (M, r, d) each, without the adapters that every token passes through."""
+        return apart(self.factors(adapter_name), self.perft_config[adapter_name].num_adapters)[0]
+
+    def expert_hidden(self, adapter_name: str, x: Tensor) -> Tensor:
+        """What the routed adapters' up projections read of x, (..., M, r), without dropout."""
+        down = self.routed_factors(adapter_name)[0]
+        hidden = rank_space(self.adapter_input(x, down), down)
+        return F.silu(hidden) if self.perft_config[adapter_name].adapter_type == "parallel" else hidden
 
     def choose(self, adapter_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and indices of each token's routed adapters, (..., k) each, for inputs x (..., d).

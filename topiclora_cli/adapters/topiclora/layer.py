@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.context import RoutingContext
-from topiclora_cli.adapters.mixture import apart, collapse
+from topiclora_cli.adapters.mixture import apart, collapse, rank_space
 from topiclora_cli.adapters.precision import precise_product
 from topiclora_cli.adapters.prompt_mean import PromptMean
 from topiclora_cli.adapters.record import note_logits
@@ -117,6 +117,11 @@ class TopicLoraLayer(RoutedTunerLayer):
     def routed_factors(self, adapter_name: str) -> Factors:
         """A (E or 1, r, d_in) and B (E, r, d_out), without the experts that every token passes through."""
         return apart(self.factors(adapter_name), self.topiclora_config[adapter_name].num_experts)[0]
+
+    def expert_hidden(self, adapter_name: str, x: Tensor) -> Tensor:
+        """A_e x of the routed experts, (..., E or 1, r), without dropout."""
+        lora_a = self.routed_factors(adapter_name)[0]
+        return rank_space(self.adapter_input(x, lora_a), lora_a)
 
     def route(self, adapter_name: str, x: Tensor, projected: Tensor | None = None) -> Routing:
         """The decision for inputs x (..., d_in): made here, or taken from the group's first member.

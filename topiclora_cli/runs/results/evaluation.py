@@ -54,6 +54,23 @@ class MeanScores(Compared):
     of: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PartScores(Compared):
+    """The `count` questions of a part, of whichever task, by their tasks' headline metrics."""
+
+    part: str
+    count: int
+
+
+@dataclass(frozen=True)
+class ScoresByTopic:
+    """Scores of the questions of `tasks` by their topic, and by the expert that took them where something is routed."""
+
+    tasks: tuple[str, ...]
+    topics: tuple[PartScores, ...]
+    experts: tuple[PartScores, ...]
+
+
 @dataclass(frozen=True)
 class RoutingReport:
     """Routing of a set of tagged examples, averaged over the adapted linears that share a number of experts.
@@ -77,6 +94,7 @@ class EvalSummary:
     """One evaluation, as `eval/NAME/summary.json` holds it.
 
     mean: None where the tasks' metrics are of different kinds. failed: task -> reason, for what could not be scored.
+    notes: what to know before the scores are set beside others, a sentence or two each.
     """
 
     name: str
@@ -84,6 +102,8 @@ class EvalSummary:
     tasks: tuple[TaskScores, ...]
     failed: Mapping[str, str] = field(default_factory=dict)
     routing: RoutingReport | None = None
+    notes: tuple[str, ...] = ()
+    by_topic: ScoresByTopic | None = None
 
 
 @dataclass(frozen=True)
