@@ -14,7 +14,7 @@ SLOW, FAST = Pace(load=5.0, prompt=0.05, step=6.0), Pace(load=1.0, prompt=0.001,
 
 def test_a_fast_machine_takes_the_recipe_s_own_sizes():
     fit = choose_sizes(load_recipe("quickstart"), FAST, 600)
-    assert (fit.steps, fit.questions) == (512, 40)
+    assert (fit.steps, fit.questions) == (256, 40)
 
 
 @pytest.mark.parametrize("minutes", [10, 12, 20, 40])
@@ -57,9 +57,9 @@ def test_sizes_are_keys_that_a_recipe_takes():
     sizes = sizes_of(recipe, fit)
     assert set(sizes) == {"eval.limit", "data.per_family"}
     small = altered(recipe, sizes.items(), where="test")
-    assert (small.eval.limit, small.data.per_family) == (fit.questions, fit.steps // 2)
+    assert (small.eval.limit, small.data.per_family) == (fit.questions, fit.steps)
     stepped = sizes_of(load_recipe("quickstart", ["train.max_steps=300"]), fit)
-    assert stepped == {"eval.limit": fit.questions, "train.max_steps": fit.steps, "data.limit": 8 * fit.steps}
+    assert stepped == {"eval.limit": fit.questions, "train.max_steps": fit.steps, "data.limit": 16 * fit.steps}
 
 
 def test_a_pace_is_measured_on_real_steps(tiny_recipe):
