@@ -27,6 +27,7 @@ from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores, R
 from topiclora_cli.runs.results.files import read_result, write_result
 from topiclora_cli.runs.results.record import EvalFacts
 from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.backend import through_backend
 from topiclora_cli.stages.by_topic import experts_of, scores_by_topic, topics_of, write_by_topic
 from topiclora_cli.stages.inputs import (
     adapter_folder,
@@ -68,6 +69,8 @@ def evaluate(
     if not untrained:
         adapter_folder(recipe, run)  # before hours go into the base alone
     section, request = recipe.eval, eval_request(recipe)
+    if section.backend != "hf" and not untrained:
+        through_backend(recipe, lambda: loaded(open_base(recipe)), run.adapter)  # which says what it cannot load
     tasks = load_tasks(request)
     graph = graph_folder(run, progress)
     questions = asked_texts(tasks, request) if section.by_topic else {}
@@ -84,15 +87,18 @@ def evaluate(
             with progress.track(f"questions, {label}", count_questions(tasks, request)) as advance:
                 return score_tasks(load, request, tasks, label=label, output_path=folder, kept=kept, advance=advance)
 
-        base_results = score("base", lambda: loaded(open_once()), untouched) if section.base else None
+        of_base = through_backend(recipe, lambda: loaded(open_once()))
+        base_results = score("base", of_base, untouched) if section.base else None
         model = None
         if untrained:
-            tuned = score("base", lambda: loaded(open_once()), untouched)
+            tuned = score("base", of_base, untouched)
         else:
-            _, model = load_tuned(recipe, run, open_once())
+            if section.backend == "hf":
+                _, model = load_tuned(recipe, run, open_once())
             reads = not ended if reuse is None else reuse
             kept = kept_of_adapter(recipe, run.adapter, run.path / "eval", reads=reads)
-            tuned = score("tuned", lambda: loaded(open_once(), model), kept)
+            of_adapter = through_backend(recipe, lambda: loaded(open_once(), model), run.adapter)
+            tuned = score("tuned", of_adapter, kept)
         answers = QuestionScores(by_question(tuned), by_question(base_results) if base_results is not None else None)
         result = replace(summary(base_results, tuned, name=folder.name), notes=tuple(copy_notes(tasks)))
         if process_index() > 0:
