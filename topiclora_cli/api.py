@@ -188,6 +188,27 @@ def compare(
     return compared(names, baseline=None if baseline is None else _name(baseline), metric=metric, tasks=wanted)
 
 
+def import_checkpoint(
+    path: Folder,
+    out: Folder,
+    *,
+    base: str | None = None,
+    top_k: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> RunDir:
+    """A published mixture of LoRA as a run whose adapter computes exactly the same; `out` is what peft loads, too.
+
+    base: the model that it goes on, unless the checkpoint's own name for it will do. top_k: of a MoLA, which does not
+    say. Raises TopicLoraError for what cannot be read or represented, or does not fit the base.
+    """
+    from topiclora_cli.importing.imported import Asked
+    from topiclora_cli.stages.import_adapter import import_adapter
+
+    places = Path(_path(path, "checkpoint")), Path(_path(out, "folder"))
+    return import_adapter(*places, _shown(progress), base=base, asked=Asked(top_k), force=force).run
+
+
 def load_model(run: RunDir | Folder) -> "tuple[PeftModel, PreTrainedTokenizerBase]":
     """A run's adapter on its base, in evaluation mode, and the tokenizer; raises TopicLoraError where there is none."""
     from topiclora_cli.stages.inputs import load_tuned

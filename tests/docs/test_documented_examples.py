@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 import topiclora_cli as topiclora
 from tests.docs.pages import PAGES, ROOT, blocks, commands, inline, notebook, prose
 from topiclora_cli.cli.app import app
+from topiclora_cli.data.task_file import read_task_file
 from topiclora_cli.recipe import build_recipe, bundled_recipes, load_recipe, parse_override
 from topiclora_cli.recipe.keys import recipe_keys
 from topiclora_cli.recipe.overrides import read_yaml
@@ -58,7 +59,14 @@ def test_yaml_is_part_of_a_recipe(block):
 
 
 def test_blocks_that_are_no_recipe_say_what_they_are():
-    assert {block.kind for block in YAML} <= {"", "a taxonomy", "a registry of sources"}
+    assert {block.kind for block in YAML} <= {"", "a taxonomy", "a registry of sources", "a task file"}
+
+
+@pytest.mark.parametrize("block", [each for each in YAML if each.kind == "a task file"], ids=str)
+def test_a_task_file_is_one(block, tmp_path):
+    path = tmp_path / "quiz.yaml"
+    path.write_text(block.text, encoding="utf-8")
+    assert read_task_file(path).task == "quiz"
 
 
 @pytest.mark.parametrize("block", [each for each in YAML if each.kind == "a taxonomy"], ids=str)

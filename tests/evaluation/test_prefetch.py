@@ -107,6 +107,16 @@ def test_a_fetch_that_is_cut_off_leaves_nothing_that_is_read(hub, folder, tmp_pa
     assert prefetch(asked, print) == [tmp_path / "hub/org/whole"]
 
 
+def test_the_command_needs_no_run(hub, folder, tmp_path, run_cli):
+    given = ["--tasks", "one,whole", "--include-path", folder]
+    code, text = run_cli("eval", "--prefetch", "--datasets-dir", "hub", *given)
+    assert code == 0, text
+    assert "At hand in hub: 2 data sets." in text
+    assert (tmp_path / "hub/org/whole/test.jsonl").is_file()
+    code, text = run_cli("eval", "--prefetch", *given)
+    assert (code, "Add --datasets-dir DIR" in text) == (2, True), text
+
+
 def test_mistakes(hub, folder, tmp_path):
     with pytest.raises(TopicLoraError, match="--prefetch fills a folder, and none is named"):
         prefetch(EvalRequest(tasks=["one"], include_path=str(folder)), print)

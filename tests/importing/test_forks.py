@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import topiclora_cli as topiclora
 from tests.importing.helpers import Asked, bring, draw, linears, logits, put, save, served
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.importing.checkpoint import read_checkpoint
@@ -117,6 +118,13 @@ def test_whole_modules_beside_the_experts_come_along(tiny_model, tiny_model_dir,
     bring(path, tmp_path / "out")
     tiny_model.lm_head = head
     torch.testing.assert_close(served(tiny_model_dir, tmp_path / "out"), logits(tiny_model), atol=1e-5, rtol=0)
+
+
+def test_python_users_get_the_run(tiny_model, tiny_model_dir, tmp_path):
+    path = dense(tiny_model, "nobody/nothing", tmp_path, shared=True)
+    run = topiclora.import_checkpoint(path, tmp_path / "out", base=str(tiny_model_dir))
+    assert run.adapter == run.path == tmp_path / "out"
+    torch.testing.assert_close(served(tiny_model_dir, run.adapter), logits(tiny_model), atol=1e-5, rtol=0)
 
 
 def test_sparsegen_is_refused_with_the_reason(tiny_model, tiny_model_dir, tmp_path):

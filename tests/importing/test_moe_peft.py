@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import Phi3ForCausalLM, PhiForCausalLM, Qwen2ForCausalLM
 
+from tests.conftest import SMALL
 from tests.importing.helpers import bring, draw, linears, logits, put, save, served
 from topiclora_cli.errors import TopicLoraError
 
@@ -66,11 +68,11 @@ class Plugged(nn.Module):
 
 
 class Block(nn.Module):
-    """MixLoraSparseMoe around a Llama block: whole experts, of which some projections may have no LoRA."""
+    """MixLoraSparseMoe around a block: whole experts, of which some projections may have no LoRA."""
 
     def __init__(self, mlp, *, top_k, adapted=FEED_FORWARD, **lora):
         super().__init__()
-        self.mlp, self.top_k, self.gate = mlp, top_k, draw(E, mlp.gate_proj.in_features)
+        self.mlp, self.top_k, self.gate = mlp, top_k, draw(E, getattr(mlp, adapted[0]).in_features)
         self.experts = [{name: Lora(getattr(mlp, name), **lora) for name in adapted} for _ in range(E)]
 
     def forward(self, x):
@@ -88,6 +90,11 @@ class Block(nn.Module):
             result = getattr(self.mlp, name)(value)
             return result + loras[name](value) if name in loras else result
 
+        if "fc1" in loras:
+            return projected("fc2", self.mlp.activation_fn(projected("fc1", x)))
+        if "gate_up_proj" in loras:
+            gate, up = projected("gate_up_proj", x).chunk(2, dim=-1)
+            return projected("down_proj", up * F.silu(gate))
         return projected("down_proj", F.silu(projected("gate_proj", x)) * projected("up_proj", x))
 
     def saved(self, layer, *, first=False):
@@ -121,16 +128,16 @@ def plugged(model, kind, names, **options):
     return tensors
 
 
-def plain(model, kind, **lora):
+def plain(model, kind, names=ATTENTION, **lora):
     tensors = {}
-    for name, linear in linears(model, *ATTENTION).items():
+    for name, linear in linears(model, *names).items():
         put(model, name, layer := Plain(linear, **lora))
         tensors |= layer.saved(name.replace("model.", f"{kind}.", 1))
     return tensors
 
 
-def mixlora(model, *, first=False, **options):
-    tensors = plain(model, "mixlora")
+def mixlora(model, *, first=False, attention=ATTENTION, **options):
+    tensors = plain(model, "mixlora", attention)
     for number, layer in enumerate(model.model.layers):
         layer.mlp = Block(layer.mlp, **{"top_k": 2, **options})
         tensors |= layer.mlp.saved(f"mixlora.layers.{number}", first=first)
@@ -164,6 +171,27 @@ def test_mixlora_gives_its_logits(first, top_k, tiny_model, tiny_model_dir, tmp_
     path = save(tmp_path / "m", tensors, settings(tiny_model_dir, "mixlora", **strategy))
     assert bring(path, tmp_path / "out", format_="moe-peft").format == "mixlora"
     assert_equal(tiny_model, tiny_model_dir, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("kind", "attention", "adapted"),
+    [
+        (PhiForCausalLM, ("q_proj", "dense"), ("fc1", "fc2")),
+        (Phi3ForCausalLM, ("qkv_proj", "o_proj"), ("gate_up_proj", "down_proj")),
+        (Qwen2ForCausalLM, ATTENTION, FEED_FORWARD),
+    ],
+)
+def test_mixlora_gives_its_logits_on_other_families(kind, attention, adapted, tmp_path):
+    torch.manual_seed(0)
+    kind(kind.config_class(**SMALL)).save_pretrained(tmp_path / "base")
+    model = kind.from_pretrained(tmp_path / "base").eval()
+    path = save(
+        tmp_path / "m",
+        mixlora(model, adapted=adapted, attention=attention),
+        settings(tmp_path / "base", "mixlora", top_k=2, act_fn=model.config.hidden_act),
+    )
+    bring(path, tmp_path / "out")
+    assert_equal(model, tmp_path / "base", tmp_path / "out")
 
 
 def test_experts_of_another_rank_and_scale_are_filled_up_and_their_scale_is_kept(tiny_model, tiny_model_dir, tmp_path):

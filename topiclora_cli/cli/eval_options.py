@@ -70,6 +70,13 @@ EVAL_OPTIONS = (
         clears="eval.limit",
     ),
     KeyOption("eval.base", ("--base/--no-base",), bool, "Measure the base model too.", ASKED),
+    KeyOption(
+        "eval.by_topic",
+        ("--by-topic/--by-task",),
+        bool,
+        "Scores by the topics of the run's graph and by the experts that took the questions, too.",
+        SCORED,
+    ),
     KeyOption("eval.num_fewshot", ("--num-fewshot",), int, "Examples shown before each question.", POSED),
     KeyOption("eval.system_instruction", ("--system-instruction",), str, "Said before each question.", POSED),
     KeyOption(
@@ -126,5 +133,13 @@ EVAL_OPTIONS = (
         SCORED,
         metavar="NUMBER|auto",
         read=_size,
+    ),
+    KeyOption(
+        "eval.backend",
+        ("--backend",),
+        str,
+        "What runs the model: hf, or vllm for an export.",
+        SCORED,
+        metavar="hf|vllm",
     ),
 )

@@ -33,7 +33,8 @@ class EvalRequest:
     of a conversation then. gen_kwargs: what goes before the task's own settings of generation. seeds: of Python, NumPy,
     torch and the shots. metrics: headline metrics, a list of which each task takes the first that it has, or by task.
     predict_only: score nothing. unsafe_code: run code that the model writes, where a task does that. questions: the
-    recipe's own, which the task QUESTIONS asks. datasets_dir: where copies of hub data sets lie.
+    recipe's own, which the task QUESTIONS asks. datasets_dir: where copies of hub data sets lie. backend: what
+    runs the model, hf or vllm.
     """
 
     tasks: Sequence[str]
@@ -53,6 +54,7 @@ class EvalRequest:
     unsafe_code: bool = False
     questions: tuple["Question", ...] = ()
     datasets_dir: str | None = None
+    backend: str = "hf"
 
     def asks(self, task: str, questions: int) -> int:
         """How many of a task's questions are asked."""
@@ -102,10 +104,15 @@ def evaluation_questions(request: EvalRequest) -> Iterator[str]:
         with one_line(name), local_datasets(request.datasets_dir):
             tasks = manager.load([name])["tasks"]
         for task in tasks.values():
-            # lm-eval's own method evaluates the rendered text as Python, which a sentence is not.
-            column = getattr(task.config, "doc_to_decontamination_query", None)
             for doc in task.eval_docs:
-                yield str(doc[column] if column in doc else task.doc_to_text(doc))
+                yield question_text(task, doc)
+
+
+def question_text(task: Any, doc: Any) -> str:
+    """A question of a task as lm-eval poses it, or what its `doc_to_decontamination_query` names of it."""
+    # lm-eval's own method evaluates the rendered text as Python, which a sentence is not.
+    column = getattr(task.config, "doc_to_decontamination_query", None)
+    return str(doc[column] if column in doc else task.doc_to_text(doc))
 
 
 @contextmanager

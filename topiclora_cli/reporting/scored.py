@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from topiclora_cli.reporting.beside import beside, grouped, ordered
+from topiclora_cli.reporting.by_topic import ABOUT, by_topic_tables
 from topiclora_cli.reporting.formats import Figure, measured, percent
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.scores import SCORES, eval_table, mean_metric, task_metric
@@ -32,6 +33,9 @@ def scores(runs: Sequence[Material]) -> list[Section]:
         ]
         parts += [Text(note) for note in ordered(note for _, summary in found for note in summary.notes)]
         parts += _intervals({run.label: summary for run, summary in found}, single=len(runs) == 1)
+        for run, summary in found:
+            if tables := by_topic_tables(summary.by_topic):
+                parts += [Text(f"{f'{run.label}: ' if len(runs) > 1 else ''}{ABOUT}"), *tables]
         if len(found) > 1:
             parts.append(Text("Whether a difference is more than chance is said by `topiclora compare`."))
         sections.append(Section(f"Evaluation `{name}`", parts))

@@ -54,6 +54,23 @@ class MeanScores(Compared):
     of: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PartScores(Compared):
+    """The `count` questions of a part, of whichever task, by their tasks' headline metrics."""
+
+    part: str
+    count: int
+
+
+@dataclass(frozen=True)
+class ScoresByTopic:
+    """Scores of the questions of `tasks` by their topic, and by the expert that took them where something is routed."""
+
+    tasks: tuple[str, ...]
+    topics: tuple[PartScores, ...]
+    experts: tuple[PartScores, ...]
+
+
 @dataclass(frozen=True)
 class RoutingReport:
     """Routing of a set of tagged examples, averaged over the adapted linears that share a number of experts.
@@ -86,6 +103,7 @@ class EvalSummary:
     failed: Mapping[str, str] = field(default_factory=dict)
     routing: RoutingReport | None = None
     notes: tuple[str, ...] = ()
+    by_topic: ScoresByTopic | None = None
 
 
 @dataclass(frozen=True)
