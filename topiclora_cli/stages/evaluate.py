@@ -21,6 +21,7 @@ from topiclora_cli.models.base import BaseModel
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, named_folder
+from topiclora_cli.runs.processes import in_first, process_index
 from topiclora_cli.runs.progress import Progress, tracked
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores, RoutingReport
 from topiclora_cli.runs.results.files import read_result, write_result
@@ -75,7 +76,8 @@ def evaluate(
     questions = asked_texts(tasks, request) if section.by_topic else {}
     topics = topics_of(recipe, questions, graph) if section.by_topic else None
     asked = asked_for(recipe, run, "eval")
-    folder = named_folder(run.path / "eval", name, default=",".join(section.tasks), request=asked)
+    default = ",".join(section.tasks)
+    folder = in_first(lambda: named_folder(run.path / "eval", name, default=default, request=asked))
     ended = (folder / SUMMARY).exists()
     with stage(run, "eval", recipe, folder=folder) as running:
         open_once = cache(lambda: open_base(recipe))
@@ -99,6 +101,8 @@ def evaluate(
             tuned = score("tuned", of_adapter, kept)
         answers = QuestionScores(by_question(tuned), by_question(base_results) if base_results is not None else None)
         result = replace(summary(base_results, tuned, name=folder.name), notes=tuple(copy_notes(tasks)))
+        if process_index() > 0:
+            return result
         for task, why in result.failed.items():
             progress.say(f"Warning: {task} could not be scored: {why}")
         if topics is not None:
