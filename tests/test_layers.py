@@ -29,7 +29,7 @@ LAYERS = [
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 LM_EVAL_IN = (
     *("asking", "choice_loss", "file_tasks", "harness", "loading", "questions", "running", "scorer", "stock"),
-    *("subject", "task_index"),
+    *("subject", "task_index", "vllm"),
 )
 ONLY_IN = {
     "torch_geometric": {"topics"},

@@ -50,19 +50,20 @@ def test_gates_are_the_runs_topics(folder):
     def offered(run, typed=""):
         return complete.gates(SimpleNamespace(params={"run": run}), typed)
 
-    assert offered("runs/one") == ["mean", "topic:sums", "topic:poems"]
-    assert offered(None) == ["mean", "topic:common sense", "topic:jokes"]
+    kinds = ["mean", "uniform", "learned"]
+    assert offered("runs/one") == [*kinds, "topic:all", "topic:sums", "topic:poems"]
+    assert offered(None) == [*kinds, "topic:all", "topic:common sense", "topic:jokes"]
     assert offered("runs/one", "topic:s") == ["topic:sums"]
     assert offered("nowhere", "m") == ["mean"]
     (folder / "runs" / "one" / "graph" / "graph.json").write_text("{cut o")
-    assert offered("runs/one") == ["mean"]
+    assert offered("runs/one") == kinds
 
 
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
         (["merge", "--run", "runs/one", "--gates", "topic", ":", "po"], ["poems"]),
-        (["merge", "--run", "runs/one", "--gates", "topic", ":"], ["sums", "poems"]),
+        (["merge", "--run", "runs/one", "--gates", "topic", ":"], ["all", "sums", "poems"]),
         (["merge", "--run", "runs/two", "--gates", "topic", ":", "comm"], ["common\\ sense"]),
         (["merge", "--run", "runs/two", "--gates", "topic", ":", "common\\ s"], ["common\\ sense"]),
         (["train", "--set", "adapter.method", "=", "dor"], ["dora"]),

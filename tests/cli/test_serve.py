@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import threading
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -14,7 +14,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from tests.conftest import write_tiny_recipe
-from tests.serving.helpers import BUNDLE, CHAT, Stub, chat
+from tests.serving.helpers import BUNDLE, CHAT, Stub, asked_then_stopped, chat, free_port
 from topiclora_cli.recipe import dump_recipe, load_recipe
 from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.run import RunDir
@@ -80,24 +80,11 @@ def answered(port, body):
         return json.load(answer), dict(answer.headers)
 
 
-def free_port():
-    with listen("127.0.0.1", 0) as listening:
-        return listening.getsockname()[1]
-
-
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_a_gateway_answers_until_it_is_told_to_stop(end, bundle, run_cli):
     port, found = free_port(), []
-
-    def ask():
-        try:
-            found.append(answered(port, chat("adding whole numbers")))
-        finally:
-            os.kill(os.getpid(), end)
-
-    asking = threading.Timer(0.5, ask)
     with running(Stub()) as url:
-        asking.start()
+        asking = asked_then_stopped(port, lambda: found.append(answered(port, chat("adding whole numbers"))), end)
         code, text = run_cli("serve", bundle, "--upstream", url, "--port", port)
     asking.join()
     assert code == 0, text
@@ -105,6 +92,20 @@ def test_a_gateway_answers_until_it_is_told_to_stop(end, bundle, run_cli):
     assert found[0][1]["X-Topic"] == "sums"
     assert f"http://127.0.0.1:{port}/v1" in text
     assert "does not list verse" in text
+
+
+def test_an_upstream_that_is_not_up_yet_is_said(bundle, run_cli):
+    port = free_port()
+
+    def ask():
+        with pytest.raises(urllib.error.HTTPError, match="502"):
+            answered(port, chat("adding whole numbers"))
+
+    asking = asked_then_stopped(port, ask)
+    code, text = run_cli("serve", bundle, "--upstream", f"http://127.0.0.1:{free_port()}", "--port", port)
+    asking.join()
+    assert code == 0, text
+    assert "does not answer yet: it takes no connection" in text
 
 
 def test_the_upstream_s_command_is_all_that_is_printed(bundle, run, run_cli):

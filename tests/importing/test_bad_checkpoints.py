@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.importing.helpers import Asked, bring, draw, save
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.importing.checkpoint import read_checkpoint
 
 P = "base_model.model.model.layers.{}.mlp.up_proj."
 HYDRA = {"r": 4, "lora_alpha": 8, "lora_nums": 2, "lora_dropout": 0.0, "peft_type": "LORA"}
@@ -60,6 +62,13 @@ def test_a_checkpoint_that_is_cut_off_is_named(name, share, path, tmp_path):
     (path / "adapter_model.bin").unlink()
     (path / name).write_bytes(content[: int(share * len(content))])
     refused(path, tmp_path, f"{name} is cut off")
+
+
+def test_no_length_of_a_safetensors_header_makes_it_a_pickle(tmp_path):
+    for length in range(300):
+        file = tmp_path / "model.safetensors"
+        save_file({"a": torch.ones(2)}, file, metadata={"padding": "x" * length})
+        assert torch.equal(read_checkpoint(file).tensors["a"], torch.ones(2))
 
 
 def test_a_pickle_in_the_name_of_safetensors_is_read_as_tensors_alone_and_told(path, tmp_path):

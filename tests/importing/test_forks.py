@@ -123,8 +123,8 @@ def test_whole_modules_beside_the_experts_come_along(tiny_model, tiny_model_dir,
 def test_python_users_get_the_run(tiny_model, tiny_model_dir, tmp_path):
     path = dense(tiny_model, "nobody/nothing", tmp_path, shared=True)
     run = topiclora.import_checkpoint(path, tmp_path / "out", base=str(tiny_model_dir))
-    model, _ = topiclora.load_model(run)
-    torch.testing.assert_close(logits(model), logits(tiny_model), atol=1e-5, rtol=0)
+    assert run.adapter == run.path == tmp_path / "out"
+    torch.testing.assert_close(served(tiny_model_dir, run.adapter), logits(tiny_model), atol=1e-5, rtol=0)
 
 
 def test_sparsegen_is_refused_with_the_reason(tiny_model, tiny_model_dir, tmp_path):

@@ -1,7 +1,13 @@
 """A gateway over a tiny bundle, and servers behind it that do what a test asks of them."""
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
+import socket
+import threading
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -10,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from topiclora_cli.runs.results.bundle import Bundle, BundleAdapter
 from topiclora_cli.serving.chooser import Chooser
-from topiclora_cli.serving.door import Door
+from topiclora_cli.serving.door import Door, listen
 from topiclora_cli.serving.gateway import Behind, Gateway, Served
 from topiclora_cli.topics.encoder import HashEncoder
 from topiclora_cli.topics.prior import TopicPrior
@@ -93,3 +99,27 @@ async def gateway(graph, stub, *, keys=(), largest=2**20, url=None, **behind):
 
 def chat(text, **more):
     return {"model": "auto", "messages": [{"role": "user", "content": text}], **more}
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with listen("127.0.0.1", 0) as listening:
+        return listening.getsockname()[1]
+
+
+def asked_then_stopped(port, ask, number=signal.SIGINT):
+    """A thread that asks as soon as somebody listens on a port, and then stops this process by a signal."""
+
+    def play():
+        try:
+            for _ in range(600):
+                with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.05)
+            ask()
+        finally:
+            os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    return thread

@@ -326,11 +326,12 @@ def test_without_a_key_another_host_s_name_is_no_way_in(small_graph):
     played(small_graph, play)
 
 
-def test_what_the_server_does_not_list_is_known(small_graph):
+@pytest.mark.parametrize(("server", "missing"), [("vllm", ["verse"]), ("sglang", [])])
+def test_what_the_server_does_not_list_is_known_where_it_lists_adapters(server, missing, small_graph):
     async def play(client):
-        assert await client.gateway.missing() == ["verse"]
+        assert await client.gateway.missing() == missing
 
-    played(small_graph, play)
+    played(small_graph, play, server=server)
 
 
 def test_metrics_count_requests_topics_and_times(small_graph):

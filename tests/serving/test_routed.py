@@ -9,6 +9,7 @@ import torch
 
 import topiclora_cli as topiclora
 from tests.conftest import write_tiny_recipe
+from tests.serving.helpers import asked_then_stopped, free_port
 
 openai = pytest.importorskip("openai", reason="needs the extra `serve`")
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `serve`")
@@ -122,6 +123,21 @@ def test_what_cannot_be_answered_is_refused_in_openai_s_shape(settings, said, cl
 def test_an_answer_ends_where_the_model_does(client):
     answer = client.completions.create(model="auto", prompt="What " * 250, temperature=0)
     assert answer.usage.total_tokens <= 256
+
+
+def test_the_command_answers_until_it_is_told_to_stop(run, run_cli):
+    port, found = free_port(), []
+
+    def ask():
+        with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none") as asking:
+            found.append(asking.completions.create(model="auto", prompt=QUESTION, max_tokens=8, temperature=0))
+
+    asking = asked_then_stopped(port, ask)
+    code, text = run_cli("serve", run.path, "--port", port)
+    asking.join()
+    assert code == 0, text
+    assert f"as the model {run.path.name} or auto" in text
+    assert found[0].choices[0].text == greedy(run, QUESTION, 8)
 
 
 def test_a_key_is_asked_for(run):

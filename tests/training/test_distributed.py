@@ -220,5 +220,5 @@ def test_fsdp_that_accelerate_would_leave_out_is_refused(recipe, tmp_path):
 
 def test_other_commands_take_one_process(run_cli, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    code, text = run_cli("eval", "--run", "nowhere")
-    assert (code, "topiclora eval runs in one process, not in 2" in text) == (2, True), text
+    code, text = run_cli("merge", "--run", "nowhere")
+    assert (code, "topiclora merge runs in one process, not in 2" in text) == (2, True), text

@@ -55,7 +55,7 @@ class _Commands(TyperGroup):
             raise typer.Exit(128 + signal.SIGINT) from None
 
 
-_IN_SEVERAL = ("train", lm_eval.NAME)  # commands that several processes may run together
+_IN_SEVERAL = ("train", "eval", lm_eval.NAME)  # commands that several processes may run together
 # What a path can be that is no fault of the program's.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 

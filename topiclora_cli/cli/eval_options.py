@@ -134,4 +134,12 @@ EVAL_OPTIONS = (
         metavar="NUMBER|auto",
         read=_size,
     ),
+    KeyOption(
+        "eval.backend",
+        ("--backend",),
+        str,
+        "What runs the model: hf, or vllm for an export.",
+        SCORED,
+        metavar="hf|vllm",
+    ),
 )

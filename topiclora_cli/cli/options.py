@@ -1,6 +1,7 @@
 """Options that several commands share, and what they mean together: which recipe, which run."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from topiclora_cli.cli import complete
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.commands import RUNS
+from topiclora_cli.runs.processes import in_first
 
 if TYPE_CHECKING:
     from topiclora_cli.recipe import Recipe
@@ -107,3 +109,13 @@ def start_or_open(
     from topiclora_cli.runs.listing import latest_run
 
     return open_run(latest_run(RUNS, name=load_recipe(recipe_name, overrides or []).name).path, overrides)
+
+
+def hold_in_first(held: ExitStack, directory: "RunDir | None") -> None:
+    """Hold the run, if any, for writing until `held` is left: in the first of several processes, for all."""
+
+    def hold() -> None:
+        if directory is not None:
+            held.enter_context(directory.lock())
+
+    in_first(hold)

@@ -149,15 +149,17 @@ def _serve_bundle(source: Path, behind: "Behind", door: "Door", listening: "sock
 
     async def begun() -> None:
         console.print(f"{len(bundle.adapters)} adapters of {folder} on {behind.url.origin()}.", soft_wrap=True)
-        if missing := await gateway.missing():
-            errors.print(
-                f"note: the upstream does not list {', '.join(missing)}; start it as --print-upstream says.",
-                style="yellow",
-                soft_wrap=True,
-            )
+        if trouble := await gateway.upstream.trouble():
+            _note(f"the upstream does not answer yet: {trouble}.")
+        elif missing := await gateway.missing():
+            _note(f"the upstream does not list {', '.join(missing)}; start it as --print-upstream says.")
         console.print(f"Answering at {_address(listening)}/v1; Ctrl-C ends.", soft_wrap=True)
 
     run_until_stopped(gateway.application(largest), listening, begun)
+
+
+def _note(text: str) -> None:
+    errors.print(f"note: {text}", style="yellow", soft_wrap=True)
 
 
 def _address(listening: "socket.socket") -> str:

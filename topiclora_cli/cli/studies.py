@@ -77,6 +77,11 @@ class StudyOptions:
     against: Path | None
     questions: int
 
+    @property
+    def asked(self) -> bool:
+        """Whether there is anything to study."""
+        return self.routing or bool(self.probes)
+
     def check(self) -> None:
         """Refuse what cannot be studied before hours go into an evaluation."""
         if self.routing or self.probes or self.against:
@@ -84,7 +89,7 @@ class StudyOptions:
 
     def run(self, settings: "Recipe", directory: "RunDir", name: str) -> None:
         """Study what was asked for on the tasks of the evaluation `name`, and print the tables of it."""
-        if not (self.routing or self.probes):
+        if not self.asked:
             return
         from topiclora_cli.reporting.drawn import as_rich
         from topiclora_cli.reporting.probed import probes_table

@@ -33,7 +33,8 @@ class EvalRequest:
     of a conversation then. gen_kwargs: what goes before the task's own settings of generation. seeds: of Python, NumPy,
     torch and the shots. metrics: headline metrics, a list of which each task takes the first that it has, or by task.
     predict_only: score nothing. unsafe_code: run code that the model writes, where a task does that. questions: the
-    recipe's own, which the task QUESTIONS asks. datasets_dir: where copies of hub data sets lie.
+    recipe's own, which the task QUESTIONS asks. datasets_dir: where copies of hub data sets lie. backend: what
+    runs the model, hf or vllm.
     """
 
     tasks: Sequence[str]
@@ -53,6 +54,7 @@ class EvalRequest:
     unsafe_code: bool = False
     questions: tuple["Question", ...] = ()
     datasets_dir: str | None = None
+    backend: str = "hf"
 
     def asks(self, task: str, questions: int) -> int:
         """How many of a task's questions are asked."""

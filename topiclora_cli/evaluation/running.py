@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from topiclora_cli.evaluation.loading import Tasks, in_own_order, prepare
 from topiclora_cli.evaluation.metrics import Metric
 from topiclora_cli.evaluation.results import EvalResults, Score
 from topiclora_cli.evaluation.subject import Loaded, Subject
+from topiclora_cli.runs.processes import in_first, process_index
 from topiclora_cli.runs.progress import Advance
 
 OURS = "topiclora_"  # before the names of our own tasks
@@ -65,6 +66,8 @@ def score_tasks(
     load: the model in evaluation mode and its tokenizer, called once a task is reached that `kept` has no scores of.
     advance: called with the number of questions done since the last call, count_questions(tasks, request) in all.
 
+    Of several processes each scores its share, and the first writes.
+
     A task that fails is named in `failed`, its traceback is kept beside the results, and a group with one has no score.
     Raises TopicLoraError where a chat template is missing, or every task fails.
     """
@@ -76,7 +79,7 @@ def score_tasks(
         for name, task in tasks.tasks.items():
             prepare(task, request)
             counted = _Counted(name, request.asks(name, len(task.eval_docs)), advance)
-            one = kept.find(name, task, request) if kept is not None else None
+            one = in_first(partial(kept.find, name, task, request)) if kept is not None else None
             if one is None:
                 lm.scorer.on_scored = counted.reach
                 try:
@@ -88,7 +91,7 @@ def score_tasks(
                     _keep_traceback(output_path / label / f"failed_{name}.txt", error)
                     continue
                 if kept is not None:
-                    one = kept.keep(name, task, request, one)
+                    one = in_first(partial(kept.keep, name, task, request, one))
             counted.reach(1.0)
             for key in (*_MERGED, "samples"):
                 raw[key].update(one[key])
@@ -97,7 +100,8 @@ def score_tasks(
         lm.release()
         if raw["results"]:
             _aggregate(tasks, raw, failed)
-            _save(raw, request, label, output_path, began)
+            if process_index() == 0:
+                _save(raw, request, label, output_path, began)
     if not raw["results"]:
         raise TopicLoraError(
             f"No task could be scored with the {label} model: {next(iter(failed.values()))}",
@@ -212,6 +216,8 @@ def _environment() -> dict[str, Any]:
 
 
 def _keep_traceback(path: Path, error: Exception) -> None:
+    if process_index() > 0:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
 

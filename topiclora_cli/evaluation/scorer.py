@@ -21,6 +21,8 @@ from topiclora_cli.evaluation.shared_prompt import (
     shared_prompts,
     starts,
 )
+from topiclora_cli.evaluation.shares import generation_batches, likelihood_batches, several, shared_out
+from topiclora_cli.runs.processes import in_first
 
 Request = tuple[Any, list[int], list[int]]  # the two strings, the context's tokens, the continuation's
 
@@ -32,35 +34,74 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     """
 
     _prompts: Mapping[tuple[int, ...], int] = {}
+    _noted: list[Any] | None = None  # takes requests in place of scoring them
+    _known: list[list[Scored]] | None = None  # answers to the next calls
     on_scored: Callable[[float], None] = staticmethod(lambda part: None)
     """Called with the part of a task's requests that are scored, as far as their number tells."""
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
+        if self._noted is not None:
+            self._noted.append(requests)
+            return [(0.0, False)] * len(requests)
+        if self._known:
+            return self._known.pop(0)
         results: list[Any] = [None] * len(requests)
         if self.backend == "causal" and getattr(self.model.config, "use_cache", None):
             shared = shared_prompts([request[1:] for request in requests], max_length=self.max_length)
             size, done = self._size(requests, override_bs), 0
-            for batch in in_batches(shared, size):
-                scores = self._score_together(batch, size)
-                if not scores:
-                    break
-                for index, score in scores.items():
-                    results[index] = score
-                done += len(scores)
-                self.on_scored(done / len(requests))
+
+            def told(answers: int) -> None:
+                nonlocal done
+                done += answers
+                self.on_scored(min(1.0, done / len(requests)))
+
+            batches = list(in_batches(shared, size))
+            for index, score in shared_out(batches, lambda batch: self._score_together(batch, size), told).items():
+                results[index] = score
         alone = [index for index, result in enumerate(results) if result is None]
         answers = self._score_alone([requests[index] for index in alone], override_bs)
         for index, answer in zip(alone, answers, strict=True):
             results[index] = answer
         return results
 
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """The log-likelihood of whole texts; several processes share out the windows that lm-eval cuts these into."""
+        if not several():
+            return list(super().loglikelihood_rolling(requests, disable_tqdm))
+        self._noted = []
+        try:
+            super().loglikelihood_rolling(requests, True)
+        finally:
+            calls, self._noted = self._noted, None
+        found = shared_out(
+            range(len(calls)),
+            lambda number: {number: self._loglikelihood_tokens(calls[number], True, len(calls[number]))},
+        )
+        self._known = [found[number] for number in range(len(calls))]
+        return list(super().loglikelihood_rolling(requests, True))
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """What the model writes; several processes share out the batches that lm-eval makes of the requests."""
+        if not several():
+            return list(super().generate_until(requests, disable_tqdm))
+        size = int(in_first(self._detect_batch_size) if self.batch_size == "auto" else self.batch_size)
+        texts, settings = zip(*(request.args for request in requests), strict=True)
+        lengths = [(len(self.tok_encode(text)), text) for text in texts]
+
+        def generate(batch: list[int]) -> dict[int, str]:
+            written = HFLM.generate_until(self, [requests[index] for index in batch], True)
+            return dict(zip(batch, written, strict=True))
+
+        found = shared_out(generation_batches(list(map(repr, settings)), lengths, size), generate)
+        return [found[index] for index in range(len(requests))]
+
     def _size(self, requests: Sequence[Request], override_bs: int | None) -> int:
         if override_bs or self.batch_size != "auto":
             return int(override_bs or self.batch_size)
         longest = max(requests, key=lambda request: len(request[1]) + len(request[2]))
-        return int(self._detect_batch_size([longest]))
+        return in_first(lambda: int(self._detect_batch_size([longest])))
 
     @torch.no_grad()
     def _score_together(self, batch: Sequence[SharedPrompt], size: int) -> dict[int, Scored]:
@@ -112,10 +153,22 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         results: list[Any] = [None] * len(requests)
         for prompts, indices in turns:
             self._prompts = prompts
-            answers = super()._loglikelihood_tokens([requests[i] for i in indices], True, override_bs)
-            for index, answer in zip(indices, answers, strict=True):
+            for index, answer in zip(indices, self._in_turn([requests[i] for i in indices], override_bs), strict=True):
                 results[index] = answer
         return results
+
+    def _in_turn(self, requests: Sequence[Request], override_bs: int | None) -> list[Scored]:
+        """The harness's own scores."""
+        if not several():
+            return list(super()._loglikelihood_tokens(requests, True, override_bs))
+        size = self._size(requests, override_bs)
+
+        def score(batch: list[int]) -> dict[int, Scored]:
+            answers = HFLM._loglikelihood_tokens(self, [requests[index] for index in batch], True, size)
+            return dict(zip(batch, answers, strict=True))
+
+        found = shared_out(likelihood_batches([request[1:] for request in requests], size), score)
+        return [found[index] for index in range(len(requests))]
 
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # What the harness tries a batch size with is no request.

@@ -2,33 +2,37 @@
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.harness import EvalRequest
+from topiclora_cli.evaluation.vllm import VllmModel, open_vllm
 
-if TYPE_CHECKING:
-    from topiclora_cli.evaluation.scorer import PromptedLM
-
-Loaded = tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]
+Loaded = tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase] | VllmModel
 
 
 class Subject:
-    """What scores the requests of lm-eval's tasks; load: the model in evaluation mode and its tokenizer."""
+    """What scores the requests of lm-eval's tasks; load: the model in evaluation mode and its tokenizer, or what
+    vLLM is to load."""
 
     def __init__(self, load: Callable[[], Loaded], request: EvalRequest) -> None:
         self._load, self._request = load, request
         self._side: tuple[PreTrainedTokenizerBase, str] | None = None
 
     @cached_property
-    def scorer(self) -> "PromptedLM":
+    def scorer(self) -> Any:
         """Raises TopicLoraError where a chat template is missing."""
         from topiclora_cli.evaluation.scorer import PromptedLM
 
-        model, tokenizer = self._load()
+        loaded = self._load()
+        if isinstance(loaded, VllmModel):
+            engine = open_vllm(loaded, self._request)
+            _check_template(engine.tokenizer.chat_template, self._request.chat_template)
+            return engine
+        model, tokenizer = loaded
         _check_template(tokenizer.chat_template, self._request.chat_template)
         self._side = tokenizer, tokenizer.padding_side
         return PromptedLM(

@@ -101,8 +101,9 @@ def _from_hub(path: Path) -> Path:
 def _read(file: Path) -> tuple[dict[str, Tensor], bool]:
     """The tensors by name, and whether they were pickled."""
     with file.open("rb") as opened:
-        head = opened.read(8)
-    pickled = head.startswith((b"PK", b"\x80"))
+        head = opened.read(9)
+    # Safetensors begins with the length of its header, whose bytes may be any, and the header with a bracket.
+    pickled = head.startswith((b"PK", b"\x80")) and head[8:] != b"{"
     loaded = _unpickled(file) if pickled else _safe(file)
     if not isinstance(loaded, Mapping) or not loaded:
         raise TopicLoraError(
@@ -135,7 +136,8 @@ def _unpickled(file: Path) -> Any:
                 f"{file} is pickled with code ({code.group(1)}), which is never run here.",
                 "Ask its publisher for tensors alone, in safetensors.",
             ) from None
-        raise TopicLoraError(f"{file} is damaged: {first_line(error)}", _AGAIN) from None
+        # torch's own words would have one load it with whatever code it brings.
+        raise TopicLoraError(f"{file} is damaged, or holds other things than tensors.", _AGAIN) from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         reason = first_line(error) if str(error) else "it ends early"
         raise TopicLoraError(f"{file} is cut off or damaged ({reason}).", _AGAIN) from None

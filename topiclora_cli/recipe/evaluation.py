@@ -1,6 +1,6 @@
 """The recipe's section on what is asked of the model, and the questions of its own."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -70,6 +70,8 @@ class EvalSection(Section):
     """Sort the scores of questions by the topics of the run's graph, and by the experts that took them, too."""
     unsafe_code: bool = False
     """Leave to run code that the model writes, for tasks that do."""
+    backend: Literal["hf", "vllm"] = "hf"
+    """What runs the model: transformers, or vLLM, which knows exports and no mixture."""
     questions: QuestionsSection | None = None
     """Questions of the recipe's own, which the task `topiclora_questions` asks."""
 

@@ -50,7 +50,6 @@ class Door:
                 f"--host {host} is reached from other machines, and no key is asked for.",
                 "Add --api-key, or leave out --host.",
             )
-        self._host = host
         self._digests = [_digest(key) for key in keys]
 
     @property

@@ -75,7 +75,7 @@ class Gateway:
 
     async def missing(self) -> list[str]:
         """Adapters that the server says it does not have; none where it does not say."""
-        known = await self.upstream.models()
+        known = await self.upstream.models() if self._server.lists else None
         return [] if known is None else [name for name, called in self._names.items() if called not in known]
 
     async def _connected(self, app: web.Application) -> AsyncIterator[None]:

@@ -22,10 +22,10 @@ async def _run(app: web.Application, listening: socket.socket, begun: Callable[[
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN)
     await runner.setup()
     try:
-        await web.SockSite(runner, listening, backlog=1024).start()
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
+        await web.SockSite(runner, listening, backlog=1024).start()
         await begun()
         await stop.wait()
     finally:

@@ -16,11 +16,12 @@ _AT_ONCE = 16  # adapters on the accelerator; the others wait in memory
 @dataclass(frozen=True)
 class Server:
     """start: the command of the server with a bundle from a folder. model: what a request names for one of its
-    adapters. base: what it names for none."""
+    adapters. base: what it names for none. lists: whether /v1/models has the adapters under these names."""
 
     start: Callable[[Bundle, Path], list[str]]
     model: Callable[[Bundle, BundleAdapter, Path], str]
     base: Callable[[Bundle], str] = lambda bundle: bundle.base
+    lists: bool = False
 
 
 def _vllm(bundle: Bundle, folder: Path) -> list[str]:
@@ -51,7 +52,7 @@ def _named(bundle: Bundle, folder: Path) -> list[str]:
 
 
 SERVERS = {
-    "vllm": Server(_vllm, lambda bundle, adapter, folder: adapter.name),
+    "vllm": Server(_vllm, lambda bundle, adapter, folder: adapter.name, lists=True),
     "sglang": Server(_sglang, lambda bundle, adapter, folder: f"{bundle.base}:{adapter.name}"),
     "lorax": Server(_lorax, lambda bundle, adapter, folder: str(folder / adapter.folder), lambda bundle: ""),
 }

@@ -78,7 +78,7 @@ class Upstream:
             return web.Response(status=answer.status, body=whole, headers=headers)
 
     async def trouble(self) -> str:
-        """Why the server answers nothing now, \"\" where it does."""
+        """Why the server answers nothing now; empty where it does."""
         try:
             async with self._session.get(
                 self.url / "health", timeout=aiohttp.ClientTimeout(total=HEALTH), allow_redirects=False

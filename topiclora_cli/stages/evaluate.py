@@ -21,11 +21,13 @@ from topiclora_cli.models.base import BaseModel
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, named_folder
+from topiclora_cli.runs.processes import in_first, process_index
 from topiclora_cli.runs.progress import Progress, tracked
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores, RoutingReport
 from topiclora_cli.runs.results.files import read_result, write_result
 from topiclora_cli.runs.results.record import EvalFacts
 from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.backend import through_backend
 from topiclora_cli.stages.by_topic import experts_of, scores_by_topic, topics_of, write_by_topic
 from topiclora_cli.stages.inputs import (
     adapter_folder,
@@ -67,12 +69,15 @@ def evaluate(
     if not untrained:
         adapter_folder(recipe, run)  # before hours go into the base alone
     section, request = recipe.eval, eval_request(recipe)
+    if section.backend != "hf" and not untrained:
+        through_backend(recipe, lambda: loaded(open_base(recipe)), run.adapter)  # which says what it cannot load
     tasks = load_tasks(request)
     graph = graph_folder(run, progress)
     questions = asked_texts(tasks, request) if section.by_topic else {}
     topics = topics_of(recipe, questions, graph) if section.by_topic else None
     asked = asked_for(recipe, run, "eval")
-    folder = named_folder(run.path / "eval", name, default=",".join(section.tasks), request=asked)
+    default = ",".join(section.tasks)
+    folder = in_first(lambda: named_folder(run.path / "eval", name, default=default, request=asked))
     ended = (folder / SUMMARY).exists()
     with stage(run, "eval", recipe, folder=folder) as running:
         open_once = cache(lambda: open_base(recipe))
@@ -82,17 +87,22 @@ def evaluate(
             with progress.track(f"questions, {label}", count_questions(tasks, request)) as advance:
                 return score_tasks(load, request, tasks, label=label, output_path=folder, kept=kept, advance=advance)
 
-        base_results = score("base", lambda: loaded(open_once()), untouched) if section.base else None
+        of_base = through_backend(recipe, lambda: loaded(open_once()))
+        base_results = score("base", of_base, untouched) if section.base else None
         model = None
         if untrained:
-            tuned = score("base", lambda: loaded(open_once()), untouched)
+            tuned = score("base", of_base, untouched)
         else:
-            _, model = load_tuned(recipe, run, open_once())
+            if section.backend == "hf":
+                _, model = load_tuned(recipe, run, open_once())
             reads = not ended if reuse is None else reuse
             kept = kept_of_adapter(recipe, run.adapter, run.path / "eval", reads=reads)
-            tuned = score("tuned", lambda: loaded(open_once(), model), kept)
+            of_adapter = through_backend(recipe, lambda: loaded(open_once(), model), run.adapter)
+            tuned = score("tuned", of_adapter, kept)
         answers = QuestionScores(by_question(tuned), by_question(base_results) if base_results is not None else None)
         result = replace(summary(base_results, tuned, name=folder.name), notes=tuple(copy_notes(tasks)))
+        if process_index() > 0:
+            return result
         for task, why in result.failed.items():
             progress.say(f"Warning: {task} could not be scored: {why}")
         if topics is not None:

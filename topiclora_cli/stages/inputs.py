@@ -65,6 +65,11 @@ def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tu
     """
     folder = adapter_folder(recipe, run)
     base = base or open_base(recipe)
+    return base, with_adapter(base, folder)
+
+
+def with_adapter(base: BaseModel, folder: Path) -> PeftModel:
+    """The adapter of a folder on the base, in evaluation mode; raises TopicLoraError for a damaged one."""
     try:
         if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.XLORA:
             base.model.config.use_cache = False  # it runs the model twice for each token, and peft refuses a cache
@@ -74,7 +79,7 @@ def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tu
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         reason = first_line(error)
         raise TopicLoraError(f"The adapter in {folder} cannot be read: {reason}", "Train it again.") from None
-    return base, model.eval()
+    return model.eval()
 
 
 def adapter_folder(recipe: Recipe, run: RunDir) -> Path:
@@ -85,7 +90,7 @@ def adapter_folder(recipe: Recipe, run: RunDir) -> Path:
     section = recipe.model
     here = base_source(section.name, section.upcycle, revision=section.revision)
     named = name_for_others(section.name, here, upcycled=section.upcycle is not None)
-    if trained_on and trained_on != named and not _same_base(trained_on, here) and not _made_alike(recipe, run):
+    if trained_on and trained_on != named and not same_base(trained_on, here) and not _made_alike(recipe, run):
         hint = f"Add --set model.name={shlex.quote(trained_on)}."
         if trained_on.startswith(UPCYCLED):
             hint = f"Set model.name and model.upcycle as they are in {run.path / RECIPE}."
@@ -102,10 +107,10 @@ def _made_alike(recipe: Recipe, run: RunDir) -> bool:
     if recipe.model.upcycle is None:
         return False
     trained = load_recipe(str(run.path / RECIPE)).model
-    return recipe.model.upcycle == trained.upcycle and _same_base(recipe.model.name, trained.name)
+    return recipe.model.upcycle == trained.upcycle and same_base(recipe.model.name, trained.name)
 
 
-def _same_base(one: str, other: str) -> bool:
+def same_base(one: str, other: str) -> bool:
     """Whether two names may mean one model: a folder that is gone from here, or one that is made from others at any
     time, is known by its last name alone."""
     first, second = Path(one), Path(other)

@@ -79,7 +79,10 @@ def merge(
     request = asked_for(recipe, run, "merge", "data")
     default = section.gates if fixes else FORMAT
     folder = out or named_folder(run.path / "merged", name, default=default, request=request)
-    with stage(run, "merge", recipe, folder=None if out else folder) as running, _scratch(folder) as scratch:
+    with (
+        stage(run, "merge", recipe, folder=None if out else folder) as running,
+        _scratch(folder, named=out is None) as scratch,
+    ):
         examples = encode(recipe, base.tokenizer, rows) if rows else []
         found = find_gates(recipe, asked, base, model, examples, progress) if fixes else FixedGates({})
         exact = {each: plain_lora(model, gates) for each, gates in found.by_name.items()}
@@ -133,15 +136,16 @@ def _check_replaceable(out: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder beside the export's, gone afterwards, as is the export's where it is unfinished."""
+def _scratch(folder: Path, *, named: bool) -> Iterator[Path]:
+    """A folder beside the export's, gone afterwards; so is the export's own where it was named for this and is
+    unfinished."""
     make_folder(folder.parent)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {REQUEST, RECIPE}:
+        if named and {path.name for path in folder.iterdir()} <= {REQUEST, RECIPE}:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -68,6 +68,7 @@ def eval_request(recipe: Recipe) -> EvalRequest:
         seeds=tuple(section.seed) if isinstance(section.seed, list) else (section.seed,) * len(SEEDS),
         metrics=section.metrics,
         predict_only=section.predict_only,
+        backend=section.backend,
         unsafe_code=section.unsafe_code,
         questions=own_questions(recipe),
         datasets_dir=section.datasets_dir,

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -77,6 +78,16 @@ def compare(
     if not sides:
         raise TopicLoraError("There is one run, and nothing to compare it with.", "Name another, or --baseline base.")
     return [_compared(side, against, metric, tasks, show_flips) for side in sides]
+
+
+def compare_folders(folders: Sequence[Path], headlines: Mapping[str, str]) -> list[Compared]:
+    """Every output folder of lm-eval's by itself minus the first, on these tasks by these metrics (`name,filter`).
+
+    Raises TopicLoraError as `compare`.
+    """
+    first, *others = (Place(folder.name, find_answers(folder), headlines=headlines) for folder in folders)
+    against = Side(first.label, [first])
+    return [_compared(Side(place.label, [place]), against, None, list(headlines), 0) for place in others]
 
 
 def _told_apart(places: Mapping[str, Place]) -> dict[str, Place]:

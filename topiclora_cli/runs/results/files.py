@@ -16,6 +16,7 @@ from topiclora_cli.runs.results.bundle import Bundle
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import GraphReport
+from topiclora_cli.runs.results.models import ModelScores
 from topiclora_cli.runs.results.routing import ProbeStudy, RoutingStudy
 
 FORMAT = 2
@@ -32,7 +33,9 @@ class _Kind:
     renamed: Callable[[Any], Any] = lambda values: values
 
 
-Result = GraphReport | EvalSummary | QuestionScores | Export | Bundle | GridScores | RoutingStudy | ProbeStudy
+Result = (
+    GraphReport | EvalSummary | QuestionScores | Export | Bundle | ModelScores | GridScores | RoutingStudy | ProbeStudy
+)
 
 
 def write_result(path: str | Path, value: Result) -> None:
@@ -115,6 +118,7 @@ _KINDS: Mapping[type, _Kind] = {
     QuestionScores: _Kind("Run eval again.", _as_it_is),
     Export: _Kind("Run merge again.", _as_it_is),
     Bundle: _Kind("Run merge again.", _as_it_is),
+    ModelScores: _Kind("Run eval again.", _as_it_is),
     GridScores: _Kind("Run ablate again.", _cells),
     RoutingStudy: _Kind("Run eval --routing again.", _as_it_is),
     ProbeStudy: _Kind("Run eval --probe again.", _as_it_is),

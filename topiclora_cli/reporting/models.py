@@ -1,0 +1,49 @@
+"""Several models on the same questions, as one table."""
+
+from collections.abc import Sequence
+
+from topiclora_cli.reporting.formats import measured
+from topiclora_cli.reporting.scores import mean_metric, task_metric
+from topiclora_cli.reporting.table import Cell, Table, columns, row
+from topiclora_cli.runs.results.evaluation import MeanScores, TaskScores
+from topiclora_cli.runs.results.models import Measured, ModelScores
+
+_SURE = 0.05
+
+
+def models_table(found: ModelScores) -> Table:
+    """Headline metric of each task and group by model, and the difference of each from the first."""
+    first, others = found.models[0], found.models[1:]
+    headings = [first.label, *(heading for each in others for heading in (each.label, f"minus {first.label}"))]
+    rows = []
+    for task in first.scores.tasks:
+        same = [_row(each, task.task) for each in others]
+        cells = [
+            measured(task, "tuned"),
+            *(cell for each, own in zip(others, same, strict=True) for cell in _cells(each, own)),
+        ]
+        rows.append([Cell(task.task, indent=task.depth), *row(task_metric(task), f"{task.count:,}", *cells)])
+    mean = first.scores.mean
+    if mean is not None and len(mean.of) > 1:
+        cells = [measured(mean, "tuned"), *(cell for each in others for cell in _mean_cells(each.scores.mean, mean))]
+        rows.append(row(f"mean of {len(mean.of)}", mean_metric(mean, first.scores), "", *cells, strong=True))
+    note = f"* p < {_SURE} on the questions that both answered, after Holm." if others else ""
+    return Table("Scores ± standard error", columns("task", "metric", "n", *headings, right=2), rows, note)
+
+
+def _row(model: Measured, task: str) -> TaskScores | None:
+    return next((each for each in model.scores.tasks if each.task == task), None)
+
+
+def _cells(model: Measured, own: TaskScores | None) -> Sequence[str]:
+    if own is None:
+        return "", ""
+    test = model.tests.get(own.task)
+    sure = test is not None and test.p_holm is not None and test.p_holm < _SURE
+    return measured(own, "tuned"), measured(own, "delta") + ("*" if sure else "")
+
+
+def _mean_cells(mean: MeanScores | None, first: MeanScores) -> Sequence[str]:
+    if mean is None or mean.of != first.of:
+        return "", ""
+    return measured(mean, "tuned"), measured(mean, "delta")

@@ -1,0 +1,47 @@
+"""What an evaluation of several models found: each beside the first, on the same questions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from topiclora_cli.runs.results.evaluation import EvalSummary
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The difference from the first model on the questions that both answered, with its 95 % interval.
+
+    p: two-sided, by `test`; p_holm: adjusted over the tasks of a model, None for groups, which are no further tests.
+    """
+
+    low: float
+    high: float
+    p: float
+    test: str
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model's scores, as `tuned`, beside the first model's, as `base`; tests: by task or group.
+
+    asked: what was named. content: the digest of what its scores are kept under.
+    """
+
+    label: str
+    asked: str
+    content: str
+    scores: EvalSummary
+    tests: Mapping[str, Tested] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """Several models side by side, as `eval/NAME/models.json` holds them; the first is what the others are beside."""
+
+    name: str
+    models: tuple[Measured, ...]
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Model and task -> reason, for what could not be scored."""
+        return {f"{each.label}: {task}": why for each in self.models for task, why in each.scores.failed.items()}
