@@ -22,6 +22,7 @@ from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.results.models import Measured, ModelScores, Tested
 from topiclora_cli.runs.run import RECIPE
+from topiclora_cli.stages.backend import through_backend
 from topiclora_cli.stages.contenders import Contender, contenders
 from topiclora_cli.stages.training_data import eval_request
 
@@ -67,7 +68,7 @@ def evaluate_models(
         with progress.track(f"questions, {model.label}", count_questions(tasks, request)) as advance:
             results.append(
                 score_tasks(
-                    model.load,
+                    through_backend(model.recipe, model.load, model.adapter),
                     *(request, tasks),
                     label=model.label,
                     output_path=folder,
