@@ -204,9 +204,27 @@ def test_a_full_disk_is_found_out_before_anything_is_written(run, run_cli, monke
     assert not list((run / "merged").iterdir())
 
 
+@pytest.mark.parametrize("taken", ["run", "run/adapter", "folder", "file"])
+def test_what_is_no_export_is_not_replaced_even_by_force(taken, run, run_cli, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("more of it")
+    before = set(tmp_path.rglob("*"))
+    code, text = run_cli("merge", run, "--to", "lora", "--out", tmp_path / taken, "--force")
+    assert (code, "is no export" in text) == (2, True), text
+    assert before - {run / ".lock"} <= set(tmp_path.rglob("*"))
+
+
+def test_an_export_that_answers_with_nan_is_refused(run, run_cli, monkeypatch):
+    monkeypatch.setattr("topiclora_cli.merging.gap.F.kl_div", lambda p, *_, **__: p * float("nan"))
+    code, text = run_cli("merge", run, "--to", "lora")
+    assert (code, "The export lora answers with NaN" in text) == (2, True), text
+    assert not list((run / "merged").iterdir())
+
+
 def test_an_export_in_the_way_is_replaced_by_force(run, run_cli):
     out = run / "out"
-    out.mkdir()
+    merged(run_cli, run, "--to", "lora", "--out", out)
     (out / "old").write_text("")
     merged(run_cli, run, "--to", "lora", "--out", out, "--force")
     assert {path.name for path in out.iterdir()} == {"lora", "gap.json", "recipe.yaml"}

@@ -59,15 +59,16 @@ def merge(
 
     The export lies in `merged/NAME`, named after its gates unless told otherwise, or in `out`, which must not exist
     unless `force`; no other one is touched. Raises TopicLoraError for an adapter that equals no LoRA, for an export
-    further from the routed model than merge.max_gap, of which nothing is left, and for what `inputs` refuses.
+    further from the routed model than merge.max_gap, of which nothing is left, for an `out` that is taken by what is no
+    export, and for what `inputs` refuses.
     """
     section = recipe.merge
     asked = parse_gates(section.gates)
     fixes = set(section.formats) != {FORMAT}
     if fixes:
         refuse_unmergeable(recipe, asked)
-    if out is not None and out.exists() and not force:
-        raise TopicLoraError(f"{out} exists already.", "Add --force to replace it, or choose another --out.")
+    if out is not None and out.exists():
+        _check_replaceable(out, force=force)
     if "gguf" in section.formats:
         require_converter()
     adapter_folder(recipe, run)
@@ -124,6 +125,14 @@ def cut_as_asked(recipe: Recipe, plain: PlainLora) -> PlainLora:
             "Leave --rank out, or lower it.",
         )
     return plain if section.rank is None and section.energy is None else plain.cut(section.rank, section.energy)
+
+
+def _check_replaceable(out: Path, *, force: bool) -> None:
+    """What is no export, a run or a folder of anybody's files, is replaced with no option."""
+    if not force:
+        raise TopicLoraError(f"{out} exists already.", "Add --force to replace it, or choose another --out.")
+    if not out.is_dir() or (any(out.iterdir()) and not (out / GAP).is_file()):
+        raise TopicLoraError(f"{out} exists and is no export, which --force could replace.", "Choose another --out.")
 
 
 @contextmanager
