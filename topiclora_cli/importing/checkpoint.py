@@ -38,8 +38,8 @@ class Checkpoint:
     def setting(self, key: str, kind: type | tuple[type, ...]) -> Any:
         """A setting that has to be there, of that type, and above 0 if a number; raises TopicLoraError naming it."""
         value = self.settings.get(key)
-        number = isinstance(value, int | float)
-        if not isinstance(value, kind) or isinstance(value, bool) or (number and not value > 0):
+        nothing = isinstance(value, int | float) and not value > 0
+        if not isinstance(value, kind) or isinstance(value, bool) or nothing:
             said = "is missing" if value is None else f"is {value!r}"
             raise TopicLoraError(
                 f"{key} {said} in the configuration of {self.file}.",
