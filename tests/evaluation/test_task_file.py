@@ -121,6 +121,7 @@ def test_files_stand_beside_names_and_are_scored(write, tiny_model, tiny_model_d
         ("data: rows.csv\nquestion: q\n", "line 1: there is no 'answer'"),
         (FREE + "shots: many\n", "line 4: shots is 'many', and is to be a whole number"),
         (FREE + "shots: 2\n", "line 4: shots are drawn from nothing"),
+        (FREE + "examples: rows.csv\nshots: 6\n", r"line 5: shots is 6, and rows\.csv has 5 examples"),
         (FREE + "regex: '(a'\n", "line 4: regex is no regular expression"),
         (FREE + "regex: '(a)(b)'\n", "line 4: regex has 2 groups"),
         (CHOICE + "regex: a\n", "line 5: regex is for answers that are written"),

@@ -3,6 +3,8 @@
 import contextlib
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 import torch
@@ -110,6 +112,7 @@ def test_the_one_model_is_listed_and_no_other_is_loaded(run, client):
         ({"messages": [{"role": "user", "content": "x " * 300}]}, "The prompt has 300 tokens"),
         ({"messages": [{"role": "user", "content": "x " * 60_000}]}, "larger than 100000 bytes"),
         ({"extra_body": {"surprise": 1}}, "surprise"),
+        ({"seed": -(10**30)}, "'seed'"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_in_openai_s_shape(settings, said, client):
@@ -118,6 +121,17 @@ def test_what_cannot_be_answered_is_refused_in_openai_s_shape(settings, said, cl
         client.chat.completions.create(**asked)
     assert refused.value.status_code in (400, 413)
     assert refused.value.body["message"]
+
+
+def test_text_that_is_no_unicode_is_refused(address):
+    for path, body in (
+        ("completions", r'{"prompt": "\ud800"}'),
+        ("chat/completions", r'{"messages": [{"role": "user", "content": "\ud800"}]}'),
+    ):
+        request = urllib.request.Request(f"{address}/{path}", body.encode(), {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request)
+        assert (refused.value.code, "half a character" in refused.value.read().decode()) == (400, True)
 
 
 def test_an_answer_ends_where_the_model_does(client):

@@ -88,6 +88,11 @@ def located(path: Path) -> Iterator[None]:
 def _tasks(file: TaskFile) -> dict[str, Callable[[], Any]]:
     """One for each value of the file's `by`."""
     shots = read_rows(file, "examples") if file.examples is not None else []
+    if file.shots > len(shots):
+        raise TopicLoraError(
+            f"{file.where('shots')} is {file.shots}, and {file.examples} has {len(shots)} examples.",
+            "Lower it, or add some.",
+        )
     kinds: dict[str, list[AskedRow]] = {}
     for row in read_rows(file):
         name = f"{file.task}_{_UNSAFE.sub('-', row.kind)}" if row.kind else file.task

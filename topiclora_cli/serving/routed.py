@@ -7,6 +7,7 @@ other that a request names; here the handlers have the one model that there is.
 import asyncio
 import copy
 import functools
+import json
 import logging
 import socket
 import uuid
@@ -62,7 +63,7 @@ class _Asked(BaseModel):
     temperature: float | None = Field(None, ge=0)
     top_p: float | None = Field(None, gt=0, le=1)
     frequency_penalty: float | None = None
-    seed: int | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**64)
     stop: str | list[str] | None = None
     stream: bool | None = None
 
@@ -156,12 +157,15 @@ def _with_room(routed: Routed, path: str, body: dict[str, Any]) -> dict[str, Any
     """
     try:
         asked = _Asked.model_validate(body)
+        json.dumps(body, ensure_ascii=False).encode()  # what JSON may escape need not be Unicode, as tokenizers want
         ids = _prompt_ids(routed, path, body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise Refused(400, f"'{first['loc'][0]}': {first['msg']}.", "invalid_value") from None
     except TopicLoraError as error:
         raise Refused(400, str(error), "invalid_messages") from None
+    except UnicodeEncodeError:
+        raise Refused(400, "The text holds half a character (a lone surrogate).", "invalid_json") from None
     longest = getattr(routed.model.config.get_text_config(), "max_position_embeddings", None)
     if not ids or (longest is not None and len(ids) >= longest):
         message = f"The prompt has {len(ids)} tokens, and the model reads 1 to {longest} with its answer."
