@@ -146,18 +146,26 @@ def study(
 
 
 def merge(
-    run: RunDir | Folder, *, name: str | None = None, progress: Progress | None = None, **settings: Any
+    run: RunDir | Folder,
+    *,
+    name: str | None = None,
+    out: Folder | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> "MergeResult":
-    """Export a run's mixture with fixed gates: a stock LoRA and a dense model, and how far they are from it.
+    """Export a run's adapter as what others load, and how far each part of that is from the routed model.
 
-    settings: keys of the recipe's merge section, as gates="topic:arithmetic". name: of the folder under RUN/merged.
-    Raises TopicLoraError for an adapter that equals no LoRA.
+    settings: keys of the recipe's merge section, as gates="topic:arithmetic", formats=["lora"]. name: of the folder
+    under RUN/merged; out: another folder, which must not exist unless `force`. Raises TopicLoraError for an adapter
+    that equals no LoRA, and for an export beyond merge.max_gap.
     """
     from topiclora_cli.stages.merge import merge as stage
 
     recipe, opened = _open_trained(run, "merge", settings)
+    place = None if out is None else Path(_path(out, "folder"))
     with opened.lock():
-        return stage(recipe, opened, _shown(progress), name=name)
+        return stage(recipe, opened, _shown(progress), name=name, out=place, force=force)
 
 
 def route(run: RunDir | Folder, prompt: str, *, progress: Progress | None = None) -> PromptRoute:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from tests.conftest import shaken, write_tiny_recipe
 from topiclora_cli.api import load_model
@@ -56,6 +56,24 @@ def test_a_lora_for_any_gates_lies_in_a_folder_of_its_own(gates, run, run_cli):
     assert export.kl == export.models[1].kl > 0
     assert export.rank == (2 if gates == "expert:2" else 8)
     assert json.loads((folder / "lora" / "adapter_config.json").read_text())["r"] == export.rank
+
+
+def test_gates_are_means_over_the_prompts_of_a_file(run, run_cli, tmp_path):
+    rows = [{"prompt": f"What is {n} plus {n} ?", "completion": str(2 * n)} for n in range(5)]
+    (tmp_path / "own.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    merged(run_cli, run, "--gates", f"mean:{tmp_path / 'own.jsonl'}", "--to", "lora", "--out", run / "own")
+    assert read_result(run / "own" / "gap.json", Export).calibration == 5
+
+
+def test_a_converter_that_fails_is_named_with_what_it_said(run, run_cli, tmp_path, monkeypatch):
+    converter = tmp_path / "bin" / "convert_hf_to_gguf.py"
+    converter.parent.mkdir()
+    converter.write_text("#!/bin/sh\necho Model is not supported >&2\nexit 1\n")
+    converter.chmod(0o755)
+    monkeypatch.setenv("PATH", str(converter.parent), prepend=":")
+    code, text = run_cli("merge", run, "--to", "gguf")
+    assert (code, "convert_hf_to_gguf.py failed: Model is not supported" in text) == (2, True), text
+    assert not list((run / "merged").iterdir())
 
 
 def test_learned_gates_are_nearer_to_the_routed_model_than_the_mean(run, run_cli):
@@ -121,6 +139,8 @@ def test_a_self_loading_folder_routes_and_is_no_export_of_gates(run, run_cli):
     with torch.no_grad():
         torch.testing.assert_close(again(TOKENS).logits, model(input_ids=TOKENS).logits, atol=1e-6, rtol=1e-6)
     assert AutoTokenizer.from_pretrained(folder).get_vocab() == tokenizer.get_vocab()
+    answers = pipeline("text-generation", model=str(folder), trust_remote_code=True)
+    assert answers("What is 3 plus 4 ?", max_new_tokens=3)[0]["generated_text"].startswith("What is 3 plus 4 ?")
 
 
 def test_a_cut_shows_what_every_rank_costs(run, run_cli, tiny_model_dir):
@@ -184,9 +204,27 @@ def test_a_full_disk_is_found_out_before_anything_is_written(run, run_cli, monke
     assert not list((run / "merged").iterdir())
 
 
+@pytest.mark.parametrize("taken", ["run", "run/adapter", "folder", "file"])
+def test_what_is_no_export_is_not_replaced_even_by_force(taken, run, run_cli, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("more of it")
+    before = set(tmp_path.rglob("*"))
+    code, text = run_cli("merge", run, "--to", "lora", "--out", tmp_path / taken, "--force")
+    assert (code, "is no export" in text) == (2, True), text
+    assert before - {run / ".lock"} <= set(tmp_path.rglob("*"))
+
+
+def test_an_export_that_answers_with_nan_is_refused(run, run_cli, monkeypatch):
+    monkeypatch.setattr("topiclora_cli.merging.gap.F.kl_div", lambda p, *_, **__: p * float("nan"))
+    code, text = run_cli("merge", run, "--to", "lora")
+    assert (code, "The export lora answers with NaN" in text) == (2, True), text
+    assert not list((run / "merged").iterdir())
+
+
 def test_an_export_in_the_way_is_replaced_by_force(run, run_cli):
     out = run / "out"
-    out.mkdir()
+    merged(run_cli, run, "--to", "lora", "--out", out)
     (out / "old").write_text("")
     merged(run_cli, run, "--to", "lora", "--out", out, "--force")
     assert {path.name for path in out.iterdir()} == {"lora", "gap.json", "recipe.yaml"}

@@ -137,6 +137,43 @@ def test_what_cannot_be_scored_is_said_before_the_base_is(tasks, message, evalua
 
 
 @pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ({"fow": [0]}, "eval.samples: 'fow' is no task to evaluate. Did you mean 'few'"),
+        ({"few": [3]}, "eval.samples: few has no question 3: it has 3, counted from 0."),
+        ("gone.json", "eval.samples: gone.json is no file."),
+    ],
+)
+def test_samples_of_what_is_not_there_are_one_line(samples, message, evaluate, run):
+    code, text = evaluate("few", "--samples", samples if isinstance(samples, str) else json.dumps(samples))
+    assert (code, len(text.splitlines()), message in text) == (2, 1, True), text
+    assert not (run / "eval").exists()
+
+
+def test_code_of_the_models_is_run_where_somebody_says_so(evaluate):
+    code, text = evaluate("harmful", "--unsafe-code", "--no-base")
+    assert (code, "harmful" in text) == (0, True), text
+
+
+def test_a_place_that_cannot_hold_results_is_said_before_anything_is_scored(evaluate, run):
+    (run / "eval").write_text("")
+    code, text = evaluate("few")
+    assert (code, f"{run}/eval is a file" in text, len(text.splitlines())) == (2, True, 1), text
+
+
+def test_a_run_without_an_adapter_or_with_that_of_another_base_is_refused(evaluate, run):
+    config = run / "adapter/adapter_config.json"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps({**settings, "base_model_name_or_path": "some/other-model"}))
+    code, text = evaluate("few")
+    assert (code, "was trained on some/other-model" in text, len(text.splitlines())) == (2, True, 1), text
+    shutil.rmtree(run / "adapter")
+    code, text = evaluate("few")
+    assert (code, "has no adapter yet. Make it with" in text, len(text.splitlines())) == (2, True, 1), text
+    assert not (run / "eval").exists()
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [("eval.include_path", "tasks #2"), ("eval.include_path", "on"), ("merge.gates", "topic:a: b # c, [d]")],
 )

@@ -9,6 +9,7 @@ from topiclora_cli.reporting.sections import Part, Section, Text
 from topiclora_cli.reporting.table import Cell, Column, Table, columns, row
 from topiclora_cli.runs.results.routing import LayerRouting, RoutingStudy, TokenGates
 
+LEAST = 10  # questions; a bootstrap over fewer is too sure of itself
 _MEASURES = (
     "Entropy is that of one token's gates over its most, ln E. Experts per token are 1 / sum g² of its gates g, "
     "effective experts of a router 1 / sum p² of its load p over all tokens; load variation is the deviation of loads "
@@ -157,17 +158,17 @@ def _by_topic(study: RoutingStudy) -> Table:
     most = max((interval.mean for interval in found.values() if interval), default=0.0)
     rows = []
     for topic in topics:
-        cells = []
+        cells, enough = [], off[0].by_topic[topic].count >= LEAST
         for e in range(len(off)):
             interval = found[topic, e]
             shade = max(0.0, interval.mean) / most if interval and most > 0 else 0.0
             text = f"{interval.mean:+.2f}" if interval else "-"
-            cells.append(Cell(text, strong=bool(interval and clear(interval)), shade=shade))
+            cells.append(Cell(text, strong=bool(interval and clear(interval) and enough), shade=shade))
         rows.append([*row(topic, f"{off[0].by_topic[topic].count:,}"), *cells])
     heads = [Column("topic"), Column("n", "right"), *(Column(str(each.expert), "right") for each in off)]
     chance = round(0.05 * len(topics) * len(off))
     note = (
-        f"Strong: the interval leaves out 0, as about {chance} of {len(topics) * len(off)} would by chance. Intervals "
-        "and the other measures are in topics.csv."
+        f"Strong: the interval of {LEAST} questions or more leaves out 0, as about {chance} of "
+        f"{len(topics) * len(off)} would by chance. Intervals and the other measures are in topics.csv."
     )
     return Table("Change of the answer loss, nats, by topic and expert switched off", heads, rows, note)

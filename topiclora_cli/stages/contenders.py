@@ -76,13 +76,13 @@ def _contender(name: str, recipe: Recipe) -> Contender:
         return Contender(BASE, recipe)
     if is_run(path):
         run = RunDir(path)
-        own = load_recipe(str(path / RECIPE))
+        own = _in_the_same_way(run, recipe)
         return Contender(path.resolve().name, own, adapter_folder(own, run))
     path, run_of = _there(path), owner(name)
     label = path.resolve().name
     if run_of is not None:
         label = "-".join([run_of.path.resolve().name, *path.resolve().relative_to(run_of.path.resolve()).parts])
-    own = load_recipe(str(run_of.path / RECIPE)) if run_of is not None else recipe
+    own = _in_the_same_way(run_of, recipe) if run_of is not None else recipe
     if (path / _ADAPTER).is_file():
         return Contender(label, _of_its_base(path, own), path)
     if path.exists() and not (path / _MODEL).is_file():
@@ -93,6 +93,12 @@ def _contender(name: str, recipe: Recipe) -> Contender:
     return Contender(
         label if path.exists() else name.rpartition("/")[2], _on(own, str(path) if path.exists() else name)
     )
+
+
+def _in_the_same_way(run: RunDir, recipe: Recipe) -> Recipe:
+    """A run's recipe, computed and asked as that of the evaluation is."""
+    changes = {"train.precision": recipe.train.precision, "eval.backend": recipe.eval.backend}
+    return altered(load_recipe(str(run.path / RECIPE)), changes.items(), where="--model")
 
 
 def _there(path: Path) -> Path:

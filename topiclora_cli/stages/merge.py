@@ -59,15 +59,16 @@ def merge(
 
     The export lies in `merged/NAME`, named after its gates unless told otherwise, or in `out`, which must not exist
     unless `force`; no other one is touched. Raises TopicLoraError for an adapter that equals no LoRA, for an export
-    further from the routed model than merge.max_gap, of which nothing is left, and for what `inputs` refuses.
+    further from the routed model than merge.max_gap, of which nothing is left, for an `out` that is taken by what is no
+    export, and for what `inputs` refuses.
     """
     section = recipe.merge
     asked = parse_gates(section.gates)
     fixes = set(section.formats) != {FORMAT}
     if fixes:
         refuse_unmergeable(recipe, asked)
-    if out is not None and out.exists() and not force:
-        raise TopicLoraError(f"{out} exists already.", "Add --force to replace it, or choose another --out.")
+    if out is not None and out.exists():
+        _check_replaceable(out, force=force)
     if "gguf" in section.formats:
         require_converter()
     adapter_folder(recipe, run)
@@ -78,7 +79,10 @@ def merge(
     request = asked_for(recipe, run, "merge", "data")
     default = section.gates if fixes else FORMAT
     folder = out or named_folder(run.path / "merged", name, default=default, request=request)
-    with stage(run, "merge", recipe, folder=None if out else folder) as running, _scratch(folder) as scratch:
+    with (
+        stage(run, "merge", recipe, folder=None if out else folder) as running,
+        _scratch(folder, named=out is None) as scratch,
+    ):
         examples = encode(recipe, base.tokenizer, rows) if rows else []
         found = find_gates(recipe, asked, base, model, examples, progress) if fixes else FixedGates({})
         exact = {each: plain_lora(model, gates) for each, gates in found.by_name.items()}
@@ -123,16 +127,25 @@ def cut_as_asked(recipe: Recipe, plain: PlainLora) -> PlainLora:
     return plain if section.rank is None and section.energy is None else plain.cut(section.rank, section.energy)
 
 
+def _check_replaceable(out: Path, *, force: bool) -> None:
+    """What is no export, a run or a folder of anybody's files, is replaced with no option."""
+    if not force:
+        raise TopicLoraError(f"{out} exists already.", "Add --force to replace it, or choose another --out.")
+    if not out.is_dir() or (any(out.iterdir()) and not (out / GAP).is_file()):
+        raise TopicLoraError(f"{out} exists and is no export, which --force could replace.", "Choose another --out.")
+
+
 @contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder beside the export's, gone afterwards, as is the export's where it is unfinished."""
+def _scratch(folder: Path, *, named: bool) -> Iterator[Path]:
+    """A folder beside the export's, gone afterwards; so is the export's own where it was named for this and is
+    unfinished."""
     make_folder(folder.parent)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {REQUEST, RECIPE}:
+        if named and {path.name for path in folder.iterdir()} <= {REQUEST, RECIPE}:
             shutil.rmtree(folder, ignore_errors=True)
 
 

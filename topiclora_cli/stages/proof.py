@@ -1,6 +1,7 @@
 """What shows that an export is what it says: read back from disk, beside the routed model and the base."""
 
 import gc
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -127,13 +128,19 @@ class Proof:
         return tuple(parts)
 
     def refuse_beyond(self, export: Export) -> None:
-        """Raises TopicLoraError where some part of the export is further from the routed model than merge.max_gap."""
+        """Raises TopicLoraError where some part of the export is further from the routed model than merge.max_gap, or
+        answers with no numbers at all."""
         most = self._recipe.merge.max_gap
         read = [part for part in export.models if part.name != BASE and part.name != MEAN]
+        if broken := next((part for part in export.models if part.name != BASE and not math.isfinite(part.kl)), None):
+            raise TopicLoraError(
+                f"The export {broken.name} answers with NaN beside the routed model.",
+                "Nothing was kept. Try another --dtype, and whether the run itself answers: topiclora chat.",
+            )
         worst = max(read, key=lambda part: part.kl, default=None)
         if most is not None and worst is not None and worst.kl > most:
             raise TopicLoraError(
-                f"The export {worst.name} is {worst.kl:.4f} nats per answer token from the routed model, beyond "
+                f"The export {worst.name} is {worst.kl:.3g} nats per answer token from the routed model, beyond "
                 f"--max-gap {most:g}.",
                 "Nothing was kept. Try --gates learned or topic:all, a higher --rank, or a wider --max-gap.",
             )

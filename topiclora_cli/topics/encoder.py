@@ -113,7 +113,8 @@ class LmEncoder:
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out: list[Tensor] = [torch.empty(0)] * len(ids)
         was_training = self.model.training
-        self.model.eval()
+        if was_training:  # setting it takes as long as a layer
+            self.model.eval()
         try:
             for start in range(0, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
@@ -121,7 +122,8 @@ class LmEncoder:
                     out[row] = vector
                 self.on_read(len(rows))
         finally:
-            self.model.train(was_training)
+            if was_training:
+                self.model.train()
         return torch.stack(out) if out else torch.empty(0, self.model.config.get_text_config().hidden_size)
 
     def tokens(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
