@@ -98,8 +98,9 @@ def test_a_run_loads_as_by_peft_after_one_import(trained, tiny_model_dir):
 
 
 def test_a_run_trained_in_bfloat16_loads_to_run_without_autocast(tiny_recipe, tmp_path):
-    run = topiclora.train(tiny_recipe, tmp_path / "run", overrides={"train.precision": "bfloat16", "train.max_steps": 1})
-    model, tokenizer = topiclora.load_model(run.run)
+    changes = {"train.precision": "bfloat16", "train.max_steps": 1}
+    done = topiclora.train(tiny_recipe, tmp_path / "run", overrides=changes)
+    model, tokenizer = topiclora.load_model(done.run)
     ids = tokenizer("What is 12 times 7?", return_tensors="pt").input_ids
     assert model.generate(input_ids=ids, max_new_tokens=2, min_new_tokens=2).shape[1] == ids.shape[1] + 2
 
