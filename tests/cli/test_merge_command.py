@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from tests.conftest import shaken, write_tiny_recipe
 from topiclora_cli.api import load_model
@@ -139,6 +139,8 @@ def test_a_self_loading_folder_routes_and_is_no_export_of_gates(run, run_cli):
     with torch.no_grad():
         torch.testing.assert_close(again(TOKENS).logits, model(input_ids=TOKENS).logits, atol=1e-6, rtol=1e-6)
     assert AutoTokenizer.from_pretrained(folder).get_vocab() == tokenizer.get_vocab()
+    answers = pipeline("text-generation", model=str(folder), trust_remote_code=True)
+    assert answers("What is 3 plus 4 ?", max_new_tokens=3)[0]["generated_text"].startswith("What is 3 plus 4 ?")
 
 
 def test_a_cut_shows_what_every_rank_costs(run, run_cli, tiny_model_dir):

@@ -59,6 +59,11 @@ def test_a_run_shows_topics_and_experts_in_the_terminal_the_page_and_a_csv(train
     assert "**Scores by expert**" in (trained / "report.md").read_text()
 
 
+def test_several_models_have_no_graph_in_common(trained, run_cli):
+    code, text = run_cli("eval", "--model", trained, "--model", "base", "--by-topic")
+    assert (code, "here are several models" in text) == (2, True), text
+
+
 def test_a_run_without_a_graph_says_so_before_anything_is_scored(tiny_model_dir, tmp_path, run_cli):
     recipe = write_tiny_recipe(tmp_path, tiny_model_dir)
     settings = ["--set", "adapter.router=linear", "--set", "loss.kl.weight=0", "--set", "train.max_steps=1"]

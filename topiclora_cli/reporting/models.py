@@ -28,6 +28,7 @@ def models_table(found: ModelScores) -> Table:
         cells = [measured(mean, "tuned"), *(cell for each in others for cell in _mean_cells(each.scores.mean, mean))]
         rows.append(row(f"mean of {len(mean.of)}", mean_metric(mean, first.scores), "", *cells, strong=True))
     note = f"* p < {_SURE} on the questions that both answered, after Holm." if others else ""
+    note = " ".join([*([note] if note else []), *first.scores.notes])
     return Table("Scores ± standard error", columns("task", "metric", "n", *headings, right=2), rows, note)
 
 

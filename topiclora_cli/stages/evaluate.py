@@ -105,17 +105,18 @@ def evaluate(
             return result
         for task, why in result.failed.items():
             progress.say(f"Warning: {task} could not be scored: {why}")
-        if topics is not None:
-            experts = experts_of(recipe, open_once(), model, questions, progress) if model is not None else None
-            result = replace(result, by_topic=scores_by_topic(topics, experts, result, answers))
         if (earlier := _of_more(result, folder)) is not None:
             progress.say(f"What was scored before stays as it is in {folder}.")
             running.result = _facts(earlier)
             return result
         write_result(folder / BY_QUESTION, answers)
-        if result.by_topic is not None:
-            write_by_topic(folder, result.by_topic)
         write_result(folder / SUMMARY, result)  # hours of scoring are not to hang on what follows
+        if topics is not None:
+            experts = experts_of(recipe, open_once(), model, questions, progress) if model is not None else None
+            if by_topic := scores_by_topic(topics, experts, result, answers):
+                result = replace(result, by_topic=by_topic)
+                write_by_topic(folder, by_topic)
+                write_result(folder / SUMMARY, result)
         if model is not None and (report := observe_routing(recipe, open_once(), model, graph, progress)):
             result = replace(result, routing=report)
             write_result(folder / SUMMARY, result)

@@ -3,11 +3,14 @@
 import gc
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.comparison.compare import compare_folders
+from topiclora_cli.evaluation.copy_notes import copy_notes
 from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.results import EvalResults, summary
 from topiclora_cli.evaluation.running import count_questions, score_tasks
@@ -41,8 +44,14 @@ def evaluate_models(
     None is overwritten: scores that are kept give what they gave, and where they are not to be taken (reuse False) the
     outcome gets a folder beside. Raises TopicLoraError as `contenders` and `score_tasks` do.
     """
+    if recipe.eval.by_topic:
+        raise TopicLoraError(
+            "eval.by_topic sorts questions by the topics of one run's graph, and here are several models.",
+            "Evaluate the run alone (--run), or leave --by-topic out.",
+        )
     models, request = contenders(names, recipe), eval_request(recipe)
     tasks = load_tasks(request)
+    notes = tuple(copy_notes(tasks))
     kept = {model.label: model.kept(parent, reads=reuse is not False) for model in models}
     asked = {
         **recipe.model_dump(mode="json", include={"eval", "seed"}),
@@ -71,7 +80,7 @@ def evaluate_models(
     measured = [
         Measured(
             *(model.label, given, kept[model.label].model),
-            summary(results[0] if model is not models[0] else None, found, name=folder.name),
+            replace(summary(results[0] if model is not models[0] else None, found, name=folder.name), notes=notes),
         )
         for model, given, found in zip(models, names, results, strict=True)
     ]

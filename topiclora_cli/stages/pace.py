@@ -136,7 +136,9 @@ def _fixed(recipe: Recipe, pace: Pace) -> dict[str, float]:
         fixed = {"graph": opened + GRAPH * unit + (recipe.graph.tagged_prompts + TEXTS) * pace.prompt, **fixed}
         fixed["evaluation"] += ROUTED * WATCHED * unit
     if recipe.adapter.exports:
-        fixed["export"] = 2 * opened + 3 * recipe.merge.calibration * WATCHED * unit
+        # Gates, answers of the routed model and of the base, and each format read back.
+        formats = len(recipe.merge.formats)
+        fixed["export"] = (2 + formats) * opened + (3 + formats) * recipe.merge.calibration * WATCHED * unit
     return fixed
 
 
