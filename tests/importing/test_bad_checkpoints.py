@@ -1,5 +1,6 @@
 """What cannot be imported says why in one line, and leaves nothing behind."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -62,6 +63,41 @@ def test_a_checkpoint_that_is_cut_off_is_named(name, share, path, tmp_path):
     (path / "adapter_model.bin").unlink()
     (path / name).write_bytes(content[: int(share * len(content))])
     refused(path, tmp_path, f"{name} is cut off")
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02.", b"\x80\x02}q\x01(X\x01"])
+def test_a_damaged_pickle_is_named_wherever_its_reader_fails(content, path, tmp_path):
+    (path / "adapter_model.bin").write_bytes(content)
+    refused(path, tmp_path, "adapter_model.bin is (cut off or )?damaged")
+
+
+@pytest.mark.parametrize("change", ["to_sparse", "cfloat", "int"])
+def test_tensors_that_are_no_plain_weights_are_refused(change, path, tmp_path):
+    torch.save({key: getattr(tensor, change)() for key, tensor in hydra().items()}, path / "adapter_model.bin")
+    refused(path, tmp_path, "lora_A.weight is no plain tensor of weights")
+
+
+def test_tensors_without_data_are_refused(path, tmp_path):
+    torch.save({key: tensor.to("meta") for key, tensor in hydra().items()}, path / "adapter_model.bin")
+    refused(path, tmp_path, "is no plain tensor of weights .*meta")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"r": 64}, "says rank 64, and its matrices are of rank 4"),
+        ({"r": 0}, "r is 0 in the configuration"),
+        ({"base_model_name_or_path": 7}, "Name it with --base"),
+        ({"base_model_name_or_path": {"name": "llama"}}, "Name it with --base"),
+    ],
+)
+def test_a_configuration_that_is_not_the_checkpoints_is_refused(settings, message, path, tmp_path):
+    known = json.loads((path / "adapter_config.json").read_text())
+    (path / "adapter_config.json").write_text(json.dumps({**known, **settings}))
+    with pytest.raises(TopicLoraError) as error:
+        bring(path, tmp_path / "out")
+    assert message in str(error.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_length_of_a_safetensors_header_makes_it_a_pickle(tmp_path):

@@ -41,10 +41,11 @@ def adamole(checkpoint: Checkpoint, _: Asked, base: Base) -> Imported:
         found.require(module, {"a": experts, "b": experts, **dict.fromkeys(router)})
     found.complete()
     linears = {
-        module: Linear.of(
+        module: Linear.scaled(
             found.each(module, "a"),
             found.each(module, "b"),
-            alpha / rank,
+            alpha,
+            rank,
             **{part: found.one(module, part) for part in router},
         )
         for module in found.modules

@@ -36,9 +36,10 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
     def setting(self, key: str, kind: type | tuple[type, ...]) -> Any:
-        """A setting that has to be there, and of that type; raises TopicLoraError naming it."""
+        """A setting that has to be there, of that type, and above 0 if a number; raises TopicLoraError naming it."""
         value = self.settings.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
+        nothing = isinstance(value, int | float) and not value > 0
+        if not isinstance(value, kind) or isinstance(value, bool) or nothing:
             said = "is missing" if value is None else f"is {value!r}"
             raise TopicLoraError(
                 f"{key} {said} in the configuration of {self.file}.",
@@ -49,7 +50,8 @@ class Checkpoint:
     @property
     def base(self) -> str | None:
         """What the checkpoint calls its base model."""
-        return self.settings.get("base_model_name_or_path") or self.settings.get("_name_or_path") or None
+        names = (self.settings.get(key) for key in ("base_model_name_or_path", "_name_or_path"))
+        return next((name for name in names if name and isinstance(name, str)), None)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -59,6 +61,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     file = _weights(path)
     tensors, pickled = _read(file)
+    odd = next((key for key, tensor in tensors.items() if not _is_plain(tensor)), None)
+    if odd is not None:
+        kind = f"{tensors[odd].dtype}, {tensors[odd].layout}, {tensors[odd].device}"
+        raise TopicLoraError(f"{file}: {odd} is no plain tensor of weights ({kind}).", "Give an adapter's file.")
     damaged = next((key for key, tensor in tensors.items() if not tensor.isfinite().all()), None)
     if damaged is not None:
         raise TopicLoraError(f"{file}: {damaged} holds NaN or infinity.", _AGAIN)
@@ -118,6 +124,11 @@ def _read(file: Path) -> tuple[dict[str, Tensor], bool]:
     return {str(key): value.detach() for key, value in loaded.items()}, pickled
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it holds real numbers, and all of them: neither sparse, quantised nor without data."""
+    return tensor.is_floating_point() and tensor.layout == torch.strided and not tensor.is_meta
+
+
 def _safe(file: Path) -> Any:
     try:
         return load_file(file)
@@ -138,6 +149,6 @@ def _unpickled(file: Path) -> Any:
             ) from None
         # torch's own words would have one load it with whatever code it brings.
         raise TopicLoraError(f"{file} is damaged, or holds other things than tensors.", _AGAIN) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # a damaged pickle fails wherever the unpickler happens to be
         reason = first_line(error) if str(error) else "it ends early"
         raise TopicLoraError(f"{file} is cut off or damaged ({reason}).", _AGAIN) from None

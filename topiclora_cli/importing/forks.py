@@ -55,8 +55,8 @@ def mola(checkpoint: Checkpoint, asked: Asked, base: Base) -> Imported:
         layer = layer_index(module) or 0
         if layer >= len(ranks):
             raise TopicLoraError(f"{checkpoint.file} adapts {module}, and its r has {len(ranks)} numbers, one a layer.")
-        scale, router = alpha / ranks[layer], found.one(module, "router")
-        linears[module] = Linear.of(found.each(module, "a"), found.each(module, "b"), scale, weight=router)
+        a, b, router = found.each(module, "a"), found.each(module, "b"), found.one(module, "router")
+        linears[module] = Linear.scaled(a, b, alpha, ranks[layer], weight=router)
     top_k = asked.top_k or MOLA_TOP_K
     settings = {
         "lora_alpha": float(alpha),
@@ -82,8 +82,8 @@ def _dense(method: str, title: str, checkpoint: Checkpoint, base: Base, table: T
         found.require(module, {"a": None if shared_a else experts, "b": experts, "router": None})
     found.complete()
     linears = {
-        module: Linear.of(
-            found.each(module, "a"), found.each(module, "b"), alpha / rank, weight=found.one(module, "router")
+        module: Linear.scaled(
+            found.each(module, "a"), found.each(module, "b"), alpha, rank, weight=found.one(module, "router")
         )
         for module in found.modules
     }

@@ -32,6 +32,16 @@ class Linear:
         """From matrices A_e (r, d_in) and B_e (d_out, r), as linear layers' weights; one A serves all experts."""
         return cls(torch.stack(a), torch.stack([each.T for each in b]), scale, router)
 
+    @classmethod
+    def scaled(cls, a: list[Tensor], b: list[Tensor], alpha: float, rank: int, /, **router: Tensor) -> "Linear":
+        """As `of`, by alpha / rank; raises TopicLoraError where the matrices are of another rank than that."""
+        if len(a[0]) != rank:
+            raise TopicLoraError(
+                f"The checkpoint's configuration says rank {rank}, and its matrices are of rank {len(a[0])}.",
+                "Put the configuration that it was saved with beside it.",
+            )
+        return cls.of(a, b, alpha / rank, **router)
+
     @property
     def experts(self) -> int:
         """E."""
