@@ -97,6 +97,14 @@ def test_a_run_loads_as_by_peft_after_one_import(trained, tiny_model_dir):
         assert torch.equal(ours(ids).logits, theirs(ids).logits)
 
 
+def test_a_run_trained_in_bfloat16_loads_to_run_without_autocast(tiny_recipe, tmp_path):
+    changes = {"train.precision": "bfloat16", "train.max_steps": 1}
+    done = topiclora.train(tiny_recipe, tmp_path / "run", overrides=changes)
+    model, tokenizer = topiclora.load_model(done.run)
+    ids = tokenizer("What is 12 times 7?", return_tensors="pt").input_ids
+    assert model.generate(input_ids=ids, max_new_tokens=2, min_new_tokens=2).shape[1] == ids.shape[1] + 2
+
+
 def test_a_run_trains_in_a_thread_of_its_own(tiny_recipe, tmp_path):
     changes = {"train.max_steps": 1, "adapter.method": "lora"}
     with ThreadPoolExecutor(1) as pool:

@@ -218,11 +218,17 @@ def import_checkpoint(
 
 
 def load_model(run: RunDir | Folder) -> "tuple[PeftModel, PreTrainedTokenizerBase]":
-    """A run's adapter on its base, in evaluation mode, and the tokenizer; raises TopicLoraError where there is none."""
+    """A run's adapter on its base in the base's own numbers, in evaluation mode, and the tokenizer.
+
+    Raises TopicLoraError where there is no adapter.
+    """
     from topiclora_cli.stages.inputs import load_tuned
 
     opened = _run(run)
-    base, model = load_tuned(_recipe_of(opened), opened)
+    recipe = _recipe_of(opened)
+    # Weights that are kept in bfloat16 want autocast, of which the model's caller knows nothing.
+    plain = recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": "float32"})})
+    base, model = load_tuned(plain, opened)
     return model, base.tokenizer
 
 
