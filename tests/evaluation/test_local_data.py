@@ -88,6 +88,15 @@ def test_without_a_folder_and_after_the_block_nothing_is_redirected(copies, tmp_
         kept("org/plain")
 
 
+@pytest.mark.parametrize(("name", "config"), [("org/listed", "one"), ("org/folders", "one"), ("org/saved", None)])
+def test_a_damaged_copy_is_named(name, config, copies):
+    for file in (copies / name).rglob("*"):
+        if file.suffix in (".parquet", ".jsonl", ".arrow"):
+            file.write_text("junk")
+    with local_datasets(copies), pytest.raises(TopicLoraError, match=f"The data set in .*{name}.* cannot be read: .+"):
+        datasets.load_dataset(name, config)
+
+
 @pytest.mark.parametrize(
     ("name", "config", "wanted"),
     [

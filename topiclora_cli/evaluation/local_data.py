@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from pyarrow import ArrowException
 
 from topiclora_cli.errors import TopicLoraError
 
@@ -143,11 +144,15 @@ def _load(path: str, name: str | None = None, *args: Any, **settings: Any) -> An
         folder, config = copy, name
     else:
         folder, config = data_folder(copy, name)
-    if _saved(folder):
-        found = datasets.load_from_disk(str(folder))
-        found = found[kept["split"]] if kept.get("split") and isinstance(found, datasets.DatasetDict) else found
-    else:
-        found = _stock(str(folder), config, *args, **kept)
+    try:
+        if _saved(folder):
+            found = datasets.load_from_disk(str(folder))
+            found = found[kept["split"]] if kept.get("split") and isinstance(found, datasets.DatasetDict) else found
+        else:
+            found = _stock(str(folder), config, *args, **kept)
+    except (ArrowException, datasets.exceptions.DatasetGenerationError) as error:
+        said = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise TopicLoraError(f"The data set in {folder} cannot be read: {said}", "Copy it there again.") from error
     if isinstance(found, datasets.DatasetDict):
         found = LocalSplits(found, copy)
         copies.opened.append(found)
