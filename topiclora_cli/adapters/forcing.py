@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.context import ForcedPrior, RoutingContext, Within
-from topiclora_cli.adapters.tuner import RoutedTunerLayer, contexts_of
+from topiclora_cli.adapters.tuner import contexts_of, routers_of
 from topiclora_cli.errors import TopicLoraError
 
 # The share of a prior that is spread over all experts: one that it leaves out must stay within reach of the router.
@@ -49,15 +49,7 @@ def forced_routing(
 
 def choosing_routers(model: nn.Module) -> list[tuple[str, Any]]:
     """The routers of active adapters that a prior can be put beside, each with the name of the layer that owns it."""
-    return [
-        (layer.name, router)
-        for layer in model.modules()
-        if isinstance(layer, RoutedTunerLayer)
-        for adapter, held in getattr(layer, layer.router_container).items()
-        if adapter in layer.active_adapters
-        for router in held.modules()  # itself, or what FSDP has wrapped
-        if getattr(router, "takes_prior", False) and router.settings.num_experts > 1  # type: ignore[union-attr,operator]
-    ]
+    return [(name, router) for name, router in routers_of(model) if getattr(router, "takes_prior", False)]
 
 
 def refuse_other_experts(experts: int, name: str, own: int) -> None:

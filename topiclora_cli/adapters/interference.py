@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.context import Interfered, RoutingContext, Within
-from topiclora_cli.adapters.tuner import RoutedTunerLayer, contexts_of
+from topiclora_cli.adapters.tuner import contexts_of, routers_of
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -141,19 +141,6 @@ def interfered_gates(router: Any, context: RoutingContext, gates: Tensor) -> tup
         return gates, None
     routed = router.settings.num_experts
     return found.how.gates(router, gates, routed), routed if found.how.takes_all else None
-
-
-def routers_of(model: nn.Module) -> list[tuple[str, Any]]:
-    """The routers of active adapters that have a choice, each with the name of the layer that owns it."""
-    return [
-        (layer.name, router)
-        for layer in model.modules()
-        if isinstance(layer, RoutedTunerLayer)
-        for adapter, held in getattr(layer, layer.router_container).items()
-        if adapter in layer.active_adapters
-        for router in held.modules()  # itself, or what FSDP has wrapped
-        if hasattr(router, "settings") and router.settings.num_experts > 1
-    ]
 
 
 def _refuse_unfit(model: nn.Module, interference: Interference) -> None:

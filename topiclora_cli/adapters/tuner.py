@@ -155,6 +155,19 @@ class RoutedTuner(BaseTuner):
             raise TopicLoraError(f"{name} already carries a {type(target).__name__} of another peft method.")
 
 
+def routers_of(model: nn.Module) -> list[tuple[str, Any]]:
+    """The routers of active adapters that have a choice, each with the name of the layer that owns it."""
+    return [
+        (layer.name, router)
+        for layer in model.modules()
+        if isinstance(layer, RoutedTunerLayer)
+        for adapter, held in getattr(layer, layer.router_container).items()
+        if adapter in layer.active_adapters
+        for router in held.modules()  # itself, or what FSDP has wrapped
+        if hasattr(router, "settings") and router.settings.num_experts > 1
+    ]
+
+
 def contexts_of(model: nn.Module) -> tuple[RoutingContext, ...]:
     """The contexts of the routed layers in `model`: one, unless it holds several models."""
     layers = (module for module in model.modules() if isinstance(module, RoutedTunerLayer))

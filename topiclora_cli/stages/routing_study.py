@@ -17,8 +17,8 @@ from topiclora_cli.adapters.interference import (
     SwitchedOff,
     Uniform,
     interfered_routing,
-    routers_of,
 )
+from topiclora_cli.adapters.tuner import routers_of
 from topiclora_cli.evaluation.asking import Answered, Asked, answer, pose
 from topiclora_cli.evaluation.harness import EvalRequest
 from topiclora_cli.evaluation.loading import Tasks
