@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM
 from tests.conftest import shaken
 from tests.evaluation.test_command import trained  # noqa: F401 -- a fixture
 from tests.evaluation.test_reuse import scored  # noqa: F401 -- a fixture
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import altered, load_recipe
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.models import ModelScores
 from topiclora_cli.stages import contenders
@@ -151,3 +153,17 @@ def test_models_that_belong_to_no_run(evaluate, lora, tiny_model_dir, tmp_path):
 def test_a_name_of_nothing_is_one_line(evaluate, run, names, message, few_tasks):
     code, text = evaluate(*names, more=("--run", run), tasks="few")
     assert (code, message in text) == (2, True), text
+
+
+def test_a_model_with_code_of_its_own_is_loaded_with_leave_alone(run, tiny_model_dir):
+    export = shutil.copytree(tiny_model_dir, run / "merged/mean/self-loading")
+    config = json.loads((export / "config.json").read_text())
+    (export / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "code.Model"}}))
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    with pytest.raises(TopicLoraError, match="loaded by code that lies in it") as error:
+        contenders.contenders([str(export)], recipe)
+    assert error.value.hint == "Read it, and add --set model.trust_remote_code=true"
+    (model,) = contenders.contenders(
+        [str(export)], altered(recipe, {"model.trust_remote_code": True}.items(), where="--set")
+    )
+    assert model.recipe.model.trust_remote_code

@@ -90,6 +90,14 @@ def _contender(name: str, recipe: Recipe) -> Contender:
             f"{name} is neither a run nor a folder of a model or an adapter.",
             f"Name `{BASE}`, a run, one of its exports or checkpoints, a peft adapter, or a model.",
         )
+    if (
+        path.exists()
+        and not own.model.trust_remote_code
+        and "auto_map" in read_json(path / _MODEL, hint="Copy it again.")
+    ):
+        raise TopicLoraError(
+            f"{name} is loaded by code that lies in it.", "Read it, and add --set model.trust_remote_code=true"
+        )
     return Contender(
         label if path.exists() else name.rpartition("/")[2], _on(own, str(path) if path.exists() else name)
     )
@@ -97,7 +105,9 @@ def _contender(name: str, recipe: Recipe) -> Contender:
 
 def _in_the_same_way(run: RunDir, recipe: Recipe) -> Recipe:
     """A run's recipe, computed and asked as that of the evaluation is."""
-    changes = {"train.precision": recipe.train.precision, "eval.backend": recipe.eval.backend}
+    changes: dict[str, Any] = {"train.precision": recipe.train.precision, "eval.backend": recipe.eval.backend}
+    if recipe.model.trust_remote_code:
+        changes["model.trust_remote_code"] = True
     return altered(load_recipe(str(run.path / RECIPE)), changes.items(), where="--model")
 
 
