@@ -1,4 +1,4 @@
-# make quickstart | test | test-latest | test-trl | check | docs | notebook | dist | bench | format | clean
+# make quickstart | test | test-nightly | test-latest | test-trl | check | docs | notebook | dist | bench | format | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,13 +12,16 @@ AHEAD ?= transformers==5.24.0
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test test-latest test-trl check fast-test docs notebook dist bench format clean
+.PHONY: quickstart test test-nightly test-latest test-trl check fast-test docs notebook dist bench format clean
 
 quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M in about MINUTES (11) after the install
 	$(BIN)/topiclora quickstart $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RUN),--out $(RUN))
 
-test: $(VENV)/.dev  ## all tests, those on the real weights included
-	$(BIN)/python -m pytest -n 2
+test: $(VENV)/.dev  ## all tests but the nightly ones, those on the real weights included
+	$(BIN)/python -m pytest -n 2 -m "not nightly"
+
+test-nightly: $(VENV)/.dev  ## lm-eval's stock tasks end to end
+	$(BIN)/python -m pytest -n 2 -m nightly
 
 test-latest: $(LATEST)/.installed  ## adapters and generation on the newest versions that pyproject.toml allows, and AHEAD
 	$(LATEST)/bin/python -m pytest -n 2 -m "not slow" tests/adapters tests/runs/test_tested.py

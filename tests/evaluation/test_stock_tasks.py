@@ -1,6 +1,7 @@
 """lm-eval's stock tasks end to end from copies of their data: prompts, shots, filters and metrics are lm-eval's own.
 
-Many minutes on a small machine, and so marked slow: the index of lm-eval's tasks, MMLU's 57 subjects, BBH's 27 tasks.
+Many minutes on a small machine (the index of lm-eval's tasks, MMLU's 57 subjects, BBH's 27 tasks), and so slow, and all
+but a few nightly: `make test-nightly`.
 """
 
 import json
@@ -62,6 +63,7 @@ def test_there_are_twenty():
     assert len(STOCK) >= 20
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", STOCK)
 def test_a_stock_task_runs_end_to_end_from_local_data(name, score):
     loaded, results = score(name)
@@ -73,6 +75,7 @@ def test_a_stock_task_runs_end_to_end_from_local_data(name, score):
         assert isinstance(task, ConfigurableTask)
 
 
+@pytest.mark.nightly
 def test_mmlu_is_all_of_its_questions_in_57_subjects(request_of):
     tasks = load_tasks(request_of("mmlu")).tasks
     assert len(tasks) == 57
