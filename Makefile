@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: quickstart test test-nightly test-latest test-trl check fast-test docs notebook dist bench format clean
 
-quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M in about MINUTES (11) after the install
+quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M in about MINUTES (12) after the install
 	$(BIN)/topiclora quickstart $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RUN),--out $(RUN))
 
 test: $(VENV)/.dev  ## all tests but the nightly ones, those on the real weights included

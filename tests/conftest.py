@@ -88,7 +88,7 @@ def tiny_moe_dir(tiny_model_dir, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
+def cache_of_tests(tmp_path_factory):
     """A cache of the tests' own, which has what takes long to make in common with other sessions."""
     folder, lasting = tmp_path_factory.mktemp("cache"), cache_dir()
     for name in ("models", "vectors"):
@@ -100,9 +100,9 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def unscored(cache):
+def unscored(cache_of_tests):
     """No test finds what another has scored."""
-    shutil.rmtree(cache / "scores", ignore_errors=True)
+    shutil.rmtree(cache_of_tests / "scores", ignore_errors=True)
 
 
 @pytest.fixture
