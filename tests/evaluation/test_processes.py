@@ -24,6 +24,7 @@ def answers(folder):
     }
 
 
+@pytest.mark.distributed
 def test_two_processes_find_what_one_does_and_the_first_writes(run, run_cli, task_folder):
     options = ["--include-path", str(task_folder), "--tasks", TASKS, "--batch-size", "3", "--limit", "11", "--fresh"]
     one, text = run_cli("eval", "--run", run, *options, "--name", "one")
@@ -42,6 +43,7 @@ def test_two_processes_find_what_one_does_and_the_first_writes(run, run_cli, tas
     assert [row["tuned"] for row in first["tasks"]] == rows
 
 
+@pytest.mark.distributed
 def test_a_task_that_fails_ends_all_processes_with_a_line(run, task_folder):
     options = ["--include-path", str(task_folder), "--tasks", "breaks"]
     code, text = finish(torchrun("eval", *options, "--model", str(run)))
