@@ -8,14 +8,13 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from topiclora_cli.adapters.card import Card
 from topiclora_cli.adapters.topiclora import TopicLoraLayer
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.merging.collapse import PlainLora, plain_lora
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import read_json, write_json, write_text
-from topiclora_cli.stages.exports import Written, in_dtype
+from topiclora_cli.stages.exports import Written, in_dtype, stock_card
 from topiclora_cli.stages.inputs import open_base
 from topiclora_cli.training.saving import write_adapter
 
@@ -84,8 +83,9 @@ def write_experts(recipe: Recipe, loras: Mapping[str, PlainLora], weights: list[
     place, base = folder / "experts", open_base(recipe, exact=True)
     for name, plain in loras.items():
         (place / name).mkdir(parents=True)
+        card = stock_card("One expert of a mixture of LoRA experts", f"`{name}` alone, at full weight.")
         lora = in_dtype(plain.onto(base.model), recipe.merge.dtype)
-        write_adapter(lora, place / name, card=_card(name), about=base.about)
+        write_adapter(lora, place / name, card=card, about=base.about)
         lora.unload()
     gates = recipe.merge.gates
     write_json(place / WEIGHTS, {"gates": gates, "adapters": list(loras), "weights": weights})
@@ -117,13 +117,3 @@ def _alone(layers: Sequence[TopicLoraLayer], adapter: str, expert: int | None) -
             own[expert] = 1.0
         gates[layer.name] = own
     return gates
-
-
-def _card(name: str) -> Card:
-    return Card(
-        title="One expert of a mixture of LoRA experts",
-        summary=f"`{name}` alone, at full weight.",
-        serving="Whatever serves a LoRA serves it.",
-        shown=("r", "lora_alpha"),
-        stock=True,
-    )

@@ -99,13 +99,16 @@ def in_dtype(lora: PeftModel, dtype: str | None) -> PeftModel:
 def lora_card(gates: str, name: str | None) -> Card:
     """What the card of a LoRA with fixed gates says."""
     of = f"{gates}: {name}" if name else gates
-    return Card(
-        title="LoRA with fixed gates",
-        summary=f"A plain LoRA in the place of a mixture of LoRA experts, whose gates are fixed for it ({of}).",
-        serving="Whatever serves a LoRA serves it.",
-        shown=("r", "lora_alpha"),
-        stock=True,
+    return stock_card(
+        "LoRA with fixed gates",
+        f"A plain LoRA in the place of a mixture of LoRA experts, whose gates are fixed for it ({of}).",
     )
+
+
+def stock_card(title: str, summary: str) -> Card:
+    """The card of a LoRA that needs nothing of ours."""
+    serving = "Whatever serves a LoRA serves it."
+    return Card(title=title, summary=summary, serving=serving, shown=("r", "lora_alpha"), stock=True)
 
 
 def require_converter() -> str:
