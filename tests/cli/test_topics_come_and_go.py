@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.adapters.helpers import TOKENS, logits
+from tests.adapters.helpers import TOKENS, logits, rewrite
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli.app import main
 from topiclora_cli.cli.console import console
@@ -85,7 +85,7 @@ def test_the_new_run_is_evaluated_routed_and_merged_like_any_other(place, tmp_pa
     call("eval", "--run", run, "--set", "eval.limit=2")
     call("route", "which cat is near ?", "--run", run)
     call("merge", "--run", run, "--set", "merge.calibration=4")
-    call("report", "--run", run)
+    call("report", run)
     assert (run / "merged" / "mean" / "lora" / "adapter_model.safetensors").is_file()
 
 
@@ -172,23 +172,32 @@ def test_a_place_that_is_taken_is_refused(place, run_cli):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["adapter.method=lora"], "was trained by lora, which has no experts that topics choose"),
-        (["adapter.router=linear"], "The linear router has no keys from the topic graph"),
-        (["adapter.top_k=1"], "With top_k: 1 a gate is a share of all experts"),
+        ({"router": "linear"}, "The linear router has no keys from the topic graph"),
+        ({"top_k": 1}, "With top_k: 1 a gate is a share of all experts"),
     ],
 )
-def test_runs_without_topics_to_come_to_are_refused(changes, message, tiny_recipe, tmp_path, run_cli):
-    sets = [part for change in [*changes, "train.max_steps=1"] for part in ("--set", change)]
-    if changes == ["adapter.method=lora"]:
-        text = tiny_recipe.read_text().replace("  num_experts: 4\n", "").replace("  top_k: 2\n", "")
-        tiny_recipe.write_text(text)
-    assert run_cli("train", "--recipe", tiny_recipe, "--out", "run", *sets)[0] == 0
-    code, printed = run_cli("train", "--run", "run", "--add-topic", "x", "--data", "x.jsonl")
+def test_mixtures_whose_gates_a_newcomer_would_change_are_refused(changes, message, place, tmp_path, run_cli):
+    run = shutil.copytree(place / "run", tmp_path / "run")
+    rewrite(run / "adapter", **changes)
+    code, printed = run_cli("train", "--run", run, "--add-topic", "x", "--data", "x.jsonl")
     assert code == 2
     assert message in " ".join(printed.split())
 
 
-def test_a_run_that_is_not_trained_is_refused(tiny_recipe, tmp_path, run_cli):
-    assert run_cli("build-graph", "--recipe", tiny_recipe, "--out", "run")[0] == 0
+def test_a_run_without_topics_is_refused(tiny_recipe, run_cli):
+    text = tiny_recipe.read_text().replace("  num_experts: 4\n", "").replace("  top_k: 2\n", "")
+    tiny_recipe.write_text(text)
+    sets = ("--set", "adapter.method=lora", "--set", "train.max_steps=1")
+    assert run_cli("train", "--recipe", tiny_recipe, "--out", "run", *sets)[0] == 0
+    code, printed = run_cli("train", "--run", "run", "--add-topic", "x", "--data", "x.jsonl")
+    assert code == 2
+    assert "was trained by lora, which has no experts that topics choose" in " ".join(printed.split())
+
+
+def test_a_run_that_is_not_trained_is_refused(place, tmp_path, run_cli):
+    run = shutil.copytree(place / "run", tmp_path / "run")
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["stages"]["train"]["state"] = "interrupted"
+    (run / "run.json").write_text(json.dumps(manifest))
     code, printed = run_cli("train", "--run", "run", "--drop-topic", "arithmetic")
     assert (code, "run is not trained." in printed) == (2, True)

@@ -120,8 +120,8 @@ def without_topic(graph: TopicGraph, name: str) -> Shrunk:
     owner = graph.assignment.argmax(1)
     expert = int(owner[gone])
     owners = tuple(graph.topics[index] for index in (owner == expert).nonzero().flatten().tolist() if index != gone)
-    topics = [index for index in range(graph.num_topics) if index != gone]
-    experts = [index for index in range(graph.num_experts) if owners or index != expert]
+    topics = [each for each in range(graph.num_topics) if each != gone]
+    experts = [each for each in range(graph.num_experts) if owners or each != expert]
     if min(len(topics), len(experts)) < 2:
         what = "topic" if len(topics) < 2 else "expert"
         raise TopicLoraError(f"Without {name!r} one {what} would be left.", "Routing needs at least two.")
@@ -131,7 +131,9 @@ def without_topic(graph: TopicGraph, name: str) -> Shrunk:
     index = graph.edge_index[:, edges]
     shrunk = replace(
         graph,
-        **{key: tuple(getattr(graph, key)[each] for each in topics) for key in ("topics", "descriptions", "groups")},
+        topics=tuple(graph.topics[each] for each in topics),
+        descriptions=tuple(graph.descriptions[each] for each in topics),
+        groups=tuple(graph.groups[each] for each in topics),
         topic_vectors=graph.topic_vectors[topics],
         expert_vectors=graph.expert_vectors[experts],
         assignment=left / left.sum(1, keepdim=True),
