@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.priors import cached_priors
 from topiclora_cli.training.saving import save_adapter
 
-_MOST = 320  # old, and new, examples that routers are fitted on, every fifth of them to measure on
+_MOST = 256  # old, and new, examples that the projector and the routers are fitted on
+_ENOUGH = 8192  # tokens of either for the routers, of whose examples every fifth is to measure on
 _TOKENS = 512  # of a batch whose layers' inputs are all kept
 
 
@@ -209,11 +211,18 @@ def _old_rows(recipe: Recipe, mixture: Mixture, progress: Progress) -> tuple[lis
 
 def _sets(base: BaseModel, old: Sequence[Encoded], new: Sequence[Encoded]) -> _Sets:
     batches = []
-    for part in (old[:_MOST], new[:_MOST]):
+    for examples in (old, new):
+        part = _first(examples[:_MOST])
         others = part[::5] if len(part) > 5 else part
         fitted = [each for place, each in enumerate(part) if place % 5] if len(part) > 5 else part
         batches += [_batches(base, fitted), _batches(base, others)]
     return _Sets(batches[0], batches[2], batches[1], batches[3])
+
+
+def _first(examples: Sequence[Encoded]) -> Sequence[Encoded]:
+    """As many of the first as have _ENOUGH tokens together."""
+    ends = accumulate(len(each.input_ids) for each in examples)
+    return examples[: 1 + sum(end < _ENOUGH for end in ends)]
 
 
 def _batches(base: BaseModel, examples: Sequence[Encoded]) -> list[Batch]:
