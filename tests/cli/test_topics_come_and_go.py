@@ -13,6 +13,7 @@ from tests.adapters.helpers import TOKENS, logits, rewrite
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli.app import main
 from topiclora_cli.cli.console import console
+from topiclora_cli.errors import Interrupted
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.topics.store import TopicGraph
@@ -161,6 +162,17 @@ def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, place, tmp
     assert sorted(each.name for each in place.iterdir()) == sorted(
         ["run", "run+near-things", "new.jsonl", "tiny.yaml", "printed.txt"]
     )
+
+
+def test_a_signal_in_training_leaves_nothing_behind(place, tmp_path, run_cli, monkeypatch):
+    def stopped(*_, **__):
+        raise Interrupted(15, 3)
+
+    monkeypatch.setattr("topiclora_cli.stages.add_topic.train_adapter", stopped)
+    arguments = ("--add-topic", "x", "--data", place / "new.jsonl", "--out", "out")
+    code, printed = run_cli("train", "--run", place / "run", *arguments)
+    assert (code, "Interrupted." in printed) == (143, True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_place_that_is_taken_is_refused(place, run_cli):
