@@ -31,7 +31,7 @@ def grown_recipe(recipe: Recipe, growing: Recipe) -> Recipe:
     new = _source(growing.data)
     if weights := [source["weight"] for source in old if source.get("weight")]:
         new["weight"] = sum(weights) / len(weights)
-    data = {**_common(recipe.data), "sources": [*old, new]}
+    data = {**_common(recipe.data), **_common(growing.data), "sources": [*old, new]}
     if recipe.data.limit is not None and recipe.data.sources:
         data["limit"] = recipe.data.limit
     return altered(growing, [("data", data)], where=_WHERE)
