@@ -71,7 +71,7 @@ def test_a_run_s_grid_grows_and_its_cells_stay(begun):
 def test_a_purpose_goes_with_its_cell():
     settings = recipe(cells=OWN, purpose={"kl_off": "Does the prior help?", "full": "All of it."})
     assert ask(settings, asking("adapter.r=8"))[0].ablation.purpose == {"full": "All of it."}
-    with pytest.raises(TopicLoraError, match="purpose 'kl_of' is no cell. Did you mean 'kl_off'"):
+    with pytest.raises(TopicLoraError, match=r"purpose 'kl_of' is no cell\. Did you mean 'kl_off'"):
         recipe(cells=OWN, purpose={"kl_of": "x"})
 
 
