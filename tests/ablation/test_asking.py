@@ -6,7 +6,7 @@ from topiclora_cli.ablation.asking import Asked, ask
 from topiclora_cli.ablation.axes import parse_axes
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import altered, build_recipe, dump_recipe
+from topiclora_cli.recipe import altered, build_recipe, dump_recipe, load_recipe
 from topiclora_cli.runs.run import RunDir
 
 OWN = {"kl_off": {"loss.kl.weight": 0.0}}
@@ -68,11 +68,20 @@ def test_a_run_s_grid_grows_and_its_cells_stay(begun):
     assert (again.ablation.cells, notes) == (more.ablation.cells, [])
 
 
-def test_a_purpose_goes_with_its_cell():
-    settings = recipe(cells=OWN, purpose={"kl_off": "Does the prior help?", "full": "All of it."})
-    assert ask(settings, asking("adapter.r=8"))[0].ablation.purpose == {"full": "All of it."}
-    with pytest.raises(TopicLoraError, match=r"purpose 'kl_of' is no cell\. Did you mean 'kl_off'"):
-        recipe(cells=OWN, purpose={"kl_of": "x"})
+def test_suites_and_axes_are_one_grid_and_a_small_one_is_small(tiny_recipe, begun):
+    tiny = load_recipe(str(tiny_recipe), ["train.max_steps=20", "eval.limit=2"])
+    settings, notes = ask(tiny, asking("adapter.r=2,8", suites=("components",), quick=True))
+    cells = settings.ablation.cells
+    assert list(cells)[-1] == "r=8"
+    assert len(cells) > 1
+    assert settings.train.max_steps < 20
+    assert "adapter.r=2 is the recipe itself, which is called full." in notes
+    small = ask(tiny, Asked(quick=True))[0]
+    folder = begun(small)
+    more, _ = ask(small, Asked(suites=("components",), quick=True), folder=folder)
+    assert more.ablation.cells == {**tiny.ablation.cells, **{name: cells[name] for name in cells if name != "r=8"}}
+    with pytest.raises(TopicLoraError, match=r"--quick wants train\.max_steps: 8, and the run's cells have 20"):
+        ask(tiny, Asked(quick=True), folder=folder)
 
 
 def test_values_to_tune_are_added_and_no_key_to_a_run_that_began(begun):
@@ -105,7 +114,6 @@ def test_tuning_holds_examples_out_and_says_how_many():
         (["adapter.r=8"], {"reference": "r=9"}, "--reference r=9: there is no such cell. Did you mean 'r=8'"),
         (["train.epochs=7,7.0000001"], {}, "two cells would be called 'epochs=7'"),
         ([], {"one_factor": True}, "--one-factor has no --grid to take apart"),
-        ([], {"quick": True}, "--quick is the small size of a suite"),
         ([], {"tune": ["adapter.r+adapter.top_k=2:1"]}, r"--tune adapter.r\+adapter.top_k names several keys"),
         ([], {"tune": ["eval.limit=2,3"]}, "tune: eval.limit is the same for all"),
     ],

@@ -4,7 +4,7 @@ Of a new run it takes the place of the grid that the recipe describes. To a run 
 have in common stays as it is, so that none that is finished becomes another.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from topiclora_cli.recipe import BASE, FULL, Recipe, altered
 from topiclora_cli.runs.run import RECIPE
 
 _ELSEWHERE = "Start a new run for them, with --recipe and --out."
+_OF_A_RUN = ("ablation.reference", "ablation.seeds", "ablation.tune")
 Changes = dict[str, Any]
 
 
@@ -38,8 +39,6 @@ class Asked:
         """Raises TopicLoraError for what contradicts itself, whatever the recipe."""
         if self.one_factor and not self.axes:
             raise TopicLoraError("--one-factor has no --grid to take apart.", "Example: --grid adapter.r=4,16")
-        if self.quick and not self.suites:
-            raise TopicLoraError("--quick is the small size of a suite.", "Add --suite, or set train.max_steps.")
         if linked := [axis.label for axis in self.tune if len(axis.keys) > 1]:
             raise TopicLoraError(f"--tune {linked[0]} names several keys.", "Give each its own --tune.")
         axes = {key for axis in self.axes for key in axis.keys}
@@ -84,11 +83,14 @@ def ask(recipe: Recipe, asked: Asked, *, folder: Path | None = None) -> tuple[Re
     what would change cells that are there.
     """
     asking = _Asking(recipe, asked, folder)
-    cells = _of_suites(asking) if asked.suites else {}
+    own = recipe.ablation.cells if folder is None else {}
+    cells = _of_suites(asking) if asked.suites or asked.quick else {}
     if asked.axes:
         cells |= _of_axes(asking, cells)
     if asked.suites or asked.axes:
         asking.change(_with_cells(asking, cells), where="ablation")
+        if gone := [name for name in own if name not in cells]:
+            asking.notes.append(f"The recipe's own cells make room: {', '.join(gone)}.")
     if asked.tune:
         asking.change(_with_tune(asking), where="--tune")
     section = asking.recipe.ablation
@@ -108,28 +110,27 @@ def _of_suites(asking: _Asking) -> Changes:
     from topiclora_cli.ablation.suites import suite_changes
 
     asked, recipe, section = asking.asked, asking.recipe, asking.recipe.ablation
-    found, notes = suite_changes(recipe, asked.suites, quick=asked.quick)
-    asking.notes += notes
-    changes = dict(found)
-    cells: Changes = changes.pop("ablation.cells")
-    there, purpose = (section.cells, section.purpose) if asking.folder is not None else ({}, {})
-    grid = {
-        "ablation.cells": {**there, **cells},
-        "ablation.purpose": {**purpose, **changes.pop("ablation.purpose", {})},
-    }
-    where = f"--suite {','.join(asked.suites)}"
+    found = suite_changes(recipe, asked.suites, quick=asked.quick)
+    asking.notes += found.notes
+    changes = dict(found.values)
+    cells: Changes = changes.pop("ablation.cells", {})
+    where = f"--suite {','.join(asked.suites)}" if asked.suites else "--quick"
+    if asked.suites:
+        there, about = (section.cells, section.about) if asking.folder is not None else ({}, {})
+        changes["ablation.cells"] = {**there, **cells}
+        changes["ablation.about"] = {**about, **changes.get("ablation.about", {})}
     if not asking.begun:
-        asking.change({"ablation.reference": FULL, **grid, **changes}, where=where)
-        if asking.folder is None:
-            asking.notes += _left_out(recipe, cells)
+        asking.change(changes, where=where)
         return cells
     # Which cell is compared with, and the seeds, are the run's already.
-    rest = {key: value for key, value in changes.items() if key not in ("ablation.reference", "ablation.seeds")}
-    wanted = altered(recipe, {**grid, **rest}.items(), where=where)
-    for key in rest:
+    changes = {key: value for key, value in changes.items() if key not in _OF_A_RUN}
+    wanted = altered(recipe, changes.items(), where=where)
+    for key in changes:
+        if key in ("ablation.cells", "ablation.about"):
+            continue
         if (new := _value(wanted, key)) != (old := _value(recipe, key)):
             raise TopicLoraError(f"{where} wants {key}: {new!r}, and the run's cells have {old!r}.", _ELSEWHERE)
-    asking.change(grid, where=where)
+    asking.recipe = wanted
     return cells
 
 
@@ -152,8 +153,6 @@ def _of_axes(asking: _Asking, suites: Mapping[str, Any]) -> Changes:
             said = ", ".join(f"{key}={as_text(value)}" for key, value in overrides.items())
             what = "the recipe itself" if found == FULL else "a cell that is there"
             asking.notes.append(f"{said} is {what}, which is called {found}.")
-    if not suites and asking.folder is None:
-        asking.notes += _left_out(recipe, cells)
     return cells
 
 
@@ -166,7 +165,6 @@ def _with_cells(asking: _Asking, cells: Mapping[str, Any]) -> Changes:
             raise TopicLoraError(f"The run has a cell {name!r} with other settings.", _ELSEWHERE)
     names = {FULL, *({BASE} if section.base else ()), *there, *cells}
     changes: Changes = {"ablation.cells": {**there, **cells}}
-    changes["ablation.purpose"] = {name: why for name, why in section.purpose.items() if name in names}
     changes["ablation.reference"] = section.reference if section.reference in names else FULL
     return {key: value for key, value in changes.items() if getattr(section, key.rpartition(".")[2]) != value}
 
@@ -197,11 +195,6 @@ def _values(axis: Axis) -> Any:
     """A list of values, or the text of a range."""
     values = [value for (value,) in axis.points]
     return values[0] if len(values) == 1 and isinstance(values[0], str) and ".." in values[0] else values
-
-
-def _left_out(recipe: Recipe, cells: Mapping[str, Any]) -> Sequence[str]:
-    names = [name for name in recipe.ablation.cells if name not in cells]
-    return [f"The recipe's own cells make room: {', '.join(names)}."] if names else []
 
 
 def _settings(recipe: Recipe) -> str:

@@ -17,8 +17,8 @@ class AblationSection(Section):
 
     cells: dict[Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")], dict[str, Any]] = {}
     """Overrides of each cell by its name: dotted recipe keys and their values."""
-    purpose: dict[str, str] = {}
-    """What a cell is there to find out, in a sentence, by its name; it stands in the report."""
+    about: dict[str, str] = {}
+    """The question that each cell answers, by its name, for the report."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     """Every cell is run with each of these seeds."""
     overrides: dict[str, Any] = {}
@@ -45,9 +45,6 @@ class AblationSection(Section):
                 raise ValueError(f"tune: {key} is the same for all, or they could not be compared")
             if any(values.count(value) > 1 for value in values):
                 raise ValueError(f"tune.{key} has a value twice: {values}")
-        for name in self.purpose:
-            if name not in self.all_cells:
-                raise ValueError(f"purpose {name!r} is no cell. {nearest(name, self.all_cells)}")
         if self.reference not in self.all_cells:
             raise ValueError(f"reference {self.reference!r} is no cell. {nearest(self.reference, self.all_cells)}")
         return self
