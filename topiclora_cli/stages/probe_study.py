@@ -12,14 +12,16 @@ from topiclora_cli.data import Encoded, Row
 from topiclora_cli.evaluation.asking import Answered, Asked, answer, pose
 from topiclora_cli.evaluation.harness import EvalRequest
 from topiclora_cli.evaluation.loading import Tasks
-from topiclora_cli.evaluation.probes.apply import probed
+from topiclora_cli.evaluation.probes.apply import TWO_TOPICS, joined_with, probed
 from topiclora_cli.evaluation.routers.drops import changes, mean_change
+from topiclora_cli.evaluation.routers.joined import joined_routing
 from topiclora_cli.evaluation.routers.measures import divergence
 from topiclora_cli.evaluation.routers.observed import Observed, observe
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.routing import MEASURES, Probed, ProbeStudy
 from topiclora_cli.stages.inputs import make_batches
 from topiclora_cli.stages.opened import Opened
+from topiclora_cli.training.attach import without_adapter
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,15 @@ def probe_prompts(
     rows = []
     for at, each in enumerate(posed):
         row = _row(each, own[0], own[at + 1], None if other is None else (other[0], other[at + 1]))
-        rows.append(_moved(row, plain, _observed(opened, each.questions), each.places))
+        after = _observed(opened, each.questions)
+        row = _moved(row, plain, after, each.places)
+        if each.probe == TWO_TOPICS and plain is not None and after is not None:
+            company = joined_with(questions, topics, seed=seed)
+            before = [found for place in each.places if (found := company[place]) is not None]
+            prompts = [question.prompt for question in questions], [question.prompt for question in each.questions]
+            priors = _priors(opened, *prompts)
+            row = replace(row, joined=joined_routing(plain.gates, after.gates, each.places, before, priors))
+        rows.append(row)
     between = _between(plain)
     return ProbeStudy(
         probes=rows,
@@ -133,6 +143,15 @@ def _moved(row: Probed, plain: Observed | None, after: Observed | None, places: 
         for one, other in ((plain.gates, after.gates), (plain.last, after.last))
     )
     return replace(row, moved=means, moved_last=lasts)
+
+
+def _priors(opened: Opened, *prompts: Sequence[str]) -> tuple[Tensor, ...] | None:
+    """The priors (n, E) of each list of prompts; None without a graph."""
+    prior = opened.prior()
+    if prior is None:
+        return None
+    with without_adapter(opened.model):
+        return tuple(prior(each).prior for each in prompts)
 
 
 def _apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.topics.taxonomy_file import FIELDS, KEYS, PACKAGED, read
 
 # A packaged taxonomy's topics of fewer tasks say too little.
-_LEAST_TASKS = 3
+LEAST_TASKS = 3
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def load_taxonomy(
     # Keywords such as "zero-shot" say how a question is put, not what it is about: an expert for them has no meaning.
     formats = set(content.get("format") or ())
     counts = Counter(name for names in tasks.values() for name in names)
-    least = min_tasks if min_tasks is not None else _LEAST_TASKS if str(source) in PACKAGED else 0
+    least = min_tasks if min_tasks is not None else LEAST_TASKS if str(source) in PACKAGED else 0
     kept = tuple(t for t in topics if t.name not in formats and (not tasks or counts[t.name] >= least))
     if len(kept) < 2:
         raise TopicLoraError(
