@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from topiclora_cli.ablation.cell import CellResult
+from topiclora_cli.ablation.finished import CellResult
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.evaluation.comparison.intervals import paired_interval
 from topiclora_cli.evaluation.metrics import CHOICE_LOSS

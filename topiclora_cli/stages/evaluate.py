@@ -32,13 +32,13 @@ from topiclora_cli.stages.by_entropy import along_entropy, entropies_of, write_b
 from topiclora_cli.stages.by_topic import experts_of, scores_by_topic, topics_of, write_by_topic
 from topiclora_cli.stages.inputs import (
     adapter_folder,
-    asked_for,
     graph_folder,
     load_tuned,
     make_batches,
     open_base,
 )
 from topiclora_cli.stages.kept import kept_of_adapter, kept_of_base, loaded
+from topiclora_cli.stages.request import asked_for
 from topiclora_cli.stages.samples import examples_to_measure_on
 from topiclora_cli.stages.stage import stage
 from topiclora_cli.stages.training_data import eval_request

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, PeftType
@@ -21,7 +20,7 @@ from topiclora_cli.models.names import UPCYCLED, name_for_others
 from topiclora_cli.models.precision import store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.recipe import Recipe, load_recipe
 from topiclora_cli.runs.cache import cache_dir
-from topiclora_cli.runs.files import read_json, sha256_file
+from topiclora_cli.runs.files import read_json
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.training_data import refuse_unknown_topics
@@ -118,17 +117,6 @@ def same_base(one: str, other: str) -> bool:
     if first.is_dir() and second.is_dir() and not second.is_relative_to(cache_dir()):
         return first.samefile(second)
     return first.name == second.name
-
-
-def asked_for(recipe: Recipe, run: RunDir, *sections: str) -> dict[str, Any]:
-    """What makes two outcomes of a run comparable, as plain JSON: these sections of the recipe, the model as it
-    computes, and the adapter's files."""
-    values = recipe.model_dump(mode="json", include={"model", "seed", *sections})
-    if not recipe.eval.by_entropy:
-        # What was evaluated before there was this key is what is asked for without it.
-        values.get("eval", {}).pop("by_entropy", None)
-    adapter = {file.name: sha256_file(file) for file in sorted(run.adapter.glob("adapter_*"))}
-    return {**values, "precision": recipe.train.precision, "adapter": adapter}
 
 
 def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
