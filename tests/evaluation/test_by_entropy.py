@@ -66,7 +66,7 @@ def test_seeds_widen_the_interval_of_a_slope_that_differs_between_them():
 
 def test_a_paired_difference_is_surer_than_two_scores():
     entropies, scores = drawn()
-    found = scores_by_entropy({"a": scores, "b": [each + 0.1 for each in scores]}, entropies, minus=[("b", "a")])
+    found = scores_by_entropy({"a": scores}, entropies, differences={"b - a": [0 * each + 0.1 for each in scores]})
     more = found.differences["b - a"]
     assert [(each.low, each.mean, each.high) for each in more.bins] == [pytest.approx((0.1, 0.1, 0.1))] * 4
     assert more.slope.mean == pytest.approx(0, abs=1e-12)
@@ -74,7 +74,7 @@ def test_a_paired_difference_is_surer_than_two_scores():
 
 def test_questions_of_one_entropy_make_one_bin_and_no_slope():
     entropies = Entropies({"a": np.full(6, 0.5)})
-    found = scores_by_entropy({"a": [np.array([[0, 1, 1, 0, 1, 1.0]])]}, entropies, minus=[])
+    found = scores_by_entropy({"a": [np.array([[0, 1, 1, 0, 1, 1.0]])]}, entropies)
     assert (found.counts, found.profiles["a"].slope, found.profiles["a"].within) == ((6,), None, None)
     assert "0.50-0.50 (n 6)" in as_markdown(by_entropy_tables(found)[0])
 

@@ -1,6 +1,6 @@
 """One cell of a grid as the disk has it: whether it is trained and scored, and what came out. Nothing loads torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ class CellResult:
     """What a cell has scored, by question, too, where that was kept.
 
     losses: of a training's last logged step, by name. parameters: all that were trained; None if nobody counted them.
+    entropy: task -> that of each question's topics by the cell's graph, in nats; None where that was not asked for.
     """
 
     scores: EvalSummary
     by_question: ByQuestion = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
     parameters: int | None = None
+    entropy: Mapping[str, Sequence[float]] | None = None
 
     @property
     def comparable(self) -> bool:
@@ -88,12 +90,12 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
     if path is None:
         return None
     scores, questions = read_result(path, EvalSummary, hint=_DELETE), path.with_name(BY_QUESTION)
-    by_question = read_result(questions, QuestionScores, hint=_DELETE).tuned if questions.exists() else {}
+    answers = read_result(questions, QuestionScores, hint=_DELETE) if questions.exists() else QuestionScores({})
     trained = run.manifest.trained
     if trained is None:
-        return CellResult(scores, by_question, parameters=None if cell.trained else 0)
+        return CellResult(scores, answers.tuned, parameters=None if cell.trained else 0, entropy=answers.entropy)
     losses = {name: value for name, value in trained.final.items() if name.startswith("loss")}
-    return CellResult(scores, by_question, losses, trained.total_parameters)
+    return CellResult(scores, answers.tuned, losses, trained.total_parameters, answers.entropy)
 
 
 def _settings(recipe: Recipe, cell: Cell) -> dict[str, Any]:

@@ -61,21 +61,19 @@ def profile(scores: Scores, entropies: Entropies) -> Profile:
 
 
 def scores_by_entropy(
-    scores: Mapping[str, Scores], entropies: Entropies, *, minus: Sequence[tuple[str, str]], graph: str | None = None
+    scores: Mapping[str, Scores],
+    entropies: Entropies,
+    *,
+    differences: Mapping[str, Scores] | None = None,
+    graph: str | None = None,
 ) -> ByEntropy:
-    """The profile of everything that was scored, and of differences: pairs of names, the first minus the second.
-
-    All are of the same tasks, questions and, in a difference, seeds.
-    """
+    """The profile of everything that was scored, and of paired differences, all of the same tasks and questions."""
     return ByEntropy(
         tasks=tuple(entropies.by_task),
         edges=tuple(entropies.edges.tolist()),
         counts=entropies.counts,
         profiles={name: profile(each, entropies) for name, each in scores.items()},
-        differences={
-            f"{one} - {other}": profile([a - b for a, b in zip(scores[one], scores[other], strict=True)], entropies)
-            for one, other in minus
-        },
+        differences={name: profile(each, entropies) for name, each in (differences or {}).items()},
         graph=graph,
     )
 

@@ -35,12 +35,13 @@ def along_entropy(summary: EvalSummary, answers: QuestionScores) -> ByEntropy | 
     if answers.entropy is None or not (keys := scored_tasks(summary, answers)):
         return None
     entropies = Entropies({task: np.array(answers.entropy[task]) for task in keys})
-    scores = {"tuned": [np.array([answers.tuned[task][key]]) for task, key in keys.items()]}
+    tuned = [np.array([answers.tuned[task][key]]) for task, key in keys.items()]
     base = answers.base or {}
-    paired = all(key in base.get(task, {}) for task, key in keys.items())
-    if paired:
-        scores = {"base": [np.array([base[task][key]]) for task, key in keys.items()], **scores}
-    return scores_by_entropy(scores, entropies, minus=[("tuned", "base")] if paired else [])
+    if not all(key in base.get(task, {}) for task, key in keys.items()):
+        return scores_by_entropy({"tuned": tuned}, entropies)
+    before = [np.array([base[task][key]]) for task, key in keys.items()]
+    change = {"tuned - base": [a - b for a, b in zip(tuned, before, strict=True)]}
+    return scores_by_entropy({"base": before, "tuned": tuned}, entropies, differences=change)
 
 
 def write_by_entropy(folder: Path, found: ByEntropy) -> None:

@@ -67,10 +67,9 @@ def probe_prompts(
         row = _moved(row, plain, after, each.places)
         if each.probe == TWO_TOPICS and plain is not None and after is not None:
             company = joined_with(questions, topics, seed=seed)
-            before = [found for place in each.places if (found := company[place]) is not None]
-            prompts = [question.prompt for question in questions], [question.prompt for question in each.questions]
-            priors = _priors(opened, *prompts)
-            row = replace(row, joined=joined_routing(plain.gates, after.gates, each.places, before, priors))
+            shown = [first for place in each.places if (first := company[place]) is not None]
+            priors = _priors(opened, questions, each.questions)
+            row = replace(row, joined=joined_routing(plain.gates, after.gates, each.places, shown, priors))
         rows.append(row)
     between = _between(plain)
     return ProbeStudy(
@@ -145,13 +144,13 @@ def _moved(row: Probed, plain: Observed | None, after: Observed | None, places: 
     return replace(row, moved=means, moved_last=lasts)
 
 
-def _priors(opened: Opened, *prompts: Sequence[str]) -> tuple[Tensor, ...] | None:
-    """The priors (n, E) of each list of prompts; None without a graph."""
+def _priors(opened: Opened, *asked: Sequence[Asked]) -> tuple[Tensor, ...] | None:
+    """The priors (n, E) of each list of questions; None without a graph."""
     prior = opened.prior()
     if prior is None:
         return None
     with without_adapter(opened.model):
-        return tuple(prior(each).prior for each in prompts)
+        return tuple(prior([question.prompt for question in questions]).prior for questions in asked)
 
 
 def _apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from topiclora_cli.ablation.suites import components
+from topiclora_cli.ablation.suites import components, topics
 from topiclora_cli.ablation.suites.quick import quick_values
 from topiclora_cli.ablation.suites.suite import Made, Suite, SuiteCell, SuiteChanges
 from topiclora_cli.errors import TopicLoraError, nearest
@@ -13,7 +13,11 @@ from topiclora_cli.training.attach import refuse_contradictions
 __all__ = ["SUITES", "Made", "Suite", "SuiteCell", "SuiteChanges", "suite_changes"]
 
 SUITES: Mapping[str, Suite] = {
-    suite.name: suite for suite in (Suite("components", "Which part of the method earns its place?", components.make),)
+    suite.name: suite
+    for suite in (
+        Suite("components", "Which part of the method earns its place?", components.make),
+        Suite("topics", "What do finer, more, wrong and mixed topics do?", topics.make),
+    )
 }
 
 
