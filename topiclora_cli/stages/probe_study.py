@@ -42,10 +42,14 @@ def probe_prompts(
     *,
     limit: int,
     against: tuple[str, Opened] | None = None,
+    alike: bool = False,
 ) -> ProbeStudy:
-    """Ask `limit` questions of each task as they are and under every probe; against: another run's name and model."""
+    """Ask `limit` questions of each task as they are and under every probe; against: another run's name and model.
+
+    alike: go by topics that are the same for every model, so that all are asked the same.
+    """
     questions = pose(tasks, request, opened.scorer(request), limit=limit)
-    topics, seed = opened.topics(questions), opened.recipe.seed
+    topics, seed = opened.topics(questions, alike=alike), opened.recipe.seed
     posed, left_out = [], []
     for probe in dict.fromkeys(probes):
         found = probed(questions, topics, probe, seed=seed)
