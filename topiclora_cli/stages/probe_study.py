@@ -17,7 +17,7 @@ from topiclora_cli.evaluation.routers.drops import changes, mean_change
 from topiclora_cli.evaluation.routers.joined import joined_routing
 from topiclora_cli.evaluation.routers.measures import divergence
 from topiclora_cli.evaluation.routers.observed import Observed, observe
-from topiclora_cli.runs.progress import Progress
+from topiclora_cli.runs.progress import Progress, tracked
 from topiclora_cli.runs.results.routing import MEASURES, Probed, ProbeStudy
 from topiclora_cli.stages.inputs import make_batches
 from topiclora_cli.stages.opened import Opened
@@ -63,11 +63,11 @@ def probe_prompts(
     if against is not None:
         name, model = against
         other = _answers(model, tasks, request, progress, questions, posed, f"questions, probed, {name}")
-    plain = _observed(opened, questions)
+    plain = _observed(opened, questions, progress, "unprobed")
     rows = []
     for at, each in enumerate(posed):
         row = _row(each, own[0], own[at + 1], None if other is None else (other[0], other[at + 1]))
-        after = _observed(opened, each.questions)
+        after = _observed(opened, each.questions, progress, each.probe)
         row = _moved(row, plain, after, each.places)
         if each.probe == TWO_TOPICS and plain is not None and after is not None:
             company = joined_with(questions, topics, seed=seed)
@@ -124,7 +124,7 @@ def _some(answered: Answered, places: Sequence[int]) -> Answered:
     return Answered(**{measure: getattr(answered, measure)[list(places)] for measure in MEASURES})
 
 
-def _observed(opened: Opened, questions: Sequence[Asked]) -> Observed | None:
+def _observed(opened: Opened, questions: Sequence[Asked], progress: Progress, label: str) -> Observed | None:
     """Gates of the questions' prompts, None of a model without any."""
     tokenizer, longest = opened.base.tokenizer, getattr(opened.base.model.config, "max_position_embeddings", None)
     encoded = []
@@ -132,7 +132,8 @@ def _observed(opened: Opened, questions: Sequence[Asked]) -> Observed | None:
         ids = tokenizer(question.prompt)["input_ids"]
         ids = ids[-longest:] if longest else ids
         encoded.append(Encoded(Row(question.prompt, ""), ids, len(ids)))
-    found = observe(opened.model, make_batches(opened.base, encoded, tokens="prompt"), bfloat16=opened.bfloat16)
+    batches = tracked(progress, f"gates, {label}", make_batches(opened.base, encoded, tokens="prompt"))
+    found = observe(opened.model, batches, bfloat16=opened.bfloat16)
     return found if found.gates else None
 
 
