@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from topiclora_cli.ablation.suites import baselines, budget, components, hyper, scaling
+from topiclora_cli.ablation.suites import baselines, budget, components, hyper, scaling, topics
 from topiclora_cli.ablation.suites.quick import quick_values
 from topiclora_cli.ablation.suites.sizes import Sizes
 from topiclora_cli.ablation.suites.suite import Made, Suite, SuiteCell, SuiteChanges
@@ -22,6 +22,7 @@ SUITES: Mapping[str, Suite] = {
         Suite("baselines", "Is it better than the field's methods of the same size?", baselines.make),
         Suite("budget", "How does it grow with the size of the adapter?", budget.make),
         Suite("scaling", "How does it grow with the training data?", scaling.make),
+        Suite("topics", "What do finer, more, wrong and mixed topics do?", topics.make),
     )
 }
 
