@@ -47,6 +47,11 @@ def evaluate_models(
             "eval.by_topic sorts questions by the topics of one run's graph, and here are several models.",
             "Evaluate the run alone (--run), or leave --by-topic out.",
         )
+    if recipe.eval.by_entropy:
+        raise TopicLoraError(
+            "eval.by_entropy goes by the topics of one run's graph, and here are several models.",
+            "Evaluate the run alone (--run), or leave --by-entropy out.",
+        )
     models, request = contenders(names, recipe), eval_request(recipe)
     tasks = load_tasks(request)
     notes = tuple(copy_notes(tasks))
