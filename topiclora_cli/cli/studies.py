@@ -10,6 +10,7 @@ from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.gathered import gathered
 from topiclora_cli.cli.options import listed
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.probes import PROBES
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ class StudyOptions:
 
 
 def _as_typed(routing: bool, probes: list[str] | None, against: Path | None, questions: int) -> StudyOptions:
-    return StudyOptions(routing, tuple(name for text in probes or () for name in listed(text)), against, questions)
+    names = tuple(name for text in probes or () for name in listed(text))
+    if probes and not names:
+        raise TopicLoraError("--probe names no probe.", f"There are {', '.join(PROBES)}.")
+    return StudyOptions(routing, names, against, questions)
 
 
 with_studies = gathered("studies", _OPTIONS, _as_typed)

@@ -3,17 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from topiclora_cli.ablation.suites import components
+from topiclora_cli.ablation.suites import baselines, budget, components, hyper, scaling, topics
 from topiclora_cli.ablation.suites.quick import quick_values
+from topiclora_cli.ablation.suites.sizes import Sizes
 from topiclora_cli.ablation.suites.suite import Made, Suite, SuiteCell, SuiteChanges
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe import FULL, Recipe, altered
-from topiclora_cli.training.attach import refuse_contradictions
+from topiclora_cli.recipe.adapter import AdapterSection, SizedSection
+from topiclora_cli.training.attach import refuse_contradictions, solve
 
 __all__ = ["SUITES", "Made", "Suite", "SuiteCell", "SuiteChanges", "suite_changes"]
 
 SUITES: Mapping[str, Suite] = {
-    suite.name: suite for suite in (Suite("components", "Which part of the method earns its place?", components.make),)
+    suite.name: suite
+    for suite in (
+        Suite("components", "Which part of the method earns its place?", components.make),
+        Suite("hyper", "How much hangs on each setting?", hyper.make),
+        Suite("baselines", "Is it better than the field's methods of the same size?", baselines.make),
+        Suite("budget", "How does it grow with the size of the adapter?", budget.make),
+        Suite("scaling", "How does it grow with the training data?", scaling.make),
+        Suite("topics", "What do finer, more, wrong and mixed topics do?", topics.make),
+    )
 }
 
 
@@ -56,6 +66,8 @@ class _Chosen:
         self.cells: dict[str, SuiteCell] = {}
         self.notes: list[str] = []
         self._recipe = recipe
+        self._sizes = Sizes(recipe)
+        self._solved = {repr(recipe.adapter)}
         self._settings = {FULL: _settings(recipe)}
 
     def add(self, suite: str, cell: SuiteCell) -> None:
@@ -63,6 +75,7 @@ class _Chosen:
         try:
             changed = altered(self._recipe, cell.changes.items(), where=f"suite {suite}: {cell.name}")
             refuse_contradictions(changed.adapter)
+            self._try_budget(changed.adapter)
         except TopicLoraError as error:
             self.notes.append(f"{suite}: {cell.name} is left out: {error.message}")
             return
@@ -74,6 +87,12 @@ class _Chosen:
                 return
         name = cell.name if cell.name not in self._settings else f"{suite}-{cell.name}"
         self.cells[name], self._settings[name] = cell, settings
+
+    def _try_budget(self, section: AdapterSection) -> None:
+        """Raise TopicLoraError where a section's budget is out of reach."""
+        if isinstance(section, SizedSection) and section.budget is not None and repr(section) not in self._solved:
+            solve(section, self._sizes.skeleton.model)
+            self._solved.add(repr(section))
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:

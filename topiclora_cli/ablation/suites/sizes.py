@@ -35,16 +35,21 @@ class Sizes:
         model = self.recipe.model
         return open_skeleton(model.name, config_only=False, upcycle=model.upcycle)
 
-    @cached_property
-    def own(self) -> Counted:
-        """What the recipe's own adapter counts; raises TopicLoraError where it has no rank to be sized by."""
+    @property
+    def section(self) -> SizedSection:
+        """The recipe's own adapter; raises TopicLoraError for one that takes its size from trained adapters."""
         section = self.recipe.adapter
         if not isinstance(section, SizedSection) or section.trained:
             raise TopicLoraError(
                 f"This suite compares adapters of one size, and {section.method} takes its size from trained ones.",
                 "Take a recipe that trains its adapter from the start.",
             )
-        return count(section, self.skeleton)
+        return section
+
+    @cached_property
+    def own(self) -> Counted:
+        """What the recipe's own adapter counts; raises as `section`, and where it does not fit the base."""
+        return count(self.section, self.skeleton)
 
     @property
     def sparse(self) -> bool:
