@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 from filelock import FileLock
 
-from topiclora_cli.ablation.cell import LOCKS, open_cell, score_cell, train_cell
+from topiclora_cli.ablation.cell import score_cell, train_cell
+from topiclora_cli.ablation.finished import open_cell
 from topiclora_cli.ablation.grid import Cell, make_grid
 from topiclora_cli.ablation.scores import score_cells
-from topiclora_cli.ablation.work import Work
+from topiclora_cli.ablation.work import LOCKS, Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.reporting.ablation import Extent, write_report

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from topiclora_cli.ablation.cell import LOCKS, CellResult, diverged, held_out_loss, open_cell, read_cell
+from topiclora_cli.ablation.finished import CellResult, diverged, held_out_loss, open_cell, read_cell
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.tuning import Choice, choose
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import make_folder
+
+LOCKS = ".locks"
 
 
 class Work:

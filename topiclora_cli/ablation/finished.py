@@ -1,0 +1,105 @@
+"""One cell of a grid as the disk has it: whether it is trained and scored, and what came out. Nothing loads torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.recipe import Recipe, load_recipe
+from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, finished
+from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
+from topiclora_cli.runs.results.files import read_result
+from topiclora_cli.runs.results.metrics import read_metrics
+from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
+from topiclora_cli.stages.request import asked_for
+
+_DELETE = "Delete the cell's folder."
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a cell has scored, by question, too, where that was kept.
+
+    losses: of a training's last logged step, by name. parameters: all that were trained; None if nobody counted them.
+    entropy: task -> that of each question's topics by the cell's graph, in nats; None where that was not asked for.
+    """
+
+    scores: EvalSummary
+    by_question: ByQuestion = field(default_factory=dict)
+    losses: Mapping[str, float] = field(default_factory=dict)
+    parameters: int | None = None
+    entropy: Mapping[str, Sequence[float]] | None = None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it is scored in full, and by one figure."""
+        return not self.scores.failed and self.scores.mean is not None
+
+    @property
+    def mean(self) -> MeanScores:
+        """The figure of a comparable cell."""
+        assert self.scores.mean is not None
+        return self.scores.mean
+
+
+def open_cell(folder: Path, cell: Cell) -> RunDir | None:
+    """The cell's run, None where there is none yet; raises TopicLoraError where it has other settings."""
+    path = folder / cell.folder
+    if not (path / RECIPE).exists():
+        return None
+    run = RunDir(path)
+    there, wanted = (_settings(recipe, cell) for recipe in (load_recipe(str(path / RECIPE)), cell.recipe))
+    if there != wanted:
+        raise TopicLoraError(
+            f"{path} holds a cell with other settings.", "Delete that folder, or run the grid in a new run with --out."
+        )
+    return run
+
+
+def diverged(run: RunDir) -> bool:
+    """Whether the run's loss ceased to be a number, which no other attempt would change."""
+    return run.manifest.diverged is not None
+
+
+def held_out_loss(run: RunDir) -> float:
+    """The loss of a finished training on its held-out examples, in nats per answer token; infinite where it diverged.
+
+    Raises TopicLoraError where there were none.
+    """
+    if diverged(run):
+        return float("inf")
+    rows = read_metrics(run.path / METRICS)
+    losses = [row.values["eval_loss"] for row in rows if "eval_loss" in row.values]
+    if not losses:
+        raise TopicLoraError(
+            f"{run.path} has no loss on held-out examples to choose by.", "Raise data.validation, in a new run."
+        )
+    kept = load_recipe(str(run.path / RECIPE)).train.load_best
+    return float(min(losses) if kept else losses[-1])
+
+
+def read_cell(folder: Path, cell: Cell) -> CellResult | None:
+    """Scores of a cell, by question, too, with its last losses and parameters; None where it is not scored."""
+    run = open_cell(folder, cell)
+    if run is None or (cell.trained and not run.is_done("train")):
+        return None
+    # Its own evaluation: somebody may have made others in the cell since.
+    path = finished(run.path / "eval", SUMMARY, asked_for(cell.recipe, run, "eval"))
+    if path is None:
+        return None
+    scores, questions = read_result(path, EvalSummary, hint=_DELETE), path.with_name(BY_QUESTION)
+    answers = read_result(questions, QuestionScores, hint=_DELETE) if questions.exists() else QuestionScores({})
+    trained = run.manifest.trained
+    if trained is None:
+        return CellResult(scores, answers.tuned, parameters=None if cell.trained else 0, entropy=answers.entropy)
+    losses = {name: value for name, value in trained.final.items() if name.startswith("loss")}
+    return CellResult(scores, answers.tuned, losses, trained.total_parameters, answers.entropy)
+
+
+def _settings(recipe: Recipe, cell: Cell) -> dict[str, Any]:
+    if not cell.trained:
+        return {**recipe.model_dump(include={"model", "data", "eval"}), "precision": recipe.train.precision}
+    # The grid that a cell is part of, and who said what, change nothing in it.
+    return recipe.model_dump(exclude={"ablation"})
