@@ -5,26 +5,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
+from topiclora_cli.ablation.folders import LOCKS, diverged, open_cell
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.errors import Diverged, TopicLoraError
-from topiclora_cli.recipe import Recipe, dump_recipe, load_recipe
+from topiclora_cli.recipe import Recipe, dump_recipe
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, finished
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
 from topiclora_cli.runs.results.files import read_result
-from topiclora_cli.runs.results.metrics import read_metrics
-from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
+from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 from topiclora_cli.stages.inputs import GRAPH, asked_for
 from topiclora_cli.stages.train import train as train_stage
 
-LOCKS = ".locks"
 _DELETE = "Delete the cell's folder."
 
 
@@ -52,26 +50,17 @@ class CellResult:
         return self.scores.mean
 
 
-def open_cell(folder: Path, cell: Cell) -> RunDir | None:
-    """The cell's run, None where there is none yet; raises TopicLoraError where it has other settings."""
-    path = folder / cell.folder
-    if not (path / RECIPE).exists():
-        return None
-    run = RunDir(path)
-    there, wanted = (_settings(recipe, cell) for recipe in (load_recipe(str(path / RECIPE)), cell.recipe))
-    if there != wanted:
-        raise TopicLoraError(
-            f"{path} holds a cell with other settings.", "Delete that folder, or run the grid in a new run with --out."
-        )
-    return run
+def make_cell(folder: Path, cell: Cell) -> RunDir:
+    """The cell's run, new where there is none yet; raises TopicLoraError where it has other settings."""
+    run = open_cell(folder, cell)
+    if run is not None:
+        return run
+    return RunDir.create(folder / cell.folder, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
 
 
 def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progress) -> RunDir:
     """Stage 1, from another cell of the `grid` that has the same, and training, as far as they are not done."""
-    path = folder / cell.folder
-    run = open_cell(folder, cell)
-    if run is None:
-        run = RunDir.create(path, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
+    run = make_cell(folder, cell)
     if not cell.trained or run.is_done("train") or diverged(run):
         return run
     if cell.recipe.needs_graph and not run.is_done("graph"):
@@ -86,30 +75,8 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
             raise
         # One of several values to try: the others go on without it.
         run.update(diverged=error.message)
-        progress.say(f"Warning: {path.name}: {error.message}")
+        progress.say(f"Warning: {cell.folder}: {error.message}")
     return run
-
-
-def diverged(run: RunDir) -> bool:
-    """Whether the run's loss ceased to be a number, which no other attempt would change."""
-    return run.manifest.diverged is not None
-
-
-def held_out_loss(run: RunDir) -> float:
-    """The loss of a finished training on its held-out examples, in nats per answer token; infinite where it diverged.
-
-    Raises TopicLoraError where there were none.
-    """
-    if diverged(run):
-        return float("inf")
-    rows = read_metrics(run.path / METRICS)
-    losses = [row.values["eval_loss"] for row in rows if "eval_loss" in row.values]
-    if not losses:
-        raise TopicLoraError(
-            f"{run.path} has no loss on held-out examples to choose by.", "Raise data.validation, in a new run."
-        )
-    kept = load_recipe(str(run.path / RECIPE)).train.load_best
-    return float(min(losses) if kept else losses[-1])
 
 
 def score_cell(folder: Path, cell: Cell, progress: Progress) -> CellResult:
@@ -149,13 +116,6 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
         return CellResult(scores, by_question, parameters=None if cell.trained else 0)
     losses = {name: value for name, value in trained.final.items() if name.startswith("loss")}
     return CellResult(scores, by_question, losses, trained.total_parameters)
-
-
-def _settings(recipe: Recipe, cell: Cell) -> dict[str, Any]:
-    if not cell.trained:
-        return {**recipe.model_dump(include={"model", "data", "eval"}), "precision": recipe.train.precision}
-    # The grid that a cell is part of, and who said what, change nothing in it.
-    return recipe.model_dump(exclude={"ablation"})
 
 
 def _stage_1(recipe: Recipe) -> str:
