@@ -16,6 +16,7 @@ from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.launchers import Ended, Launcher
 from topiclora_cli.ablation.launchers.here import Here
 from topiclora_cli.ablation.runner import report
+from topiclora_cli.ablation.search import Search
 from topiclora_cli.ablation.stopping import Stopping
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import Recipe
@@ -92,7 +93,7 @@ class _Parent:
         self.work, self.recipe, self.launcher = work, recipe, launcher
         self.progress, self.options, self.stopping = progress, options, stopping
         self.flying: set[str] = set()
-        self.numbers = {cell.folder: number for number, cell in enumerate(work.grid, start=1)}
+        self.search = Search(work.asked, work.folder, progress)
         failures = {cell.folder: read_failure(work.folder / cell.folder) for cell in work.grid}
         # The attempts that do not count, because somebody asked for another.
         self.forgiven = {name: each.attempt for name, each in failures.items() if each and options.retry_failed}
@@ -118,16 +119,26 @@ class _Parent:
 
     def _start_what_fits(self) -> list[str]:
         """Start as many as there are places for; the cells that are left to others."""
+        self.search.update()
+        self.work.look_again()
         left = [cell for cell in self.work.left() if cell.folder not in self.flying and not self._given_up(cell)]
         for cell in left:
             if not self.launcher.free():
                 break
             if is_taken(self.work.folder, cell.folder):
                 continue
-            self.progress.say(f"Ablation cell {self.numbers[cell.folder]}/{len(self.work.grid)}: {cell.folder}")
-            self.flying.add(cell.folder)
-            self.launcher.start(cell)
+            self._start(cell)
+        while self.launcher.free() and self._goes_on() and (cell := self.search.propose()) is not None:
+            if cell.folder not in self.flying:  # the same values may come twice
+                self._start(cell)
         return [cell.folder for cell in left]
+
+    def _start(self, cell: Cell) -> None:
+        numbers = [each.folder for each in self.work.grid]
+        number = f"{numbers.index(cell.folder) + 1}/{len(numbers)}: " if cell.folder in numbers else ""
+        self.progress.say(f"Ablation cell {number}{cell.folder}")
+        self.flying.add(cell.folder)
+        self.launcher.start(cell)
 
     def _given_up(self, cell: Cell) -> bool:
         failure = read_failure(self.work.folder / cell.folder)
