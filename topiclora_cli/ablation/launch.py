@@ -15,6 +15,7 @@ from topiclora_cli.ablation.folders import is_taken, open_cell
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.launchers import Ended, Launcher
 from topiclora_cli.ablation.launchers.here import Here
+from topiclora_cli.ablation.launchers.on_ray import OnRay
 from topiclora_cli.ablation.runner import report
 from topiclora_cli.ablation.search import Search
 from topiclora_cli.ablation.stopping import Stopping
@@ -35,7 +36,8 @@ class LaunchOptions:
     """How a grid is worked off.
 
     jobs: cells at once; None: one, or one for each of the `gpus`, which are numbered as this process sees them.
-    launcher: `local`, or `ray` on the cluster at `address`, where a cell takes `cpus` and `gpu_share` of a GPU.
+    launcher: `local`, or `ray` on the cluster at `address`, where a cell takes `cpus` and `gpu_share` of a GPU, None
+    being a whole one where there are any.
     keep_going: whether the others go on where a cell fails. retry_failed: whether those are tried again that an earlier
     call has seen fail.
     """
@@ -47,7 +49,7 @@ class LaunchOptions:
     retry_failed: bool = False
     address: str | None = None
     cpus: float = 1
-    gpu_share: float = 0
+    gpu_share: float | None = None
 
 
 def launch(
@@ -75,6 +77,8 @@ def launch(
 
 def open_launcher(grid: Sequence[Cell], folder: Path, progress: Progress, options: LaunchOptions) -> Launcher:
     """What the options ask for."""
+    if options.launcher == "ray":
+        return OnRay(grid, folder, progress, options)
     return Here(grid, folder, progress)
 
 

@@ -60,7 +60,7 @@ def slurm_script(run: Path, grid: Sequence[Cell], options: LaunchOptions, again:
     """
     runs = count_runs(grid)
     jobs = options.jobs if isinstance(options.jobs, int) else AT_ONCE
-    gpus = math.ceil(options.gpu_share) or (1 if options.gpus else 0)
+    gpus = math.ceil(options.gpu_share or 0) or (1 if options.gpus else 0)
     told = [*again, *(["--fail-fast"] if not options.keep_going else [])]
     told += ["--retry-failed"] if options.retry_failed else []
     folder = run.resolve()
