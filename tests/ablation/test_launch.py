@@ -7,9 +7,11 @@ import pytest
 
 from topiclora_cli.ablation import attempt as attempts
 from topiclora_cli.ablation import launch as launching
+from topiclora_cli.ablation import parent as parents
 from topiclora_cli.ablation.failures import forget_failure, read_failure
 from topiclora_cli.ablation.grid import make_grid
-from topiclora_cli.ablation.launch import LaunchOptions, launch
+from topiclora_cli.ablation.launch import launch
+from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.ablation.states import cell_states, failed_lines
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import Diverged, Interrupted, TopicLoraError
@@ -39,7 +41,8 @@ def grid_run(tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "train_cell", train)
     monkeypatch.setattr(attempts, "score_cell", lambda *_: None)
     monkeypatch.setattr(Work, "result", scored)
-    monkeypatch.setattr(launching, "report", lambda *_: [])
+    for module in (launching, parents):
+        monkeypatch.setattr(module, "report", lambda *_: [])
     grid = make_grid(recipe)
 
     def call(**options):

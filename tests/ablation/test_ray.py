@@ -8,9 +8,9 @@ import time
 import pytest
 
 from topiclora_cli.ablation.grid import make_grid
-from topiclora_cli.ablation.launch import LaunchOptions
 from topiclora_cli.ablation.launchers import ray_cluster
 from topiclora_cli.ablation.launchers.on_ray import OnRay
+from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.runs.progress import LoggedProgress

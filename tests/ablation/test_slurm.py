@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from topiclora_cli.ablation.grid import make_grid
-from topiclora_cli.ablation.launch import LaunchOptions
-from topiclora_cli.ablation.slurm import AT_ONCE, count_runs, slurm_script
+from topiclora_cli.ablation.grid import count_runs, make_grid
+from topiclora_cli.ablation.options import LaunchOptions
+from topiclora_cli.ablation.slurm import AT_ONCE, slurm_script
 from topiclora_cli.recipe import build_recipe
 
 RATES = {"train.learning_rate": [0.001, 0.01, 0.1]}

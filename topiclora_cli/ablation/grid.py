@@ -104,6 +104,13 @@ def with_values(cell: Cell, values: Sequence[tuple[str, Any]]) -> Cell:
     return Cell(cell.name, cell.seed, changed, tuple(values), search=cell.search_name)
 
 
+def count_runs(grid: Sequence[Cell]) -> int:
+    """How many runs a grid comes to: of what is tuned, all values at the first seed, and those chosen at the others."""
+    first = grid[0].seed
+    trials = sum(cell.trials or 1 for cell in grid if cell.seed == first)
+    return trials + len({(cell.name, cell.seed) for cell in grid if cell.seed != first})
+
+
 def _listed(axes: Mapping[str, Axis]) -> dict[str, Sequence[Any]]:
     """All values of a space that has no more of them than are tried."""
     return {

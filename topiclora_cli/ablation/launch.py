@@ -1,23 +1,21 @@
-"""Works a grid off: hands its cells to where they run, records what dies there, and reports after every cell.
+"""Works a grid off, wherever its cells run.
 
 Any number of processes may run one grid: each takes the next cell that nobody is at, and waits for what others still
 have to find out. Cells know nothing of one another, as tests do not: one that fails leaves the others running.
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from topiclora_cli.ablation.failures import read_failure, record_failure
-from topiclora_cli.ablation.folders import is_taken, open_cell
-from topiclora_cli.ablation.grid import Cell
-from topiclora_cli.ablation.launchers import Ended, Launcher
+from topiclora_cli.ablation.grid import Cell, count_runs
+from topiclora_cli.ablation.launchers import Launcher
 from topiclora_cli.ablation.launchers.here import Here
+from topiclora_cli.ablation.launchers.local import Local
 from topiclora_cli.ablation.launchers.on_ray import OnRay
+from topiclora_cli.ablation.launchers.places import cores
+from topiclora_cli.ablation.options import LaunchOptions
+from topiclora_cli.ablation.parent import Parent
 from topiclora_cli.ablation.runner import report
-from topiclora_cli.ablation.search import Search
 from topiclora_cli.ablation.stopping import Stopping
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import Recipe
@@ -27,29 +25,6 @@ from topiclora_cli.runs.results.record import GridFacts
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.build_graph import with_chosen_experts
 from topiclora_cli.stages.stage import stage
-
-POLL = 5.0  # seconds between looks at what other processes have finished
-
-
-@dataclass(frozen=True)
-class LaunchOptions:
-    """How a grid is worked off.
-
-    jobs: cells at once; None: one, or one for each of the `gpus`, which are numbered as this process sees them.
-    launcher: `local`, or `ray` on the cluster at `address`, where a cell takes `cpus` and `gpu_share` of a GPU, None
-    being a whole one where there are any.
-    keep_going: whether the others go on where a cell fails. retry_failed: whether those are tried again that an earlier
-    call has seen fail.
-    """
-
-    jobs: int | Literal["auto"] | None = None
-    gpus: tuple[int, ...] = ()
-    launcher: str = "local"
-    keep_going: bool = True
-    retry_failed: bool = False
-    address: str | None = None
-    cpus: float = 1
-    gpu_share: float | None = None
 
 
 def launch(
@@ -67,7 +42,7 @@ def launch(
         launcher = open_launcher(grid, work.folder, progress, options)
         try:
             with Stopping(launcher, progress) as stopping:
-                _Parent(work, recipe_of_all, launcher, progress, options, stopping).run()
+                Parent(work, recipe_of_all, launcher, stopping, progress, options).run()
         finally:
             launcher.close()
         scores = report(work, recipe_of_all)
@@ -76,93 +51,17 @@ def launch(
 
 
 def open_launcher(grid: Sequence[Cell], folder: Path, progress: Progress, options: LaunchOptions) -> Launcher:
-    """What the options ask for."""
+    """What the options ask for; a GPU of one's own is another process's to have."""
     if options.launcher == "ray":
         return OnRay(grid, folder, progress, options)
-    return Here(grid, folder, progress)
+    jobs = how_many(grid, progress, options)
+    if jobs == 1 and not options.gpus:
+        return Here(grid, folder, progress)
+    return Local(grid, folder, jobs, options.gpus)
 
 
-class _Parent:
-    """Who hands out the cells, of which `flying` are out."""
-
-    def __init__(
-        self,
-        work: Work,
-        recipe: Recipe,
-        launcher: Launcher,
-        progress: Progress,
-        options: LaunchOptions,
-        stopping: Stopping,
-    ) -> None:
-        self.work, self.recipe, self.launcher = work, recipe, launcher
-        self.progress, self.options, self.stopping = progress, options, stopping
-        self.flying: set[str] = set()
-        self.search = Search(work.asked, work.folder, progress)
-        failures = {cell.folder: read_failure(work.folder / cell.folder) for cell in work.grid}
-        # The attempts that do not count, because somebody asked for another.
-        self.forgiven = {name: each.attempt for name, each in failures.items() if each and options.retry_failed}
-        self.failed = False
-        self.said = ""
-
-    def run(self) -> None:
-        """Until nothing is left that can be done, or somebody stops it."""
-        while True:
-            busy = self._start_what_fits() if self._goes_on() else []
-            if self.flying:
-                for ended in self.launcher.wait(POLL):
-                    self._take_in(ended)
-            elif busy:
-                self._say_once(f"Waiting for cells that other processes are at: {', '.join(busy)}")
-                time.sleep(POLL)
-            else:
-                break
-        self.stopping.raise_if_stopped()
-
-    def _goes_on(self) -> bool:
-        return not self.stopping.stopped and (self.options.keep_going or not self.failed)
-
-    def _start_what_fits(self) -> list[str]:
-        """Start as many as there are places for; the cells that are left to others."""
-        self.search.update()
-        self.work.look_again()
-        left = [cell for cell in self.work.left() if cell.folder not in self.flying and not self._given_up(cell)]
-        for cell in left:
-            if not self.launcher.free():
-                break
-            if is_taken(self.work.folder, cell.folder):
-                continue
-            self._start(cell)
-        while self.launcher.free() and self._goes_on() and (cell := self.search.propose()) is not None:
-            if cell.folder not in self.flying:  # the same values may come twice
-                self._start(cell)
-        return [cell.folder for cell in left]
-
-    def _start(self, cell: Cell) -> None:
-        numbers = [each.folder for each in self.work.grid]
-        number = f"{numbers.index(cell.folder) + 1}/{len(numbers)}: " if cell.folder in numbers else ""
-        self.progress.say(f"Ablation cell {number}{cell.folder}")
-        self.flying.add(cell.folder)
-        self.launcher.start(cell)
-
-    def _given_up(self, cell: Cell) -> bool:
-        failure = read_failure(self.work.folder / cell.folder)
-        return failure is not None and failure.attempt > self.forgiven.get(cell.folder, 0)
-
-    def _take_in(self, ended: Ended) -> None:
-        cell = ended.cell
-        self.flying.discard(cell.folder)
-        if ended.how == "died":
-            run = open_cell(self.work.folder, cell)
-            if run is not None:
-                record_failure(run, cell, ended.reason, ended.hint)
-        if ended.how in ("failed", "died"):
-            self.failed = True
-            self.progress.say(f"Failed: {cell.folder}: {ended.reason} {ended.hint}".rstrip())
-        elif ended.how == "done":
-            report(self.work, self.recipe)
-            self.said = ""
-
-    def _say_once(self, text: str) -> None:
-        if text != self.said:
-            self.progress.say(text)
-            self.said = text
+def how_many(grid: Sequence[Cell], progress: Progress, options: LaunchOptions) -> int:
+    """The number of cells at once that the options ask for, no more than there are."""
+    if options.jobs == "auto":
+        return min(len(options.gpus) or cores(), count_runs(grid))
+    return min(options.jobs or len(options.gpus) or 1, count_runs(grid))

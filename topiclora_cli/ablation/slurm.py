@@ -12,8 +12,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from topiclora_cli.ablation.grid import Cell
-from topiclora_cli.ablation.launch import LaunchOptions
+from topiclora_cli.ablation.grid import Cell, count_runs
+from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.runs.commands import command_line
 
 AT_ONCE = 8  # tasks at a time, where nobody says
@@ -75,10 +75,3 @@ def slurm_script(run: Path, grid: Sequence[Cell], options: LaunchOptions, again:
         warning=_WARNING,
         command=command_line("ablate", "--run", folder, *told),
     )
-
-
-def count_runs(grid: Sequence[Cell]) -> int:
-    """How many runs a grid comes to: of what is tuned, all values at the first seed, and those chosen at the others."""
-    first = grid[0].seed
-    trials = sum(cell.trials or 1 for cell in grid if cell.seed == first)
-    return trials + len({(cell.name, cell.seed) for cell in grid if cell.seed != first})

@@ -46,3 +46,4 @@ class Stopping:
             raise KeyboardInterrupt
         self.signal = number
         self.launcher.stop()
+        self.progress.say("Stopping where each cell can be resumed; another signal ends them at once.")

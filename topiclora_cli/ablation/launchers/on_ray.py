@@ -8,16 +8,14 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.launchers import Ended
 from topiclora_cli.ablation.launchers.ray_cluster import connect, refuse_unfit_nodes
+from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.errors import Interrupted
 from topiclora_cli.runs.progress import LoggedProgress, Progress
-
-if TYPE_CHECKING:
-    from topiclora_cli.ablation.launch import LaunchOptions
 
 Attempt = Callable[[Cell, Sequence[Cell], Path, Progress], Ended]
 
@@ -38,7 +36,7 @@ class OnRay:
         grid: Sequence[Cell],
         folder: Path,
         progress: Progress,
-        options: "LaunchOptions",
+        options: LaunchOptions,
         attempt: Attempt | None = None,
     ) -> None:
         self._owned = connect(options.address)

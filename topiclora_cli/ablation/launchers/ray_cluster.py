@@ -3,6 +3,8 @@
 import importlib.util
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from topiclora_cli import __version__
 from topiclora_cli.errors import TopicLoraError
 
 PATIENCE = 10.0  # seconds for an address to answer
-_SETUP = 120.0  # seconds for a node to start a worker
+_SETUP = 60.0  # seconds for a node to start a worker, and for a cluster to say how it is
 _OBJECTS = 128 * 2**20  # bytes of a local instance's object store, which holds a grid and no tensors
 
 
@@ -39,7 +41,7 @@ def connect(address: str | None) -> bool:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **own)
     except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()).rstrip(".")
         raise TopicLoraError(
             f"No connection to a Ray cluster at {address}: {said[:300]}.",
             "Start one with: ray start --head, or give another --address.",
@@ -128,6 +130,18 @@ def _knock(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
     except OSError as error:
-        raise TopicLoraError(
-            f"No Ray cluster answers at {address} ({error.strerror or error}).", "Is it running? See: ray status"
-        ) from None
+        raise _silent(address, error.strerror or str(error)) from None
+    if address.startswith("ray://"):
+        return  # Ray's client gives up by itself
+    # What listens there may be no Ray, which Ray would go on asking for many minutes.
+    ask = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "health-check", "--address", address]
+    try:
+        done = subprocess.run(ask, timeout=_SETUP, capture_output=True, text=True, check=False)
+    except subprocess.TimeoutExpired:
+        raise _silent(address, f"no word in {_SETUP:.0f} s") from None
+    if done.returncode:
+        raise _silent(address, (done.stderr.strip().splitlines() or ["no answer"])[-1])
+
+
+def _silent(address: str, why: str) -> TopicLoraError:
+    return TopicLoraError(f"No Ray cluster answers at {address} ({why}).", "Is it running? See: ray status")
