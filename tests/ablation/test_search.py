@@ -19,6 +19,8 @@ from topiclora_cli.runs.progress import LoggedProgress
 from topiclora_cli.runs.results.record import StageRecord
 from topiclora_cli.runs.run import RunDir
 
+pytest.importorskip("optuna")
+
 RATE = "train.learning_rate"
 
 
