@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from topiclora_cli.evaluation.probes import PROBES
 
 if TYPE_CHECKING:
     from topiclora_cli.recipe import Recipe
+    from topiclora_cli.recipe.evaluation import EvalSection
     from topiclora_cli.runs.run import RunDir
 
 PANEL = "What the routers did"
@@ -59,12 +60,15 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "questions": (
         Annotated[
-            int,
+            int | None,
             typer.Option(
-                "--study-questions", min=1, rich_help_panel=PANEL, help="Questions of each task for these studies."
+                "--study-questions",
+                min=1,
+                rich_help_panel=PANEL,
+                help="Questions of each task for these studies (default: eval.probe_questions).",
             ),
         ],
-        10,
+        None,
     ),
 }
 
@@ -76,7 +80,12 @@ class StudyOptions:
     routing: bool
     probes: tuple[str, ...]
     against: Path | None
-    questions: int
+    questions: int | None
+
+    def filled_in(self, section: "EvalSection") -> "StudyOptions":
+        """What the recipe asks for where the command line does not say."""
+        probes = self.probes or tuple(section.probes)
+        return replace(self, probes=probes, questions=self.questions or section.probe_questions)
 
     @property
     def asked(self) -> bool:
@@ -107,9 +116,9 @@ class StudyOptions:
                 console.print(text)
 
     def _wanted(self) -> Any:
-        from topiclora_cli.stages.studies import Wanted
+        from topiclora_cli.stages.studies import QUESTIONS, Wanted
 
-        return Wanted(self.routing, self.probes, self.against, self.questions)
+        return Wanted(self.routing, self.probes, self.against, self.questions or QUESTIONS)
 
 
 def with_studies(command: Callable[..., None]) -> Callable[..., None]:
