@@ -49,7 +49,8 @@ class Sizes:
     @cached_property
     def own(self) -> Counted:
         """What the recipe's own adapter counts; raises as `section`, and where it does not fit the base."""
-        return count(self.section, self.skeleton)
+        section: Any = self.section  # one of the kinds that can be sized
+        return count(section, self.skeleton)
 
     @property
     def sparse(self) -> bool:
