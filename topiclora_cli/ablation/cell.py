@@ -19,6 +19,7 @@ from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 from topiclora_cli.stages.inputs import GRAPH
+from topiclora_cli.stages.studies import Wanted, study
 from topiclora_cli.stages.train import train as train_stage
 
 
@@ -64,6 +65,12 @@ def score_cell(folder: Path, cell: Cell, progress: Progress) -> CellResult:
             "The tasks' metrics are of different kinds, and cells are compared by one figure.",
             "Choose metrics of one kind with eval.metrics.",
         )
+    if result.unprobed:
+        section = cell.recipe.eval
+        wanted = Wanted(probes=tuple(section.probes), questions=section.probe_questions, alike=True)
+        study(cell.recipe, RunDir(folder / cell.folder), progress, wanted, name=result.scores.name)
+        result = read_cell(folder, cell)
+        assert result is not None
     return result
 
 

@@ -8,10 +8,11 @@ from typing import Any
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, load_recipe
-from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, finished
+from topiclora_cli.runs.naming import BY_QUESTION, PROBES, SUMMARY, finished
 from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.metrics import read_metrics
+from topiclora_cli.runs.results.routing import ProbeStudy
 from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
 from topiclora_cli.stages.request import asked_for
 
@@ -24,6 +25,7 @@ class CellResult:
 
     losses: of a training's last logged step, by name. parameters: all that were trained; None if nobody counted them.
     entropy: task -> that of each question's topics by the cell's graph, in nats; None where that was not asked for.
+    probes: what probes do to it; unprobed: whether it has still to be asked under those of `eval.probes`.
     """
 
     scores: EvalSummary
@@ -31,11 +33,13 @@ class CellResult:
     losses: Mapping[str, float] = field(default_factory=dict)
     parameters: int | None = None
     entropy: Mapping[str, Sequence[float]] | None = None
+    probes: ProbeStudy | None = None
+    unprobed: bool = False
 
     @property
     def comparable(self) -> bool:
-        """Whether it is scored in full, and by one figure."""
-        return not self.scores.failed and self.scores.mean is not None
+        """Whether it is scored in full, under every probe that was asked for, too, and by one figure."""
+        return not self.scores.failed and self.scores.mean is not None and not self.unprobed
 
     @property
     def mean(self) -> MeanScores:
@@ -95,7 +99,20 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
     if trained is None:
         return CellResult(scores, answers.tuned, parameters=None if cell.trained else 0, entropy=answers.entropy)
     losses = {name: value for name, value in trained.final.items() if name.startswith("loss")}
-    return CellResult(scores, answers.tuned, losses, trained.total_parameters, answers.entropy)
+    probes = _probes(path.with_name(PROBES)) if cell.recipe.eval.probes else None
+    return CellResult(
+        scores,
+        answers.tuned,
+        losses,
+        trained.total_parameters,
+        answers.entropy,
+        probes,
+        unprobed=probes is None and cell.trained and bool(cell.recipe.eval.probes),
+    )
+
+
+def _probes(path: Path) -> ProbeStudy | None:
+    return read_result(path, ProbeStudy, hint=_DELETE) if path.exists() else None
 
 
 def _settings(recipe: Recipe, cell: Cell) -> dict[str, Any]:
