@@ -12,11 +12,11 @@ def stopped(monkeypatch):
     """Grids are prepared and not run; the cells that would be."""
     seen = []
 
-    def run_grid(grid, *_args, **_options):
+    def launch(grid, *_args, **_options):
         seen[:] = [cell.folder for cell in grid]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("topiclora_cli.ablation.runner.run_grid", run_grid)
+    monkeypatch.setattr("topiclora_cli.ablation.launch.launch", launch)
     monkeypatch.setattr("topiclora_cli.ablation.runner.try_tasks", lambda recipe: None)
     return seen
 

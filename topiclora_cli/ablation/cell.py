@@ -8,9 +8,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from topiclora_cli.ablation.finished import CellResult, diverged, open_cell, read_cell
+from topiclora_cli.ablation.finished import CellResult, read_cell
+from topiclora_cli.ablation.folders import LOCKS, diverged, open_cell
 from topiclora_cli.ablation.grid import Cell
-from topiclora_cli.ablation.work import LOCKS
+from topiclora_cli.ablation.pruning import pruned
 from topiclora_cli.errors import Diverged, TopicLoraError
 from topiclora_cli.recipe import Recipe, dump_recipe
 from topiclora_cli.runs.files import make_folder
@@ -23,12 +24,17 @@ from topiclora_cli.stages.studies import Wanted, study
 from topiclora_cli.stages.train import train as train_stage
 
 
+def make_cell(folder: Path, cell: Cell) -> RunDir:
+    """The cell's run, new where there is none yet; raises TopicLoraError where it has other settings."""
+    run = open_cell(folder, cell)
+    if run is not None:
+        return run
+    return RunDir.create(folder / cell.folder, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
+
+
 def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progress) -> RunDir:
     """Stage 1, from another cell of the `grid` that has the same, and training, as far as they are not done."""
-    path = folder / cell.folder
-    run = open_cell(folder, cell)
-    if run is None:
-        run = RunDir.create(path, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
+    run = make_cell(folder, cell)
     if not cell.trained or run.is_done("train") or diverged(run):
         return run
     if cell.recipe.needs_graph and not run.is_done("graph"):
@@ -37,13 +43,14 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
             if not _borrow_graph(folder, cell, grid, run):
                 build_graph_stage(cell.recipe, run, progress)
     try:
-        train_stage(cell.recipe, run, progress, resume=run.stage("train") is not None)
+        with pruned(folder, cell) as watch:
+            train_stage(cell.recipe, run, progress, resume=run.stage("train") is not None, watch=watch)
     except Diverged as error:
         if not cell.tuned:
             raise
         # One of several values to try: the others go on without it.
         run.update(diverged=error.message)
-        progress.say(f"Warning: {path.name}: {error.message}")
+        progress.say(f"Warning: {cell.folder}: {error.message}")
     return run
 
 

@@ -3,17 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from topiclora_cli.ablation.folders import open_cell
 from topiclora_cli.ablation.grid import Cell
-from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, load_recipe
 from topiclora_cli.runs.naming import BY_QUESTION, PROBES, SUMMARY, finished
 from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
 from topiclora_cli.runs.results.files import read_result
-from topiclora_cli.runs.results.metrics import read_metrics
 from topiclora_cli.runs.results.routing import ProbeStudy
-from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
 from topiclora_cli.stages.request import asked_for
 
 _DELETE = "Delete the cell's folder."
@@ -48,42 +44,6 @@ class CellResult:
         return self.scores.mean
 
 
-def open_cell(folder: Path, cell: Cell) -> RunDir | None:
-    """The cell's run, None where there is none yet; raises TopicLoraError where it has other settings."""
-    path = folder / cell.folder
-    if not (path / RECIPE).exists():
-        return None
-    run = RunDir(path)
-    there, wanted = (_settings(recipe, cell) for recipe in (load_recipe(str(path / RECIPE)), cell.recipe))
-    if there != wanted:
-        raise TopicLoraError(
-            f"{path} holds a cell with other settings.", "Delete that folder, or run the grid in a new run with --out."
-        )
-    return run
-
-
-def diverged(run: RunDir) -> bool:
-    """Whether the run's loss ceased to be a number, which no other attempt would change."""
-    return run.manifest.diverged is not None
-
-
-def held_out_loss(run: RunDir) -> float:
-    """The loss of a finished training on its held-out examples, in nats per answer token; infinite where it diverged.
-
-    Raises TopicLoraError where there were none.
-    """
-    if diverged(run):
-        return float("inf")
-    rows = read_metrics(run.path / METRICS)
-    losses = [row.values["eval_loss"] for row in rows if "eval_loss" in row.values]
-    if not losses:
-        raise TopicLoraError(
-            f"{run.path} has no loss on held-out examples to choose by.", "Raise data.validation, in a new run."
-        )
-    kept = load_recipe(str(run.path / RECIPE)).train.load_best
-    return float(min(losses) if kept else losses[-1])
-
-
 def read_cell(folder: Path, cell: Cell) -> CellResult | None:
     """Scores of a cell, by question, too, with its last losses and parameters; None where it is not scored."""
     run = open_cell(folder, cell)
@@ -113,10 +73,3 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
 
 def _probes(path: Path) -> ProbeStudy | None:
     return read_result(path, ProbeStudy, hint=_DELETE) if path.exists() else None
-
-
-def _settings(recipe: Recipe, cell: Cell) -> dict[str, Any]:
-    if not cell.trained:
-        return {**recipe.model_dump(include={"model", "data", "eval"}), "precision": recipe.train.precision}
-    # The grid that a cell is part of, and who said what, change nothing in it.
-    return recipe.model_dump(exclude={"ablation"})

@@ -7,6 +7,7 @@ from topiclora_cli.cli.console import TerminalProgress, console, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, find_run, refuse_both
 from topiclora_cli.errors import TopicLoraError
 
+SOME_FAILED = 1  # as pytest has it: 2 is for mistakes in what was asked
 PREPARATION = 600.0  # seconds to wait for another process that prepares the same grid
 
 app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND]")
@@ -38,7 +39,9 @@ def ablate(
     asked, again = grid.asked(), [*(["--cells", grid.cells] if grid.cells is not None else [])]
     from topiclora_cli.ablation.asking import ask
     from topiclora_cli.ablation.existing import ask_run, keep
-    from topiclora_cli.ablation.runner import prepare_grid, run_grid
+    from topiclora_cli.ablation.launch import launch
+    from topiclora_cli.ablation.runner import prepare_grid
+    from topiclora_cli.ablation.states import cell_states, failed_lines
     from topiclora_cli.recipe import load_recipe
     from topiclora_cli.reporting.ablation import warnings
     from topiclora_cli.reporting.terminal import ablation_table
@@ -64,8 +67,14 @@ def ablate(
             cells = prepare_grid(settings, directory, progress, only=grid.only)
             if recipe is None:
                 keep(directory, found)
-        result = run_grid(cells, settings, directory, progress)
-    console.print(ablation_table(result))
+        result = launch(cells, settings, directory, progress)
+    if result:
+        console.print(ablation_table(result))
     for line in warnings(result):
         console.print(line, soft_wrap=True)
-    console.print(f"Report: {directory.path / 'ablation' / 'report.md'}", soft_wrap=True)
+    if result:
+        console.print(f"Report: {directory.path / 'ablation' / 'report.md'}", soft_wrap=True)
+    if failed := list(failed_lines(cell_states(cells, directory.path / "ablation"))):
+        for line in ["Failed, and to be tried again with --retry-failed:", *failed]:
+            console.print(line, soft_wrap=True)
+        raise typer.Exit(SOME_FAILED)

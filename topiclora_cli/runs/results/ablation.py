@@ -66,6 +66,24 @@ class CellScore:
 
 
 @dataclass(frozen=True)
+class CellFailure:
+    """Why the latest attempt at a cell came to nothing, as `failure.json` in its folder holds it.
+
+    stage: at which it stood: `graph`, `train` or `eval`. when: ISO 8601, UTC. attempt: the first is 1. diverged: its
+    loss ceased to be a number, which is a finding and no mishap.
+    """
+
+    cell: str
+    seed: int
+    stage: str
+    reason: str
+    hint: str
+    when: str
+    attempt: int = 1
+    diverged: bool = False
+
+
+@dataclass(frozen=True)
 class GridScores:
     """All cells of which a seed is finished, as `ablation/results.json` holds them."""
 
