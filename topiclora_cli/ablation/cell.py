@@ -10,9 +10,10 @@ from filelock import FileLock
 
 from topiclora_cli.ablation.finished import CellResult, diverged, open_cell, read_cell
 from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.identity import create_cell
 from topiclora_cli.ablation.work import LOCKS
 from topiclora_cli.errors import Diverged, TopicLoraError
-from topiclora_cli.recipe import Recipe, dump_recipe
+from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RECIPE, RunDir
@@ -27,7 +28,7 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
     path = folder / cell.folder
     run = open_cell(folder, cell)
     if run is None:
-        run = RunDir.create(path, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
+        run = create_cell(folder, cell)
     if not cell.trained or run.is_done("train") or diverged(run):
         return run
     if cell.recipe.needs_graph and not run.is_done("graph"):

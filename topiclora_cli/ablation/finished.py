@@ -3,17 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.identity import digest, is_same, settings
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, load_recipe
-from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, finished
+from topiclora_cli.recipe import load_recipe
+from topiclora_cli.runs.files import read_json
+from topiclora_cli.runs.naming import BY_QUESTION, REQUEST, SUMMARY, named_folders
+from topiclora_cli.runs.results.ablation import Cost
 from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.metrics import read_metrics
+from topiclora_cli.runs.results.record import EvalFacts, Manifest
 from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
-from topiclora_cli.stages.request import asked_for
+from topiclora_cli.stages.request import adapter_files, digests, request_of
 
 _DELETE = "Delete the cell's folder."
 
@@ -22,13 +25,17 @@ _DELETE = "Delete the cell's folder."
 class CellResult:
     """What a cell has scored, by question, too, where that was kept.
 
-    losses: of a training's last logged step, by name. parameters: all that were trained; None if nobody counted them.
+    losses: of a training's last logged step, by name. folder, evaluation: within the grid's folder. settings: the
+    sha256 of the cell's.
     """
 
     scores: EvalSummary
     by_question: ByQuestion = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
-    parameters: int | None = None
+    cost: Cost = field(default_factory=Cost)
+    folder: str = ""
+    evaluation: str = ""
+    settings: str = ""
 
     @property
     def comparable(self) -> bool:
@@ -48,8 +55,7 @@ def open_cell(folder: Path, cell: Cell) -> RunDir | None:
     if not (path / RECIPE).exists():
         return None
     run = RunDir(path)
-    there, wanted = (_settings(recipe, cell) for recipe in (load_recipe(str(path / RECIPE)), cell.recipe))
-    if there != wanted:
+    if not is_same(path, cell) and settings(load_recipe(str(path / RECIPE)), cell) != settings(cell.recipe, cell):
         raise TopicLoraError(
             f"{path} holds a cell with other settings.", "Delete that folder, or run the grid in a new run with --out."
         )
@@ -84,20 +90,56 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
     if run is None or (cell.trained and not run.is_done("train")):
         return None
     # Its own evaluation: somebody may have made others in the cell since.
-    path = finished(run.path / "eval", SUMMARY, asked_for(cell.recipe, run, "eval"))
+    path = _evaluation(cell, run)
     if path is None:
         return None
     scores, questions = read_result(path, EvalSummary, hint=_DELETE), path.with_name(BY_QUESTION)
     by_question = read_result(questions, QuestionScores, hint=_DELETE).tuned if questions.exists() else {}
-    trained = run.manifest.trained
-    if trained is None:
-        return CellResult(scores, by_question, parameters=None if cell.trained else 0)
-    losses = {name: value for name, value in trained.final.items() if name.startswith("loss")}
-    return CellResult(scores, by_question, losses, trained.total_parameters)
+    manifest = run.manifest
+    trained = manifest.trained
+    final = trained.final.items() if trained is not None else ()
+    return CellResult(
+        scores,
+        by_question,
+        losses={name: value for name, value in final if name.startswith("loss")},
+        cost=_cost(cell, manifest, path.parent.name),
+        folder=cell.folder,
+        evaluation=str(path.parent.relative_to(folder)),
+        settings=digest(cell),
+    )
 
 
-def _settings(recipe: Recipe, cell: Cell) -> dict[str, Any]:
+def _cost(cell: Cell, manifest: Manifest, evaluation: str) -> Cost:
+    """Of its training and of that very evaluation; the base costs no training."""
+    training, scoring, trained = manifest.stages.get("train"), manifest.stages.get("eval"), manifest.trained
+    latest = scoring.result if scoring is not None else None
+    scored = scoring.seconds if scoring and isinstance(latest, EvalFacts) and latest.name == evaluation else None
     if not cell.trained:
-        return {**recipe.model_dump(include={"model", "data", "eval"}), "precision": recipe.train.precision}
-    # The grid that a cell is part of, and who said what, change nothing in it.
-    return recipe.model_dump(exclude={"ablation"})
+        return Cost(parameters=0, activated=0, train_seconds=0.0, eval_seconds=scored)
+    peak = training.peak if training is not None else None
+    return Cost(
+        parameters=trained.total_parameters if trained else None,
+        activated=trained.activated_parameters if trained else None,
+        train_seconds=training.seconds if training is not None else None,
+        eval_seconds=scored,
+        resident_gib=peak.resident_gib if peak else None,
+        accelerator_gib=peak.accelerator_gib if peak else None,
+    )
+
+
+def _evaluation(cell: Cell, run: RunDir) -> Path | None:
+    """The latest summary of what the cell asks of the adapter that the run has; None where it was not made yet.
+
+    An adapter that is older than the request is the one whose digests stand there, and is not read again.
+    """
+    wanted, files = request_of(cell.recipe, "eval"), adapter_files(run)
+    for folder in reversed(named_folders(run.path / "eval", SUMMARY)):
+        written = folder / REQUEST
+        asked = read_json(written, hint=f"Delete {folder}.") if written.is_file() else {}
+        if {**asked, "adapter": None} != {**wanted, "adapter": None}:
+            continue
+        since = written.stat().st_mtime_ns
+        known = asked["adapter"].keys() == files.keys() and all(f.stat().st_mtime_ns < since for f in files.values())
+        if known or asked["adapter"] == digests(files):
+            return folder / SUMMARY
+    return None

@@ -7,17 +7,13 @@ have to find out. The report is written anew after every cell, from all that is 
 import time
 from collections.abc import Sequence
 
-from filelock import FileLock
-
 from topiclora_cli.ablation.cell import score_cell, train_cell
 from topiclora_cli.ablation.finished import open_cell
 from topiclora_cli.ablation.grid import Cell, make_grid
-from topiclora_cli.ablation.scores import score_cells
-from topiclora_cli.ablation.work import LOCKS, Work
+from topiclora_cli.ablation.reports import report
+from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.reporting.ablation import Extent, write_report
-from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.ablation import CellScore
 from topiclora_cli.runs.results.record import GridFacts
@@ -64,7 +60,7 @@ def run_grid(grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progre
                 if cell is not None:
                     _run_cell(work, cell, progress)
             if cell is not None:
-                _report(work, recipe_of_all)
+                report(work, recipe_of_all)
                 told = False
                 continue
             if not told:
@@ -72,7 +68,7 @@ def run_grid(grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progre
                 progress.say(f"Waiting for cells that other processes are at: {names}")
                 told = True
             time.sleep(POLL)
-        scores = _report(work, recipe_of_all)
+        scores = report(work, recipe_of_all)
         running.result = GridFacts(cells=len(scores), seeds=len(recipe.ablation.seeds))
     return scores
 
@@ -87,40 +83,3 @@ def _run_cell(work: Work, cell: Cell, progress: Progress) -> None:
                 f"{trained.path}: {why}", "Delete that folder to try again, or lower its learning rate."
             )
         score_cell(work.folder, cell, progress)
-
-
-def _report(work: Work, recipe: Recipe) -> list[CellScore]:
-    with FileLock(make_folder(work.folder / LOCKS) / "report.lock"):
-        found = with_others(work, recipe)
-        scores = score_cells(found, recipe.ablation.reference)
-        if scores:
-            recipes = [cell.recipe for cell in found.grid]
-            write_report(found.folder, scores, _extent(found), recipes, reference=recipe.ablation.reference)
-    return scores
-
-
-def _extent(work: Work) -> Extent:
-    """How much of the grid is scored; the ways to tune a cell are no runs of their own."""
-    scored = sum(work.is_chosen(cell) and work.result(cell) is not None for cell in work.grid)
-    runs = len({(cell.name, cell.seed) for cell in work.grid})
-    return Extent(cells=len({cell.name for cell in work.grid}), runs=runs, scored=scored)
-
-
-def with_others(work: Work, recipe: Recipe) -> Work:
-    """The grid with those of the recipe's cells that it leaves out and that are finished, by another call perhaps.
-
-    Cells that are there with other settings, or that the recipe cannot have, are no part of it.
-    """
-    mine = {cell.name for cell in work.grid}
-    grid: list[Cell] = []
-    for name in recipe.ablation.all_cells:
-        if name in mine:
-            grid += [cell for cell in work.grid if cell.name == name]
-            continue
-        try:
-            other = Work(make_grid(recipe, only=[name]), work.folder)
-            if any(other.is_chosen(cell) and other.result(cell) is not None for cell in other.grid):
-                grid += other.grid
-        except TopicLoraError:
-            continue
-    return Work(grid, work.folder) if len(grid) > len(work.grid) else work

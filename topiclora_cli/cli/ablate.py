@@ -39,7 +39,7 @@ def ablate(
         with directory.lock(patience=PREPARATION):
             grid = prepare_grid(settings, directory, progress, only=listed(cells) if cells else None)
         result = run_grid(grid, settings, directory, progress)
-    console.print(ablation_table(result))
+    console.print(ablation_table(result, settings.ablation.reference))
     for line in warnings(result):
         console.print(line, soft_wrap=True)
     console.print(f"Report: {directory.path / 'ablation' / 'report.md'}", soft_wrap=True)
