@@ -1,6 +1,6 @@
 """One cell of a grid as the disk has it: whether it is trained and scored, and what came out. Nothing loads torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,8 @@ class CellResult:
     """What a cell has scored, by question, too, where that was kept.
 
     losses: of a training's last logged step, by name. folder, evaluation: within the grid's folder. settings: the
-    sha256 of the cell's.
+    sha256 of the cell's. entropy: task -> that of each question's topics by the cell's graph, in nats; None where that
+    was not asked for.
     """
 
     scores: EvalSummary
@@ -36,6 +37,7 @@ class CellResult:
     folder: str = ""
     evaluation: str = ""
     settings: str = ""
+    entropy: Mapping[str, Sequence[float]] | None = None
 
     @property
     def comparable(self) -> bool:
@@ -94,18 +96,19 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
     if path is None:
         return None
     scores, questions = read_result(path, EvalSummary, hint=_DELETE), path.with_name(BY_QUESTION)
-    by_question = read_result(questions, QuestionScores, hint=_DELETE).tuned if questions.exists() else {}
+    answers = read_result(questions, QuestionScores, hint=_DELETE) if questions.exists() else QuestionScores({})
     manifest = run.manifest
     trained = manifest.trained
     final = trained.final.items() if trained is not None else ()
     return CellResult(
         scores,
-        by_question,
+        answers.tuned,
         losses={name: value for name, value in final if name.startswith("loss")},
         cost=_cost(cell, manifest, path.parent.name),
         folder=cell.folder,
         evaluation=str(path.parent.relative_to(folder)),
         settings=digest(cell),
+        entropy=answers.entropy,
     )
 
 

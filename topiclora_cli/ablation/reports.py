@@ -12,7 +12,7 @@ from topiclora_cli.recipe import Recipe
 from topiclora_cli.reporting.ablation import write_report
 from topiclora_cli.reporting.grids.compose import Extent, grid_report
 from topiclora_cli.runs.files import make_folder
-from topiclora_cli.runs.results.ablation import CellScore, GridScores
+from topiclora_cli.runs.results.ablation import CellScore
 from topiclora_cli.runs.results.cells import CellLine
 
 
@@ -23,16 +23,11 @@ def report(work: Work, recipe: Recipe, lines: Sequence[CellLine] = ()) -> list[C
     """
     with FileLock(make_folder(work.folder / LOCKS) / "report.lock"):
         found = with_others(work, recipe)
-        scores = scores_so_far(found, recipe)
+        scores = score_cells(found, recipe.ablation.reference)
         if scores.cells:
             recipes = list({cell.name: cell.recipe for cell in found.grid}.values())
             write_report(found.folder, scores, grid_report(scores, extent(found), recipe, recipes, lines))
     return list(scores.cells)
-
-
-def scores_so_far(work: Work, recipe: Recipe) -> GridScores:
-    """The cells of which a seed is finished."""
-    return GridScores(tuple(score_cells(work, recipe.ablation.reference)), recipe.ablation.reference)
 
 
 def extent(work: Work) -> Extent:

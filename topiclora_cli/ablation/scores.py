@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from statistics import fmean, stdev
 
+from topiclora_cli.ablation.by_entropy import cells_by_entropy
 from topiclora_cli.ablation.differences import against, measures
 from topiclora_cli.ablation.finished import CellResult
 from topiclora_cli.ablation.pairs import BySeed, metric_of, oddity, paired, some
@@ -12,10 +13,10 @@ from topiclora_cli.ablation.standings import fronts, mean_cost, standings
 from topiclora_cli.ablation.topics import topic_scores
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import FULL, Recipe
-from topiclora_cli.runs.results.ablation import CellRun, CellScore, TaskScore, Tried
+from topiclora_cli.runs.results.ablation import CellRun, CellScore, GridScores, TaskScore, Tried
 
 
-def score_cells(work: Work, reference: str) -> list[CellScore]:
+def score_cells(work: Work, reference: str) -> GridScores:
     """The cells of which a seed is finished, compared with `reference` and with `full`."""
     finished: dict[str, dict[int, CellResult]] = {}
     recipes: dict[str, Recipe] = {}
@@ -23,8 +24,9 @@ def score_cells(work: Work, reference: str) -> list[CellScore]:
         recipes.setdefault(cell.name, cell.recipe)
         if work.is_chosen(cell) and (result := work.result(cell)) is not None:
             finished.setdefault(cell.name, {})[cell.seed] = result
-    scores = compare_cells(finished, reference, recipes=recipes)
-    return [_with_choice(score, work) for score in scores]
+    scores = [_with_choice(score, work) for score in compare_cells(finished, reference, recipes=recipes)]
+    alike = {score.name: finished[score.name] for score in scores if not score.odd}
+    return GridScores(tuple(scores), reference, cells_by_entropy(alike, reference))
 
 
 def compare_cells(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from topiclora_cli.ablation.grid import make_grid
-from topiclora_cli.ablation.reports import scores_so_far
+from topiclora_cli.ablation.scores import score_cells
 from topiclora_cli.ablation.states import CellState, cell_states
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
@@ -23,7 +23,9 @@ def grid_status(run: RunDir) -> GridStatus:
     folder = run.path / "ablation"
     grid = make_grid(recipe)
     states = cell_states(grid, folder)
-    return GridStatus(cell_lines(states), scores_so_far(Work(grid, folder), recipe), _seconds_left(states))
+    return GridStatus(
+        cell_lines(states), score_cells(Work(grid, folder), recipe.ablation.reference), _seconds_left(states)
+    )
 
 
 def cell_lines(states: Sequence[CellState]) -> list[CellLine]:

@@ -76,6 +76,7 @@ def evaluate(
         return
     settings, directory = open_trained(run, changes)
     studies.check()
+    from topiclora_cli.reporting.by_entropy import by_entropy_tables
     from topiclora_cli.reporting.by_topic import by_topic_tables
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.scores import eval_table
@@ -86,7 +87,7 @@ def evaluate(
         hold_in_first(held, directory)
         result = evaluate_stage(settings, directory, TerminalProgress(), name=name, reuse=reuse)
     if not settings.eval.predict_only:
-        for table in (eval_table(result), *by_topic_tables(result.by_topic)):
+        for table in (eval_table(result), *by_topic_tables(result.by_topic), *by_entropy_tables(result.by_entropy)):
             console.print(as_rich(table))
     what = "Answers" if settings.eval.predict_only else "Results"
     console.print(f"{what}: {directory.path / 'eval' / result.name}", soft_wrap=True)

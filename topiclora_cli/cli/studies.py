@@ -12,6 +12,7 @@ import typer
 from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import TerminalProgress, console
 from topiclora_cli.cli.options import listed
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.probes import PROBES
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def with_studies(command: Callable[..., None]) -> Callable[..., None]:
     def call(**given: Any) -> None:
         routing, probes, against, questions = (given.pop(name) for name in _OPTIONS)
         names = tuple(name for text in probes or () for name in listed(text))
+        if probes and not names:
+            raise TopicLoraError("--probe names no probe.", f"There are {', '.join(PROBES)}.")
         command(**given, studies=StudyOptions(routing, names, against, questions))
 
     new = [

@@ -68,6 +68,9 @@ class EvalSection(Section):
     """Write the answers down and score none."""
     by_topic: bool = False
     """Sort the scores of questions by the topics of the run's graph, and by the experts that took them, too."""
+    by_entropy: bool = False
+    """Show scores by how unsure the run's graph is of each question's topics, the entropy of p(topic | question), in
+    quarters and as a slope, too."""
     unsafe_code: bool = False
     """Leave to run code that the model writes, for tasks that do."""
     backend: Literal["hf", "vllm"] = "hf"

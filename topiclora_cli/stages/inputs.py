@@ -29,6 +29,7 @@ from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.projector import Prompts
 from topiclora_cli.topics.store import META_FILE, TopicGraph
+from topiclora_cli.topics.tag_noise import with_noise
 from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.topics.vector_cache import CachedEncoder
 from topiclora_cli.training.collate import Collator
@@ -200,15 +201,19 @@ def with_topics(recipe: Recipe, rows: Sequence[Row], graph: Path | None) -> list
 def tagged_prompts(recipe: Recipe, encoder: Encoder, taxonomy: Taxonomy, rows: Sequence[Row]) -> Prompts | None:
     """Some of the training prompts with their topics, and the taxonomy's examples; None for fewer than two in all.
 
+    Of graph.tag_noise of the prompts the topics are dealt out anew.
+
     Raises TopicLoraError for a tag that is no topic of the taxonomy.
     """
-    refuse_unknown_topics(rows, taxonomy.names)
-    texts = [(row.prompt, row.topics) for row in in_turns(rows, recipe)]
+    refuse_unknown_topics(rows, taxonomy.tags)
+    drawn = in_turns(rows, recipe)
+    tags = with_noise([row.topics for row in drawn], recipe.graph.tag_noise, seed=recipe.seed)
+    texts = [(row.prompt, taxonomy.topics_of(topics)) for row, topics in zip(drawn, tags, strict=True)]
     texts += [(example, (topic,)) for topic, examples in taxonomy.examples.items() for example in examples]
     if len(texts) < 2:
         return None
-    tags = [topics for _, topics in texts]
-    return Prompts(encoder.encode([text for text, _ in texts]), tags if any(tags) else None)
+    told = [topics for _, topics in texts]
+    return Prompts(encoder.encode([text for text, _ in texts]), told if any(told) else None)
 
 
 def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | None = None) -> list[dict[str, Tensor]]:

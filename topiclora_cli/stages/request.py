@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.recipe.evaluation import EvalSection
 from topiclora_cli.runs.files import sha256_file
 from topiclora_cli.runs.run import RunDir
+
+_LATER = ("by_entropy",)  # keys of eval that evaluations have been made without
 
 
 def asked_for(recipe: Recipe, run: RunDir, *sections: str) -> dict[str, Any]:
@@ -18,6 +21,11 @@ def asked_for(recipe: Recipe, run: RunDir, *sections: str) -> dict[str, Any]:
 def request_of(recipe: Recipe, *sections: str) -> dict[str, Any]:
     """As asked_for, without the adapter's files."""
     values = recipe.model_dump(mode="json", include={"model", "seed", *sections})
+    if "eval" in values:
+        # What was asked before there were these keys is what is asked where they are as they come.
+        fields = EvalSection.model_fields
+        later = [key for key in _LATER if getattr(recipe.eval, key) == fields[key].default]
+        values["eval"] = {key: value for key, value in values["eval"].items() if key not in later}
     return {**values, "precision": recipe.train.precision}
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.reporting.by_entropy import ABOUT as ENTROPY
+from topiclora_cli.reporting.by_entropy import by_entropy_tables
 from topiclora_cli.reporting.formats import metric_label
 from topiclora_cli.reporting.grids import beside, told
 from topiclora_cli.reporting.grids.costs import costs
@@ -50,6 +52,7 @@ def grid_report(
         *effects(found, recipe),
         costs(found),
         told.topics(found),
+        _entropy(found),
         told.tuning(found.cells, list(edge_warnings(found.cells))),
         told.questions(_about(recipe, found.cells)),
         told.sources(found.cells),
@@ -85,6 +88,11 @@ def _tasks(scores: Sequence[CellScore]) -> Section | None:
     return Section("Scores by task", [Text(about), table]) if table else None
 
 
+def _entropy(found: GridScores) -> Section | None:
+    tables = by_entropy_tables(found.by_entropy)
+    return Section("Along the entropy of topics", [Text(ENTROPY), *tables]) if tables else None
+
+
 def _about(recipe: Recipe, scores: Sequence[CellScore]) -> dict[str, str]:
-    known = getattr(recipe.ablation, "about", {})
+    known = recipe.ablation.about
     return {s.name: known[s.name] for s in scores if s.name in known}

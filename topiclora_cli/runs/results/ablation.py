@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from topiclora_cli.runs.results.entropy import ByEntropy
 from topiclora_cli.runs.results.record import Settings
 
 LEVELS = ("tasks", "questions")  # what a mean is taken over
@@ -175,8 +176,9 @@ class CellScore:
 @dataclass(frozen=True)
 class GridScores:
     """All cells of which a seed is finished, as `ablation/results.json` holds them; reference: the cell that others are
-    compared with.
+    compared with. by_entropy: their scores along the entropy of questions' topics, None where nobody knows that.
     """
 
     cells: tuple[CellScore, ...]
     reference: str = "full"
+    by_entropy: ByEntropy | None = None
