@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.ablation.finished_cells import finish_cell, some_answers
-from topiclora_cli.ablation.finished import open_cell, read_cell
+from topiclora_cli.ablation.finished import read_cell
+from topiclora_cli.ablation.folders import open_cell
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.identity import IDENTITY
 from topiclora_cli.ablation.reports import report
@@ -77,7 +78,7 @@ def test_cells_of_versions_that_kept_no_digest_are_read_as_well(tmp_path):
 def test_another_grid_around_a_cell_leaves_it_known(tmp_path, monkeypatch):
     (cell,) = make_grid(recipe())
     finish_cell(tmp_path, cell, ANSWERS)
-    monkeypatch.setattr("topiclora_cli.ablation.finished.load_recipe", None)  # which is not called
+    monkeypatch.setattr("topiclora_cli.ablation.folders.load_recipe", None)  # which is not called
     larger = make_grid(recipe(seeds=[0, 1], cells={"y": {"loss.kl.weight": 0.0}}))[0]
     assert read_cell(tmp_path, larger) is not None
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from topiclora_cli.ablation.finished import CellResult, diverged, open_cell, read_cell
+from topiclora_cli.ablation.finished import CellResult, read_cell
+from topiclora_cli.ablation.folders import LOCKS, diverged, open_cell
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.identity import create_cell
-from topiclora_cli.ablation.work import LOCKS
 from topiclora_cli.errors import Diverged, TopicLoraError
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import make_folder
@@ -23,12 +23,14 @@ from topiclora_cli.stages.inputs import GRAPH
 from topiclora_cli.stages.train import train as train_stage
 
 
+def make_cell(folder: Path, cell: Cell) -> RunDir:
+    """The cell's run, new where there is none yet; raises TopicLoraError where it has other settings."""
+    return open_cell(folder, cell) or create_cell(folder, cell)
+
+
 def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progress) -> RunDir:
     """Stage 1, from another cell of the `grid` that has the same, and training, as far as they are not done."""
-    path = folder / cell.folder
-    run = open_cell(folder, cell)
-    if run is None:
-        run = create_cell(folder, cell)
+    run = make_cell(folder, cell)
     if not cell.trained or run.is_done("train") or diverged(run):
         return run
     if cell.recipe.needs_graph and not run.is_done("graph"):
@@ -43,7 +45,7 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
             raise
         # One of several values to try: the others go on without it.
         run.update(diverged=error.message)
-        progress.say(f"Warning: {path.name}: {error.message}")
+        progress.say(f"Warning: {cell.folder}: {error.message}")
     return run
 
 

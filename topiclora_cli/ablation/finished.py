@@ -4,18 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from topiclora_cli.ablation.folders import open_cell
 from topiclora_cli.ablation.grid import Cell
-from topiclora_cli.ablation.identity import digest, is_same, settings
-from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import load_recipe
+from topiclora_cli.ablation.identity import digest
 from topiclora_cli.runs.files import read_json
 from topiclora_cli.runs.naming import BY_QUESTION, REQUEST, SUMMARY, named_folders
 from topiclora_cli.runs.results.ablation import Cost
 from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
 from topiclora_cli.runs.results.files import read_result
-from topiclora_cli.runs.results.metrics import read_metrics
 from topiclora_cli.runs.results.record import EvalFacts, Manifest
-from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
+from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.request import adapter_files, digests, request_of
 
 _DELETE = "Delete the cell's folder."
@@ -49,41 +47,6 @@ class CellResult:
         """The figure of a comparable cell."""
         assert self.scores.mean is not None
         return self.scores.mean
-
-
-def open_cell(folder: Path, cell: Cell) -> RunDir | None:
-    """The cell's run, None where there is none yet; raises TopicLoraError where it has other settings."""
-    path = folder / cell.folder
-    if not (path / RECIPE).exists():
-        return None
-    run = RunDir(path)
-    if not is_same(path, cell) and settings(load_recipe(str(path / RECIPE)), cell) != settings(cell.recipe, cell):
-        raise TopicLoraError(
-            f"{path} holds a cell with other settings.", "Delete that folder, or run the grid in a new run with --out."
-        )
-    return run
-
-
-def diverged(run: RunDir) -> bool:
-    """Whether the run's loss ceased to be a number, which no other attempt would change."""
-    return run.manifest.diverged is not None
-
-
-def held_out_loss(run: RunDir) -> float:
-    """The loss of a finished training on its held-out examples, in nats per answer token; infinite where it diverged.
-
-    Raises TopicLoraError where there were none.
-    """
-    if diverged(run):
-        return float("inf")
-    rows = read_metrics(run.path / METRICS)
-    losses = [row.values["eval_loss"] for row in rows if "eval_loss" in row.values]
-    if not losses:
-        raise TopicLoraError(
-            f"{run.path} has no loss on held-out examples to choose by.", "Raise data.validation, in a new run."
-        )
-    kept = load_recipe(str(run.path / RECIPE)).train.load_best
-    return float(min(losses) if kept else losses[-1])
 
 
 def read_cell(folder: Path, cell: Cell) -> CellResult | None:

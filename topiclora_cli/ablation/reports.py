@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from filelock import FileLock
 
+from topiclora_cli.ablation.folders import LOCKS
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.scores import score_cells
-from topiclora_cli.ablation.work import LOCKS, Work
+from topiclora_cli.ablation.states import CellState, cell_states
+from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.reporting.ablation import write_report
@@ -16,15 +18,16 @@ from topiclora_cli.runs.results.ablation import CellScore
 from topiclora_cli.runs.results.cells import CellLine
 
 
-def report(work: Work, recipe: Recipe, lines: Sequence[CellLine] = ()) -> list[CellScore]:
+def report(work: Work, recipe: Recipe) -> list[CellScore]:
     """Write the grid's report and hand back its cells; nothing is written before the first of them is scored.
 
-    recipe: the one that the grid is made of. lines: how far each run has come.
+    recipe: the one that the grid is made of.
     """
     with FileLock(make_folder(work.folder / LOCKS) / "report.lock"):
         found = with_others(work, recipe)
         scores = score_cells(found, recipe.ablation.reference)
         if scores.cells:
+            lines = cell_lines(cell_states(found.grid, found.folder))
             recipes = list({cell.name: cell.recipe for cell in found.grid}.values())
             write_report(found.folder, scores, grid_report(scores, extent(found), recipe, recipes, lines))
     return list(scores.cells)
@@ -55,3 +58,21 @@ def with_others(work: Work, recipe: Recipe) -> Work:
         except TopicLoraError:
             continue
     return Work(grid, work.folder) if len(grid) > len(work.grid) else work
+
+
+def cell_lines(states: Sequence[CellState]) -> list[CellLine]:
+    """As they are reported."""
+    return [
+        CellLine(
+            state.name,
+            state.seed,
+            state.folder,
+            state.state,
+            reason=f"{state.reason} {state.hint}".strip(),
+            seconds=state.seconds,
+            stage=state.stage or "",
+            attempt=state.attempt,
+            tuned=state.tuned,
+        )
+        for state in states
+    ]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from topiclora_cli.ablation.grid import make_grid
+from topiclora_cli.ablation.reports import cell_lines
 from topiclora_cli.ablation.scores import score_cells
 from topiclora_cli.ablation.states import CellState, cell_states
 from topiclora_cli.ablation.work import Work
@@ -11,7 +12,6 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, load_recipe, with_experts
 from topiclora_cli.reporting.grids.status import GridStatus
 from topiclora_cli.runs.naming import REPORT
-from topiclora_cli.runs.results.cells import CellLine
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.graph import GraphReport
 from topiclora_cli.runs.run import RECIPE, RunDir
@@ -26,24 +26,6 @@ def grid_status(run: RunDir) -> GridStatus:
     return GridStatus(
         cell_lines(states), score_cells(Work(grid, folder), recipe.ablation.reference), _seconds_left(states)
     )
-
-
-def cell_lines(states: Sequence[CellState]) -> list[CellLine]:
-    """As they are reported."""
-    return [
-        CellLine(
-            state.name,
-            state.seed,
-            state.folder,
-            state.state,
-            reason=f"{state.reason} {state.hint}".strip(),
-            seconds=state.seconds,
-            stage=state.stage or "",
-            attempt=state.attempt,
-            tuned=state.tuned,
-        )
-        for state in states
-    ]
 
 
 def _as_made(recipe: Recipe, run: RunDir) -> Recipe:

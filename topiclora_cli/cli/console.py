@@ -75,7 +75,10 @@ def interruptible(*command: object) -> Iterator[None]:
         yield
     except Interrupted as stop:
         if process_index() == 0:
-            fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: {command_line(*command)}")
+            if stop.step is None:
+                fail("Interrupted.", f"Go on with: {command_line(*command)}")
+            else:
+                fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: {command_line(*command)}")
         raise typer.Exit(stop.exit_code) from None
     except KeyboardInterrupt:
         if process_index() == 0:

@@ -59,7 +59,8 @@ def quickstart(
         overrides = [*(overrides or []), *chosen]
     settings, directory = start_or_open(recipe, overrides, run, out)
     console.print(f"Run: {directory.path}", soft_wrap=True)
-    from topiclora_cli.ablation.runner import prepare_grid, run_grid
+    from topiclora_cli.ablation.launch import launch
+    from topiclora_cli.ablation.runner import prepare_grid
     from topiclora_cli.reporting import screen, summary
     from topiclora_cli.reporting.markdown import write_report
     from topiclora_cli.runs.results.metrics import read_metrics
@@ -100,7 +101,7 @@ def quickstart(
         if ablates:
             console.print(stages["ablate"])
             small = _reduced(settings, ablation_steps)
-            run_grid(prepare_grid(small, directory, progress, only=ABLATION_CELLS), small, directory, progress)
+            launch(prepare_grid(small, directory, progress, only=ABLATION_CELLS), small, directory, progress)
             _say([f"{ablation_steps} steps show that the cells run, not which is better: see ablation/report.md"])
         write_report(directory)
     console.print(Rule("Summary", align="left"))

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from topiclora_cli.recipe.spelling import short_name
 from topiclora_cli.reporting.formats import measure
-from topiclora_cli.runs.results.ablation import CellScore, Difference, Interval
+from topiclora_cli.runs.results.ablation import CellScore, Difference
+from topiclora_cli.runs.results.interval import Interval
 from topiclora_cli.runs.results.record import Settings
 
 STARS = "Stars: p < 0.05 *, 0.01 **, 0.001 ***, after Holm's correction."

@@ -4,18 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from topiclora_cli.runs.results.entropy import ByEntropy
+from topiclora_cli.runs.results.interval import Interval
 from topiclora_cli.runs.results.record import Settings
 
 LEVELS = ("tasks", "questions")  # what a mean is taken over
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean difference and the ends of its 95 % percentile interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -140,8 +132,8 @@ class CellScore:
     The score is the mean over tasks of the metric (or kind of metric) `metric`, in `unit`. parameters: all that are
     trained. tuned: the values that were chosen for it, of which those of `edges` are at an end of their list; tried:
     all, with their losses on held-out examples. measures: the metric and the choice loss, by question. runs: one a
-    seed. cost: a mean over these; fronts: those of its fields in which no other cell is as good for as little. about:
-    what the cell is to answer. odd: why it is not compared with the others.
+    seed. cost: a mean over these; fronts: those of its fields in which no other cell is as good for as little. odd: why
+    it is not compared with the others.
     """
 
     name: str
@@ -164,13 +156,30 @@ class CellScore:
     fronts: tuple[str, ...] = ()
     standing: Standing = field(default_factory=Standing)
     topics: tuple[TopicScore, ...] = ()
-    about: str = ""
     odd: str = ""
 
     def against(self, other: str) -> Difference | None:
         """Its difference from another cell in the metric, as a mean of tasks; None where there is none."""
         measure = self.measures.get(self.metric)
         return measure.against.get(other, {}).get("tasks") if measure else None
+
+
+@dataclass(frozen=True)
+class CellFailure:
+    """Why the latest attempt at a cell came to nothing, as `failure.json` in its folder holds it.
+
+    stage: at which it stood: `graph`, `train` or `eval`. when: ISO 8601, UTC. attempt: the first is 1. diverged: its
+    loss ceased to be a number, which is a finding and no mishap.
+    """
+
+    cell: str
+    seed: int
+    stage: str
+    reason: str
+    hint: str
+    when: str
+    attempt: int = 1
+    diverged: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import read_json, write_json
-from topiclora_cli.runs.results.ablation import GridScores
+from topiclora_cli.runs.results.ablation import CellFailure, GridScores
 from topiclora_cli.runs.results.bundle import Bundle
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores
 from topiclora_cli.runs.results.export import Export
@@ -34,7 +34,16 @@ class _Kind:
 
 
 Result = (
-    GraphReport | EvalSummary | QuestionScores | Export | Bundle | ModelScores | GridScores | RoutingStudy | ProbeStudy
+    GraphReport
+    | EvalSummary
+    | QuestionScores
+    | Export
+    | Bundle
+    | ModelScores
+    | GridScores
+    | CellFailure
+    | RoutingStudy
+    | ProbeStudy
 )
 
 
@@ -120,6 +129,7 @@ _KINDS: Mapping[type, _Kind] = {
     Bundle: _Kind("Run merge again.", _as_it_is),
     ModelScores: _Kind("Run eval again.", _as_it_is),
     GridScores: _Kind("Run ablate again.", _cells),
+    CellFailure: _Kind("Delete it.", _as_it_is),
     RoutingStudy: _Kind("Run eval --routing again.", _as_it_is),
     ProbeStudy: _Kind("Run eval --probe again.", _as_it_is),
 }
