@@ -95,7 +95,7 @@ def test_what_is_clear_after_holm_has_stars_and_the_best_is_strong(tmp_path):
     better = replace(cell("k_1", beside_full(0.1, 0.0001, 0.0003)), mean=0.6, deviation=0.012)
     scores = [cell("full"), cell("near", beside_full(0.0, 0.4, 0.8)), better]
     report = written(tmp_path, scores)
-    assert "| k_1 | +10.0 [9.0, 11.0] | +10.0 [9.0, 11.0] | <0.001 | <0.001*** |" in report
+    assert "| k_1 | +10.0 [9.0, 11.0] | +10.0 [9.0, 11.0] | \\<0.001 | \\<0.001*** |" in report
     assert "| near | +0.0 [-1.0, 1.0] | +0.0 [-1.0, 1.0] | 0.400 | 0.800 |" in report
     assert "adjusted by Holm over the 3 cells of the grid beside the reference" in report
     assert "One seed has an interval over questions alone" in report

@@ -12,6 +12,7 @@ from topiclora_cli.ablation.finished import CellResult, read_cell
 from topiclora_cli.ablation.folders import LOCKS, diverged, open_cell
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.identity import create_cell
+from topiclora_cli.ablation.pruning import pruned
 from topiclora_cli.errors import Diverged, TopicLoraError
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import make_folder
@@ -20,6 +21,7 @@ from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 from topiclora_cli.stages.inputs import GRAPH
+from topiclora_cli.stages.studies import Wanted, study
 from topiclora_cli.stages.train import train as train_stage
 
 
@@ -39,7 +41,8 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
             if not _borrow_graph(folder, cell, grid, run):
                 build_graph_stage(cell.recipe, run, progress)
     try:
-        train_stage(cell.recipe, run, progress, resume=run.stage("train") is not None)
+        with pruned(folder, cell) as watch:
+            train_stage(cell.recipe, run, progress, resume=run.stage("train") is not None, watch=watch)
     except Diverged as error:
         if not cell.tuned:
             raise
@@ -67,6 +70,12 @@ def score_cell(folder: Path, cell: Cell, progress: Progress) -> CellResult:
             "The tasks' metrics are of different kinds, and cells are compared by one figure.",
             "Choose metrics of one kind with eval.metrics.",
         )
+    if result.unprobed:
+        section = cell.recipe.eval
+        wanted = Wanted(probes=tuple(section.probes), questions=section.probe_questions, alike=True)
+        study(cell.recipe, RunDir(folder / cell.folder), progress, wanted, name=result.scores.name)
+        result = read_cell(folder, cell)
+        assert result is not None
     return result
 
 

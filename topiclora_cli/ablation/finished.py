@@ -8,11 +8,12 @@ from topiclora_cli.ablation.folders import open_cell
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.identity import digest
 from topiclora_cli.runs.files import read_json
-from topiclora_cli.runs.naming import BY_QUESTION, REQUEST, SUMMARY, named_folders
+from topiclora_cli.runs.naming import BY_QUESTION, PROBES, REQUEST, SUMMARY, named_folders
 from topiclora_cli.runs.results.ablation import Cost
 from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.record import EvalFacts, Manifest
+from topiclora_cli.runs.results.routing import ProbeStudy
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.request import adapter_files, digests, request_of
 
@@ -25,7 +26,8 @@ class CellResult:
 
     losses: of a training's last logged step, by name. folder, evaluation: within the grid's folder. settings: the
     sha256 of the cell's. entropy: task -> that of each question's topics by the cell's graph, in nats; None where that
-    was not asked for.
+    was not asked for. probes: what probes do to it; unprobed: whether it has still to be asked under those of
+    `eval.probes`.
     """
 
     scores: EvalSummary
@@ -36,11 +38,13 @@ class CellResult:
     evaluation: str = ""
     settings: str = ""
     entropy: Mapping[str, Sequence[float]] | None = None
+    probes: ProbeStudy | None = None
+    unprobed: bool = False
 
     @property
     def comparable(self) -> bool:
-        """Whether it is scored in full, and by one figure."""
-        return not self.scores.failed and self.scores.mean is not None
+        """Whether it is scored in full, under every probe that was asked for, too, and by one figure."""
+        return not self.scores.failed and self.scores.mean is not None and not self.unprobed
 
     @property
     def mean(self) -> MeanScores:
@@ -63,6 +67,7 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
     manifest = run.manifest
     trained = manifest.trained
     final = trained.final.items() if trained is not None else ()
+    probes = _probes(path.with_name(PROBES)) if cell.recipe.eval.probes else None
     return CellResult(
         scores,
         answers.tuned,
@@ -72,7 +77,13 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
         evaluation=str(path.parent.relative_to(folder)),
         settings=digest(cell),
         entropy=answers.entropy,
+        probes=probes,
+        unprobed=probes is None and cell.trained and bool(cell.recipe.eval.probes),
     )
+
+
+def _probes(path: Path) -> ProbeStudy | None:
+    return read_result(path, ProbeStudy, hint=_DELETE) if path.exists() else None
 
 
 def _cost(cell: Cell, manifest: Manifest, evaluation: str) -> Cost:

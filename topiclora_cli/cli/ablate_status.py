@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from topiclora_cli.cli.console import console
-from topiclora_cli.cli.options import RunOption, open_run
+from topiclora_cli.cli.options import RunOption, find_run
 
 
 def status(
@@ -18,8 +18,7 @@ def status(
     from topiclora_cli.reporting.grids.status import as_json as status_as_json
     from topiclora_cli.reporting.grids.status import status_tables
 
-    _, directory = open_run(run, None)
-    found = grid_status(directory)
+    found = grid_status(find_run(run))
     if as_json:
         typer.echo(status_as_json(found))
         return

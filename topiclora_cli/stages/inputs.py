@@ -68,12 +68,15 @@ def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tu
     return base, with_adapter(base, folder)
 
 
-def with_adapter(base: BaseModel, folder: Path) -> PeftModel:
-    """The adapter of a folder on the base, in evaluation mode; raises TopicLoraError for a damaged one."""
+def with_adapter(base: BaseModel, folder: Path, *, trains: bool = False) -> PeftModel:
+    """The adapter of a folder on the base, in evaluation mode; raises TopicLoraError for a damaged one.
+
+    trains: whether it is to be trained on.
+    """
     try:
         if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.XLORA:
             base.model.config.use_cache = False  # it runs the model twice for each token, and peft refuses a cache
-        model = PeftModel.from_pretrained(base.model, folder)
+        model = PeftModel.from_pretrained(base.model, folder, is_trainable=trains)
     except TopicLoraError:
         raise
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:

@@ -9,6 +9,10 @@ from topiclora_cli.recipe.evaluation import EvalSection
 from topiclora_cli.runs.files import sha256_file
 from topiclora_cli.runs.run import RunDir
 
+_APART = (
+    "probes",
+    "probe_questions",
+)  # keys of eval that say what follows an evaluation, and change none of its scores
 _LATER = ("by_entropy",)  # keys of eval that evaluations have been made without
 
 
@@ -25,7 +29,7 @@ def request_of(recipe: Recipe, *sections: str) -> dict[str, Any]:
         # What was asked before there were these keys is what is asked where they are as they come.
         fields = EvalSection.model_fields
         later = [key for key in _LATER if getattr(recipe.eval, key) == fields[key].default]
-        values["eval"] = {key: value for key, value in values["eval"].items() if key not in later}
+        values["eval"] = {key: value for key, value in values["eval"].items() if key not in (*later, *_APART)}
     return {**values, "precision": recipe.train.precision}
 
 
