@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from topiclora_cli.ablation.cell import CellResult
+from topiclora_cli.ablation.finished import CellResult
 from topiclora_cli.ablation.scores import score_cell
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.reporting.ablation import Extent, warnings, write_report

@@ -1,53 +1,26 @@
 """One cell of a grid: a run directory of its own, trained and scored where it is not yet."""
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from filelock import FileLock
 
+from topiclora_cli.ablation.finished import CellResult, read_cell
 from topiclora_cli.ablation.folders import LOCKS, diverged, open_cell
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.errors import Diverged, TopicLoraError
 from topiclora_cli.recipe import Recipe, dump_recipe
 from topiclora_cli.runs.files import make_folder
-from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, finished
 from topiclora_cli.runs.progress import Progress
-from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
-from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
-from topiclora_cli.stages.inputs import GRAPH, asked_for
+from topiclora_cli.stages.inputs import GRAPH
+from topiclora_cli.stages.studies import Wanted, study
 from topiclora_cli.stages.train import train as train_stage
-
-_DELETE = "Delete the cell's folder."
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """What a cell has scored, by question, too, where that was kept.
-
-    losses: of a training's last logged step, by name. parameters: all that were trained; None if nobody counted them.
-    """
-
-    scores: EvalSummary
-    by_question: ByQuestion = field(default_factory=dict)
-    losses: Mapping[str, float] = field(default_factory=dict)
-    parameters: int | None = None
-
-    @property
-    def comparable(self) -> bool:
-        """Whether it is scored in full, and by one figure."""
-        return not self.scores.failed and self.scores.mean is not None
-
-    @property
-    def mean(self) -> MeanScores:
-        """The figure of a comparable cell."""
-        assert self.scores.mean is not None
-        return self.scores.mean
 
 
 def make_cell(folder: Path, cell: Cell) -> RunDir:
@@ -97,25 +70,13 @@ def score_cell(folder: Path, cell: Cell, progress: Progress) -> CellResult:
             "The tasks' metrics are of different kinds, and cells are compared by one figure.",
             "Choose metrics of one kind with eval.metrics.",
         )
+    if result.unprobed:
+        section = cell.recipe.eval
+        wanted = Wanted(probes=tuple(section.probes), questions=section.probe_questions, alike=True)
+        study(cell.recipe, RunDir(folder / cell.folder), progress, wanted, name=result.scores.name)
+        result = read_cell(folder, cell)
+        assert result is not None
     return result
-
-
-def read_cell(folder: Path, cell: Cell) -> CellResult | None:
-    """Scores of a cell, by question, too, with its last losses and parameters; None where it is not scored."""
-    run = open_cell(folder, cell)
-    if run is None or (cell.trained and not run.is_done("train")):
-        return None
-    # Its own evaluation: somebody may have made others in the cell since.
-    path = finished(run.path / "eval", SUMMARY, asked_for(cell.recipe, run, "eval"))
-    if path is None:
-        return None
-    scores, questions = read_result(path, EvalSummary, hint=_DELETE), path.with_name(BY_QUESTION)
-    by_question = read_result(questions, QuestionScores, hint=_DELETE).tuned if questions.exists() else {}
-    trained = run.manifest.trained
-    if trained is None:
-        return CellResult(scores, by_question, parameters=None if cell.trained else 0)
-    losses = {name: value for name, value in trained.final.items() if name.startswith("loss")}
-    return CellResult(scores, by_question, losses, trained.total_parameters)
 
 
 def _stage_1(recipe: Recipe) -> str:

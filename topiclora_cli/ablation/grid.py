@@ -31,7 +31,7 @@ class Cell:
     def folder(self) -> str:
         if not self.trained:
             return self.name
-        values = [f"{short_name(key)}={_shown(value)}" for key, value in self.tuned]
+        values = [f"{short_name(key)}={shown(value)}" for key, value in self.tuned]
         return "-".join([f"{self.name}-s{self.seed}", *values])
 
 
@@ -53,12 +53,12 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
             raise TopicLoraError(
                 f"ablation.cells.{name}: seed is ablation.seeds' to say, the same for all cells.", "Leave it out."
             )
-    if section.tune and recipe.data.validation is None:
+    shared = altered(recipe, section.overrides.items(), where="ablation.overrides")
+    if section.tune and shared.data.validation is None:
         raise TopicLoraError(
             "ablation.tune chooses by the loss on held-out examples, and the recipe holds none out.",
             "Set data.validation, to 200 for example.",
         )
-    shared = altered(recipe, section.overrides.items(), where="ablation.overrides")
     grid: list[Cell] = []
     for seed in section.seeds:
         for name, overrides in cells.items():
@@ -84,6 +84,7 @@ def _tuned(name: str, seed: int, recipe: Recipe, tune: Mapping[str, Sequence[Any
         yield Cell(name, seed, altered(recipe, chosen, where="ablation.tune") if chosen else recipe, chosen)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a part of a folder's name."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return re.sub(r"[^\w.+-]+", "_", text)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from filelock import FileLock
 
-from topiclora_cli.ablation.cell import LOCKS, open_cell
+from topiclora_cli.ablation.folders import LOCKS, open_cell
 from topiclora_cli.ablation.grid import Cell, make_grid
 from topiclora_cli.ablation.scores import score_cells
 from topiclora_cli.ablation.work import Work

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from topiclora_cli.ablation.cell import CellResult
+from topiclora_cli.ablation.finished import CellResult
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.evaluation.comparison.intervals import paired_interval
 from topiclora_cli.evaluation.metrics import CHOICE_LOSS
@@ -34,7 +34,7 @@ def score_cell(
     some = next(iter(by_seed.values()))
     means = [result.mean.tuned for result in by_seed.values()]
     full = finished.get(FULL, {})
-    gains = [own.mean.tuned - other.mean.tuned for _, own, other in _paired(name, by_seed, FULL, full)]
+    gains = [own.mean.tuned - other.mean.tuned for _, own, other in paired(name, by_seed, FULL, full)]
     kls = [result.losses["loss_kl"] for result in by_seed.values() if "loss_kl" in result.losses]
     routings = [result.scores.routing for result in by_seed.values()]
     information = [routing.mutual_information for routing in routings if routing is not None]
@@ -60,7 +60,7 @@ def score_cell(
     )
 
 
-def _paired(name: str, by_seed: BySeed, other_name: str, other: BySeed) -> list[tuple[int, CellResult, CellResult]]:
+def paired(name: str, by_seed: BySeed, other_name: str, other: BySeed) -> list[tuple[int, CellResult, CellResult]]:
     """The seeds of which both cells have a result; the base has the same for every one."""
     if name == BASE or other_name == BASE:
         base, trained = (by_seed, other) if name == BASE else (other, by_seed)
@@ -88,7 +88,7 @@ def _measures(name: str, by_seed: BySeed, others: Mapping[str, BySeed]) -> dict[
         for other_name, other in others.items():
             pairs = [
                 (_by_task(one, metric), _by_task(two, metric))
-                for _, one, two in _paired(name, by_seed, other_name, other)
+                for _, one, two in paired(name, by_seed, other_name, other)
             ]
             if found := _intervals(pairs):
                 against[other_name] = found

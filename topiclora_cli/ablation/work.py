@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from topiclora_cli.ablation.cell import CellResult, read_cell
+from topiclora_cli.ablation.finished import CellResult, read_cell
 from topiclora_cli.ablation.folders import diverged, held_out_loss, open_cell
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.tuning import Choice, choose

@@ -1,54 +1,139 @@
-"""`topiclora ablate`: the recipe's grid of cells over seeds."""
+"""`topiclora ablate`: a grid of cells over seeds, as the recipe has it or as it is asked for here."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from topiclora_cli.cli.ablate_options import GridOptions, with_grid
+from topiclora_cli.cli.ablate_running import RUN, RunningOptions, with_running
 from topiclora_cli.cli.console import TerminalProgress, console, interruptible
-from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, assignment, listed, start_or_open
+from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, find_run, refuse_both
+from topiclora_cli.errors import TopicLoraError
+
+if TYPE_CHECKING:
+    from topiclora_cli.ablation.grid import Cell
+    from topiclora_cli.runs.results.ablation import CellScore
+    from topiclora_cli.runs.run import RunDir
 
 SOME_FAILED = 1  # as pytest has it: 2 is for mistakes in what was asked
 PREPARATION = 600.0  # seconds to wait for another process that prepares the same grid
 
+app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND]")
 
+
+@app.callback()
+@with_grid
+@with_running
 def ablate(
+    context: typer.Context,
+    grid: GridOptions,
+    running: RunningOptions,
     recipe: RecipeOption = None,
     run: RunOption = None,
     out: OutOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, and train nothing.", rich_help_panel=RUN)
+    ] = False,
     overrides: SetOption = None,
-    cells: Annotated[str | None, typer.Option("--cells", help="Comma-separated names of cells (default: all).")] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Comma-separated seeds (default: the recipe's).")] = None,
 ) -> None:
-    """Train and evaluate every cell of the recipe's ablation grid; finished cells are not run again.
+    """Train and evaluate every cell of a grid over seeds; finished cells are not run again.
 
-    The same command with --run in other terminals divides the cells among them.
+    The grid is the recipe's, or what is asked for here, which the run keeps: --run goes on with it, in any number of
+    terminals, which divide the cells among them.
     """
-    changes = [*(overrides or []), *([assignment("ablation.seeds", listed(seeds))] if seeds is not None else [])]
-    settings, directory = start_or_open(recipe, changes, run, out)
+    if context.invoked_subcommand is not None:
+        if grid.given or running.given or dry_run or overrides or (recipe, run, out) != (None, None, None):
+            raise TopicLoraError(
+                f"Options before {context.invoked_subcommand} are those of a grid that runs.",
+                f"Put them after it: topiclora ablate {context.invoked_subcommand} --help says which there are.",
+            )
+        return
+    refuse_both(recipe, run, out)
+    running.check()
+    if dry_run:
+        _say_plan(grid, running, recipe, run or out, overrides or [])
+    else:
+        _run(grid, running, recipe, (run, out), overrides or [])
+
+
+def _say_plan(
+    grid: GridOptions, running: RunningOptions, recipe: str | None, run: Path | None, overrides: Sequence[str]
+) -> None:
+    from topiclora_cli.ablation.asking import ask
+    from topiclora_cli.ablation.existing import ask_run
+    from topiclora_cli.ablation.forecast import foresee
+    from topiclora_cli.recipe import load_recipe
+    from topiclora_cli.reporting.drawn import as_rich
+    from topiclora_cli.reporting.grid_plan import plan_lines, plan_table
+
+    asked, directory = grid.asked(), None
+    if recipe is not None:
+        settings, notes = ask(load_recipe(recipe, overrides), asked)
+    else:
+        directory = find_run(run)
+        found = ask_run(directory, asked, overrides)
+        settings, notes = found.now, found.notes
+    plan = foresee(settings, directory, only=grid.only, places=running.places)
+    console.print(as_rich(plan_table(plan)))
+    for line in (*notes, *plan_lines(plan)):
+        console.print(line, soft_wrap=True)
+
+
+def _run(
+    grid: GridOptions,
+    running: RunningOptions,
+    recipe: str | None,
+    run_out: tuple[Path | None, Path | None],
+    overrides: Sequence[str],
+) -> None:
+    from topiclora_cli.ablation.asking import ask
+    from topiclora_cli.ablation.existing import ask_run, keep
     from topiclora_cli.ablation.launch import launch
     from topiclora_cli.ablation.runner import prepare_grid
+    from topiclora_cli.recipe import load_recipe
+    from topiclora_cli.stages.whole import start_run
+
+    asked, options, progress = grid.asked(), running.options(), TerminalProgress()
+    run, out = run_out
+    again = [*(["--cells", grid.cells] if grid.cells is not None else []), *running.again]
+    if recipe is not None:
+        settings, notes = ask(load_recipe(recipe, overrides), asked)
+        settings, directory = start_run(settings, out)
+    else:
+        directory = find_run(run or out)
+        # What was said at the start of a run stands in its recipe; what is said of an existing one does not.
+        again += [part for text in overrides for part in ("--set", text)]
+        again += ["--seeds", grid.seeds] if grid.seeds is not None else []
+    with interruptible("ablate", "--run", directory.path, *again):
+        # Held while the grid is prepared alone: each cell has a lock of its own.
+        with directory.lock(patience=PREPARATION):
+            if recipe is None:
+                found = ask_run(directory, asked, overrides)
+                settings, notes = found.now, found.notes
+            for note in notes:
+                progress.say(note)
+            cells = prepare_grid(settings, directory, progress, only=grid.only)
+            if recipe is None:
+                keep(directory, found)
+        scores = launch(cells, settings, directory, progress, options)
+    _report(scores, cells, directory)
+
+
+def _report(scores: "Sequence[CellScore]", cells: "Sequence[Cell]", directory: "RunDir") -> None:
+    """Print what came of it; raises typer.Exit where a cell failed."""
     from topiclora_cli.ablation.states import cell_states, failed_lines
     from topiclora_cli.reporting.ablation import warnings
     from topiclora_cli.reporting.terminal import ablation_table
 
-    again = ["--cells", cells] if cells is not None else []
-    if recipe is None:
-        # What was said at the start of a run stands in its recipe; what is said of an existing one does not.
-        again += [part for text in overrides or [] for part in ("--set", text)]
-        again += ["--seeds", seeds] if seeds is not None else []
-    progress = TerminalProgress()
-    with interruptible("ablate", "--run", directory.path, *again):
-        # Held while the grid is prepared alone: each cell has a lock of its own.
-        with directory.lock(patience=PREPARATION):
-            grid = prepare_grid(settings, directory, progress, only=listed(cells) if cells else None)
-        result = launch(grid, settings, directory, progress)
-    if result:
-        console.print(ablation_table(result))
-    for line in warnings(result):
-        console.print(line, soft_wrap=True)
-    if result:
-        console.print(f"Report: {directory.path / 'ablation' / 'report.md'}", soft_wrap=True)
-    if failed := list(failed_lines(cell_states(grid, directory.path / "ablation"))):
+    folder = directory.path / "ablation"
+    if scores:
+        console.print(ablation_table(scores))
+        for line in warnings(scores):
+            console.print(line, soft_wrap=True)
+        console.print(f"Report: {folder / 'report.md'}", soft_wrap=True)
+    if failed := list(failed_lines(cell_states(cells, folder))):
         for line in ["Failed, and to be tried again with --retry-failed:", *failed]:
             console.print(line, soft_wrap=True)
         raise typer.Exit(SOME_FAILED)

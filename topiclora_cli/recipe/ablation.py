@@ -17,6 +17,8 @@ class AblationSection(Section):
 
     cells: dict[Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")], dict[str, Any]] = {}
     """Overrides of each cell by its name: dotted recipe keys and their values."""
+    about: dict[str, str] = {}
+    """The question that each cell answers, by its name, for the report."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     """Every cell is run with each of these seeds."""
     overrides: dict[str, Any] = {}

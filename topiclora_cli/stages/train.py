@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from topiclora_cli.data import Encoded
 from topiclora_cli.data.load import FIRST
@@ -57,7 +58,8 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     encoded, reports = encode_data(recipe, base.tokenizer, data)
     held_out = encode(recipe, base.tokenizer, data.validation) if data.validation else []
     show(reports, progress, title="Training data" + (f", the first {FIRST} examples of each source" * streaming))
-    stream, prior, priors, validation_priors, extra = None, None, None, None, {}
+    stream, prior, priors, validation_priors = None, None, None, None
+    extra: dict[str, Any] = {}
     if graph is not None:
         # Those of a stream are made as its examples come.
         prior = TopicPrior(graph, open_encoder(recipe, base)) if streaming else None

@@ -19,6 +19,7 @@ from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
 from topiclora_cli.runs.results.training import SourceReport
+from topiclora_cli.topics.levels import at_groups
 from topiclora_cli.topics.prior import PriorBatch
 from topiclora_cli.topics.taxonomy import Taxonomy, load_taxonomy
 
@@ -105,7 +106,8 @@ def encode_data(
 def named_taxonomy(recipe: Recipe) -> Taxonomy:
     """The taxonomy that the recipe names, of a package or a file; an induced one has no name."""
     graph = recipe.graph
-    return load_taxonomy(graph.taxonomy, min_tasks=graph.min_tasks, exclude_tasks=graph.exclude_tasks)
+    taxonomy = load_taxonomy(graph.taxonomy, min_tasks=graph.min_tasks, exclude_tasks=graph.exclude_tasks)
+    return at_groups(taxonomy) if graph.level == "groups" else taxonomy
 
 
 def refuse_unknown_topics(rows: Sequence[Row], known: Sequence[str]) -> None:
@@ -123,7 +125,7 @@ def _known_topics(recipe: Recipe) -> set[str] | None:
     graph = recipe.graph
     if graph.taxonomy == "induced" or all(source.unknown_topics == "error" for source in recipe.data.all_sources):
         return None
-    return set(named_taxonomy(recipe).names)
+    return set(named_taxonomy(recipe).tags)
 
 
 def _overlap(recipe: Recipe) -> Contamination | None:

@@ -1,7 +1,7 @@
 """One training run: adapter on the base, rows into batches, Trainer around both, adapter saved at the end."""
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,13 @@ def train_adapter(
     resume: bool,
     progress: Progress,
     held_out: Examples | None = None,
+    attach: Callable[..., PeftModel] = attach_adapter,
     **extra: Any,
 ) -> TrainResult:
     """Train an adapter and save it to `folder/adapter` in peft's format.
 
-    held_out: examples to validate on; extra: further settings of the mixture. Raises Interrupted after a signal, with
+    held_out: examples to validate on; attach: what puts it on the base, a fresh one unless told, called as
+    `attach_adapter` is; extra: further settings of the mixture. Raises Interrupted after a signal, with
     a checkpoint saved, and TopicLoraError where the adapter does not fit, a checkpoint is of another recipe, memory
     runs out, or the loss is no number.
     """
@@ -77,7 +79,7 @@ def train_adapter(
     set_seed(recipe.seed)
     count = count_examples(recipe, encoded)
     steps = count_steps(recipe, count)
-    model = attach_adapter(base, recipe, total_steps=steps, progress=progress, **extra)
+    model = attach(base, recipe, total_steps=steps, progress=progress, **extra)
     if recipe.train.packing:
         refuse_packing(recipe, model)
     if recipe.train.liger and adapts_head(model):
