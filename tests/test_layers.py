@@ -36,6 +36,7 @@ ONLY_IN = {
     "lm_eval": {f"evaluation/{name}.py" for name in LM_EVAL_IN},
     "typer": {"cli"},
     "rich": {"cli", "reporting"},
+    **{library: {"ablation"} for library in ("optuna", "ray")},
     **{library: {"serving"} for library in ("aiohttp", "starlette", "uvicorn")},
 }
 ADAPTERS_MAY_IMPORT = {"adapters", "errors", "scaling"}

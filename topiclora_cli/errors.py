@@ -27,6 +27,10 @@ class Diverged(TopicLoraError):
     """Training whose loss or gradient is no number any more."""
 
 
+class Hopeless(TopicLoraError):
+    """Training that was stopped because others had come further by then."""
+
+
 class OldSpelling(UserWarning):
     """A name of an earlier version, which is read as what it is called now."""
 

@@ -14,10 +14,10 @@ def interrupt(number, frame):
 def main() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     connection = Connection(int(sys.argv[1]))
-    grid, _ = connection.recv()
+    connection.recv()  # the grid
     while True:
         try:
-            cell = grid[connection.recv()]
+            cell = connection.recv()
         except EOFError:
             return
         how, reason = "done", str(os.getpid())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from topiclora_cli.ablation.launch import LaunchOptions
+from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.runs.results.record import StageRecord
 from topiclora_cli.runs.run import RunDir
@@ -51,11 +51,21 @@ def test_how_it_is_run_is_told_to_the_launcher_and_to_whoever_resumes(tiny_recip
     arguments = ["--jobs", "2", "--gpus", "0-2,5", "--stop", "--retry-failed"]
     code, text = run_cli("ablate", "--recipe", tiny_recipe, "--out", "grid", *arguments)
     assert code == 130, text
-    assert text.endswith("topiclora ablate --run grid --jobs 2 --gpus 0-2,5 --stop --retry-failed\n")
+    assert text.endswith("topiclora ablate --run grid --jobs 2 --gpus 0-2,5 --fail-fast --retry-failed\n")
     assert told == [LaunchOptions(jobs=2, gpus=(0, 1, 2, 5), keep_going=False, retry_failed=True)]
-    ray = ["--launcher", "ray", "--address", "auto", "--jobs", "auto"]
-    assert run_cli("ablate", "--run", "grid", *ray)[0] == 130
-    assert told == [LaunchOptions(jobs="auto", launcher="ray", address="auto")]
+    ray = ["--launcher", "ray", "--address", "auto", "--jobs", "auto", "--cell-cpus", "4", "--cell-gpus", "0.5"]
+    code, text = run_cli("ablate", "--run", "grid", *ray)
+    assert told == [LaunchOptions(jobs="auto", launcher="ray", address="auto", cpus=4, gpu_share=0.5)]
+    for option, value in zip(ray[::2], ray[1::2], strict=True):
+        assert f"{option} {value}" in text
+
+
+def test_a_slurm_script_is_all_that_is_printed_and_nothing_is_run(tiny_recipe, run_cli, stopped):
+    code, text = run_cli("ablate", "--recipe", tiny_recipe, "--out", "grid", "--grid", "adapter.r=2,8", "--print-slurm")
+    assert (code, stopped) == (0, [])
+    assert text.startswith("#!/bin/bash\n")
+    assert "--array=0-1" in text
+    assert list(load_recipe("grid/recipe.yaml").ablation.cells) == ["r=8"]
 
 
 def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tiny_recipe, run_cli, tmp_path):
@@ -113,6 +123,7 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
         (["--gpus", "0,0-1"], "--gpus 0,0-1: each GPU once"),
         (["--launcher", "rey"], "There is no launcher 'rey'. Did you mean 'ray'"),
         (["--address", "auto"], "--address is that of a Ray cluster. Add --launcher ray"),
+        (["--cell-cpus", "0"], "--cell-cpus 0: a number above 0"),
         (["--search", "optunna"], "There is no search 'optunna'. Did you mean 'optuna'"),
         (["--trials", "3"], "--trials are those of a search. Add --search optuna"),
         (["--search", "optuna"], "search: optuna has nothing to choose from"),

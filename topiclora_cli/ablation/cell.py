@@ -11,6 +11,7 @@ from filelock import FileLock
 from topiclora_cli.ablation.finished import CellResult, read_cell
 from topiclora_cli.ablation.folders import LOCKS, diverged, open_cell
 from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.pruning import pruned
 from topiclora_cli.errors import Diverged, TopicLoraError
 from topiclora_cli.recipe import Recipe, dump_recipe
 from topiclora_cli.runs.files import make_folder
@@ -42,7 +43,8 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
             if not _borrow_graph(folder, cell, grid, run):
                 build_graph_stage(cell.recipe, run, progress)
     try:
-        train_stage(cell.recipe, run, progress, resume=run.stage("train") is not None)
+        with pruned(folder, cell) as watch:
+            train_stage(cell.recipe, run, progress, resume=run.stage("train") is not None, watch=watch)
     except Diverged as error:
         if not cell.tuned:
             raise

@@ -7,7 +7,7 @@ from statistics import fmean
 from transformers import PreTrainedModel
 
 from topiclora_cli.ablation.axes import as_text
-from topiclora_cli.ablation.grid import Cell, make_grid
+from topiclora_cli.ablation.grid import Cell, count_runs, make_grid
 from topiclora_cli.ablation.states import CellState, cell_states, failed_lines
 from topiclora_cli.adapters.counting import count_parameters
 from topiclora_cli.errors import TopicLoraError
@@ -59,8 +59,7 @@ def foresee(recipe: Recipe, run: RunDir | None, *, only: Sequence[str] | None = 
         cells,
         tuple(dict.fromkeys(cell.seed for cell in grid)),
         recipe.ablation.reference,
-        tuning=sum(bool(cell.tuned) and cell.seed == grid[0].seed for cell in grid)
-        - len({cell.name for cell in grid if cell.tuned}),
+        tuning=count_runs(grid) - len({(cell.name, cell.seed) for cell in grid}),
         failed=tuple(failed_lines(states)),
         seconds=None if seconds is None else seconds / places,
         finished=finished,

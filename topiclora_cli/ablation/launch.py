@@ -7,10 +7,11 @@ have to find out. Cells know nothing of one another, as tests do not: one that f
 from collections.abc import Sequence
 from pathlib import Path
 
-from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.grid import Cell, count_runs
 from topiclora_cli.ablation.launchers import Launcher
 from topiclora_cli.ablation.launchers.here import Here
 from topiclora_cli.ablation.launchers.local import Local
+from topiclora_cli.ablation.launchers.on_ray import OnRay
 from topiclora_cli.ablation.launchers.places import cores
 from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.ablation.parent import Parent
@@ -51,6 +52,8 @@ def launch(
 
 def open_launcher(grid: Sequence[Cell], folder: Path, progress: Progress, options: LaunchOptions) -> Launcher:
     """What the options ask for; a GPU of one's own is another process's to have."""
+    if options.launcher == "ray":
+        return OnRay(grid, folder, progress, options)
     jobs = how_many(grid, progress, options)
     if jobs == 1 and not options.gpus:
         return Here(grid, folder, progress)
@@ -60,5 +63,5 @@ def open_launcher(grid: Sequence[Cell], folder: Path, progress: Progress, option
 def how_many(grid: Sequence[Cell], progress: Progress, options: LaunchOptions) -> int:
     """The number of cells at once that the options ask for, no more than there are."""
     if options.jobs == "auto":
-        return min(len(options.gpus) or cores(), len(grid))
-    return min(options.jobs or len(options.gpus) or 1, len(grid))
+        return min(len(options.gpus) or cores(), count_runs(grid))
+    return min(options.jobs or len(options.gpus) or 1, count_runs(grid))

@@ -10,8 +10,8 @@ class LaunchOptions:
 
     jobs: cells at once; None: one, or one for each of the `gpus`, which are numbered as this process sees them; `auto`:
     one for each GPU or else core. launcher: `local`, or `ray` on the cluster at `address`, where a cell takes `cpus`
-    and `gpu_share` of a GPU. keep_going: whether the others go on where a cell fails. retry_failed: whether those are
-    tried again that an earlier call has seen fail.
+    and `gpu_share` of a GPU, None being a whole one where there are any. keep_going: whether the others go on where a
+    cell fails. retry_failed: whether those are tried again that an earlier call has seen fail.
     """
 
     jobs: int | Literal["auto"] | None = None
@@ -21,4 +21,4 @@ class LaunchOptions:
     retry_failed: bool = False
     address: str | None = None
     cpus: float = 1
-    gpu_share: float = 0
+    gpu_share: float | None = None

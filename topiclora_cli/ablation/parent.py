@@ -11,6 +11,7 @@ from topiclora_cli.ablation.launchers.here import Here
 from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.ablation.order import longest_first
 from topiclora_cli.ablation.runner import report
+from topiclora_cli.ablation.search import Search
 from topiclora_cli.ablation.stopping import Stopping
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import Recipe
@@ -35,7 +36,7 @@ class Parent:
         self.stopping, self.progress, self.options = stopping, progress, options
         self.flying: dict[str, float] = {}
         self.seconds: dict[str, list[float]] = {}
-        self.numbers = {cell.folder: number for number, cell in enumerate(work.grid, start=1)}
+        self.search = Search(work.asked, work.folder, progress)
         failures = {cell.folder: read_failure(work.folder / cell.folder) for cell in work.grid}
         # The attempts that do not count, because somebody asked for another.
         self.forgiven = {name: each.attempt for name, each in failures.items() if each and options.retry_failed}
@@ -62,6 +63,8 @@ class Parent:
 
     def _left(self) -> list[Cell]:
         """What can be started now, by anybody, in the order to start it."""
+        self.search.update()
+        self.work.look_again()
         cells = [cell for cell in self.work.left() if cell.folder not in self.flying and not self._given_up(cell)]
         if isinstance(self.launcher, Here):
             return cells
@@ -78,9 +81,17 @@ class Parent:
                 return
             if is_taken(self.work.folder, cell.folder):
                 continue
-            self.progress.say(f"Ablation cell {self.numbers[cell.folder]}/{len(self.work.grid)}: {cell.folder}")
-            self.flying[cell.folder] = time.monotonic()
-            self.launcher.start(cell)
+            self._start(cell)
+        while self.launcher.free() and self._goes_on() and (trial := self.search.propose()) is not None:
+            if trial.folder not in self.flying:  # the same values may come twice
+                self._start(trial)
+
+    def _start(self, cell: Cell) -> None:
+        names = [each.folder for each in self.work.grid]
+        number = f"{names.index(cell.folder) + 1}/{len(names)}: " if cell.folder in names else ""
+        self.progress.say(f"Ablation cell {number}{cell.folder}")
+        self.flying[cell.folder] = time.monotonic()
+        self.launcher.start(cell)
 
     def _take_in(self, ended: Ended) -> None:
         cell = ended.cell

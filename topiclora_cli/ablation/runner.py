@@ -7,6 +7,7 @@ from filelock import FileLock
 from topiclora_cli.ablation.folders import LOCKS, open_cell
 from topiclora_cli.ablation.grid import Cell, make_grid
 from topiclora_cli.ablation.scores import score_cells
+from topiclora_cli.ablation.search import require_optuna
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
@@ -27,6 +28,7 @@ def prepare_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Seque
     """
     # One number for all cells: they are to differ in what their overrides say.
     grid = make_grid(with_chosen_experts(recipe, run, progress), only=only)
+    require_optuna(grid)
     for cell in grid:
         try:
             refuse_contradictions(cell.recipe.adapter)

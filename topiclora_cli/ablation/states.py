@@ -9,6 +9,7 @@ from typing import Any, Literal
 from topiclora_cli.ablation.failures import read_failure
 from topiclora_cli.ablation.folders import is_taken, logged_loss
 from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.trials import Expansion
 from topiclora_cli.ablation.tuning import Values, choose
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.results.record import Settings
@@ -44,11 +45,16 @@ def cell_states(grid: Sequence[Cell], folder: Path) -> list[CellState]:
     Values that later seeds are not run with are left out; before they are chosen, each of these seeds has one entry,
     under its name alone.
     """
+    expansion = Expansion(grid, folder)
+    grid = expansion.cells()
     states = {cell.folder: _state(cell, folder) for cell in grid}
     choices = {cell.name: _choice(cell.name, grid, states, folder) for cell in grid if cell.tuned}
     found: dict[str, CellState] = {}
     for cell in grid:
         state = states[cell.folder]
+        if cell.axes:
+            found[cell.folder] = replace(state, reason=expansion.why_nothing(cell) or _UNCHOSEN)
+            continue
         if not cell.tuned:
             found[cell.folder] = state
             continue

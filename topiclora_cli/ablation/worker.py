@@ -26,11 +26,10 @@ from topiclora_cli.runs.progress import LoggedProgress
 
 def serve(connection: Connection) -> None:
     """Attempt what comes through the connection, and say through it how each ended; a cell that failed is the last."""
-    orders: Queue[int | None] = Queue()
+    orders: Queue[Cell | None] = Queue()
     grid, folder = connection.recv()
     threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
-    while (order := orders.get()) is not None:
-        cell: Cell = grid[order]
+    while (cell := orders.get()) is not None:
         _write_to(make_folder(folder / LOGS) / f"{cell.folder}.log")
         ended = _attempt(cell, grid, folder)
         connection.send((ended.how, ended.reason, ended.hint))
@@ -48,7 +47,7 @@ def _attempt(cell: Cell, grid: Sequence[Cell], folder: Path) -> Ended:
         return Ended(cell, "died", f"{type(error).__name__}: {error}")
 
 
-def _listen(connection: Connection, orders: "Queue[int | None]") -> None:
+def _listen(connection: Connection, orders: "Queue[Cell | None]") -> None:
     while True:
         try:
             orders.put(connection.recv())

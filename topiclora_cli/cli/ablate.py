@@ -8,7 +8,7 @@ import typer
 
 from topiclora_cli.cli.ablate_options import GridOptions, with_grid
 from topiclora_cli.cli.ablate_running import RUN, RunningOptions, with_running
-from topiclora_cli.cli.console import TerminalProgress, console, interruptible
+from topiclora_cli.cli.console import TerminalProgress, console, errors, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, find_run, refuse_both
 from topiclora_cli.errors import TopicLoraError
 
@@ -36,6 +36,10 @@ def ablate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, and train nothing.", rich_help_panel=RUN)
     ] = False,
+    print_slurm: Annotated[
+        bool,
+        typer.Option("--print-slurm", help="Make the run, print a SLURM array that works it off.", rich_help_panel=RUN),
+    ] = False,
     overrides: SetOption = None,
 ) -> None:
     """Train and evaluate every cell of a grid over seeds; finished cells are not run again.
@@ -44,7 +48,7 @@ def ablate(
     terminals, which divide the cells among them.
     """
     if context.invoked_subcommand is not None:
-        if grid.given or running.given or dry_run or overrides or (recipe, run, out) != (None, None, None):
+        if grid.given or running.given or dry_run or print_slurm or overrides or recipe or run or out:
             raise TopicLoraError(
                 f"Options before {context.invoked_subcommand} are those of a grid that runs.",
                 f"Put them after it: topiclora ablate {context.invoked_subcommand} --help says which there are.",
@@ -55,7 +59,7 @@ def ablate(
     if dry_run:
         _say_plan(grid, running, recipe, run or out, overrides or [])
     else:
-        _run(grid, running, recipe, (run, out), overrides or [])
+        _run(grid, running, recipe, run or out, overrides or [], print_slurm=print_slurm)
 
 
 def _say_plan(
@@ -85,28 +89,33 @@ def _run(
     grid: GridOptions,
     running: RunningOptions,
     recipe: str | None,
-    run_out: tuple[Path | None, Path | None],
+    run: Path | None,
     overrides: Sequence[str],
+    *,
+    print_slurm: bool,
 ) -> None:
+    """run: where the new one of a recipe is to be, or the one to go on with."""
     from topiclora_cli.ablation.asking import ask
     from topiclora_cli.ablation.existing import ask_run, keep
     from topiclora_cli.ablation.launch import launch
     from topiclora_cli.ablation.runner import prepare_grid
+    from topiclora_cli.ablation.slurm import slurm_script
     from topiclora_cli.recipe import load_recipe
     from topiclora_cli.stages.whole import start_run
 
-    asked, options, progress = grid.asked(), running.options(), TerminalProgress()
-    run, out = run_out
-    again = [*(["--cells", grid.cells] if grid.cells is not None else []), *running.again]
+    asked, options = grid.asked(), running.options()
+    # A script is all that standard output is to have.
+    progress = TerminalProgress(errors if print_slurm else console)
+    again = ["--cells", grid.cells] if grid.cells is not None else []
     if recipe is not None:
         settings, notes = ask(load_recipe(recipe, overrides), asked)
-        settings, directory = start_run(settings, out)
+        settings, directory = start_run(settings, run)
     else:
-        directory = find_run(run or out)
+        directory = find_run(run)
         # What was said at the start of a run stands in its recipe; what is said of an existing one does not.
         again += [part for text in overrides for part in ("--set", text)]
         again += ["--seeds", grid.seeds] if grid.seeds is not None else []
-    with interruptible("ablate", "--run", directory.path, *again):
+    with interruptible("ablate", "--run", directory.path, *again, *running.again):
         # Held while the grid is prepared alone: each cell has a lock of its own.
         with directory.lock(patience=PREPARATION):
             if recipe is None:
@@ -117,6 +126,9 @@ def _run(
             cells = prepare_grid(settings, directory, progress, only=grid.only)
             if recipe is None:
                 keep(directory, found)
+        if print_slurm:
+            typer.echo(slurm_script(directory.path, cells, options, again), nl=False)
+            return
         scores = launch(cells, settings, directory, progress, options)
     _report(scores, cells, directory)
 

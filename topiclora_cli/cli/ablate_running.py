@@ -8,7 +8,7 @@ from topiclora_cli.cli.options import listed
 from topiclora_cli.errors import TopicLoraError, nearest
 
 if TYPE_CHECKING:
-    from topiclora_cli.ablation.launch import LaunchOptions
+    from topiclora_cli.ablation.options import LaunchOptions
 
 RUN = "How it is run"
 LAUNCHERS = ("local", "ray")
@@ -23,7 +23,17 @@ _RUNNING = {
     "gpus": option(str | None, "--gpus", "GPUs to use, such as 0-3 or 0,2.", RUN, metavar="LIST"),
     "launcher": option(str, "--launcher", "Where cells run: local, or ray.", RUN, "local", metavar="NAME"),
     "address": option(str | None, "--address", "With --launcher ray: a cluster that runs.", RUN),
-    "keep_going": option(bool, "--keep-going/--stop", "Whether the others run where a cell fails.", RUN, True),
+    "cell_cpus": option(float, "--cell-cpus", "On Ray and SLURM: processors of a cell.", RUN, 1.0, metavar="NUMBER"),
+    "cell_gpus": option(
+        float | None,
+        "--cell-gpus",
+        "On Ray and SLURM: GPUs of a cell, or the share of one (default: one, where there are any).",
+        RUN,
+        metavar="NUMBER",
+    ),
+    "keep_going": option(
+        bool, ("--keep-going/--fail-fast", " /--stop"), "Whether the others run where a cell fails.", RUN, True
+    ),
     "retry_failed": option(bool, "--retry-failed", "Try the cells again that failed before.", RUN, False),
 }
 
@@ -36,6 +46,8 @@ class RunningOptions:
     gpus: str | None = None
     launcher: str = "local"
     address: str | None = None
+    cell_cpus: float = 1.0
+    cell_gpus: float | None = None
     keep_going: bool = True
     retry_failed: bool = False
 
@@ -49,8 +61,10 @@ class RunningOptions:
         """What a command that goes on has to say once more."""
         texts = {"--jobs": self.jobs, "--gpus": self.gpus, "--address": self.address}
         texts["--launcher"] = self.launcher if self.launcher != "local" else None
+        texts["--cell-cpus"] = f"{self.cell_cpus:g}" if self.cell_cpus != 1 else None
+        texts["--cell-gpus"] = f"{self.cell_gpus:g}" if self.cell_gpus is not None else None
         said = [part for name, text in texts.items() if text is not None for part in (name, text)]
-        flags = {"--stop": not self.keep_going, "--retry-failed": self.retry_failed}
+        flags = {"--fail-fast": not self.keep_going, "--retry-failed": self.retry_failed}
         return [*said, *(name for name, is_given in flags.items() if is_given)]
 
     @property
@@ -62,7 +76,7 @@ class RunningOptions:
     def options(self) -> "LaunchOptions":
         """What the launcher is told; raises TopicLoraError for what is no number, no list and no launcher."""
         self.check()
-        from topiclora_cli.ablation.launch import LaunchOptions
+        from topiclora_cli.ablation.options import LaunchOptions
 
         return LaunchOptions(
             jobs=self._jobs(),
@@ -71,6 +85,8 @@ class RunningOptions:
             keep_going=self.keep_going,
             retry_failed=self.retry_failed,
             address=self.address,
+            cpus=self.cell_cpus,
+            gpu_share=self.cell_gpus,
         )
 
     def check(self) -> None:
@@ -79,6 +95,9 @@ class RunningOptions:
             raise TopicLoraError(f"There is no launcher {self.launcher!r}.", nearest(self.launcher, LAUNCHERS))
         if self.address is not None and self.launcher != "ray":
             raise TopicLoraError("--address is that of a Ray cluster.", "Add --launcher ray.")
+        if self.cell_cpus <= 0 or (self.cell_gpus is not None and self.cell_gpus < 0):
+            name, wrong = ("--cell-cpus", self.cell_cpus) if self.cell_cpus <= 0 else ("--cell-gpus", self.cell_gpus)
+            raise TopicLoraError(f"{name} {wrong:g}: a number above 0.", "Example: --cell-cpus 4 --cell-gpus 0.5")
         self._jobs()
         self._gpus()
 

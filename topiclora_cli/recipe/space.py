@@ -22,6 +22,18 @@ class Range:
     whole: bool = False
     log: bool = False
 
+    def examples(self) -> list[float]:
+        """Both ends, and a number between, with a fraction where the range has such."""
+        if self.whole:
+            return [int(self.low), int(self.high)]
+        return [self.low, self.low + 0.37 * (self.high - self.low), self.high]
+
+    def is_end(self, value: float) -> bool:
+        """Whether a value is so near to an end, within a fiftieth of the range, that a better one may lie beyond."""
+        scale = math.log if self.log else float
+        low, high = scale(self.low), scale(self.high)
+        return not 0.02 < (scale(value) - low) / (high - low) < 0.98
+
 
 Axis = Range | Sequence[Any]
 

@@ -65,7 +65,7 @@ class Local:
         worker = self._slots[slot] or self._open(slot)
         self._slots[slot], worker.cell = worker, cell
         with suppress(OSError):  # one that has died meanwhile is found by `wait`
-            worker.connection.send(self.grid.index(cell))
+            worker.connection.send(cell)
 
     def wait(self, seconds: float) -> list[Ended]:
         end = time.monotonic() + seconds

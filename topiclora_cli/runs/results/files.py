@@ -18,6 +18,7 @@ from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import GraphReport
 from topiclora_cli.runs.results.models import ModelScores
 from topiclora_cli.runs.results.routing import ProbeStudy, RoutingStudy
+from topiclora_cli.runs.results.search import Searches
 
 FORMAT = 2
 T = TypeVar("T")
@@ -41,6 +42,7 @@ Result = (
     | Bundle
     | ModelScores
     | GridScores
+    | Searches
     | CellFailure
     | RoutingStudy
     | ProbeStudy
@@ -129,6 +131,7 @@ _KINDS: Mapping[type, _Kind] = {
     Bundle: _Kind("Run merge again.", _as_it_is),
     ModelScores: _Kind("Run eval again.", _as_it_is),
     GridScores: _Kind("Run ablate again.", _cells),
+    Searches: _Kind("Delete it, and run ablate again.", lambda values: values),
     CellFailure: _Kind("Delete it.", _as_it_is),
     RoutingStudy: _Kind("Run eval --routing again.", _as_it_is),
     ProbeStudy: _Kind("Run eval --probe again.", _as_it_is),
