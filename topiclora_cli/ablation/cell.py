@@ -23,6 +23,8 @@ from topiclora_cli.stages.inputs import GRAPH
 from topiclora_cli.stages.studies import Wanted, study
 from topiclora_cli.stages.train import train as train_stage
 
+PRIORS = ".priors"  # of all cells, by what they are priors of
+
 
 def make_cell(folder: Path, cell: Cell) -> RunDir:
     """The cell's run, new where there is none yet; raises TopicLoraError where it has other settings."""
@@ -44,7 +46,14 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
                 build_graph_stage(cell.recipe, run, progress)
     try:
         with pruned(folder, cell) as watch:
-            train_stage(cell.recipe, run, progress, resume=run.stage("train") is not None, watch=watch)
+            train_stage(
+                cell.recipe,
+                run,
+                progress,
+                resume=run.stage("train") is not None,
+                watch=watch,
+                kept_priors=folder / PRIORS,
+            )
     except Diverged as error:
         if not cell.tuned:
             raise
