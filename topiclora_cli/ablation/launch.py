@@ -15,7 +15,7 @@ from topiclora_cli.ablation.launchers.on_ray import OnRay
 from topiclora_cli.ablation.launchers.places import cores
 from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.ablation.parent import Parent
-from topiclora_cli.ablation.runner import report
+from topiclora_cli.ablation.reports import report
 from topiclora_cli.ablation.stopping import Stopping
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import Recipe
