@@ -2,9 +2,9 @@
 
     python -m tests.bench.grid recipe.yaml --jobs 2
 
-Cells' own times are measured in the same run, so that other load on the machine is in both; what is left is what workers
-load, what the parent does, and the tail, where one worker has nothing to do. The grid is run in a folder that is gone
-afterwards.
+Cells' own times are measured in the same run, so that other load on the machine is in both; what is left is what
+workers load, what the parent does, and the tail, where one worker has nothing to do. The grid is run in a folder that
+is gone afterwards.
 """
 
 import argparse
