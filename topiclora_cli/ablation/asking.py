@@ -16,6 +16,7 @@ from topiclora_cli.recipe import BASE, FULL, Recipe, altered
 from topiclora_cli.runs.run import RECIPE
 
 _ELSEWHERE = "Start a new run for them, with --recipe and --out."
+SEARCHES = ("grid", "optuna")
 _OF_A_RUN = ("ablation.reference", "ablation.seeds", "ablation.tune")
 Changes = dict[str, Any]
 
@@ -24,7 +25,7 @@ Changes = dict[str, Any]
 class Asked:
     """A grid as it is asked for; what is empty or None is left to the recipe.
 
-    tune: axes of one key each.
+    tune: axes of one key each. search: how the best of their values is found, by so many trials where it draws them.
     """
 
     suites: tuple[str, ...] = ()
@@ -32,6 +33,8 @@ class Asked:
     axes: tuple[Axis, ...] = ()
     one_factor: bool = False
     tune: tuple[Axis, ...] = ()
+    search: str | None = None
+    trials: int | None = None
     seeds: tuple[int, ...] = ()
     reference: str | None = None
 
@@ -41,6 +44,8 @@ class Asked:
             raise TopicLoraError("--one-factor has no --grid to take apart.", "Example: --grid adapter.r=4,16")
         if linked := [axis.label for axis in self.tune if len(axis.keys) > 1]:
             raise TopicLoraError(f"--tune {linked[0]} names several keys.", "Give each its own --tune.")
+        if self.search not in (None, *SEARCHES):
+            raise TopicLoraError(f"There is no search {self.search!r}.", nearest(self.search, SEARCHES))
         axes = {key for axis in self.axes for key in axis.keys}
         for axis in (*self.axes, *self.tune):
             for key in axis.keys:
@@ -91,7 +96,7 @@ def ask(recipe: Recipe, asked: Asked, *, folder: Path | None = None) -> tuple[Re
         asking.change(_with_cells(asking, cells), where="ablation")
         if gone := [name for name in own if name not in cells]:
             asking.notes.append(f"The recipe's own cells make room: {', '.join(gone)}.")
-    if asked.tune:
+    if asked.tune or asked.search or asked.trials is not None:
         asking.change(_with_tune(asking), where="--tune")
     section = asking.recipe.ablation
     if asked.seeds:
@@ -173,28 +178,24 @@ def _with_tune(asking: _Asking) -> Changes:
     section, folder = asking.recipe.ablation, asking.folder
     tune: Changes = {}
     for axis in asking.asked.tune:
-        key, values = axis.label, _values(axis)
-        there = section.tune.get(key) if folder is not None else None
-        if asking.begun and there is None:
+        key, values = axis.label, [value for (value,) in axis.points]
+        there = section.tune.get(key, []) if folder is not None else []
+        if asking.begun and not there:
             raise TopicLoraError(f"--tune {key}: the run's cells were trained without a choice of it.", _ELSEWHERE)
-        if isinstance(there, list) and isinstance(values, list):
-            values = [*there, *(value for value in values if value not in there)]
-        elif asking.begun and there != values:
-            raise TopicLoraError(f"--tune {key}: the run chooses it from {there}.", _ELSEWHERE)
-        tune[key] = values
-    changes: Changes = {"ablation.tune": {**(section.tune if folder is not None else {}), **tune}}
+        tune[key] = [*there, *(value for value in values if value not in there)]
+    changes: Changes = {"ablation.search": asking.asked.search, "ablation.trials": asking.asked.trials}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if asking.asked.trials is not None and changes.get("ablation.search", section.search) != "optuna":
+        raise TopicLoraError("--trials are those of a search.", "Add --search optuna.")
+    if not tune:
+        return changes
+    changes["ablation.tune"] = {**(section.tune if folder is not None else {}), **tune}
     shared = altered(asking.recipe, section.overrides.items(), where="ablation.overrides")
     if shared.data.validation is None:
         number = enough_held_out(shared)
         asking.notes.append(f"data.validation={number}: the best values are chosen by the loss on so many examples.")
         changes["ablation.overrides"] = {**section.overrides, "data.validation": number}
     return changes
-
-
-def _values(axis: Axis) -> Any:
-    """A list of values, or the text of a range."""
-    values = [value for (value,) in axis.points]
-    return values[0] if len(values) == 1 and isinstance(values[0], str) and ".." in values[0] else values
 
 
 def _settings(recipe: Recipe) -> str:

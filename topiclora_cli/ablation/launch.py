@@ -15,10 +15,11 @@ from topiclora_cli.ablation.launchers.on_ray import OnRay
 from topiclora_cli.ablation.launchers.places import cores
 from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.ablation.parent import Parent
-from topiclora_cli.ablation.runner import report
+from topiclora_cli.ablation.reports import report
 from topiclora_cli.ablation.stopping import Stopping
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import Recipe
+from topiclora_cli.runs.held import holding
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.ablation import CellScore
 from topiclora_cli.runs.results.record import GridFacts
@@ -41,7 +42,7 @@ def launch(
     with stage(run, "ablation", recipe) as running:
         launcher = open_launcher(grid, work.folder, progress, options)
         try:
-            with Stopping(launcher, progress) as stopping:
+            with holding(), Stopping(launcher, progress) as stopping:
                 Parent(work, recipe_of_all, launcher, stopping, progress, options).run()
         finally:
             launcher.close()

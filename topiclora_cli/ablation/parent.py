@@ -10,7 +10,7 @@ from topiclora_cli.ablation.launchers import Ended, Launcher
 from topiclora_cli.ablation.launchers.here import Here
 from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.ablation.order import longest_first
-from topiclora_cli.ablation.runner import report
+from topiclora_cli.ablation.reports import report
 from topiclora_cli.ablation.search import Search
 from topiclora_cli.ablation.stopping import Stopping
 from topiclora_cli.ablation.work import Work

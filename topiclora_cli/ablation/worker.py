@@ -21,6 +21,7 @@ from topiclora_cli.ablation.launchers import Ended
 from topiclora_cli.ablation.launchers.local import LOGS
 from topiclora_cli.errors import Interrupted
 from topiclora_cli.runs.files import make_folder
+from topiclora_cli.runs.held import holding
 from topiclora_cli.runs.progress import LoggedProgress
 
 
@@ -81,7 +82,8 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("topiclora_cli").setLevel(logging.INFO)
     try:
-        serve(Connection(descriptor))
+        with holding():
+            serve(Connection(descriptor))
     except (KeyboardInterrupt, EOFError):
         return  # told to go, or nobody is there any more
     finally:

@@ -103,5 +103,5 @@ class AblationSection(Section):
     @property
     def all_cells(self) -> dict[str, dict[str, Any]]:
         """The overrides of every cell by its name, the base and the recipe itself first."""
-        untuned = {UNTUNED: {}} if self.search == "optuna" else {}
+        untuned: dict[str, dict[str, Any]] = {UNTUNED: {}} if self.search == "optuna" else {}
         return {**({BASE: {}} if self.base else {}), FULL: {}, **untuned, **self.cells}

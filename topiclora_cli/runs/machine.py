@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,7 @@ GIB = 1024**3
 
 def versions() -> dict[str, str | None]:
     """Python's version and those of the libraries that decide results; None for one that is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in VERSIONED:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+    return {"python": platform.python_version(), **{package: _version(package) for package in VERSIONED}}
 
 
 def machine() -> Machine:
@@ -52,6 +47,14 @@ def resident_gib() -> float:
     """The most that this process has had in memory at once, in GiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / GIB if sys.platform == "darwin" else peak * 1024 / GIB
+
+
+@cache  # a search of the whole environment, which every stage of a grid asks for
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

@@ -71,7 +71,7 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
         store_weights_in_bfloat16(skeleton)
     found = same_input_families(skeleton)
     families = USUAL_FAMILIES if found is None else found
-    adapted = _adapted(recipe, skeleton)
+    adapted = adapted_skeleton(recipe, skeleton)
     trained, activated = count_parameters(adapted)
     selects = selects and not adapts_head(adapted)
     data, encoded = _data(recipe, selects=selects, download=measure)
@@ -112,7 +112,11 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
     )
 
 
-def _adapted(recipe: Recipe, skeleton: PreTrainedModel) -> PeftModel:
+def adapted_skeleton(recipe: Recipe, skeleton: PreTrainedModel) -> PeftModel:
+    """A model without weights with the recipe's adapter, to count on; the skeleton stays as it is.
+
+    Raises TopicLoraError for one that does not fit, and where its size is not known beforehand.
+    """
     section = recipe.adapter
     if section.graph_experts == "auto":
         raise TopicLoraError(
@@ -124,6 +128,11 @@ def _adapted(recipe: Recipe, skeleton: PreTrainedModel) -> PeftModel:
     extra = read_loras(section.trained).settings() if section.trained else {}
     with torch.device("meta"):
         return attach(empty_copy(skeleton), solve(section, skeleton, **extra))
+
+
+def count_examples(recipe: Recipe) -> int | None:
+    """Examples that a training reads in an epoch; None where they, or the tokenizer, are not on this machine."""
+    return _data(recipe, selects=False, download=False)[0].examples
 
 
 def base_shape(skeleton: PreTrainedModel) -> BaseShape:

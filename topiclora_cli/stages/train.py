@@ -41,10 +41,17 @@ PRIORS = "graph/priors"
 
 
 def train(
-    recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = False, watch: Watch | None = None
+    recipe: Recipe,
+    run: RunDir,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    watch: Watch | None = None,
+    kept_priors: Path | None = None,
 ) -> TrainResult:
     """Stages 2 and 3: priors, then router and experts under the dual loss.
 
+    kept_priors: the folder where several runs find priors that one of them has made; None: beside the run's own graph.
     A training that is finished stays as it is: to resume it says so and returns its result. Raises TopicLoraError for
     bad data or targets, for what would train a finished run otherwise, errors.Interrupted after a signal, and
     errors.Hopeless where `watch` gives up.
@@ -68,7 +75,7 @@ def train(
         # Those of a stream are made as its examples come.
         prior = TopicPrior(graph, open_encoder(recipe, base)) if streaming else None
         priors, validation_priors = _priors(
-            recipe, graph, base, [[] if streaming else encoded, held_out], run.path / PRIORS, progress
+            recipe, graph, base, [[] if streaming else encoded, held_out], kept_priors or run.path / PRIORS, progress
         )
         if priors is not None:
             refuse_even_priors(priors[1], recipe.loss)

@@ -54,7 +54,7 @@ class OnRay:
             self.close()
             raise
         self._grid = ray.put(list(grid))
-        self._task = ray.remote(_work).options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)
+        self._task: Any = ray.remote(_work).options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)
         self._attempt = attempt
         self._cells: dict[Any, Cell] = {}
         self._stopping = False
@@ -130,7 +130,9 @@ def _work(
     os.environ.update(surroundings)
     os.chdir(here if Path(here).is_dir() else folder)
     if attempt is None:
-        from topiclora_cli.ablation.attempt import attempt as attempt
+        from topiclora_cli.ablation import attempt as ours
+
+        attempt = ours.attempt
     try:
         return attempt(cell, grid, Path(folder), LoggedProgress())
     except (KeyboardInterrupt, Interrupted):

@@ -1,6 +1,7 @@
 """A Ray cluster that answers, and whose nodes can run cells: asked before any cell is sent."""
 
 import importlib.util
+import logging
 import os
 import socket
 import subprocess
@@ -35,11 +36,11 @@ def connect(address: str | None) -> bool:
     if ray.is_initialized():
         return False
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    own = {"include_dashboard": False, "object_store_memory": _OBJECTS} if address == "local" else {}
+    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECTS} if address == "local" else {}
     if address not in ("local", "auto"):
         _knock(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **own)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
         said = " ".join(str(error).split()).rstrip(".")
         raise TopicLoraError(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 
 # What a question is measured by; higher is better of the first alone.
 MEASURES = ("score", "choice_loss", "answer_loss")
