@@ -21,9 +21,7 @@ def cells_by_probe(finished: Mapping[str, BySeed], reference: str) -> dict[str, 
     results = [result for by_seed in finished.values() for result in by_seed.values()]
     names = dict.fromkeys(each.probe for result in results if result.probes for each in result.probes.probes)
     return {
-        probe: tuple(
-            row for name in finished if (row := _cell(probe, name, finished, reference)) is not None
-        )
+        probe: tuple(row for name in finished if (row := _cell(probe, name, finished, reference)) is not None)
         for probe in names
     }
 
@@ -74,7 +72,9 @@ def _after(row: Probed, measure: str) -> Array:
 
 
 def _change(row: Probed, measure: str) -> Array:
-    return _after(row, measure) - np.array(row.by_question[measure].before) if measure in row.by_question else np.empty(0)
+    return (
+        _after(row, measure) - np.array(row.by_question[measure].before) if measure in row.by_question else np.empty(0)
+    )
 
 
 def _less(pairs: Sequence[tuple[Array, Array]]) -> Interval | None:
@@ -94,11 +94,10 @@ def _interval(values: Array) -> Interval:
 
 
 def _joined(seeds: Sequence[Joined]) -> JoinedMeans | None:
-    if not seeds:
+    gates = _means([each.gates for each in seeds])
+    if gates is None:
         return None
     weights = [each.weight.mean for each in seeds if each.weight is not None]
-    gates = _means([each.gates for each in seeds])
-    assert gates is not None
     return JoinedMeans(
         gates=gates,
         gates_from_prior=_means([each.gates_from_prior for each in seeds]),
