@@ -61,8 +61,6 @@ def slurm_script(run: Path, grid: Sequence[Cell], options: LaunchOptions, again:
     runs = count_runs(grid)
     jobs = options.jobs if isinstance(options.jobs, int) else AT_ONCE
     gpus = math.ceil(options.gpu_share or 0) or (1 if options.gpus else 0)
-    told = [*again, *(["--fail-fast"] if not options.keep_going else [])]
-    told += ["--retry-failed"] if options.retry_failed else []
     folder = run.resolve()
     return _SCRIPT.format(
         name="topiclora-" + re.sub(r"[^\w.-]+", "-", folder.name),
@@ -73,5 +71,5 @@ def slurm_script(run: Path, grid: Sequence[Cell], options: LaunchOptions, again:
         log=shlex.quote(f"{folder}/slurm-%A_%a.log"),
         here=shlex.quote(str(Path.cwd())),
         warning=_WARNING,
-        command=command_line("ablate", "--run", folder, *told),
+        command=command_line("ablate", "--run", folder, *again),
     )

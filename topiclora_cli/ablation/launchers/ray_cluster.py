@@ -31,6 +31,7 @@ def connect(address: str | None) -> bool:
             "--launcher ray needs the package ray, which is not installed.", "Install it: pip install 'topiclora[ray]'"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
 
     if ray.is_initialized():
