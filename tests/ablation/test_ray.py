@@ -136,6 +136,11 @@ def test_a_node_that_cannot_run_a_cell_is_named(said, message, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_a_share_of_several_gpus_is_refused(tmp_path):
+    with pytest.raises(TopicLoraError, match=r"--cell-gpus 1\.5: Ray shares one GPU, or gives whole ones"):
+        ray_cluster.refuse_unfit_nodes(NODES, tmp_path, cpus=1, gpus=1.5)
+
+
 def closed_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
