@@ -32,6 +32,7 @@ def cluster():
     """A Ray of two workers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # no worker waits until all else on the machine has ended
         ray.init(
             address="local", num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False
         )
