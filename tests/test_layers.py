@@ -97,11 +97,9 @@ RAW = {
     # Keys of a recipe with their values; within recipe/ all is as YAML has it, before it is a Recipe.
     "api": {"Overrides"},
     "runs.results.record": {"Settings"},
-    # The settings of a cell, compared as a whole.
-    "ablation.identity": {"settings"},
     # What an outcome was asked for, compared as JSON as a whole.
     "runs.naming": {"named_folder", "finished"},
-    "stages.request": {"asked_for", "request_of"},
+    "stages.request": {"request_of"},
     # The settings of a peft config by peft's names, most of them a recipe's.
     "scaling": {"stock_law", "plain_rank", "first_step"},
     "adapters.presets": {"make_config", "sizes_config"},

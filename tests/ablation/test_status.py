@@ -62,6 +62,18 @@ def test_before_anything_is_done_there_is_nothing_to_foretell(grid):
     assert len(status_tables(found)) == 1
 
 
+def test_a_cell_that_cannot_be_read_is_told_and_hides_no_other(grid):
+    run, cells = grid
+    for name in ("full-s0", "slow-s0"):
+        made = finish_cell(run.path / "ablation", cells[name], ANSWERS)
+    (made.path / "eval" / "t" / "summary.json").write_text("{")
+    found = grid_status(run)
+    line = next(line for line in found.lines if line.folder == "slow-s0")
+    assert line.state == "failed"
+    assert "summary.json is not valid JSON" in line.reason
+    assert [score.name for score in found.found.cells] == ["full"]
+
+
 def test_looking_writes_nothing(grid):
     run, cells = grid
     finish_cell(run.path / "ablation", cells["full-s0"], ANSWERS)

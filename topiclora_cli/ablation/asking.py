@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from topiclora_cli.ablation.axes import Axis, as_text, cells_of
+from topiclora_cli.ablation.axes import Axis, as_text, cells_of, overlap
 from topiclora_cli.ablation.held_out import enough_held_out
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe import BASE, FULL, Recipe, altered
+from topiclora_cli.recipe.paths import anchored_overrides
 from topiclora_cli.runs.run import RECIPE
 
 _ELSEWHERE = "Start a new run for them, with --recipe and --out."
@@ -46,16 +47,17 @@ class Asked:
             raise TopicLoraError(f"--tune {linked[0]} names several keys.", "Give each its own --tune.")
         if self.search not in (None, *SEARCHES):
             raise TopicLoraError(f"There is no search {self.search!r}.", nearest(self.search, SEARCHES))
-        axes = {key for axis in self.axes for key in axis.keys}
+        axes = [key for axis in self.axes for key in axis.keys]
         for axis in (*self.axes, *self.tune):
             for key in axis.keys:
                 if key == "seed":
                     raise TopicLoraError("seed is no axis of its own: all cells have the same.", "Use --seeds 0,1,2.")
                 if key.partition(".")[0] in ("ablation", "name"):
                     raise TopicLoraError(f"{key} is no axis: it changes nothing in a cell.", "Leave it out.")
-        if both := sorted(axes & {axis.label for axis in self.tune}):
+        tuned = [axis.label for axis in self.tune]
+        if both := next((key for key in axes for other in tuned if overlap(key, other)), None):
             raise TopicLoraError(
-                f"{both[0]} is an axis of --grid and a key to --tune.",
+                f"{both} is an axis of --grid and a key to --tune.",
                 "Compare its values, or have the best one chosen; leave out one of the two.",
             )
 
@@ -153,7 +155,7 @@ def _of_axes(asking: _Asking, suites: Mapping[str, Any]) -> Changes:
         if found in cells:
             raise TopicLoraError(f"--grid: {name} and {found} are the same cell.", "Leave out one of the values.")
         if found == name:
-            cells[name] = overrides
+            cells[name] = anchored_overrides(shared, overrides)
         else:
             said = ", ".join(f"{key}={as_text(value)}" for key, value in overrides.items())
             what = "the recipe itself" if found == FULL else "a cell that is there"

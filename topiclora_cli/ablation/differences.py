@@ -9,7 +9,7 @@ import numpy as np
 from topiclora_cli.ablation.pairs import Array, BySeed, differences, metric_of, of_questions, paired, some
 from topiclora_cli.evaluation.comparison.intervals import interval
 from topiclora_cli.evaluation.comparison.many import many_means, significance_of_sides
-from topiclora_cli.evaluation.comparison.significance import holm
+from topiclora_cli.evaluation.comparison.significance import Significance, holm
 from topiclora_cli.evaluation.metrics import CHOICE_LOSS
 from topiclora_cli.runs.results.ablation import LEVELS, Difference, Measure
 
@@ -44,9 +44,9 @@ def against(cells: Mapping[str, BySeed], other: str, metric: str, *, family: int
     without one nothing is tested.
     """
     sides = {
-        name: found
+        name: side
         for name, by_seed in cells.items()
-        if name != other and (found := differences(paired(name, by_seed, other, cells.get(other, {})), metric))
+        if name != other and (side := differences(paired(name, by_seed, other, cells.get(other, {})), metric))
     }
     found: Against = {}
     for names in _alike(sides):
@@ -60,17 +60,16 @@ def against(cells: Mapping[str, BySeed], other: str, metric: str, *, family: int
 
 
 def _tested(found: Against, sides: Mapping[str, Sequence[Array]], family: int) -> Against:
-    tested = {}
+    tests: dict[str, Significance] = {}
     for names in _alike(sides):
         group = [sides[name] for name in names]
-        tested |= dict(zip(names, significance_of_sides(group, family=family), strict=True))
+        tests |= dict(zip(names, significance_of_sides(group, family=family), strict=True))
     # A cell that is not finished may come to no difference at all: what is said now holds then, too.
-    waiting = [1.0] * max(0, family - len(tested))
-    adjusted = holm([*(each.p for each in tested.values()), *waiting])
-    for (name, each), p in zip(tested.items(), adjusted, strict=False):
+    waiting = [1.0] * (family - len(tests))
+    adjusted = holm([*(test.p for test in tests.values()), *waiting])
+    for (name, test), p in zip(tests.items(), adjusted, strict=False):
         levels = found[name]
-        family = max(family, len(tested))
-        levels["tasks"] = replace(levels["tasks"], p=each.p, test=each.test, p_holm=p, family=family)
+        levels["tasks"] = replace(levels["tasks"], p=test.p, test=test.test, p_holm=p, family=family)
     return found
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from statistics import fmean, stdev
 
 from topiclora_cli.ablation.by_entropy import cells_by_entropy
+from topiclora_cli.ablation.by_probe import cells_by_probe
 from topiclora_cli.ablation.differences import against, measures
 from topiclora_cli.ablation.finished import CellResult
 from topiclora_cli.ablation.pairs import BySeed, metric_of, oddity, paired, some
@@ -26,7 +27,7 @@ def score_cells(work: Work, reference: str) -> GridScores:
             finished.setdefault(cell.name, {})[cell.seed] = result
     scores = [_with_choice(score, work) for score in compare_cells(finished, reference, recipes=recipes)]
     alike = {score.name: finished[score.name] for score in scores if not score.odd}
-    return GridScores(tuple(scores), reference, cells_by_entropy(alike, reference))
+    return GridScores(tuple(scores), reference, cells_by_entropy(alike, reference), cells_by_probe(alike, reference))
 
 
 def compare_cells(

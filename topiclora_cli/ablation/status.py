@@ -1,6 +1,7 @@
 """How far a grid is and what it has found, read while others work on it: no lock is held, and torch is not loaded."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from topiclora_cli.ablation.grid import make_grid
@@ -23,9 +24,26 @@ def grid_status(run: RunDir) -> GridStatus:
     folder = run.path / "ablation"
     grid = make_grid(recipe)
     states = cell_states(grid, folder)
-    return GridStatus(
-        cell_lines(states), score_cells(Work(grid, folder), recipe.ablation.reference), _seconds_left(states)
-    )
+    work = Work(grid, folder)
+    damaged = _leave_out_damaged(work)
+    lines = [
+        replace(line, state="failed", reason=damaged[line.folder]) if line.folder in damaged else line
+        for line in cell_lines(states)
+    ]
+    return GridStatus(lines, score_cells(work, recipe.ablation.reference), _seconds_left(states))
+
+
+def _leave_out_damaged(work: Work) -> dict[str, str]:
+    """Take the cells that cannot be read out of the grid; why, by their folders."""
+    damaged = {}
+    for cell in work.grid:
+        try:
+            if work.is_chosen(cell):
+                work.result(cell)
+        except TopicLoraError as error:
+            damaged[cell.folder] = f"{error.message} {error.hint}".rstrip()
+    work.grid = [cell for cell in work.grid if cell.folder not in damaged]
+    return damaged
 
 
 def _as_made(recipe: Recipe, run: RunDir) -> Recipe:

@@ -20,15 +20,19 @@ def plot_svg(plot: Plot) -> str:
     if not spots:
         return ""
     levels = [plot.level] if plot.level is not None else []
-    heights = [*(end for spot in spots for end in (spot.y, *(spot.ends or ()))), *levels]
+    heights: list[float] = [*(end for spot in spots for end in (spot.y, *(spot.ends or ()))), *levels]
     ticks = round_numbers(min(heights), max(heights))
     low, high = min(ticks[0], *heights), max(ticks[-1], *heights)
     xs = [spot.x for spot in spots]
-    bend = math.log10 if min(xs) > 0 and max(xs) / min(xs) >= _WIDE else float
-    first, last = bend(min(xs)), bend(max(xs))
+    logarithmic = min(xs) > 0 and max(xs) / min(xs) >= _WIDE
+
+    def bent(value: float) -> float:
+        return math.log10(value) if logarithmic else value
+
+    first, last = bent(min(xs)), bent(max(xs))
 
     def x(value: float) -> float:
-        place = (bend(value) - first) / (last - first) if last > first else 0.5
+        place = (bent(value) - first) / (last - first) if last > first else 0.5
         return _LEFT + 14 + place * (_WIDTH - _LEFT - _RIGHT - 28)
 
     def y(value: float) -> float:
@@ -44,10 +48,10 @@ def plot_svg(plot: Plot) -> str:
         for level in levels
     ]
     bottom = _HEIGHT - _BOTTOM
-    parts += [
-        f'<text class="middle" x="{x(value):.1f}" y="{bottom + 18}">{value:.4g}</text>' for value in _marks(xs, bend)
-    ]
-    scale = ", logarithmic" if bend is math.log10 else ""
+    for value in _marks(xs, logarithmic=logarithmic):
+        mark = f'<text class="middle" x="{x(value):.1f}" y="{bottom + 18}">{value:.4g}</text>'
+        parts.append(mark)
+    scale = ", logarithmic" if logarithmic else ""
     parts.append(
         f'<text class="middle" x="{(_LEFT + _WIDTH) / 2:.0f}" y="{_HEIGHT - 8}">{escape(plot.across + scale)}</text>'
     )
@@ -78,12 +82,12 @@ def _spot(spot: Spot, x: float, heights: Sequence[float], kind: str, plot: Plot)
     return parts
 
 
-def _marks(xs: Sequence[float], bend: object) -> list[float]:
+def _marks(xs: Sequence[float], *, logarithmic: bool) -> list[float]:
     """The values themselves where they are few, else round numbers; of a logarithm, powers of ten."""
     few = sorted(set(xs))
     if len(few) <= 7:
         return few
-    if bend is float:
+    if not logarithmic:
         return [value for value in round_numbers(min(xs), max(xs)) if min(xs) <= value <= max(xs)]
     powers = [10.0**power for power in range(math.floor(math.log10(min(xs))), math.ceil(math.log10(max(xs))) + 1)]
     return [value for value in powers if min(xs) <= value <= max(xs)] or [min(xs), max(xs)]

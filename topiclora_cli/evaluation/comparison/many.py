@@ -6,6 +6,7 @@ each side has at it. A p-value of draws is at least two in their number, so that
 could pass Holm's correction.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,7 +80,8 @@ def _strays(random: np.random.Generator, values: Array, draws: int) -> Array:
         places = random.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
         times = np.bincount(places.ravel(), minlength=size * count).reshape(size, count)
         parts.append(times.astype(float) @ centred)
-    return np.concatenate(parts) * (np.sqrt(count / (count - 1)) / count)
+    strays: Array = np.concatenate(parts) * (math.sqrt(count / (count - 1)) / count)
+    return strays
 
 
 def _of_signs(values: Array, draws: int, seed: int) -> list[Significance]:

@@ -70,7 +70,8 @@ def _against(scores: Sequence[CellScore], other: str, *, sign: int) -> Section |
             for level in LEVELS
         ]
         test = s.against(other)
-        told = [p_value(test and test.p), f"{p_value(test and test.p_holm)}{stars(test)}"] if tested else []
+        p, adjusted = (test.p, test.p_holm) if test else (None, None)
+        told = [p_value(p), f"{p_value(adjusted)}{stars(test)}"] if tested else []
         rows.append(row(s.name, *cells, *told))
     heads = [f"{metric}, {_OF[level]}" for metric in metrics for level in LEVELS]
     table = Table("", columns("cell", *heads, *(["p", "p Holm"] if tested else [])), rows)

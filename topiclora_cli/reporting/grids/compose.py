@@ -10,6 +10,7 @@ from topiclora_cli.reporting.formats import metric_label
 from topiclora_cli.reporting.grids import beside, told
 from topiclora_cli.reporting.grids.costs import costs
 from topiclora_cli.reporting.grids.effects import effects
+from topiclora_cli.reporting.grids.probes import probes
 from topiclora_cli.reporting.grids.scores import scores_table, tasks_table
 from topiclora_cli.reporting.sections import Part, Report, Section, Text
 from topiclora_cli.runs.results.ablation import CellScore, GridScores
@@ -53,6 +54,7 @@ def grid_report(
         costs(found),
         told.topics(found),
         _entropy(found),
+        probes(found.probes, found.reference),
         told.tuning(found.cells, list(edge_warnings(found.cells))),
         told.questions(_about(recipe, found.cells)),
         told.sources(found.cells),

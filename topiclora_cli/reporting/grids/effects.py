@@ -32,10 +32,9 @@ def effects(found: GridScores, recipe: Recipe) -> list[Section]:
             factors.setdefault(match["factor"], []).append(_Point(match["series"] or "", value, s))
     sections = []
     for factor, points in factors.items():
-        if own := _of_full(points, cells, recipe):
-            points = [*points, own]
-        if len({point.value for point in points}) > 1:
-            sections.append(_section(factor, sorted(points, key=lambda each: (each.series, each.value)), found))
+        own = _of_full(points, cells, recipe)
+        if shown := _several([*points, *([own] if own else [])]):
+            sections.append(_section(factor, shown, found))
     return sections
 
 
@@ -47,6 +46,15 @@ def number_of(text: str) -> float | None:
     if not _FULL_VALUE.fullmatch(text.removesuffix("%")):
         return None
     return float(text.removesuffix("%")) / (100 if share else 1)
+
+
+def _several(points: Sequence[_Point]) -> list[_Point]:
+    """Those of series with two values or more, in order; keys that move together leave each series one."""
+    values: dict[str, set[float]] = {}
+    for point in points:
+        values.setdefault(point.series, set()).add(point.value)
+    kept = [point for point in points if len(values[point.series]) > 1]
+    return sorted(kept, key=lambda each: (each.series, each.value))
 
 
 def _section(factor: str, points: Sequence[_Point], found: GridScores) -> Section:

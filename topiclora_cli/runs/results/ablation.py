@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from topiclora_cli.runs.results.entropy import ByEntropy
 from topiclora_cli.runs.results.interval import Interval
+from topiclora_cli.runs.results.probed_cells import ProbedCell
 from topiclora_cli.runs.results.record import Settings
 
 LEVELS = ("tasks", "questions")  # what a mean is taken over
@@ -186,8 +187,10 @@ class CellFailure:
 class GridScores:
     """All cells of which a seed is finished, as `ablation/results.json` holds them; reference: the cell that others are
     compared with. by_entropy: their scores along the entropy of questions' topics, None where nobody knows that.
+    probes: by name, the cells that were asked under it.
     """
 
     cells: tuple[CellScore, ...]
     reference: str = "full"
     by_entropy: ByEntropy | None = None
+    probes: Mapping[str, tuple[ProbedCell, ...]] = field(default_factory=dict)

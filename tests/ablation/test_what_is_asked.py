@@ -102,6 +102,16 @@ def test_tuning_holds_examples_out_and_says_how_many():
     assert ask(held_out, asking(tune=["train.learning_rate=0.01,0.1"]))[1] == []
 
 
+def test_files_that_an_axis_names_are_found_from_elsewhere(tmp_path, monkeypatch, begun):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").touch()
+    settings = recipe()
+    for folder in (None, begun(settings)):
+        cells = ask(settings, asking("graph.taxonomy=mine.yaml,mmlu"), folder=folder)[0].ablation.cells
+        assert cells["taxonomy=mine.yaml"] == {"graph.taxonomy": str(tmp_path / "mine.yaml")}
+        assert cells["taxonomy=mmlu"] == {"graph.taxonomy": "mmlu"}
+
+
 @pytest.mark.parametrize(
     ("grid", "more", "message"),
     [
@@ -113,6 +123,7 @@ def test_tuning_holds_examples_out_and_says_how_many():
         (["adapter.r=8"], {"tune": ["adapter.r=2,8"]}, "adapter.r is an axis of --grid and a key to --tune"),
         (["adapter.r=8"], {"reference": "r=9"}, "--reference r=9: there is no such cell. Did you mean 'r=8'"),
         (["train.epochs=7,7.0000001"], {}, "two cells would be called 'epochs=7'"),
+        (["loss.kl={weight: 1}"], {"tune": ["loss.kl.weight=2"]}, "loss.kl is an axis of --grid and a key to --tune"),
         ([], {"one_factor": True}, "--one-factor has no --grid to take apart"),
         ([], {"tune": ["adapter.r+adapter.top_k=2:1"]}, r"--tune adapter.r\+adapter.top_k names several keys"),
         ([], {"tune": ["eval.limit=2,3"]}, "tune: eval.limit is the same for all"),
