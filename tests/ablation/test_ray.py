@@ -32,6 +32,7 @@ def cluster():
     """A Ray of two workers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # no worker waits until all else on the machine has ended
         ray.init(
             address="local", num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False
         )
@@ -134,6 +135,11 @@ def test_a_node_that_cannot_run_a_cell_is_named(said, message, tmp_path, monkeyp
     with pytest.raises(TopicLoraError, match=message):
         ray_cluster.refuse_unfit_nodes(NODES, tmp_path, cpus=1, gpus=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_share_of_several_gpus_is_refused(tmp_path):
+    with pytest.raises(TopicLoraError, match=r"--cell-gpus 1\.5: Ray shares one GPU, or gives whole ones"):
+        ray_cluster.refuse_unfit_nodes(NODES, tmp_path, cpus=1, gpus=1.5)
 
 
 def closed_port():

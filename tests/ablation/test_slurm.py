@@ -44,8 +44,9 @@ def test_the_array_has_a_task_for_every_run_and_asks_for_what_a_cell_takes(tmp_p
 
 def test_what_was_asked_for_stands_in_the_command(tmp_path):
     folder = tmp_path / "my study"
-    script = slurm_script(folder, grid(), LaunchOptions(), ["--cells", "full", "--set", "train.max_steps=3"])
-    assert f"ablate --run '{folder}' --cells full --set train.max_steps=3 &" in script
+    options = LaunchOptions(keep_going=False, retry_failed=True)
+    script = slurm_script(folder, grid(), options, ["--cells", "full", "--set", "train.max_steps=3"])
+    assert f"ablate --run '{folder}' --cells full --set train.max_steps=3 --fail-fast --retry-failed &" in script
     assert directives(script)["job-name"] == "topiclora-my-study"
 
 
