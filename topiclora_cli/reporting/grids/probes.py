@@ -27,31 +27,25 @@ def probes(found: Mapping[str, Sequence[ProbedCell]], reference: str) -> Section
         return None
     parts: list[Part] = [Text(_ABOUT.format(reference=reference))]
     for probe, cells in found.items():
-        parts.append(_changes(probe, cells, reference))
+        measures = [measure for measure in NAMES if any(measure in cell.measures for cell in cells)]
+        parts += [_changes(probe, measure, cells, reference) for measure in measures]
         if any(cell.joined for cell in cells):
             parts += [Text(_JOINED), _joined(cells)]
     return Section("Under changed prompts", parts)
 
 
-def _changes(probe: str, cells: Sequence[ProbedCell], reference: str) -> Table:
-    measures = [measure for measure in NAMES if any(measure in cell.measures for cell in cells)]
-    heads = [
-        head
-        for measure in measures
-        for head in (NAMES[measure], "change", f"less {reference}", f"change less {reference}")
-    ]
+def _changes(probe: str, measure: str, cells: Sequence[ProbedCell], reference: str) -> Table:
     rows = []
     for cell in cells:
-        line = [*row(cell.cell, f"{cell.asked:,}")]
-        for measure in measures:
-            line += _measure(cell.measures.get(measure), share=measure == "score")
-        rows.append([*line, Cell(number(cell.moved))])
-    return Table(f"Probe {probe}", columns("cell", "n", *heads, "routing moved", right=1), rows)
+        found = cell.measures.get(measure)
+        if found is not None:
+            figures = _figures(found, share=measure == "score")
+            rows.append([*row(cell.cell, f"{cell.asked:,}"), *figures, Cell(number(cell.moved))])
+    heads = [NAMES[measure], "change", f"less {reference}", f"change less {reference}", "routing moved"]
+    return Table(f"Probe {probe}: {NAMES[measure]}", columns("cell", "n", *heads, right=1), rows)
 
 
-def _measure(found: ProbedMeasure | None, *, share: bool) -> list[Cell]:
-    if found is None:
-        return [Cell("-") for _ in range(4)]
+def _figures(found: ProbedMeasure, *, share: bool) -> list[Cell]:
     after = percent(found.after.mean) if share else f"{found.after.mean:.2f}"
     return [Cell(after), *(change(each, share=share) for each in (found.change, found.after_less, found.change_less))]
 
