@@ -102,6 +102,16 @@ def test_tuning_holds_examples_out_and_says_how_many():
     assert ask(held_out, asking(tune=["train.learning_rate=0.01,0.1"]))[1] == []
 
 
+def test_a_search_takes_ranges_and_goes_on_with_more_trials(begun):
+    held_out = altered(recipe(), [("data.validation", 8)], where="here")
+    searching = asking(tune=["train.learning_rate=1e-4..1e-2:log"], search="optuna", trials=3)
+    settings, _ = ask(held_out, searching)
+    section = settings.ablation
+    assert (section.search, section.trials, section.tune["train.learning_rate"]) == ("optuna", 3, ["1e-4..1e-2:log"])
+    assert [cell.trials for cell in make_grid(settings) if cell.name == "full"] == [3]
+    assert ask(settings, Asked(trials=5), folder=begun(settings))[0].ablation.trials == 5
+
+
 def test_files_that_an_axis_names_are_found_from_elsewhere(tmp_path, monkeypatch, begun):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").touch()

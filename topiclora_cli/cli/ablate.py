@@ -25,8 +25,8 @@ app.command("status")(ablate_status.status)
 
 
 @app.callback()
-@with_grid
 @with_running
+@with_grid
 def ablate(
     context: typer.Context,
     grid: GridOptions,
@@ -34,6 +34,7 @@ def ablate(
     recipe: RecipeOption = None,
     run: RunOption = None,
     out: OutOption = None,
+    overrides: SetOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, and train nothing.", rich_help_panel=RUN)
     ] = False,
@@ -41,7 +42,6 @@ def ablate(
         bool,
         typer.Option("--print-slurm", help="Make the run, print a SLURM array that works it off.", rich_help_panel=RUN),
     ] = False,
-    overrides: SetOption = None,
 ) -> None:
     """Train and evaluate every cell of a grid over seeds; finished cells are not run again.
 
