@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,8 @@ def test_two_tasks_of_an_array_divide_a_tuned_grid(tiny_recipe, run_cli, tmp_pat
     assert not list((tmp_path / "grid" / "ablation").glob("*-s0*"))
     assert "#SBATCH --array=0-3%2" in script
     (tmp_path / "job.sh").write_text(script)
-    surroundings = {
-        **os.environ,
-        "PYTHONPATH": str(Path(topiclora_cli.__file__).parents[1]),
-        "SLURM_CPUS_PER_TASK": "1",
-    }
+    here, programs = Path(topiclora_cli.__file__).parents[1], Path(sys.executable).parent
+    surroundings = {**os.environ, "PYTHONPATH": str(here), "PATH": f"{programs}:{os.environ['PATH']}"}
     tasks = [
         subprocess.Popen(
             ["bash", tmp_path / "job.sh"],
