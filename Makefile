@@ -72,7 +72,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.installed
 	@echo "Installing into $(VENV): tests and linters"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf,dev,serve]"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gguf,dev,serve,ray,optuna]"
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.dev

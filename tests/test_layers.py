@@ -36,6 +36,7 @@ ONLY_IN = {
     "lm_eval": {f"evaluation/{name}.py" for name in LM_EVAL_IN},
     "typer": {"cli"},
     "rich": {"cli", "reporting"},
+    **{library: {"ablation"} for library in ("optuna", "ray")},
     **{library: {"serving"} for library in ("aiohttp", "starlette", "uvicorn")},
 }
 ADAPTERS_MAY_IMPORT = {"adapters", "errors", "scaling"}
@@ -98,7 +99,7 @@ RAW = {
     "runs.results.record": {"Settings"},
     # What an outcome was asked for, compared as JSON as a whole.
     "runs.naming": {"named_folder", "finished"},
-    "stages.request": {"asked_for"},
+    "stages.request": {"request_of"},
     # The settings of a peft config by peft's names, most of them a recipe's.
     "scaling": {"stock_law", "plain_rank", "first_step"},
     "adapters.presets": {"make_config", "sizes_config"},

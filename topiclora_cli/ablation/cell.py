@@ -8,26 +8,33 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from topiclora_cli.ablation.finished import CellResult, diverged, open_cell, read_cell
+from topiclora_cli.ablation.finished import CellResult, read_cell
+from topiclora_cli.ablation.folders import LOCKS, diverged, open_cell
 from topiclora_cli.ablation.grid import Cell
-from topiclora_cli.ablation.work import LOCKS
+from topiclora_cli.ablation.identity import create_cell
+from topiclora_cli.ablation.pruning import pruned
 from topiclora_cli.errors import Diverged, TopicLoraError
-from topiclora_cli.recipe import Recipe, dump_recipe
+from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 from topiclora_cli.stages.inputs import GRAPH
+from topiclora_cli.stages.studies import Wanted, study
 from topiclora_cli.stages.train import train as train_stage
+
+PRIORS = ".priors"  # of all cells, by what they are priors of
+
+
+def make_cell(folder: Path, cell: Cell) -> RunDir:
+    """The cell's run, new where there is none yet; raises TopicLoraError where it has other settings."""
+    return open_cell(folder, cell) or create_cell(folder, cell)
 
 
 def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progress) -> RunDir:
     """Stage 1, from another cell of the `grid` that has the same, and training, as far as they are not done."""
-    path = folder / cell.folder
-    run = open_cell(folder, cell)
-    if run is None:
-        run = RunDir.create(path, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
+    run = make_cell(folder, cell)
     if not cell.trained or run.is_done("train") or diverged(run):
         return run
     if cell.recipe.needs_graph and not run.is_done("graph"):
@@ -36,13 +43,21 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
             if not _borrow_graph(folder, cell, grid, run):
                 build_graph_stage(cell.recipe, run, progress)
     try:
-        train_stage(cell.recipe, run, progress, resume=run.stage("train") is not None)
+        with pruned(folder, cell) as watch:
+            train_stage(
+                cell.recipe,
+                run,
+                progress,
+                resume=run.stage("train") is not None,
+                watch=watch,
+                kept_priors=folder / PRIORS,
+            )
     except Diverged as error:
         if not cell.tuned:
             raise
         # One of several values to try: the others go on without it.
         run.update(diverged=error.message)
-        progress.say(f"Warning: {path.name}: {error.message}")
+        progress.say(f"Warning: {cell.folder}: {error.message}")
     return run
 
 
@@ -64,6 +79,12 @@ def score_cell(folder: Path, cell: Cell, progress: Progress) -> CellResult:
             "The tasks' metrics are of different kinds, and cells are compared by one figure.",
             "Choose metrics of one kind with eval.metrics.",
         )
+    if result.unprobed:
+        section = cell.recipe.eval
+        wanted = Wanted(probes=tuple(section.probes), questions=section.probe_questions, alike=True)
+        study(cell.recipe, RunDir(folder / cell.folder), progress, wanted, name=result.scores.name)
+        result = read_cell(folder, cell)
+        assert result is not None
     return result
 
 

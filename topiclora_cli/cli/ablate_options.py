@@ -1,12 +1,10 @@
 """The options of `topiclora ablate`: what is compared, and how it is run."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING
 
 from topiclora_cli.cli import complete
-from topiclora_cli.cli.gathered import gathered
+from topiclora_cli.cli.gathered import gathered, option
 from topiclora_cli.cli.options import listed
 from topiclora_cli.errors import TopicLoraError
 
@@ -16,12 +14,8 @@ if TYPE_CHECKING:
 COMPARED = "What is compared"
 
 
-def _option(kind: Any, spelling: str, help: str, panel: str, default: Any = None, **more: Any) -> tuple[Any, Any]:
-    return Annotated[kind, typer.Option(spelling, help=help, rich_help_panel=panel, **more)], default
-
-
 _COMPARED = {
-    "suites": _option(
+    "suites": option(
         list[str] | None,
         "--suite",
         "A ready set of cells: components, topics, sequence, hyper, baselines, budget or scaling. May be repeated, or "
@@ -30,8 +24,8 @@ _COMPARED = {
         metavar="NAME",
         autocompletion=complete.suites,
     ),
-    "quick": _option(bool, "--quick", "The suites at a size that a laptop has time for.", COMPARED, False),
-    "grid": _option(
+    "quick": option(bool, "--quick", "At a size that a laptop has time for, to see that it runs.", COMPARED, False),
+    "grid": option(
         list[str] | None,
         "--grid",
         "An axis: a recipe key and its values, such as adapter.r=4,8,16; or keys that are changed together, such as "
@@ -39,21 +33,27 @@ _COMPARED = {
         COMPARED,
         metavar="KEY=A,B,...",
     ),
-    "one_factor": _option(
+    "one_factor": option(
         bool, "--one-factor", "Take each axis alone around the recipe, in place of their product.", COMPARED, False
     ),
-    "tune": _option(
+    "tune": option(
         list[str] | None,
         "--tune",
         "Give every cell its own best of these values, by the loss on held-out examples. May be repeated.",
         COMPARED,
         metavar="KEY=A,B,...",
     ),
-    "seeds": _option(str | None, "--seeds", "Comma-separated seeds (default: the recipe's).", COMPARED),
-    "cells": _option(str | None, "--cells", "Comma-separated names of cells (default: all).", COMPARED),
-    "reference": _option(
-        str | None, "--reference", "The cell that others are compared with.", COMPARED, metavar="CELL"
+    "seeds": option(str | None, "--seeds", "Comma-separated seeds (default: the recipe's).", COMPARED),
+    "search": option(
+        str | None,
+        "--search",
+        "How --tune goes about it: grid (all values), or optuna, which also takes ranges such as 1e-4..1e-2:log.",
+        COMPARED,
+        metavar="NAME",
     ),
+    "trials": option(int | None, "--trials", "With --search optuna: how many values each cell tries.", COMPARED),
+    "cells": option(str | None, "--cells", "Comma-separated names of cells (default: all).", COMPARED),
+    "reference": option(str | None, "--reference", "The cell that others are compared with.", COMPARED, metavar="CELL"),
 }
 
 
@@ -66,6 +66,8 @@ class GridOptions:
     grid: list[str] | None
     one_factor: bool
     tune: list[str] | None
+    search: str | None
+    trials: int | None
     seeds: str | None
     cells: str | None
     reference: str | None
@@ -99,6 +101,8 @@ class GridOptions:
             axes=parse_axes(self.grid or ()),
             one_factor=self.one_factor,
             tune=parse_axes(self.tune or (), option="--tune"),
+            search=self.search,
+            trials=self.trials,
             seeds=self.named_seeds,
             reference=self.reference,
         )
@@ -106,7 +110,7 @@ class GridOptions:
     @property
     def given(self) -> bool:
         """Whether anything of it was typed."""
-        return self != GridOptions(None, False, None, False, None, None, None, None)
+        return any(value not in (None, False) for value in vars(self).values())
 
 
 with_grid = gathered("grid", _COMPARED, GridOptions)

@@ -68,13 +68,14 @@ def evaluate(
         prefetch_data(run, changes)
         return
     if studies.asked and (model or process_count() > 1):
-        raise TopicLoraError(
-            "--routing and --probe are about one run, in one process.", "Leave out --model, and start without torchrun."
-        )
+        raise _not_studied()
     if model:
         evaluate_models(model, run, changes, name=name, reuse=reuse)
         return
     settings, directory = open_trained(run, changes)
+    studies = studies.filled_in(settings.eval)
+    if studies.asked and process_count() > 1:
+        raise _not_studied()
     studies.check()
     from topiclora_cli.reporting.by_entropy import by_entropy_tables
     from topiclora_cli.reporting.by_topic import by_topic_tables
@@ -98,3 +99,9 @@ def evaluate(
         raise TopicLoraError(
             f"Not scored: {', '.join(result.failed)}.", "The tracebacks lie beside the results of the others."
         )
+
+
+def _not_studied() -> TopicLoraError:
+    return TopicLoraError(
+        "--routing and --probe are about one run, in one process.", "Leave out --model, and start without torchrun."
+    )

@@ -3,9 +3,19 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 Options = Mapping[str, tuple[Any, Any]]  # by parameter: the annotation that typer reads, and the default
+
+
+def option(
+    kind: Any, spelling: str | tuple[str, ...], help: str, panel: str, default: Any = None, **more: Any
+) -> tuple[Any, Any]:
+    """An entry of such a table: what typer reads of an option that stands in a panel of --help, and its default."""
+    spellings = (spelling,) if isinstance(spelling, str) else spelling
+    return Annotated[kind, typer.Option(*spellings, help=help, rich_help_panel=panel, **more)], default
 
 
 def gathered(parameter: str, options: Options, make: Callable[..., Any]) -> Callable[..., Callable[..., None]]:

@@ -1,6 +1,6 @@
 """The options of `topiclora eval` for what follows it: a study of the routing, and probes of the prompts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from topiclora_cli.evaluation.probes import PROBES
 
 if TYPE_CHECKING:
     from topiclora_cli.recipe import Recipe
+    from topiclora_cli.recipe.evaluation import EvalSection
     from topiclora_cli.runs.run import RunDir
 
 PANEL = "What the routers did"
@@ -57,12 +58,15 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "questions": (
         Annotated[
-            int,
+            int | None,
             typer.Option(
-                "--study-questions", min=1, rich_help_panel=PANEL, help="Questions of each task for these studies."
+                "--study-questions",
+                min=1,
+                rich_help_panel=PANEL,
+                help="Questions of each task for these studies (default: eval.probe_questions).",
             ),
         ],
-        10,
+        None,
     ),
 }
 
@@ -74,7 +78,12 @@ class StudyOptions:
     routing: bool
     probes: tuple[str, ...]
     against: Path | None
-    questions: int
+    questions: int | None
+
+    def filled_in(self, section: "EvalSection") -> "StudyOptions":
+        """What the recipe asks for where the command line does not say."""
+        probes = self.probes or tuple(section.probes)
+        return replace(self, probes=probes, questions=self.questions or section.probe_questions)
 
     @property
     def asked(self) -> bool:
@@ -105,12 +114,12 @@ class StudyOptions:
                 console.print(text)
 
     def _wanted(self) -> Any:
-        from topiclora_cli.stages.studies import Wanted
+        from topiclora_cli.stages.studies import QUESTIONS, Wanted
 
-        return Wanted(self.routing, self.probes, self.against, self.questions)
+        return Wanted(self.routing, self.probes, self.against, self.questions or QUESTIONS)
 
 
-def _as_typed(routing: bool, probes: list[str] | None, against: Path | None, questions: int) -> StudyOptions:
+def _as_typed(routing: bool, probes: list[str] | None, against: Path | None, questions: int | None) -> StudyOptions:
     names = tuple(name for text in probes or () for name in listed(text))
     if probes and not names:
         raise TopicLoraError("--probe names no probe.", f"There are {', '.join(PROBES)}.")

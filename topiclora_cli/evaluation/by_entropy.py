@@ -6,13 +6,13 @@ seeds is.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from topiclora_cli.evaluation.comparison.intervals import paired_interval
-from topiclora_cli.runs.results.ablation import Interval
 from topiclora_cli.runs.results.entropy import ByEntropy, Profile
+from topiclora_cli.runs.results.interval import Interval
 
 QUARTERS = 4
 Array = np.ndarray
@@ -67,15 +67,21 @@ def scores_by_entropy(
     differences: Mapping[str, Scores] | None = None,
     graph: str | None = None,
 ) -> ByEntropy:
-    """The profile of everything that was scored, and of paired differences, all of the same tasks and questions."""
+    """The profile of everything that was scored, shares all, and of paired differences, of the same questions."""
     return ByEntropy(
         tasks=tuple(entropies.by_task),
         edges=tuple(entropies.edges.tolist()),
         counts=entropies.counts,
-        profiles={name: profile(each, entropies) for name, each in scores.items()},
+        profiles={name: _of_shares(profile(each, entropies)) for name, each in scores.items()},
         differences={name: profile(each, entropies) for name, each in (differences or {}).items()},
         graph=graph,
     )
+
+
+def _of_shares(found: Profile) -> Profile:
+    """With the ends of means, which are drawn as if they had none, where shares can be."""
+    bins = [replace(each, low=max(0.0, each.low), high=min(1.0, each.high)) for each in found.bins]
+    return replace(found, bins=tuple(bins))
 
 
 def _mean(scores: Array) -> Interval:

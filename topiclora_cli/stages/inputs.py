@@ -16,11 +16,14 @@ import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_t
 from topiclora_cli.data import Encoded, Row
 from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.models.base import BaseModel, base_source, load_base
+from topiclora_cli.models.content import base_content
+from topiclora_cli.models.lent import Lender
 from topiclora_cli.models.names import UPCYCLED, name_for_others
 from topiclora_cli.models.precision import store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.recipe import Recipe, load_recipe
 from topiclora_cli.runs.cache import cache_dir
 from topiclora_cli.runs.files import read_json
+from topiclora_cli.runs.held import held, is_holding
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.training_data import refuse_unknown_topics
@@ -40,7 +43,19 @@ GRAPH, ADAPTER, TRAINED_GRAPH = "graph", "adapter", "adapter/topic_graph"
 
 
 def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
-    """The base model, ready to run; `exact` keeps every weight in the recipe's dtype, unquantised, for saving."""
+    """The base model, ready to run; `exact` keeps every weight in the recipe's dtype, unquantised, for saving.
+
+    A process that holds what it has loaded lends it again, untouched.
+    """
+    section = recipe.model
+    if exact or section.quantization is not None or section.trust_remote_code or not is_holding():
+        return _open_base(recipe, exact=exact)
+    key = (base_content(section), section.model_dump_json(), use_bfloat16(recipe.train.precision))
+    lender = held("base", key, lambda: Lender(_open_base(recipe)), sound=Lender.pristine)
+    return lender.lend()
+
+
+def _open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
     section = recipe.model
     base = load_base(
         section.name,

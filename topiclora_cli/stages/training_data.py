@@ -18,6 +18,7 @@ from topiclora_cli.evaluation.harness import QUESTIONS, SEEDS, EvalRequest, eval
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
+from topiclora_cli.runs.held import held
 from topiclora_cli.runs.results.training import SourceReport
 from topiclora_cli.topics.levels import at_groups
 from topiclora_cli.topics.prior import PriorBatch
@@ -98,7 +99,8 @@ def encode_data(
 ) -> tuple[list[Encoded], list[SourceReport]]:
     """Token ids of what is trained on, and what became of each source; raises TopicLoraError when nothing fits."""
     section = recipe.data
-    every = encode_every(data.train, tokenizer, chat_template=section.chat_template)
+    key = (recipe.model.model_dump_json(), section.chat_template, data.train)
+    every = held("tokens", key, lambda: encode_every(data.train, tokenizer, chat_template=section.chat_template))
     reports = source_reports(data, every, max_length=section.max_length)
     return fitting(every, section.max_length), reports
 

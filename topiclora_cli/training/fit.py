@@ -34,6 +34,8 @@ from topiclora_cli.training.callbacks import (
     SetEpoch,
     ShareBuffers,
     StopEarly,
+    Watch,
+    Watched,
 )
 from topiclora_cli.training.checkpoints import EXAMPLES, decisive_settings, latest_sound, refuse_other_settings, step_of
 from topiclora_cli.training.collate import Collator
@@ -58,14 +60,15 @@ def train_adapter(
     progress: Progress,
     held_out: Examples | None = None,
     attach: Callable[..., PeftModel] = attach_adapter,
+    watch: Watch | None = None,
     **extra: Any,
 ) -> TrainResult:
     """Train an adapter and save it to `folder/adapter` in peft's format.
 
     held_out: examples to validate on; attach: what puts it on the base, a fresh one unless told, called as
-    `attach_adapter` is; extra: further settings of the mixture. Raises Interrupted after a signal, with
-    a checkpoint saved, and TopicLoraError where the adapter does not fit, a checkpoint is of another recipe, memory
-    runs out, or the loss is no number.
+    `attach_adapter` is; watch: whether to give up after a validation, with Hopeless; extra: further settings of the
+    mixture. Raises Interrupted after a signal, with a checkpoint saved, and TopicLoraError where the adapter does not
+    fit, a checkpoint is of another recipe, memory runs out, or the loss is no number.
     """
     check_settings(recipe, validates=held_out is not None)
     refuse_padding(base, recipe.train)
@@ -137,6 +140,8 @@ def train_adapter(
             trainer.add_callback(callback)
         if patience := recipe.train.early_stopping_patience:
             trainer.add_callback(StopEarly(patience, progress.say))
+        if watch is not None:
+            trainer.add_callback(Watched(watch))
         if trainer.is_fsdp_enabled:
             trainer.add_callback(ShareBuffers())
         with explain_full_memory(recipe.train), finite_attention():

@@ -10,8 +10,8 @@ from topiclora_cli.runs.progress import LoggedProgress
 
 SIZES = {"adapter__r": 4, "adapter__target_modules": "all-linear", "adapter__router_scope": "layer"}
 SMALL = {
-    **{"train.batch_size": 2, "train.save_steps": 1, "graph.steps": 2, "graph.tagged_prompts": 8},
-    **{"train.max_steps": 1, "data.per_family": 1},
+    **{"train.batch_size": 2, "train.save_steps": 1, "graph.steps": 2, "graph.tagged_prompts": 64},
+    **{"train.max_steps": 1, "data.per_family": 4},
 }
 
 

@@ -8,7 +8,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.stages.counted import count, open_skeleton
 
 
-def test_every_variation_has_a_cell_and_all_are_scored_by_entropy(made):
+def test_every_variation_has_a_cell_and_all_are_asked_two_topics_and_scored_by_entropy(made):
     recipe, notes = made("topics", adapter__r=16)
     assert {
         *("lora", "kl_off", "topics=groups", "topics=all", "topics=induced", "shuffled"),
@@ -19,6 +19,7 @@ def test_every_variation_has_a_cell_and_all_are_scored_by_entropy(made):
     assert all(question.endswith("?") for question in recipe.ablation.about.values())
     for cell in make_grid(recipe):
         assert cell.recipe.eval.by_entropy
+        assert cell.recipe.eval.probes == ["two-topics"]
 
 
 def test_experts_share_one_budget_and_slope_with_a_fixed_number_or_a_fixed_share_active(made, tiny_model_dir):
@@ -69,6 +70,7 @@ def test_quick_has_a_few_cells_of_each_kind(made):
     recipe, _ = made("topics", quick=True, adapter__r=16)
     cells = recipe.ablation.cells
     assert len(cells) <= 12
+    assert recipe.eval.probe_questions == 1
     assert {name.split("=")[0] for name in cells} == {
         *("lora", "kl_off", "topics", "experts", "share-experts", "tag_noise", "shuffled")
     }

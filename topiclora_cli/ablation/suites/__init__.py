@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from topiclora_cli.ablation.suites import baselines, budget, components, hyper, scaling, topics
+from topiclora_cli.ablation.suites import baselines, budget, components, hyper, scaling, sequence, topics
 from topiclora_cli.ablation.suites.quick import quick_values
 from topiclora_cli.ablation.suites.sizes import Sizes
 from topiclora_cli.ablation.suites.suite import Made, Suite, SuiteCell, SuiteChanges
@@ -22,6 +22,7 @@ SUITES: Mapping[str, Suite] = {
         Suite("baselines", "Is it better than the field's methods of the same size?", baselines.make),
         Suite("budget", "How does it grow with the size of the adapter?", budget.make),
         Suite("scaling", "How does it grow with the training data?", scaling.make),
+        Suite("sequence", "What do changed prompts do to answers and to routing?", sequence.make),
         Suite("topics", "What do finer, more, wrong and mixed topics do?", topics.make),
     )
 }
@@ -49,7 +50,7 @@ def suite_changes(recipe: Recipe, names: Sequence[str], *, quick: bool) -> Suite
     chosen = _Chosen(shared)
     for name in dict.fromkeys(names):
         made = SUITES[name].make(shared, quick=quick)
-        values |= made.changes
+        values |= {key: _with(values.get(key), value) for key, value in made.changes.items()}
         chosen.notes += [f"{name}: {note}" for note in made.notes]
         for cell in made.cells:
             chosen.add(name, cell)
@@ -57,6 +58,11 @@ def suite_changes(recipe: Recipe, names: Sequence[str], *, quick: bool) -> Suite
     values["ablation.about"] = {name: cell.question for name, cell in chosen.cells.items()}
     values["ablation.reference"] = FULL
     return SuiteChanges(values, chosen.notes)
+
+
+def _with(before: Any, value: Any) -> Any:
+    """What two suites ask of one key: the items of both where they are lists, as of probes, else the later."""
+    return [*dict.fromkeys([*before, *value])] if isinstance(before, list) and isinstance(value, list) else value
 
 
 class _Chosen:

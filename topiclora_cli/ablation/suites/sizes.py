@@ -49,7 +49,8 @@ class Sizes:
     @cached_property
     def own(self) -> Counted:
         """What the recipe's own adapter counts; raises as `section`, and where it does not fit the base."""
-        return count(self.section, self.skeleton)
+        section: Any = self.section  # one of the kinds that can be sized
+        return count(section, self.skeleton)
 
     @property
     def sparse(self) -> bool:
@@ -70,17 +71,19 @@ class Sizes:
         for key in recipe.said.get("adapter") or {}:
             if key in fields and key not in (*_PLACES, "method"):
                 changes[f"adapter.{key}"] = method.adapter.get(key, fields[key].default)
-        if "scaling" in fields:
-            changes["adapter.scaling"] = "total"
+        # What the base's own gates sum to is not known before they are asked.
+        starts_alike = name not in _STEEP and method.adapter.get("variant") != "embedded"
+        law = {"scaling": "total"} if "scaling" in fields and starts_alike else {}
+        changes |= {f"adapter.{key}": value for key, value in law.items()}
         terms = method.values("loss")
         for term, values in (recipe.said.get("loss") or {}).items():
             if term not in _OF_THE_BASE and isinstance(values, dict) and "weight" in values:
                 changes[f"loss.{term}.weight"] = terms.get(term, {}).get("weight", 0.0)
         if recipe.train.router_learning_rate is not None and method.adapter.get("router") != "topic":
             changes["train.router_learning_rate"] = None
-        idle = idle_keys({"adapter": {"method": name, **({"scaling": "total"} if "scaling" in fields else {})}})
+        idle = idle_keys({"adapter": {"method": name, **law}})
         changes = {key: value for key, value in changes.items() if key not in idle}
-        return changes if name in _STEEP or "adapter.lora_alpha" in idle else {**changes, **self.slope(changes)}
+        return {**changes, **self.slope(changes)} if starts_alike and "adapter.lora_alpha" not in idle else changes
 
     def resized(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Changes of the recipe's own method that would change its size, at its own size and slope."""

@@ -6,6 +6,7 @@ from typing import Any
 from topiclora_cli.ablation.suites.sizes import Sizes
 from topiclora_cli.ablation.suites.suite import Made, SuiteCell
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.evaluation.probes.apply import TWO_TOPICS
 from topiclora_cli.recipe import Recipe, altered
 from topiclora_cli.recipe.adapter.experts import ExpertsSection
 from topiclora_cli.recipe.data import EMBEDDED
@@ -14,6 +15,7 @@ from topiclora_cli.stages.training_data import named_taxonomy
 from topiclora_cli.topics.taxonomy import LEAST_TASKS
 from topiclora_cli.topics.taxonomy_file import PACKAGED
 
+QUESTIONS = 20  # of each task, that join two topics
 EXPERTS, NOISE = (2, 4, 8, 16, 32), (0.25, 0.5, 1.0)
 _QUICK_EXPERTS, _QUICK_NOISE = (2, 16), (0.5, 1.0)
 _NOTED = 0.05  # a share of the size that a cell may miss it by without a word
@@ -38,7 +40,8 @@ _GRAINS: Mapping[str, tuple[str, dict[str, Any]]] = {
 def make(recipe: Recipe, *, quick: bool) -> Made:
     """Cells on topics for a mixture that they guide; raises TopicLoraError for a recipe without topics.
 
-    All cells' scores are sorted by how unsure the graph of the recipe itself is of a question's topics.
+    All cells are asked prompts that join two topics, too, and their scores sorted by how unsure the graph of the recipe
+    itself is of a question's topics.
     """
     if not recipe.needs_graph or not isinstance(recipe.adapter, ExpertsSection):
         raise TopicLoraError(
@@ -73,7 +76,8 @@ def make(recipe: Recipe, *, quick: bool) -> Made:
             kept.append(cell)
         else:
             notes.append(f"{cell.name} is left out: {why}")
-    return Made(kept, {"eval.by_entropy": True}, notes)
+    asked = {"eval.probes": [TWO_TOPICS], "eval.probe_questions": 1 if quick else QUESTIONS}
+    return Made(kept, {**asked, "eval.by_entropy": True}, notes)
 
 
 def _grains(recipe: Recipe) -> Iterator[SuiteCell]:
