@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
-from topiclora_cli.adapters import prompt_tokens
+from topiclora_cli.adapters import prompt_tokens, unchanging_weights
 from topiclora_cli.evaluation.shared_prompt import (
     PromptBatch,
     Scored,
@@ -50,6 +50,10 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
             return [(0.0, False)] * len(requests)
         if self._known:
             return self._known.pop(0)
+        with unchanging_weights(self.model):
+            return self._scores(requests, override_bs)
+
+    def _scores(self, requests: Sequence[Request], override_bs: int | None) -> list[Scored]:
         results: list[Any] = [None] * len(requests)
         if self._goes_on:
             shared = shared_prompts([request[1:] for request in requests], max_length=self.max_length)
@@ -92,6 +96,10 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """What the model writes; several processes share out the batches that lm-eval makes of the requests."""
+        with unchanging_weights(self.model):
+            return self._written(requests, disable_tqdm)
+
+    def _written(self, requests: Sequence[Any], disable_tqdm: bool) -> list[str]:
         if not several():
             return list(super().generate_until(requests, disable_tqdm))
         size = int(in_first(self._detect_batch_size) if self.batch_size == "auto" else self.batch_size)
