@@ -99,7 +99,7 @@ RAW = {
     "runs.results.record": {"Settings"},
     # What an outcome was asked for, compared as JSON as a whole.
     "runs.naming": {"named_folder", "finished"},
-    "stages.request": {"asked_for"},
+    "stages.request": {"request_of"},
     # The settings of a peft config by peft's names, most of them a recipe's.
     "scaling": {"stock_law", "plain_rank", "first_step"},
     "adapters.presets": {"make_config", "sizes_config"},

@@ -6,6 +6,8 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
+from topiclora_cli.ablation.launchers import Ended
+
 
 def interrupt(number, frame):
     raise KeyboardInterrupt
@@ -38,9 +40,9 @@ def main() -> None:
                 how = "interrupted"
         elif cell.name.startswith("deaf"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            connection.send(("done", "deaf now", ""))
+            connection.send(Ended(cell, "done", "deaf now"))
             time.sleep(60)
-        connection.send((how, reason, ""))
+        connection.send(Ended(cell, how, reason))
 
 
 if __name__ == "__main__":

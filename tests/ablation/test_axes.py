@@ -82,6 +82,7 @@ def test_names_are_folders_that_tell_cells_apart():
         (["adapter.r=4,8,4.0"], "--grid adapter.r has the value 4 twice"),
         (["adapter.r=[4"], r"'\[4' is not a YAML value"),
         (["adapter.r=4", "adapter.r=8"], "adapter.r has two axes. Give all its values in one: --grid adapter.r=a,b,c"),
+        (["loss.kl={weight: 1}", "loss.kl.weight=2"], "loss.kl.weight has two axes"),
         (["adapter.r=4", "adapter.top_k+adapter.r=1:8"], "adapter.r has two axes"),
         (["adapter.top_k+adapter.r=1:8,2"], "'2' has 1 of 2 values, one for each key"),
     ],

@@ -125,11 +125,12 @@ def test_a_search_without_an_end_says_why_its_cell_is_not_run(tmp_path):
     assert [cell.name for cell in Work(grid, tmp_path).left()] == ["untuned"]
 
 
-def test_another_space_is_another_search(tmp_path):
+def test_another_space_or_another_first_seed_is_another_search(tmp_path):
     search_all(Search(make_grid(recipe()), tmp_path, LoggedProgress()), tmp_path)
     wider = make_grid(recipe(tune={RATE: "1e-5..1e-1:log"}))
     assert len(search_all(Search(wider, tmp_path, LoggedProgress()), tmp_path)) == 3
     assert [len(trials) for trials in read_trials(tmp_path).trials.values()] == [3, 3]
+    assert len(search_all(Search(make_grid(recipe(seeds=[1])), tmp_path, LoggedProgress()), tmp_path)) == 3
 
 
 def test_a_best_value_at_an_end_of_its_range_is_told(tmp_path):

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.options import LaunchOptions
-from topiclora_cli.recipe import load_recipe
+from topiclora_cli.recipe import dump_recipe, load_recipe
 from topiclora_cli.runs.results.record import StageRecord
 from topiclora_cli.runs.run import RunDir
 
@@ -89,11 +90,10 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tiny_recipe, ru
 
 def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_path, stopped):
     assert run_cli("ablate", "--recipe", tiny_recipe, "--out", "grid")[0] == 130
-    for cell, stage in (("full-s0", "done"), ("kl_off-s0", "failed")):
-        made = RunDir.create(
-            f"grid/ablation/{cell}", recipe_yaml=Path("grid/recipe.yaml").read_text(), name="x", seed=0
-        )
-        made.record("train", StageRecord(stage, seconds=40.0))
+    for cell in make_grid(load_recipe("grid/recipe.yaml")):
+        path = f"grid/ablation/{cell.folder}"
+        made = RunDir.create(path, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=0)
+        made.record("train", StageRecord("done" if cell.name == "full" else "failed", seconds=40.0))
     RunDir("grid/ablation/full-s0").record("eval", StageRecord("done", seconds=20.0))
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     code, text = run_cli("ablate", "--run", "grid", "--grid", "loss.kl.weight=0.2,0.3", "--dry-run", "--jobs", "2")
@@ -102,6 +102,8 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
     assert "4 cells over one seed: 4 runs, 1 done, 3 to run." in text
     assert "What is left takes about 90 s, going by 1 finished runs." in text
     assert "Warning" not in text
+    code, text = run_cli("ablate", "--run", "grid", "--set", "train.max_steps=3", "--dry-run")
+    assert (code, "full-s0 holds a cell with other settings" in text) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,7 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
         (["--seeds", "0,one"], "--seeds: 'one' is no whole number from 0"),
         (["--seeds", "1,1"], "--seeds 1,1 has one twice"),
         (["--seeds", ","], "--seeds has none"),
+        (["status"], "Options before status are those of a grid that runs. Put them after it"),
         (["--jobs", "0"], "--jobs 0: a whole number from 1, or auto"),
         (["--jobs", "many"], "--jobs many: a whole number from 1, or auto"),
         (["--gpus", "3-1"], "--gpus 3-1: '3-1' is no GPU and no range"),

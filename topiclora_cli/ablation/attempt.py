@@ -1,5 +1,6 @@
 """An attempt at a cell, which costs that cell alone whatever goes wrong in it."""
 
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ def attempt(cell: Cell, grid: Sequence[Cell], folder: Path, progress: Progress) 
     with taken(folder, cell) as mine:
         if not mine:
             return Ended(cell, "busy")
+        began = time.monotonic()
         run = make_cell(folder, cell)
         failure = read_failure(run.path)
         if failure is not None and failure.diverged:
@@ -42,7 +44,7 @@ def attempt(cell: Cell, grid: Sequence[Cell], folder: Path, progress: Progress) 
             record_failure(run, cell, reason, hint, traceback=traceback.format_exc())
             return Ended(cell, "failed", reason, hint)
         forget_failure(run.path)
-        return Ended(cell, "done")
+        return Ended(cell, "done", seconds=time.monotonic() - began)
 
 
 def explained(error: Exception, run: RunDir) -> tuple[str, str]:

@@ -56,10 +56,15 @@ def parse_axes(texts: Sequence[str], *, option: str = "--grid") -> tuple[Axis, .
     """The axes of an option that is given once for each; raises TopicLoraError where two set one key."""
     axes = tuple(parse_axis(text, option=option) for text in texts)
     keys = [key for axis in axes for key in axis.keys]
-    twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+    twice = next((key for place, key in enumerate(keys) if any(overlap(key, other) for other in keys[:place])), None)
     if twice is not None:
         raise TopicLoraError(f"{option}: {twice} has two axes.", f"Give all its values in one: {option} {twice}=a,b,c")
     return axes
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two dotted keys set the same, as loss.kl and loss.kl.weight do."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def cells_of(axes: Sequence[Axis], *, one_factor: bool) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from topiclora_cli.ablation.finished import CellResult
-from topiclora_cli.ablation.scores import BySeed, paired
+from topiclora_cli.ablation.pairs import BySeed, paired
 from topiclora_cli.evaluation.by_entropy import Entropies, scores_by_entropy
 from topiclora_cli.recipe import FULL
 from topiclora_cli.runs.results.entropy import ByEntropy

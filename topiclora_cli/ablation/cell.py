@@ -11,9 +11,10 @@ from filelock import FileLock
 from topiclora_cli.ablation.finished import CellResult, read_cell
 from topiclora_cli.ablation.folders import LOCKS, diverged, open_cell
 from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.identity import create_cell
 from topiclora_cli.ablation.pruning import pruned
 from topiclora_cli.errors import Diverged, TopicLoraError
-from topiclora_cli.recipe import Recipe, dump_recipe
+from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RECIPE, RunDir
@@ -28,10 +29,7 @@ PRIORS = ".priors"  # of all cells, by what they are priors of
 
 def make_cell(folder: Path, cell: Cell) -> RunDir:
     """The cell's run, new where there is none yet; raises TopicLoraError where it has other settings."""
-    run = open_cell(folder, cell)
-    if run is not None:
-        return run
-    return RunDir.create(folder / cell.folder, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
+    return open_cell(folder, cell) or create_cell(folder, cell)
 
 
 def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progress) -> RunDir:

@@ -6,11 +6,16 @@ from pathlib import Path
 
 from topiclora_cli.ablation.folders import open_cell
 from topiclora_cli.ablation.grid import Cell
-from topiclora_cli.runs.naming import BY_QUESTION, PROBES, SUMMARY, finished
+from topiclora_cli.ablation.identity import digest
+from topiclora_cli.runs.files import read_json
+from topiclora_cli.runs.naming import BY_QUESTION, PROBES, REQUEST, SUMMARY, named_folders
+from topiclora_cli.runs.results.ablation import Cost
 from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
 from topiclora_cli.runs.results.files import read_result
+from topiclora_cli.runs.results.record import EvalFacts, Manifest
 from topiclora_cli.runs.results.routing import ProbeStudy
-from topiclora_cli.stages.request import asked_for
+from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.request import adapter_files, digests, request_of
 
 _DELETE = "Delete the cell's folder."
 
@@ -19,15 +24,19 @@ _DELETE = "Delete the cell's folder."
 class CellResult:
     """What a cell has scored, by question, too, where that was kept.
 
-    losses: of a training's last logged step, by name. parameters: all that were trained; None if nobody counted them.
-    entropy: task -> that of each question's topics by the cell's graph, in nats; None where that was not asked for.
-    probes: what probes do to it; unprobed: whether it has still to be asked under those of `eval.probes`.
+    losses: of a training's last logged step, by name. folder, evaluation: within the grid's folder. settings: the
+    sha256 of the cell's. entropy: task -> that of each question's topics by the cell's graph, in nats; None where that
+    was not asked for. probes: what probes do to it; unprobed: whether it has still to be asked under those of
+    `eval.probes`.
     """
 
     scores: EvalSummary
     by_question: ByQuestion = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
-    parameters: int | None = None
+    cost: Cost = field(default_factory=Cost)
+    folder: str = ""
+    evaluation: str = ""
+    settings: str = ""
     entropy: Mapping[str, Sequence[float]] | None = None
     probes: ProbeStudy | None = None
     unprobed: bool = False
@@ -50,26 +59,64 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
     if run is None or (cell.trained and not run.is_done("train")):
         return None
     # Its own evaluation: somebody may have made others in the cell since.
-    path = finished(run.path / "eval", SUMMARY, asked_for(cell.recipe, run, "eval"))
+    path = _evaluation(cell, run)
     if path is None:
         return None
     scores, questions = read_result(path, EvalSummary, hint=_DELETE), path.with_name(BY_QUESTION)
     answers = read_result(questions, QuestionScores, hint=_DELETE) if questions.exists() else QuestionScores({})
-    trained = run.manifest.trained
-    if trained is None:
-        return CellResult(scores, answers.tuned, parameters=None if cell.trained else 0, entropy=answers.entropy)
-    losses = {name: value for name, value in trained.final.items() if name.startswith("loss")}
+    manifest = run.manifest
+    trained = manifest.trained
+    final = trained.final.items() if trained is not None else ()
     probes = _probes(path.with_name(PROBES)) if cell.recipe.eval.probes else None
     return CellResult(
         scores,
         answers.tuned,
-        losses,
-        trained.total_parameters,
-        answers.entropy,
-        probes,
+        losses={name: value for name, value in final if name.startswith("loss")},
+        cost=_cost(cell, manifest, path.parent.name),
+        folder=cell.folder,
+        evaluation=str(path.parent.relative_to(folder)),
+        settings=digest(cell),
+        entropy=answers.entropy,
+        probes=probes,
         unprobed=probes is None and cell.trained and bool(cell.recipe.eval.probes),
     )
 
 
 def _probes(path: Path) -> ProbeStudy | None:
     return read_result(path, ProbeStudy, hint=_DELETE) if path.exists() else None
+
+
+def _cost(cell: Cell, manifest: Manifest, evaluation: str) -> Cost:
+    """Of its training and of that very evaluation; the base costs no training."""
+    training, scoring, trained = manifest.stages.get("train"), manifest.stages.get("eval"), manifest.trained
+    latest = scoring.result if scoring is not None else None
+    scored = scoring.seconds if scoring and isinstance(latest, EvalFacts) and latest.name == evaluation else None
+    if not cell.trained:
+        return Cost(parameters=0, activated=0, train_seconds=0.0, eval_seconds=scored)
+    peak = training.peak if training is not None else None
+    return Cost(
+        parameters=trained.total_parameters if trained else None,
+        activated=trained.activated_parameters if trained else None,
+        train_seconds=training.seconds if training is not None else None,
+        eval_seconds=scored,
+        resident_gib=peak.resident_gib if peak else None,
+        accelerator_gib=peak.accelerator_gib if peak else None,
+    )
+
+
+def _evaluation(cell: Cell, run: RunDir) -> Path | None:
+    """The latest summary of what the cell asks of the adapter that the run has; None where it was not made yet.
+
+    An adapter that is older than the request is the one whose digests stand there, and is not read again.
+    """
+    wanted, files = request_of(cell.recipe, "eval"), adapter_files(run)
+    for folder in reversed(named_folders(run.path / "eval", SUMMARY)):
+        written = folder / REQUEST
+        asked = read_json(written, hint=f"Delete {folder}.") if written.is_file() else {}
+        if {**asked, "adapter": None} != {**wanted, "adapter": None}:
+            continue
+        since = written.stat().st_mtime_ns
+        known = asked["adapter"].keys() == files.keys() and all(f.stat().st_mtime_ns < since for f in files.values())
+        if known or asked["adapter"] == digests(files):
+            return folder / SUMMARY
+    return None

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.identity import is_same, settings
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import Recipe, load_recipe
+from topiclora_cli.recipe import load_recipe
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.results.metrics import read_metrics
 from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
@@ -24,8 +24,7 @@ def open_cell(folder: Path, cell: Cell) -> RunDir | None:
     if not (path / RECIPE).exists():
         return None
     run = RunDir(path)
-    there, wanted = (_settings(recipe, cell) for recipe in (load_recipe(str(path / RECIPE)), cell.recipe))
-    if there != wanted:
+    if not is_same(path, cell) and settings(load_recipe(str(path / RECIPE)), cell) != settings(cell.recipe, cell):
         raise TopicLoraError(
             f"{path} holds a cell with other settings.", "Delete that folder, or run the grid in a new run with --out."
         )
@@ -85,10 +84,3 @@ def logged_loss(path: Path, *, best: bool) -> float:
             f"{path} has no loss on held-out examples to choose by.", "Raise data.validation, in a new run."
         )
     return float(min(losses) if best else losses[-1])
-
-
-def _settings(recipe: Recipe, cell: Cell) -> dict[str, Any]:
-    if not cell.trained:
-        return {**recipe.model_dump(include={"model", "data", "eval"}), "precision": recipe.train.precision}
-    # The grid that a cell is part of, and who said what, change nothing in it.
-    return recipe.model_dump(exclude={"ablation"})

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from topiclora_cli.ablation.axes import as_text
 from topiclora_cli.ablation.grid import Cell, count_runs, make_grid
+from topiclora_cli.ablation.runner import check_grid
 from topiclora_cli.ablation.states import CellState, cell_states, failed_lines
 from topiclora_cli.adapters.counting import count_parameters
 from topiclora_cli.errors import TopicLoraError
@@ -36,7 +37,9 @@ def foresee(recipe: Recipe, run: RunDir | None, *, only: Sequence[str] | None = 
             )
         recipe = with_experts(recipe, open_graph(run).graph.num_experts)
     grid = make_grid(recipe, only=only)
-    states = cell_states(grid, run.path / "ablation" if run is not None else _NOWHERE)
+    folder = run.path / "ablation" if run is not None else _NOWHERE
+    check_grid(grid, folder)
+    states = cell_states(grid, folder)
     counting = _Counting()
     cells = []
     for name in dict.fromkeys(cell.name for cell in grid):

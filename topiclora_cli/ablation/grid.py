@@ -45,9 +45,9 @@ class Cell:
 
     @property
     def search_name(self) -> str:
-        """Of a searched cell, by its name and its space: another space is another search."""
+        """Of a searched cell, by its name, its space and the seed of its trials: another space is another search."""
         space = [(key, asdict(axis) if isinstance(axis, Range) else list(axis)) for key, axis in self.axes]
-        return f"{self.name}-{sha256(json.dumps(space).encode()).hexdigest()[:8]}"
+        return f"{self.name}-{sha256(json.dumps([self.recipe.ablation.seeds[0], space]).encode()).hexdigest()[:8]}"
 
 
 def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell]:

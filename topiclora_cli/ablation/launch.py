@@ -12,10 +12,10 @@ from topiclora_cli.ablation.launchers import Launcher
 from topiclora_cli.ablation.launchers.here import Here
 from topiclora_cli.ablation.launchers.local import Local
 from topiclora_cli.ablation.launchers.on_ray import OnRay
-from topiclora_cli.ablation.launchers.places import cores
+from topiclora_cli.ablation.launchers.room import fitting, warn_of_crowding
 from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.ablation.parent import Parent
-from topiclora_cli.ablation.runner import report
+from topiclora_cli.ablation.reports import report
 from topiclora_cli.ablation.stopping import Stopping
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import Recipe
@@ -58,11 +58,11 @@ def open_launcher(grid: Sequence[Cell], folder: Path, progress: Progress, option
     jobs = how_many(grid, progress, options)
     if jobs == 1 and not options.gpus:
         return Here(grid, folder, progress)
+    warn_of_crowding(grid, jobs, options.gpus, progress)
     return Local(grid, folder, jobs, options.gpus)
 
 
 def how_many(grid: Sequence[Cell], progress: Progress, options: LaunchOptions) -> int:
     """The number of cells at once that the options ask for, no more than there are."""
-    if options.jobs == "auto":
-        return min(len(options.gpus) or cores(), count_runs(grid))
-    return min(options.jobs or len(options.gpus) or 1, count_runs(grid))
+    asked = options.jobs or len(options.gpus) or 1
+    return min(fitting(grid, options.gpus, progress) if asked == "auto" else asked, count_runs(grid))

@@ -10,7 +10,7 @@ from topiclora_cli.ablation.launchers import Ended, Launcher
 from topiclora_cli.ablation.launchers.here import Here
 from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.ablation.order import longest_first
-from topiclora_cli.ablation.runner import report
+from topiclora_cli.ablation.reports import report
 from topiclora_cli.ablation.search import Search
 from topiclora_cli.ablation.stopping import Stopping
 from topiclora_cli.ablation.work import Work
@@ -95,7 +95,9 @@ class Parent:
 
     def _take_in(self, ended: Ended) -> None:
         cell = ended.cell
-        seconds = time.monotonic() - self.flying.pop(cell.folder)
+        passed = time.monotonic() - self.flying.pop(cell.folder)
+        # A worker's first cell waits for what it loads.
+        seconds = passed if ended.seconds is None else ended.seconds
         if ended.how == "died" and (run := open_cell(self.work.folder, cell)) is not None:
             record_failure(run, cell, ended.reason, ended.hint)
         if ended.how in ("failed", "died"):

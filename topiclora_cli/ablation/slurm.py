@@ -61,14 +61,14 @@ def slurm_script(run: Path, grid: Sequence[Cell], options: LaunchOptions, again:
     runs = count_runs(grid)
     jobs = options.jobs if isinstance(options.jobs, int) else AT_ONCE
     gpus = math.ceil(options.gpu_share or 0) or (1 if options.gpus else 0)
-    told = [*again, *(["--fail-fast"] if not options.keep_going else [])]
+    told = [*again, *([] if options.keep_going else ["--fail-fast"])]
     told += ["--retry-failed"] if options.retry_failed else []
     folder = run.resolve()
     return _SCRIPT.format(
         name="topiclora-" + re.sub(r"[^\w.-]+", "-", folder.name),
         last=runs - 1,
         at_once=min(jobs, runs),
-        cpus=math.ceil(options.cpus),
+        cpus=max(1, math.ceil(options.cpus)),
         gpus=f"#SBATCH --gres=gpu:{gpus}\n" if gpus else "",
         log=shlex.quote(f"{folder}/slurm-%A_%a.log"),
         here=shlex.quote(str(Path.cwd())),

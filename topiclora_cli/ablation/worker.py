@@ -33,7 +33,7 @@ def serve(connection: Connection) -> None:
     while (cell := orders.get()) is not None:
         _write_to(make_folder(folder / LOGS) / f"{cell.folder}.log")
         ended = _attempt(cell, grid, folder)
-        connection.send((ended.how, ended.reason, ended.hint))
+        connection.send(ended)
         if ended.how not in ("done", "busy"):
             return
 

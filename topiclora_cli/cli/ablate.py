@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from topiclora_cli.cli import ablate_status
 from topiclora_cli.cli.ablate_options import GridOptions, with_grid
 from topiclora_cli.cli.ablate_running import RUN, RunningOptions, with_running
-from topiclora_cli.cli.console import TerminalProgress, console, errors, interruptible
+from topiclora_cli.cli.console import SOME_FAILED, TerminalProgress, console, errors, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, find_run, refuse_both
 from topiclora_cli.errors import TopicLoraError
 
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from topiclora_cli.runs.results.ablation import CellScore
     from topiclora_cli.runs.run import RunDir
 
-SOME_FAILED = 1  # as pytest has it: 2 is for mistakes in what was asked
 PREPARATION = 600.0  # seconds to wait for another process that prepares the same grid
 
 app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND]")
+app.command("status")(ablate_status.status)
 
 
 @app.callback()
-@with_grid
 @with_running
+@with_grid
 def ablate(
     context: typer.Context,
     grid: GridOptions,
@@ -33,6 +34,7 @@ def ablate(
     recipe: RecipeOption = None,
     run: RunOption = None,
     out: OutOption = None,
+    overrides: SetOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, and train nothing.", rich_help_panel=RUN)
     ] = False,
@@ -40,7 +42,6 @@ def ablate(
         bool,
         typer.Option("--print-slurm", help="Make the run, print a SLURM array that works it off.", rich_help_panel=RUN),
     ] = False,
-    overrides: SetOption = None,
 ) -> None:
     """Train and evaluate every cell of a grid over seeds; finished cells are not run again.
 
@@ -130,10 +131,10 @@ def _run(
             typer.echo(slurm_script(directory.path, cells, options, again), nl=False)
             return
         scores = launch(cells, settings, directory, progress, options)
-    _report(scores, cells, directory)
+    _report(scores, cells, directory, settings.ablation.reference)
 
 
-def _report(scores: "Sequence[CellScore]", cells: "Sequence[Cell]", directory: "RunDir") -> None:
+def _report(scores: "Sequence[CellScore]", cells: "Sequence[Cell]", directory: "RunDir", reference: str) -> None:
     """Print what came of it; raises typer.Exit where a cell failed."""
     from topiclora_cli.ablation.states import cell_states, failed_lines
     from topiclora_cli.reporting.ablation import warnings
@@ -141,7 +142,7 @@ def _report(scores: "Sequence[CellScore]", cells: "Sequence[Cell]", directory: "
 
     folder = directory.path / "ablation"
     if scores:
-        console.print(ablation_table(scores))
+        console.print(ablation_table(scores, reference))
         for line in warnings(scores):
             console.print(line, soft_wrap=True)
         console.print(f"Report: {folder / 'report.md'}", soft_wrap=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from topiclora_cli.evaluation.comparison.intervals import paired_interval
-from topiclora_cli.runs.results.ablation import Interval
 from topiclora_cli.runs.results.entropy import ByEntropy, Profile
+from topiclora_cli.runs.results.interval import Interval
 
 QUARTERS = 4
 Array = np.ndarray

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from topiclora_cli.reporting.formats import percent, points
 from topiclora_cli.reporting.table import Table, columns, row
-from topiclora_cli.runs.results.ablation import Interval
 from topiclora_cli.runs.results.entropy import ByEntropy, Profile
+from topiclora_cli.runs.results.interval import Interval
 
 ABOUT = (
     "Entropy is that of p(topic | question) by the topic graph, in nats: low where the graph is sure what a question "

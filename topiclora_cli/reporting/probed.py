@@ -6,7 +6,7 @@ from topiclora_cli.reporting.changes import NAMES, change, measured_names, of_ch
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.sections import Part, Section, Text
 from topiclora_cli.reporting.table import Cell, Table, columns, row
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 from topiclora_cli.runs.results.routing import Joined, ProbeStudy
 
 _ABOUT = (

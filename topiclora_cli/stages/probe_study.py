@@ -18,7 +18,7 @@ from topiclora_cli.evaluation.routers.joined import joined_routing
 from topiclora_cli.evaluation.routers.measures import divergence
 from topiclora_cli.evaluation.routers.observed import Observed, observe
 from topiclora_cli.runs.progress import Progress, tracked
-from topiclora_cli.runs.results.routing import MEASURES, Probed, ProbeStudy
+from topiclora_cli.runs.results.routing import MEASURES, BeforeAfter, Probed, ProbeStudy
 from topiclora_cli.stages.inputs import make_batches
 from topiclora_cli.stages.opened import Opened
 from topiclora_cli.training.attach import without_adapter
@@ -107,7 +107,7 @@ def _answers(
 
 def _row(posed: _Posed, plain: Answered, after: Answered, other: tuple[Answered, Answered] | None) -> Probed:
     before = _some(plain, posed.places)
-    row = Probed(posed.probe, len(posed.places), changes(before, after))
+    row = Probed(posed.probe, len(posed.places), changes(before, after), by_question=_by_question(before, after))
     if other is None:
         return row
     first, second = _some(other[0], posed.places), other[1]
@@ -118,6 +118,15 @@ def _row(posed: _Posed, plain: Answered, after: Answered, other: tuple[Answered,
         if (known := ~np.isnan(differences)).any():
             more[measure] = mean_change(differences[known])
     return replace(row, against=changes(first, second), more=more)
+
+
+def _by_question(before: Answered, after: Answered) -> dict[str, BeforeAfter]:
+    found = {}
+    for measure in MEASURES:
+        one, other = getattr(before, measure), getattr(after, measure)
+        if (known := ~np.isnan(one) & ~np.isnan(other)).any():
+            found[measure] = BeforeAfter(one[known].tolist(), other[known].tolist())
+    return found
 
 
 def _some(answered: Answered, places: Sequence[int]) -> Answered:

@@ -8,7 +8,7 @@ import torch
 
 from topiclora_cli.adapters.topiclora.scope import layer_index
 from topiclora_cli.runs.files import write_csv
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 from topiclora_cli.runs.results.routing import (
     MEASURES,
     Changes,

@@ -13,13 +13,14 @@ class Ended:
     """How an attempt at a cell ended, and why if not well.
 
     failed: it is on record in the cell's folder. busy: another process is at the cell. died: what ran it is gone, and
-    nothing is on record.
+    nothing is on record. seconds: that it took; None where nobody counted them.
     """
 
     cell: Cell
     how: How
     reason: str = ""
     hint: str = ""
+    seconds: float | None = None
 
 
 class Launcher(Protocol):

@@ -129,16 +129,16 @@ class Local:
                 if alive:
                     return None
                 raise EOFError
-            how, reason, hint = worker.connection.recv()
+            ended: Ended = worker.connection.recv()
         except (EOFError, OSError):
             worker.leave(_PATIENCE)
             self._slots[slot] = None
             return self._died(slot, cell, worker.process.returncode)
         worker.cell = None
-        if how != "done" and how != "busy":
+        if ended.how not in ("done", "busy"):
             worker.leave(_PATIENCE)
             self._slots[slot] = None
-        return Ended(cell, how, reason, hint)
+        return ended
 
     def _died(self, slot: int, cell: Cell, code: int) -> Ended:
         if self._stopping:

@@ -7,6 +7,7 @@ through Ray's object store once. A task that dies is not repeated by Ray: its ce
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from topiclora_cli.ablation.launchers import Ended
 from topiclora_cli.ablation.launchers.ray_cluster import connect, refuse_unfit_nodes
 from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.errors import Interrupted
+from topiclora_cli.runs.held import holding, is_holding
 from topiclora_cli.runs.progress import LoggedProgress, Progress
 
 Attempt = Callable[[Cell, Sequence[Cell], Path, Progress], Ended]
 
+_KEEPING = ExitStack()  # a worker keeps its base model from task to task, as long as it lives
 _SLICE = 1.0  # seconds until a signal to this process is passed on
 # What a cell reads of its surroundings is the same on every node.
 _SURROUNDINGS = ("HF_", "TOPICLORA_", "TRANSFORMERS_", "TOKENIZERS_")
@@ -128,6 +131,8 @@ def _work(
 ) -> Ended:
     """What a task runs on its node."""
     os.environ.update(surroundings)
+    if not is_holding():
+        _KEEPING.enter_context(holding())
     os.chdir(here if Path(here).is_dir() else folder)
     if attempt is None:
         from topiclora_cli.ablation import attempt as ours

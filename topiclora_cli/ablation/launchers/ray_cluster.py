@@ -31,6 +31,7 @@ def connect(address: str | None) -> bool:
             "--launcher ray needs the package ray, which is not installed.", "Install it: pip install 'topiclora[ray]'"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
 
     if ray.is_initialized():
@@ -52,6 +53,10 @@ def connect(address: str | None) -> bool:
 
 def refuse_unfit_nodes(nodes: Sequence[Mapping[str, Any]], folder: Path, *, cpus: float, gpus: float) -> None:
     """Raises TopicLoraError where no node has what a cell takes, or one that has lacks the package or the folder."""
+    if gpus > 1 and not float(gpus).is_integer():
+        raise TopicLoraError(
+            f"--cell-gpus {gpus:g}: Ray shares one GPU, or gives whole ones.", "Example: --cell-gpus 0.5"
+        )
     fit = [node for node in nodes if _has(node, "CPU") >= cpus and _has(node, "GPU") >= gpus]
     if not fit:
         raise TopicLoraError(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from topiclora_cli.evaluation.routers.drops import mean_change
 from topiclora_cli.evaluation.routers.measures import divergence
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 from topiclora_cli.runs.results.routing import Joined
 
 

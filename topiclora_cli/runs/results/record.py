@@ -25,9 +25,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """The most that this process held, in GiB: resident in memory, and allocated on the accelerator.
+    """The most that this process held in a stage, in GiB: resident in memory, and allocated on the accelerator.
 
-    resident: of the process so far, which earlier stages in it share.
+    resident: elsewhere than on Linux, and in records of earlier versions, of the process so far.
     """
 
     resident_gib: float | None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 
 # What a question is measured by; higher is better of the first alone.
 MEASURES = ("score", "choice_loss", "answer_loss")
@@ -123,12 +123,21 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class BeforeAfter:
+    """A measure of each question that has it, in the questions' order, as it is and under a probe."""
+
+    before: Sequence[float]
+    after: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Probed:
     """What a change of the prompts does to answers and to routing.
 
     asked: how many questions it applies to. moved: Jensen-Shannon divergence of mean gates from the unprobed prompt's
     in nats, over all prompt tokens; moved_last: at the last one. None without routers. against: the other run's
     changes; more: this run's change less the other's, paired by question. joined: of a probe that joins two topics.
+    by_question: each measure of every question that the probe applies to.
     """
 
     probe: str
@@ -139,6 +148,7 @@ class Probed:
     against: Changes | None = None
     more: Mapping[str, Interval] = field(default_factory=dict)
     joined: Joined | None = None
+    by_question: Mapping[str, BeforeAfter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

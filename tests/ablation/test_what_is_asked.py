@@ -49,8 +49,9 @@ def test_seeds_and_reference_alone_leave_the_cells():
 
 
 def test_a_cell_that_is_the_recipe_itself_is_not_trained_twice():
-    settings, notes = ask(recipe(), asking("adapter.r=4,8", "loss.kl.weight=0.1,0.3", one_factor=True))
+    settings, notes = ask(recipe(), asking("adapter.r=4,8", "loss.kl.weight=0.1,0.3", one_factor=True, reference="r=4"))
     assert list(settings.ablation.cells) == ["r=8", "kl_weight=0.3"]
+    assert settings.ablation.reference == "full"
     assert notes == [
         "adapter.r=4 is the recipe itself, which is called full.",
         "loss.kl.weight=0.1 is the recipe itself, which is called full.",
@@ -68,7 +69,7 @@ def test_a_run_s_grid_grows_and_its_cells_stay(begun):
     assert (again.ablation.cells, notes) == (more.ablation.cells, [])
 
 
-def test_suites_and_axes_are_one_grid_and_a_small_one_is_small(tiny_recipe, begun):
+def test_suites_and_axes_are_one_grid_and_a_small_one_is_small(tiny_recipe, begun, tmp_path):
     tiny = load_recipe(str(tiny_recipe), ["train.max_steps=20", "eval.limit=2"])
     settings, notes = ask(tiny, asking("adapter.r=2,8", suites=("components",), quick=True))
     cells = settings.ablation.cells
@@ -77,6 +78,8 @@ def test_suites_and_axes_are_one_grid_and_a_small_one_is_small(tiny_recipe, begu
     assert settings.train.max_steps < 20
     assert "adapter.r=2 is the recipe itself, which is called full." in notes
     small = ask(tiny, Asked(quick=True))[0]
+    there, _ = ask(tiny, Asked(quick=True), folder=tmp_path / "none")
+    assert (there.train.max_steps, there.ablation.overrides["train.max_steps"]) == (20, small.train.max_steps)
     folder = begun(small)
     more, _ = ask(small, Asked(suites=("components",), quick=True), folder=folder)
     assert more.ablation.cells == {**tiny.ablation.cells, **{name: cells[name] for name in cells if name != "r=8"}}
@@ -102,6 +105,26 @@ def test_tuning_holds_examples_out_and_says_how_many():
     assert ask(held_out, asking(tune=["train.learning_rate=0.01,0.1"]))[1] == []
 
 
+def test_a_search_takes_ranges_and_goes_on_with_more_trials(begun):
+    held_out = altered(recipe(), [("data.validation", 8)], where="here")
+    searching = asking(tune=["train.learning_rate=1e-4..1e-2:log"], search="optuna", trials=3)
+    settings, _ = ask(held_out, searching)
+    section = settings.ablation
+    assert (section.search, section.trials, section.tune["train.learning_rate"]) == ("optuna", 3, ["1e-4..1e-2:log"])
+    assert [cell.trials for cell in make_grid(settings) if cell.name == "full"] == [3]
+    assert ask(settings, Asked(trials=5), folder=begun(settings))[0].ablation.trials == 5
+
+
+def test_files_that_an_axis_names_are_found_from_elsewhere(tmp_path, monkeypatch, begun):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").touch()
+    settings = recipe()
+    for folder in (None, begun(settings)):
+        cells = ask(settings, asking("graph.taxonomy=mine.yaml,mmlu"), folder=folder)[0].ablation.cells
+        assert cells["taxonomy=mine.yaml"] == {"graph.taxonomy": str(tmp_path / "mine.yaml")}
+        assert cells["taxonomy=mmlu"] == {"graph.taxonomy": "mmlu"}
+
+
 @pytest.mark.parametrize(
     ("grid", "more", "message"),
     [
@@ -113,6 +136,7 @@ def test_tuning_holds_examples_out_and_says_how_many():
         (["adapter.r=8"], {"tune": ["adapter.r=2,8"]}, "adapter.r is an axis of --grid and a key to --tune"),
         (["adapter.r=8"], {"reference": "r=9"}, "--reference r=9: there is no such cell. Did you mean 'r=8'"),
         (["train.epochs=7,7.0000001"], {}, "two cells would be called 'epochs=7'"),
+        (["loss.kl={weight: 1}"], {"tune": ["loss.kl.weight=2"]}, "loss.kl is an axis of --grid and a key to --tune"),
         ([], {"one_factor": True}, "--one-factor has no --grid to take apart"),
         ([], {"tune": ["adapter.r+adapter.top_k=2:1"]}, r"--tune adapter.r\+adapter.top_k names several keys"),
         ([], {"tune": ["eval.limit=2,3"]}, "tune: eval.limit is the same for all"),
