@@ -27,15 +27,19 @@ class Diverged(TopicLoraError):
     """Training whose loss or gradient is no number any more."""
 
 
+class Hopeless(TopicLoraError):
+    """Training that was stopped because others had come further by then."""
+
+
 class OldSpelling(UserWarning):
     """A name of an earlier version, which is read as what it is called now."""
 
 
 class Interrupted(Exception):
-    """Training stopped on a signal after saving a checkpoint."""
+    """Work stopped on a signal where it can go on; of a training, after saving the checkpoint of a `step`."""
 
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"interrupted at step {step}")
+    def __init__(self, signal_number: int, step: int | None = None) -> None:
+        super().__init__("interrupted" if step is None else f"interrupted at step {step}")
         self.exit_code = 128 + signal_number
         self.step = step
 

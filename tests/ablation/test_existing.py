@@ -3,9 +3,10 @@
 import pytest
 
 from topiclora_cli.ablation import work as works
-from topiclora_cli.ablation.cell import CellResult, open_cell
+from topiclora_cli.ablation.finished import CellResult
+from topiclora_cli.ablation.folders import open_cell
 from topiclora_cli.ablation.grid import Cell, make_grid
-from topiclora_cli.ablation.runner import with_others
+from topiclora_cli.ablation.reports import with_others
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import altered, build_recipe, dump_recipe

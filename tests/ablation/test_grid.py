@@ -3,7 +3,7 @@
 import pytest
 
 from topiclora_cli.ablation.grid import make_grid
-from topiclora_cli.ablation.runner import prepare_grid
+from topiclora_cli.ablation.runner import check_grid
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe, load_recipe
 from topiclora_cli.recipe.methods import METHODS
@@ -67,7 +67,7 @@ def test_mistakes():
         make_grid(recipe(), only=["ful"])
 
 
-def test_cells_whose_settings_fit_no_model_are_told_before_any_is_trained():
+def test_cells_whose_settings_fit_no_model_are_told_before_any_is_trained(tmp_path):
     cells = {"plain": {}, "spectrum": {"adapter.init": "svd", "adapter.shared_a": True}}
     with pytest.raises(TopicLoraError, match=r"ablation\.cells\.spectrum: init: svd starts each expert's A apart"):
-        prepare_grid(recipe(cells=cells), None, None)
+        check_grid(make_grid(recipe(cells=cells)), tmp_path)

@@ -5,11 +5,14 @@ import json
 import pytest
 import yaml
 
+from topiclora_cli.ablation.attempt import attempt
+from topiclora_cli.ablation.folders import is_taken, taken
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.tuning import choose
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
+from topiclora_cli.runs.progress import LoggedProgress
 from topiclora_cli.training.trainer import DualLossTrainer
 
 RATES = [0.001, 0.01, 0.1]
@@ -65,14 +68,16 @@ def test_mistakes(ablation, message):
 
 def test_a_cell_that_another_process_is_at_is_passed_over(tmp_path):
     grid = make_grid(recipe(cells={"a": {"loss.kl.weight": 0.0}}))
-    mine, other = Work(grid, tmp_path), Work(grid, tmp_path)
-    assert [cell.name for cell in mine.left()] == ["full", "a"]
-    with mine.taken(mine.left()) as first, other.taken(other.left()) as second:
-        assert (first.name, second.name) == ("full", "a")
-        with Work(grid, tmp_path).taken(grid) as third:
-            assert third is None
-    with other.taken(other.left()) as again:
-        assert again.name == "full"
+    assert [cell.name for cell in Work(grid, tmp_path).left()] == ["full", "a"]
+    first, second = grid
+    with taken(tmp_path, first) as mine:
+        assert mine
+        assert is_taken(tmp_path, first.folder)
+        assert not is_taken(tmp_path, second.folder)
+        assert attempt(first, grid, tmp_path, LoggedProgress()).how == "busy"
+        with taken(tmp_path, second) as other:
+            assert other
+    assert not is_taken(tmp_path, first.folder)
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +126,9 @@ def test_a_seed_that_diverges_with_the_chosen_values_is_named(study, run_cli, mo
     monkeypatch.setattr(DualLossTrainer, "compute_loss", compute_loss)
     only = ["--cells", "full", "--set", "ablation.tune={train.learning_rate: [0.001]}"]
     code, text = run_cli("ablate", "--recipe", study, "--out", "grid", *only)
-    assert code == 2
-    assert "full-s1-learning_rate=0.001: The loss or its gradient is not finite at step 1" in text
+    assert code == 1
+    assert "Failed: full-s1-learning_rate=0.001: " in text
+    assert "The loss or its gradient is not finite at step 1" in text
 
 
 @pytest.mark.slow

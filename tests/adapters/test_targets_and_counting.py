@@ -5,8 +5,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, OlmoeConfig, OlmoeForCausalLM
 
+from tests.conftest import SHAPE
 from topiclora_cli.adapters import TopicLoraConfig
-from topiclora_cli.adapters.counting import adapted_modules, count_on, count_parameters, empty_copy, rank_for_budget
+from topiclora_cli.adapters.counting import (
+    adapted_modules,
+    count_on,
+    count_parameters,
+    empty_copy,
+    parse_budget,
+    rank_for_budget,
+)
 from topiclora_cli.adapters.presets import by_depth, make_config
 from topiclora_cli.adapters.targets import resolve_targets
 from topiclora_cli.errors import TopicLoraError
@@ -120,6 +128,16 @@ def test_a_budget_counts_experts_for_every_token(smollm2):
     assert rank_for_budget(f"total={total}", smollm2, make) == rank_for_budget(f"activated={activated}", smollm2, make)
     one = 4 * 30 * (576 * 9 + 1536 * 3 + 192 * 2)  # both ends of an expert's seven linear layers
     assert total - activated == 6 * one
+
+
+def test_a_share_is_of_the_bases_parameters_in_all_or_per_token(smollm2):
+    assert parse_budget("total=4.2M", smollm2) == ("total", 4_200_000)
+    assert parse_budget("total=0.5%", smollm2) == ("total", round(0.005 * sum(p.numel() for p in smollm2.parameters())))
+    with torch.device("meta"):
+        sparse = OlmoeForCausalLM(OlmoeConfig(num_experts=4, num_experts_per_tok=2, vocab_size=64, **SHAPE))
+    in_all, per_token = (parse_budget(f"{kind}=10%", sparse)[1] for kind in ("total", "activated"))
+    experts = SHAPE["num_hidden_layers"] * 4 * 3 * SHAPE["hidden_size"] * SHAPE["intermediate_size"]
+    assert in_all - per_token == pytest.approx(0.1 * experts / 2, abs=1)
 
 
 def test_a_budget_below_rank_one_is_refused(smollm2):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 
 import pytest
@@ -105,6 +106,10 @@ def test_every_probe_is_asked_of_this_run_and_of_a_plain_lora(topical, lora, run
     assert [row["probe"] for row in rows] == [each.probe for each in study.probes]
     assert run_cli("report", run, "--markdown", tmp_path / "page.md")[0] == 0
     assert "two different questions are" in (tmp_path / "page.md").read_text()
+    joined = found["two-topics"].joined
+    assert all(0 <= each.mean <= math.log(2) for pair in (joined.gates, joined.gates_from_prior) for each in pair)
+    assert float(rows[list(found).index("two-topics")]["joined_gates_both_mean"]) == pytest.approx(joined.gates[0].mean)
+    assert [name for name, each in found.items() if each.joined is not None] == ["two-topics"]
     before = json.loads((run / "eval/few/probes.json").read_text())
     code, text = run_cli(*asked, "--probe", "typos")
     assert code == 0, text

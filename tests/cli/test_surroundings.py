@@ -74,7 +74,7 @@ def test_ctrl_c_in_an_ablation_says_what_goes_on(stop, tiny_recipe, run_cli, mon
     def stopped(*_args, **_options):
         raise stop
 
-    monkeypatch.setattr("topiclora_cli.ablation.runner.run_grid", stopped)
+    monkeypatch.setattr("topiclora_cli.ablation.launch.launch", stopped)
     code, text = run_cli("ablate", "--recipe", tiny_recipe, "--out", "a b", "--cells", "kl_off", "--seeds", "1")
     assert code == 130
     assert "topiclora ablate --run 'a b' --cells kl_off\n" in text

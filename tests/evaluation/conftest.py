@@ -48,6 +48,8 @@ MISTAKES = {
     "breaks": ("raise_on_answers", CHOICE),
     "lazy": ("import_late", CHOICE),
     "harmful": (None, {**CHOICE, "unsafe_code": True}),
+    # Its data is not to be had: whoever may not run its code need not be told.
+    "harmful_elsewhere": (None, {**CHOICE, "unsafe_code": True, "dataset_path": "nobody/nothing"}),
     "unposed": (None, {**CHOICE, "doc_to_text": "{{ q.nothing.at_all }}"}),
 }
 FUNCTIONS = """

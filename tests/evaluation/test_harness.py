@@ -159,6 +159,7 @@ def test_a_task_that_fails_takes_no_other_with_it(score, tmp_path):
         ("missing", {}, "needs a Python package .*pip install no_such_package"),
         ("lazy", {}, "needs a Python package .*pip install no_such_package"),
         ("harmful", {}, "runs code that the model writes. .*--unsafe-code"),
+        ("harmful_elsewhere", {}, "runs code that the model writes. .*--unsafe-code"),
         ("unposed", {}, "'unposed' cannot be posed: UndefinedError"),
         ("fewer", {}, "no task 'fewer'. Did you mean 'few'"),
         ("choice", {"metrics": ["accuracy"]}, "no metric 'accuracy'. There are: acc acc_norm"),

@@ -14,8 +14,10 @@ from tests.evaluation.test_command import trained  # noqa: F401 -- a fixture
 from tests.evaluation.test_reuse import scored  # noqa: F401 -- a fixture
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import altered, load_recipe
+from topiclora_cli.reporting.compose import compose
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.models import ModelScores
+from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages import contenders
 
 
@@ -98,6 +100,8 @@ def test_differences_are_paired_with_the_first_model(evaluate, run, lora):
         test = other.tests[row.task]
         assert test.low <= row.delta <= test.high
         assert 0 < test.p <= test.p_holm <= 1
+    page = compose([RunDir(run)])
+    assert {"Models side by side, `two`", "Models side by side, `three`"} <= {each.title for each in page.sections}
 
 
 def test_nothing_is_scored_twice_or_overwritten(evaluate, run, lora, scored, tmp_path):  # noqa: F811

@@ -116,7 +116,8 @@ def test_files_stand_beside_names_and_are_scored(write, tiny_model, tiny_model_d
     ("text", "message"),
     [
         ("data: rows.csv\nqestion: q\nanswer: word\n", r"quiz\.yaml, line 2: no key 'qestion' is known.*'question'"),
-        ("data: rows.csv\nquestion: [\n", r"quiz\.yaml, line 3: this is no YAML"),
+        ("data: rows.csv\nquestion: [\n", r"quiz\.yaml, line 3: this is no valid YAML"),
+        ("data: rows.csv\nquestion: q\ndata: other.csv\n", r"quiz\.yaml, line 3: .* key 'data' stands there twice"),
         ("- a\n", r"quiz\.yaml, line 1: a task file is a mapping"),
         ("data: rows.csv\nquestion: q\n", "line 1: there is no 'answer'"),
         (FREE + "shots: many\n", "line 4: shots is 'many', and is to be a whole number"),

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import yaml
 
-from topiclora_cli.ablation.cell import open_cell
+from topiclora_cli.ablation.folders import open_cell
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.errors import OldSpelling, TopicLoraError
 from topiclora_cli.recipe import altered, build_recipe, dump_recipe, load_recipe

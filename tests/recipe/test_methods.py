@@ -212,6 +212,7 @@ def test_settings_of_losses_and_rates_that_mean_nothing_are_named():
         ({"method": "mola", "top_k": 3}, r"top_k \(3\) cannot exceed num_experts \(2\)"),
         ({"top_k": 1, "top_p": 0.5}, "exclude one another"),
         ({"budget": "total=4,2M"}, "adapter.budget: write total=4.2M"),
+        ({"budget": "total=1%M"}, "activated=500K or total=1%"),
         ({"budget": "total=4M", "ranks_by_depth": [1, 2]}, "one rank"),
         ({"experts_by_depth": [0]}, "at least 1"),
         ({"experts_by_depth": {"low": 2}}, "adapter.experts_by_depth: Input should be a valid list"),

@@ -27,6 +27,17 @@ def test_what_is_nested_too_deep_is_refused():
         read_yaml("[" * 900 + "]" * 900)
 
 
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "x: {y: 1, z: 2, 'y': 3}"])
+def test_a_key_that_stands_twice_in_a_mapping_is_refused_with_its_place(text):
+    with pytest.raises(yaml.YAMLError, match=r"(?s)the key '[ay]' stands there twice.*line"):
+        read_yaml(text)
+
+
+def test_what_a_merged_mapping_brings_may_be_said_anew():
+    one, other = {"x": 1, "y": 2}, {"x": 3, "y": 2}
+    assert read_yaml("- &a {x: 1, y: 2}\n- {<<: *a, x: 3}\n- *a") == [one, other, one]
+
+
 @pytest.mark.parametrize(
     "section",
     ["ablation: {cells: &a {x: *a}}", "ablation: &a {cells: {x: {y: *a}}}", "loss: &a {kl: *a}", "x: &a [*a]"],

@@ -7,7 +7,7 @@ from topiclora_cli.reporting.probed import probes_table
 from topiclora_cli.reporting.routed import _by_topic, _interfered, _layers, study_tables
 from topiclora_cli.reporting.sections import Text
 from topiclora_cli.reporting.table import Table, as_html, as_markdown
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 from topiclora_cli.runs.results.routing import (
     Changes,
     Interfered,

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.runs.results.ablation import CellScore, GridScores, Interval, Measure, Tried
+from topiclora_cli.runs.results.ablation import CellScore, Difference, GridScores, Measure, Tried
 from topiclora_cli.runs.results.evaluation import (
     Compared,
     EvalSummary,
@@ -89,7 +89,7 @@ CELL = CellScore(
     edges=("train.learning_rate",),
     tried=(Tried({"train.learning_rate": 1e-3}, 2.5), Tried({"train.learning_rate": 1.0}, None)),
     measures={
-        "acc": Measure("share", True, {"tasks": 0.5}, {"tasks": None}, {"lora": {"tasks": Interval(0.1, -0.1, 0.3)}})
+        "acc": Measure("share", True, {"tasks": 0.5}, {"tasks": None}, {"lora": {"tasks": Difference(0.1, -0.1, 0.3)}})
     },
 )
 VALUES = [

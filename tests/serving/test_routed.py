@@ -113,6 +113,9 @@ def test_the_one_model_is_listed_and_no_other_is_loaded(run, client):
         ({"messages": [{"role": "user", "content": "x " * 60_000}]}, "larger than 100000 bytes"),
         ({"extra_body": {"surprise": 1}}, "surprise"),
         ({"seed": -(10**30)}, "'seed'"),
+        ({"extra_body": {"generation_config": "{"}}, "'generation_config'"),
+        ({"extra_body": {"generation_config": '{"num_beams": "many"}'}}, "'generation_config'"),
+        ({"logit_bias": {"word": 1}}, "'logit_bias'"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_in_openai_s_shape(settings, said, client):

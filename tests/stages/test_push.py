@@ -1,6 +1,7 @@
 """What is pushed, and what its card says; the hub itself is a stub here."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -81,6 +82,14 @@ def test_an_adapter_is_pushed_whole_and_leaves_nothing_behind(run, hub):
     assert sorted(path.name for path in run.path.iterdir()) == before
 
 
+def test_no_right_answer_of_a_few_is_no_certainty(run):
+    few = summary("first")
+    nothing = replace(few.tasks[0], count=4, tuned=0.0, tuned_stderr=0.0)
+    write_result(run.path / "eval" / "first" / "summary.json", replace(few, tasks=(nothing, *few.tasks[1:])))
+    card = (push(run, "me/thing", rehearse=True).folder / "README.md").read_text()
+    assert "| 4 | 20.0 | 0.0 | 0.0 to 49.0 |" in card
+
+
 def test_the_card_tells_method_budget_scores_with_intervals_and_how_to_load(run):
     own = (run.path / "adapter" / "README.md").read_text()
     done = push(run, "me/thing", rehearse=True)
@@ -90,14 +99,14 @@ def test_the_card_tells_method_budget_scores_with_intervals_and_how_to_load(run)
     assert "| trained parameters | 1,234 |" in card.text
     assert "| of which a token meets | 567 |" in card.text
     assert "| data | cards.jsonl |" in card.text
-    assert "| arc_easy | acc, % ↑ | 100 | 20.0 | 50.0 | 40.2 to 59.8 | +30.0 ± 4.0 |" in card.text
+    assert "| arc_easy | acc, % ↑ | 100 | 20.0 | 50.0 | 40.4 to 59.6 | +30.0 ± 4.0 |" in card.text
     assert "| **mean of 2** |" in card.text
     result = card.data.eval_results[0]
     assert (card.data.model_name, result.dataset_name, result.metric_type, result.metric_value) == (
         *("thing", "arc_easy", "acc"),
         0.5,
     )
-    assert result.metric_args["low_95"] == pytest.approx(0.402)
+    assert result.metric_args["low_95"] == pytest.approx(0.4038, abs=1e-4)
     assert card.data.base_model == "someone/base"
     assert "topiclora" in card.data.tags
     assert (run.path / "adapter" / "README.md").read_text() == own

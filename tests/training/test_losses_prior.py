@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from topiclora_cli.training.losses import kl_weight_at, normalised_entropy, pooled_probabilities, prior_distance
+from topiclora_cli.training.losses import (
+    kl_weight_at,
+    normalised_entropy,
+    pooled_probabilities,
+    prior_distance,
+    target,
+)
 
 DIRECTIONS = ["forward", "reverse", "js"]
 
@@ -86,3 +92,12 @@ def test_weight_schedule():
     at = [kl_weight_at(p, peak=0.1, floor=0.01, warmup=0.1) for p in (0, 0.05, 0.1, 0.55, 1)]
     assert at == pytest.approx([0, 0.05, 0.1, 0.055, 0.01])
     assert kl_weight_at(0.5, peak=0.0, floor=0.01, warmup=0.0) == 0
+
+
+def test_a_hard_label_is_the_likeliest_expert_alone_however_sure_the_prior_is():
+    prior = torch.tensor([[0.4, 0.35, 0.25]])
+    pooled = torch.tensor([[[0.2, 0.5, 0.3]]])
+    hard = prior_distance(pooled, prior=prior, label="hard")
+    assert hard.item() == pytest.approx(-math.log(0.2), abs=1e-5)
+    torch.testing.assert_close(target(prior, label="hard", smoothing=0.3), torch.tensor([[0.8, 0.1, 0.1]]))
+    torch.testing.assert_close(target(prior, label="soft", smoothing=0.0), prior)

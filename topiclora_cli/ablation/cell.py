@@ -1,77 +1,40 @@
 """One cell of a grid: a run directory of its own, trained and scored where it is not yet."""
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
+from topiclora_cli.ablation.finished import CellResult, read_cell
+from topiclora_cli.ablation.folders import LOCKS, diverged, open_cell
 from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.identity import create_cell
+from topiclora_cli.ablation.pruning import pruned
 from topiclora_cli.errors import Diverged, TopicLoraError
-from topiclora_cli.recipe import Recipe, dump_recipe, load_recipe
+from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import make_folder
-from topiclora_cli.runs.naming import BY_QUESTION, SUMMARY, finished
 from topiclora_cli.runs.progress import Progress
-from topiclora_cli.runs.results.evaluation import ByQuestion, EvalSummary, MeanScores, QuestionScores
-from topiclora_cli.runs.results.files import read_result
-from topiclora_cli.runs.results.metrics import read_metrics
-from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
+from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
-from topiclora_cli.stages.inputs import GRAPH, asked_for
+from topiclora_cli.stages.inputs import GRAPH
+from topiclora_cli.stages.studies import Wanted, study
 from topiclora_cli.stages.train import train as train_stage
 
-LOCKS = ".locks"
-_DELETE = "Delete the cell's folder."
+PRIORS = ".priors"  # of all cells, by what they are priors of
 
 
-@dataclass(frozen=True)
-class CellResult:
-    """What a cell has scored, by question, too, where that was kept.
-
-    losses: of a training's last logged step, by name. parameters: all that were trained; None if nobody counted them.
-    """
-
-    scores: EvalSummary
-    by_question: ByQuestion = field(default_factory=dict)
-    losses: Mapping[str, float] = field(default_factory=dict)
-    parameters: int | None = None
-
-    @property
-    def comparable(self) -> bool:
-        """Whether it is scored in full, and by one figure."""
-        return not self.scores.failed and self.scores.mean is not None
-
-    @property
-    def mean(self) -> MeanScores:
-        """The figure of a comparable cell."""
-        assert self.scores.mean is not None
-        return self.scores.mean
-
-
-def open_cell(folder: Path, cell: Cell) -> RunDir | None:
-    """The cell's run, None where there is none yet; raises TopicLoraError where it has other settings."""
-    path = folder / cell.folder
-    if not (path / RECIPE).exists():
-        return None
-    run = RunDir(path)
-    there, wanted = (_settings(recipe, cell) for recipe in (load_recipe(str(path / RECIPE)), cell.recipe))
-    if there != wanted:
-        raise TopicLoraError(
-            f"{path} holds a cell with other settings.", "Delete that folder, or run the grid in a new run with --out."
-        )
-    return run
+def make_cell(folder: Path, cell: Cell) -> RunDir:
+    """The cell's run, new where there is none yet; raises TopicLoraError where it has other settings."""
+    return open_cell(folder, cell) or create_cell(folder, cell)
 
 
 def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progress) -> RunDir:
     """Stage 1, from another cell of the `grid` that has the same, and training, as far as they are not done."""
-    path = folder / cell.folder
-    run = open_cell(folder, cell)
-    if run is None:
-        run = RunDir.create(path, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
+    run = make_cell(folder, cell)
     if not cell.trained or run.is_done("train") or diverged(run):
         return run
     if cell.recipe.needs_graph and not run.is_done("graph"):
@@ -80,36 +43,22 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
             if not _borrow_graph(folder, cell, grid, run):
                 build_graph_stage(cell.recipe, run, progress)
     try:
-        train_stage(cell.recipe, run, progress, resume=run.stage("train") is not None)
+        with pruned(folder, cell) as watch:
+            train_stage(
+                cell.recipe,
+                run,
+                progress,
+                resume=run.stage("train") is not None,
+                watch=watch,
+                kept_priors=folder / PRIORS,
+            )
     except Diverged as error:
         if not cell.tuned:
             raise
         # One of several values to try: the others go on without it.
         run.update(diverged=error.message)
-        progress.say(f"Warning: {path.name}: {error.message}")
+        progress.say(f"Warning: {cell.folder}: {error.message}")
     return run
-
-
-def diverged(run: RunDir) -> bool:
-    """Whether the run's loss ceased to be a number, which no other attempt would change."""
-    return run.manifest.diverged is not None
-
-
-def held_out_loss(run: RunDir) -> float:
-    """The loss of a finished training on its held-out examples, in nats per answer token; infinite where it diverged.
-
-    Raises TopicLoraError where there were none.
-    """
-    if diverged(run):
-        return float("inf")
-    rows = read_metrics(run.path / METRICS)
-    losses = [row.values["eval_loss"] for row in rows if "eval_loss" in row.values]
-    if not losses:
-        raise TopicLoraError(
-            f"{run.path} has no loss on held-out examples to choose by.", "Raise data.validation, in a new run."
-        )
-    kept = load_recipe(str(run.path / RECIPE)).train.load_best
-    return float(min(losses) if kept else losses[-1])
 
 
 def score_cell(folder: Path, cell: Cell, progress: Progress) -> CellResult:
@@ -130,32 +79,13 @@ def score_cell(folder: Path, cell: Cell, progress: Progress) -> CellResult:
             "The tasks' metrics are of different kinds, and cells are compared by one figure.",
             "Choose metrics of one kind with eval.metrics.",
         )
+    if result.unprobed:
+        section = cell.recipe.eval
+        wanted = Wanted(probes=tuple(section.probes), questions=section.probe_questions, alike=True)
+        study(cell.recipe, RunDir(folder / cell.folder), progress, wanted, name=result.scores.name)
+        result = read_cell(folder, cell)
+        assert result is not None
     return result
-
-
-def read_cell(folder: Path, cell: Cell) -> CellResult | None:
-    """Scores of a cell, by question, too, with its last losses and parameters; None where it is not scored."""
-    run = open_cell(folder, cell)
-    if run is None or (cell.trained and not run.is_done("train")):
-        return None
-    # Its own evaluation: somebody may have made others in the cell since.
-    path = finished(run.path / "eval", SUMMARY, asked_for(cell.recipe, run, "eval"))
-    if path is None:
-        return None
-    scores, questions = read_result(path, EvalSummary, hint=_DELETE), path.with_name(BY_QUESTION)
-    by_question = read_result(questions, QuestionScores, hint=_DELETE).tuned if questions.exists() else {}
-    trained = run.manifest.trained
-    if trained is None:
-        return CellResult(scores, by_question, parameters=None if cell.trained else 0)
-    losses = {name: value for name, value in trained.final.items() if name.startswith("loss")}
-    return CellResult(scores, by_question, losses, trained.total_parameters)
-
-
-def _settings(recipe: Recipe, cell: Cell) -> dict[str, Any]:
-    if not cell.trained:
-        return {**recipe.model_dump(include={"model", "data", "eval"}), "precision": recipe.train.precision}
-    # The grid that a cell is part of, and who said what, change nothing in it.
-    return recipe.model_dump(exclude={"ablation"})
 
 
 def _stage_1(recipe: Recipe) -> str:

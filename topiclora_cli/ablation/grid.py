@@ -1,13 +1,17 @@
 """The cells of an ablation: each is the run's recipe with a few keys changed, once per seed and way to tune it."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from itertools import product
 from typing import Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe import BASE, Recipe, altered
+from topiclora_cli.recipe.ablation import UNTUNED
+from topiclora_cli.recipe.space import Axis, Range, combinations
 from topiclora_cli.recipe.spelling import short_name
 
 # What compares cells is the grid itself.
@@ -18,7 +22,9 @@ _UNNEEDED = {"eval.base": False, "graph.compare_seeds": 0}
 class Cell:
     """One run of the grid; tuned: the values of `ablation.tune` that it has, by dotted key.
 
-    trained: whether it is trained before it is scored; the base is not.
+    trained: whether it is trained before it is scored; the base is not. axes: what is still searched for its name, by
+    `trials` runs at the first seed; it is no run itself then, but stands for those to come. search: of such a run, the
+    search that it is of.
     """
 
     name: str
@@ -26,13 +32,22 @@ class Cell:
     recipe: Recipe
     tuned: tuple[tuple[str, Any], ...] = ()
     trained: bool = True
+    axes: tuple[tuple[str, Axis], ...] = ()
+    trials: int = 0
+    search: str = ""
 
     @property
     def folder(self) -> str:
         if not self.trained:
             return self.name
-        values = [f"{short_name(key)}={_shown(value)}" for key, value in self.tuned]
+        values = [f"{short_name(key)}={shown(value)}" for key, value in self.tuned]
         return "-".join([f"{self.name}-s{self.seed}", *values])
+
+    @property
+    def search_name(self) -> str:
+        """Of a searched cell, by its name, its space and the seed of its trials: another space is another search."""
+        space = [(key, asdict(axis) if isinstance(axis, Range) else list(axis)) for key, axis in self.axes]
+        return f"{self.name}-{sha256(json.dumps([self.recipe.ablation.seeds[0], space]).encode()).hexdigest()[:8]}"
 
 
 def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell]:
@@ -53,12 +68,12 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
             raise TopicLoraError(
                 f"ablation.cells.{name}: seed is ablation.seeds' to say, the same for all cells.", "Leave it out."
             )
-    if section.tune and recipe.data.validation is None:
+    shared = altered(recipe, section.overrides.items(), where="ablation.overrides")
+    if section.tune and shared.data.validation is None:
         raise TopicLoraError(
             "ablation.tune chooses by the loss on held-out examples, and the recipe holds none out.",
             "Set data.validation, to 200 for example.",
         )
-    shared = altered(recipe, section.overrides.items(), where="ablation.overrides")
     grid: list[Cell] = []
     for seed in section.seeds:
         for name, overrides in cells.items():
@@ -74,8 +89,42 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
                     f"ablation.cells.{name}: adapter.num_experts is auto, but all cells share the recipe's number.",
                     "Leave it out here, and set auto in the recipe itself.",
                 )
-            grid += _tuned(name, seed, changed, {k: v for k, v in section.tune.items() if k not in overrides})
+            axes = {key: values for key, values in section.axes.items() if key not in overrides and name != UNTUNED}
+            if section.search == "grid" or combinations(axes) <= section.trials:
+                grid += _tuned(name, seed, changed, _listed(axes))
+            else:
+                _try_ends(changed, axes)
+                grid.append(Cell(name, seed, changed, axes=tuple(axes.items()), trials=section.trials))
     return grid
+
+
+def with_values(cell: Cell, values: Sequence[tuple[str, Any]]) -> Cell:
+    """The run of a searched cell with these values of what is searched."""
+    changed = altered(cell.recipe, values, where="ablation.tune")
+    return Cell(cell.name, cell.seed, changed, tuple(values), search=cell.search_name)
+
+
+def count_runs(grid: Sequence[Cell]) -> int:
+    """How many runs a grid comes to: of what is tuned, all values at the first seed, and those chosen at the others."""
+    first = grid[0].seed
+    trials = sum(cell.trials or 1 for cell in grid if cell.seed == first)
+    return trials + len({(cell.name, cell.seed) for cell in grid if cell.seed != first})
+
+
+def _listed(axes: Mapping[str, Axis]) -> dict[str, Sequence[Any]]:
+    """All values of a space that has no more of them than are tried."""
+    return {
+        key: range(int(values.low), int(values.high) + 1) if isinstance(values, Range) else values
+        for key, values in axes.items()
+    }
+
+
+def _try_ends(recipe: Recipe, axes: Mapping[str, Axis]) -> None:
+    """Raises TopicLoraError where the recipe's schema refuses what a search may come to."""
+    for key, values in axes.items():
+        ends = values.examples() if isinstance(values, Range) else values
+        for value in ends:
+            altered(recipe, [(key, value)], where="ablation.tune")
 
 
 def _tuned(name: str, seed: int, recipe: Recipe, tune: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:
@@ -84,6 +133,7 @@ def _tuned(name: str, seed: int, recipe: Recipe, tune: Mapping[str, Sequence[Any
         yield Cell(name, seed, altered(recipe, chosen, where="ablation.tune") if chosen else recipe, chosen)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a part of a folder's name."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return re.sub(r"[^\w.+-]+", "_", text)

@@ -1,32 +1,18 @@
-"""Runs a grid cell by cell, each in a run directory of its own, and never one that is finished.
+"""Before a grid's cells: what is checked before any is trained."""
 
-Any number of processes may run one grid: each takes the next cell that nobody is at, and waits for what others still
-have to find out. The report is written anew after every cell, from all that is finished.
-"""
-
-import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from filelock import FileLock
-
-from topiclora_cli.ablation.cell import LOCKS, open_cell, score_cell, train_cell
+from topiclora_cli.ablation.folders import open_cell
 from topiclora_cli.ablation.grid import Cell, make_grid
-from topiclora_cli.ablation.scores import score_cells
-from topiclora_cli.ablation.work import Work
+from topiclora_cli.ablation.search import require_optuna
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.reporting.ablation import Extent, write_report
-from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.progress import Progress
-from topiclora_cli.runs.results.ablation import CellScore
-from topiclora_cli.runs.results.record import GridFacts
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.build_graph import with_chosen_experts
 from topiclora_cli.stages.evaluate import try_tasks
-from topiclora_cli.stages.stage import stage
 from topiclora_cli.training.attach import refuse_contradictions
-
-POLL = 5.0  # seconds between looks at what other processes have finished
 
 
 def prepare_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Sequence[str] | None = None) -> list[Cell]:
@@ -36,90 +22,19 @@ def prepare_grid(recipe: Recipe, run: RunDir, progress: Progress, *, only: Seque
     """
     # One number for all cells: they are to differ in what their overrides say.
     grid = make_grid(with_chosen_experts(recipe, run, progress), only=only)
-    for cell in grid:
-        try:
-            refuse_contradictions(cell.recipe.adapter)
-        except TopicLoraError as error:
-            raise TopicLoraError(f"ablation.cells.{cell.name}: {error.message}", error.hint) from None
-    folder = run.path / "ablation"
     # A task that cannot be scored is to be known before a cell is trained.
-    new = [cell.recipe for cell in grid if open_cell(folder, cell) is None]
+    new = [cell.recipe for cell in check_grid(grid, run.path / "ablation")]
     for each in {repr(each.eval): each for each in new}.values():
         try_tasks(each)
     return grid
 
 
-def run_grid(grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progress) -> list[CellScore]:
-    """Train and evaluate what is missing, then score all; writes `ablation/report.md` and `ablation/results.json`.
-
-    recipe: the one that the grid was prepared of, whose other cells are scored, too, where they are finished.
-    """
-    work = Work(grid, run.path / "ablation")
-    recipe_of_all = with_chosen_experts(recipe, run, progress)
-    told = False
-    with stage(run, "ablation", recipe) as running:
-        while cells := work.left():
-            with work.taken(cells) as cell:
-                if cell is not None:
-                    _run_cell(work, cell, progress)
-            if cell is not None:
-                _report(work, recipe_of_all)
-                told = False
-                continue
-            if not told:
-                names = ", ".join(each.folder for each in cells)
-                progress.say(f"Waiting for cells that other processes are at: {names}")
-                told = True
-            time.sleep(POLL)
-        scores = _report(work, recipe_of_all)
-        running.result = GridFacts(cells=len(scores), seeds=len(recipe.ablation.seeds))
-    return scores
-
-
-def _run_cell(work: Work, cell: Cell, progress: Progress) -> None:
-    number = [each.folder for each in work.grid].index(cell.folder) + 1
-    progress.say(f"Ablation cell {number}/{len(work.grid)}: {cell.folder}")
-    trained = train_cell(work.folder, cell, work.grid, progress)
-    if work.is_chosen(cell):
-        if (why := trained.manifest.diverged) is not None:
-            raise TopicLoraError(
-                f"{trained.path}: {why}", "Delete that folder to try again, or lower its learning rate."
-            )
-        score_cell(work.folder, cell, progress)
-
-
-def _report(work: Work, recipe: Recipe) -> list[CellScore]:
-    with FileLock(make_folder(work.folder / LOCKS) / "report.lock"):
-        found = with_others(work, recipe)
-        scores = score_cells(found, recipe.ablation.reference)
-        if scores:
-            recipes = [cell.recipe for cell in found.grid]
-            write_report(found.folder, scores, _extent(found), recipes, reference=recipe.ablation.reference)
-    return scores
-
-
-def _extent(work: Work) -> Extent:
-    """How much of the grid is scored; the ways to tune a cell are no runs of their own."""
-    scored = sum(work.is_chosen(cell) and work.result(cell) is not None for cell in work.grid)
-    runs = len({(cell.name, cell.seed) for cell in work.grid})
-    return Extent(cells=len({cell.name for cell in work.grid}), runs=runs, scored=scored)
-
-
-def with_others(work: Work, recipe: Recipe) -> Work:
-    """The grid with those of the recipe's cells that it leaves out and that are finished, by another call perhaps.
-
-    Cells that are there with other settings, or that the recipe cannot have, are no part of it.
-    """
-    mine = {cell.name for cell in work.grid}
-    grid: list[Cell] = []
-    for name in recipe.ablation.all_cells:
-        if name in mine:
-            grid += [cell for cell in work.grid if cell.name == name]
-            continue
+def check_grid(grid: Sequence[Cell], folder: Path) -> list[Cell]:
+    """The cells that are not in the folder yet; raises TopicLoraError for one that cannot be, or is there otherwise."""
+    require_optuna(grid)
+    for cell in grid:
         try:
-            other = Work(make_grid(recipe, only=[name]), work.folder)
-            if any(other.is_chosen(cell) and other.result(cell) is not None for cell in other.grid):
-                grid += other.grid
-        except TopicLoraError:
-            continue
-    return Work(grid, work.folder) if len(grid) > len(work.grid) else work
+            refuse_contradictions(cell.recipe.adapter)
+        except TopicLoraError as error:
+            raise TopicLoraError(f"ablation.cells.{cell.name}: {error.message}", error.hint) from None
+    return [cell for cell in grid if open_cell(folder, cell) is None]

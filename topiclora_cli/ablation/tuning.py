@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.recipe.space import Range
 
 Values = tuple[tuple[str, Any], ...]
 
@@ -13,7 +14,8 @@ Values = tuple[tuple[str, Any], ...]
 class Choice:
     """The values that a cell goes on with, and the held-out loss of all that were tried, in nats per answer token.
 
-    edges: keys whose best value is the first or last of its list, so that a better one may lie beyond.
+    edges: keys whose best value is the first or last of its list, or at an end of its range, so that a better one may
+    lie beyond.
     """
 
     values: Values
@@ -25,7 +27,11 @@ def choose(trials: Sequence[Cell], losses: Sequence[float]) -> Choice:
     """The values with the lowest loss, of equals the first."""
     best = trials[min(range(len(trials)), key=lambda place: losses[place])].tuned
     edges = []
+    axes = trials[0].recipe.ablation.axes
     for key, value in best:
+        if isinstance(axis := axes.get(key), Range):
+            edges += [key] if axis.is_end(value) else []
+            continue
         tried = [dict(trial.tuned)[key] for trial in trials]
         numbers = [each for each in tried if isinstance(each, int | float)]
         if len(set(numbers)) == len(set(tried)) > 1 and value in (min(numbers), max(numbers)):

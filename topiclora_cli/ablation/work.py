@@ -1,27 +1,30 @@
 """What is left of a grid, as the disk has it: several processes take its cells in turn, each cell by one of them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from topiclora_cli.ablation.cell import LOCKS, CellResult, diverged, held_out_loss, open_cell, read_cell
+from topiclora_cli.ablation.finished import CellResult, read_cell
+from topiclora_cli.ablation.folders import diverged, held_out_loss, open_cell
 from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.trials import Expansion
 from topiclora_cli.ablation.tuning import Choice, choose
-from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.runs.files import make_folder
 
 
 class Work:
     """A grid's cells in `folder`, and which of them are done; what is finished once is not looked at again."""
 
     def __init__(self, grid: Sequence[Cell], folder: Path) -> None:
-        self.grid = grid
+        self.asked = grid
+        self._expansion = Expansion(grid, folder)
+        self.grid = self._expansion.cells()
         self.folder = folder
         self._losses: dict[str, float] = {}
         self._results: dict[str, CellResult] = {}
         self._choices: dict[str, Choice] = {}
+
+    def look_again(self) -> None:
+        """Take in the trials that were asked for, or have ended, since."""
+        self.grid = self._expansion.cells()
 
     def left(self) -> list[Cell]:
         """Cells that can be worked on now, by anybody, in order: values to try, then, once they are chosen, seeds."""
@@ -30,22 +33,18 @@ class Work:
     def is_chosen(self, cell: Cell) -> bool:
         """Whether the cell is to be scored, because its values are those that its name goes on with."""
         choice = self.choice(cell.name) if cell.tuned else None
-        return not cell.tuned or (choice is not None and choice.values == cell.tuned)
+        return not (cell.tuned or cell.axes) or (choice is not None and choice.values == cell.tuned)
 
     def choice(self, name: str) -> Choice | None:
-        """The values chosen for the cells of a name; None where nothing is tuned, or not all is tried.
-
-        Raises TopicLoraError where the loss of every one is no number.
-        """
+        """The values chosen for the cells of a name; None where nothing is tuned, not all is tried, or all diverged."""
         if name not in self._choices:
             trials = [cell for cell in self.grid if cell.name == name and self._is_trial(cell)]
-            if not trials or not all(self._tried(trial) for trial in trials):
+            searching = any(cell.name == name and cell.axes for cell in self.grid)
+            if searching or not trials or not all(self._tried(trial) for trial in trials):
                 return None
             losses = [self._losses[trial.folder] for trial in trials]
             if min(losses) == float("inf"):
-                raise TopicLoraError(
-                    f"{name}: training diverged with every value of ablation.tune.", "Try lower values of it."
-                )
+                return None
             self._choices[name] = choose(trials, losses)
         return self._choices[name]
 
@@ -57,22 +56,6 @@ class Work:
                 return None
             self._results[cell.folder] = found
         return self._results[cell.folder]
-
-    @contextmanager
-    def taken(self, cells: Sequence[Cell]) -> Iterator[Cell | None]:
-        """The first of the cells that no other process is at, held until the block ends or this process does."""
-        for cell in cells:
-            lock = FileLock(make_folder(self.folder / LOCKS) / f"{cell.folder}.lock", timeout=0)
-            try:
-                lock.acquire()
-            except Timeout:
-                continue
-            try:
-                yield cell
-            finally:
-                lock.release()
-            return
-        yield None
 
     def _is_trial(self, cell: Cell) -> bool:
         return bool(cell.tuned) and cell.seed == self.grid[0].seed

@@ -10,6 +10,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from transformers import PreTrainedModel
 
 from topiclora_cli.adapters.moe_blocks import MoeBlock, base_name, moe_blocks
 from topiclora_cli.adapters.tuner import Described, RoutedTunerLayer
@@ -54,12 +55,19 @@ def count_parameters(model: PeftModel) -> tuple[int, int]:
     return total, total - idle - sum(_idle_on_experts(block) for block in moe_blocks(model))
 
 
+def base_parameters(model: nn.Module) -> int:
+    """Parameters of a model without adapters, also of one whose weights are packed in 4 bits."""
+    if isinstance(model, PreTrainedModel):
+        return model.num_parameters()
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def activated_base_parameters(model: nn.Module) -> int:
     """Parameters of a model without adapters that take part in one token: k of N experts, embeddings, head, the rest.
 
     Works on an empty model (meta device), too.
     """
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = base_parameters(model)
     experts = ((block, sum(p.numel() for p in block.experts.parameters())) for block in moe_blocks(model))
     return total - sum(round(block.idle_share * size) for block, size in experts)
 
@@ -92,9 +100,12 @@ def adapted_modules(model: PeftModel) -> list[Adapted]:
     return rows
 
 
-def parse_budget(text: str) -> tuple[str, int]:
-    """`total=4.2M` -> ("total", 4200000)."""
+def parse_budget(text: str, base: nn.Module) -> tuple[str, int]:
+    """`total=4.2M` -> ("total", 4200000); a share such as `activated=1%` is of the base's parameters of that kind."""
     kind, _, number = text.partition("=")
+    if number.endswith("%"):
+        of = base_parameters(base) if kind == "total" else activated_base_parameters(base)
+        return kind, round(float(number[:-1]) / 100 * of)
     unit = _UNITS.get(number[-1].lower())
     return kind, round(float(number[:-1]) * unit if unit else float(number))
 
@@ -105,7 +116,7 @@ def rank_for_budget(budget: str, model: nn.Module, make: Callable[[int], PeftCon
     Parameters are a constant (routers) plus a multiple of the rank, so two counts on an empty copy of the model decide
     it. Raises TopicLoraError where even rank 1 exceeds the budget by a tenth.
     """
-    kind, wanted = parse_budget(budget)
+    kind, wanted = parse_budget(budget, model)
     which = ("total", "activated").index(kind)
     low, high = (count_on(model, make(rank))[which] for rank in (4, 8))
     slope = (high - low) / 4

@@ -46,6 +46,13 @@ def methods(incomplete: str) -> list[str]:
     return _starting(METHODS, incomplete)
 
 
+def suites(incomplete: str) -> list[str]:
+    """Suites of cells by name."""
+    from topiclora_cli.ablation.suites import SUITES
+
+    return _starting(SUITES, incomplete)
+
+
 def settings(incomplete: str) -> list[str]:
     """Of the settings, the one whose values are names: the method."""
     if not (incomplete.startswith(_METHOD) or (incomplete and _METHOD.startswith(incomplete))):

@@ -17,6 +17,7 @@ from topiclora_cli.runs.commands import as_typed, command_line
 from topiclora_cli.runs.processes import process_index
 from topiclora_cli.runs.progress import Advance
 
+SOME_FAILED = 1  # exit code, as pytest has it: 2 is for mistakes in what was asked
 PLAIN_INTERVAL = 20.0  # seconds between two lines of a bar that nobody watches
 
 
@@ -75,7 +76,10 @@ def interruptible(*command: object) -> Iterator[None]:
         yield
     except Interrupted as stop:
         if process_index() == 0:
-            fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: {command_line(*command)}")
+            if stop.step is None:
+                fail("Interrupted.", f"Go on with: {command_line(*command)}")
+            else:
+                fail(f"Interrupted at step {stop.step}; a checkpoint is saved.", f"Resume: {command_line(*command)}")
         raise typer.Exit(stop.exit_code) from None
     except KeyboardInterrupt:
         if process_index() == 0:

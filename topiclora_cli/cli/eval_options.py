@@ -77,6 +77,13 @@ EVAL_OPTIONS = (
         "Scores by the topics of the run's graph and by the experts that took the questions, too.",
         SCORED,
     ),
+    KeyOption(
+        "eval.by_entropy",
+        ("--by-entropy/--no-by-entropy",),
+        bool,
+        "Scores by how sure the run's graph is of a question's topics, in quarters and as a slope, too.",
+        SCORED,
+    ),
     KeyOption("eval.num_fewshot", ("--num-fewshot",), int, "Examples shown before each question.", POSED),
     KeyOption("eval.system_instruction", ("--system-instruction",), str, "Said before each question.", POSED),
     KeyOption(

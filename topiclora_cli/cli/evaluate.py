@@ -68,14 +68,16 @@ def evaluate(
         prefetch_data(run, changes)
         return
     if studies.asked and (model or process_count() > 1):
-        raise TopicLoraError(
-            "--routing and --probe are about one run, in one process.", "Leave out --model, and start without torchrun."
-        )
+        raise _not_studied()
     if model:
         evaluate_models(model, run, changes, name=name, reuse=reuse)
         return
     settings, directory = open_trained(run, changes)
+    studies = studies.filled_in(settings.eval)
+    if studies.asked and process_count() > 1:
+        raise _not_studied()
     studies.check()
+    from topiclora_cli.reporting.by_entropy import by_entropy_tables
     from topiclora_cli.reporting.by_topic import by_topic_tables
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.scores import eval_table
@@ -86,7 +88,7 @@ def evaluate(
         hold_in_first(held, directory)
         result = evaluate_stage(settings, directory, TerminalProgress(), name=name, reuse=reuse)
     if not settings.eval.predict_only:
-        for table in (eval_table(result), *by_topic_tables(result.by_topic)):
+        for table in (eval_table(result), *by_topic_tables(result.by_topic), *by_entropy_tables(result.by_entropy)):
             console.print(as_rich(table))
     what = "Answers" if settings.eval.predict_only else "Results"
     console.print(f"{what}: {directory.path / 'eval' / result.name}", soft_wrap=True)
@@ -97,3 +99,9 @@ def evaluate(
         raise TopicLoraError(
             f"Not scored: {', '.join(result.failed)}.", "The tracebacks lie beside the results of the others."
         )
+
+
+def _not_studied() -> TopicLoraError:
+    return TopicLoraError(
+        "--routing and --probe are about one run, in one process.", "Leave out --model, and start without torchrun."
+    )

@@ -54,6 +54,12 @@ def listed(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
+def refuse_both(recipe_name: str | None, run: Path | None, out: Path | None) -> None:
+    """Raise TopicLoraError where an existing run and a new one are named."""
+    if run is not None and (recipe_name is not None or out is not None):
+        raise TopicLoraError("--run cannot be combined with --recipe or --out.", "A run carries its own recipe.")
+
+
 def start_run(recipe_name: str, overrides: list[str] | None, out: Path | None) -> tuple["Recipe", "RunDir"]:
     """A new run of a recipe."""
     from topiclora_cli.recipe import load_recipe
@@ -62,13 +68,20 @@ def start_run(recipe_name: str, overrides: list[str] | None, out: Path | None) -
     return start(load_recipe(recipe_name, overrides or []), out)
 
 
+def find_run(run: Path | None) -> "RunDir":
+    """An existing run, by default the latest."""
+    from topiclora_cli.runs.listing import latest_run
+    from topiclora_cli.runs.run import RunDir
+
+    return RunDir(run) if run is not None else latest_run(RUNS)
+
+
 def open_run(run: Path | None, overrides: list[str] | None) -> tuple["Recipe", "RunDir"]:
     """An existing run, by default the latest, with its recipe; overrides are this call's, and a training's."""
     from topiclora_cli.recipe import load_recipe
-    from topiclora_cli.runs.listing import latest_run
-    from topiclora_cli.runs.run import RECIPE, RunDir
+    from topiclora_cli.runs.run import RECIPE
 
-    directory = RunDir(run) if run is not None else latest_run(RUNS)
+    directory = find_run(run)
     return load_recipe(str(directory.path / RECIPE), overrides or []), directory
 
 
@@ -97,8 +110,7 @@ def start_or_open(
 
     --resume continues the run at --out, else the latest of that recipe. Raises TopicLoraError where they contradict.
     """
-    if run is not None and (recipe_name is not None or out is not None):
-        raise TopicLoraError("--run cannot be combined with --recipe or --out.", "A run carries its own recipe.")
+    refuse_both(recipe_name, run, out)
     if recipe_name is None:
         return open_run(run or out, overrides)
     if not resume:

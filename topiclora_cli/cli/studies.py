@@ -1,9 +1,6 @@
 """The options of `topiclora eval` for what follows it: a study of the routing, and probes of the prompts."""
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +8,14 @@ import typer
 
 from topiclora_cli.cli import complete
 from topiclora_cli.cli.console import TerminalProgress, console
+from topiclora_cli.cli.gathered import gathered
 from topiclora_cli.cli.options import listed
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.evaluation.probes import PROBES
 
 if TYPE_CHECKING:
     from topiclora_cli.recipe import Recipe
+    from topiclora_cli.recipe.evaluation import EvalSection
     from topiclora_cli.runs.run import RunDir
 
 PANEL = "What the routers did"
@@ -58,12 +58,15 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "questions": (
         Annotated[
-            int,
+            int | None,
             typer.Option(
-                "--study-questions", min=1, rich_help_panel=PANEL, help="Questions of each task for these studies."
+                "--study-questions",
+                min=1,
+                rich_help_panel=PANEL,
+                help="Questions of each task for these studies (default: eval.probe_questions).",
             ),
         ],
-        10,
+        None,
     ),
 }
 
@@ -75,7 +78,12 @@ class StudyOptions:
     routing: bool
     probes: tuple[str, ...]
     against: Path | None
-    questions: int
+    questions: int | None
+
+    def filled_in(self, section: "EvalSection") -> "StudyOptions":
+        """What the recipe asks for where the command line does not say."""
+        probes = self.probes or tuple(section.probes)
+        return replace(self, probes=probes, questions=self.questions or section.probe_questions)
 
     @property
     def asked(self) -> bool:
@@ -106,28 +114,16 @@ class StudyOptions:
                 console.print(text)
 
     def _wanted(self) -> Any:
-        from topiclora_cli.stages.studies import Wanted
+        from topiclora_cli.stages.studies import QUESTIONS, Wanted
 
-        return Wanted(self.routing, self.probes, self.against, self.questions)
+        return Wanted(self.routing, self.probes, self.against, self.questions or QUESTIONS)
 
 
-def with_studies(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with these options, too, whose parameter `studies` gets what they say."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "studies"]
-    ends = next((place for place, each in enumerate(own) if each.name == "overrides"), len(own))
+def _as_typed(routing: bool, probes: list[str] | None, against: Path | None, questions: int | None) -> StudyOptions:
+    names = tuple(name for text in probes or () for name in listed(text))
+    if probes and not names:
+        raise TopicLoraError("--probe names no probe.", f"There are {', '.join(PROBES)}.")
+    return StudyOptions(routing, names, against, questions)
 
-    @wraps(command)
-    def call(**given: Any) -> None:
-        routing, probes, against, questions = (given.pop(name) for name in _OPTIONS)
-        names = tuple(name for text in probes or () for name in listed(text))
-        command(**given, studies=StudyOptions(routing, names, against, questions))
 
-    new = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in _OPTIONS.items()
-    ]
-    every = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own[:ends], *new, *own[ends:])]
-    call.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
-    call.__annotations__ = {each.name: each.annotation for each in every}
-    return call
+with_studies = gathered("studies", _OPTIONS, _as_typed)

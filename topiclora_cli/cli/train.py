@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from topiclora_cli.cli.console import TerminalProgress, console, interruptible, make_console
+from topiclora_cli.cli.growth import GrowthOptions, with_growth
 from topiclora_cli.cli.options import (
     OutOption,
     RecipeOption,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from topiclora_cli.recipe import Recipe
 
 
+@with_growth
 def train(
     recipe: RecipeOption = None,
     run: RunOption = None,
@@ -43,12 +45,18 @@ def train(
     measure: Annotated[
         bool, typer.Option("--measure", help="With --dry-run: time real steps also of a model to be downloaded.")
     ] = False,
+    *,
+    growth: GrowthOptions,
 ) -> None:
     """Train an adapter on a recipe's data; builds the topic graph first where the run has none.
 
     In several processes under torchrun or accelerate launch.
     """
     overrides = list(overrides or [])
+    others = {"--recipe": recipe, "--init-from": init_from, "--budget": budget, "--resume": resume}
+    if growth.check({**others, "--dry-run": dry_run, "--measure": measure, "--set": overrides}):
+        growth.run(run, out, overrides)
+        return
     if init_from is not None:
         overrides.append(assignment("adapter.init_from", listed(init_from)))
     if budget is not None:

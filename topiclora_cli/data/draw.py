@@ -22,6 +22,26 @@ def draw(rows: Sequence[Row], count: int, *, seed: int) -> list[Row]:
     return [rows[index] for index in sorted(chosen)]
 
 
+def share_of(rows: Sequence[Row], share: float) -> list[Row]:
+    """A share of the rows in the order given, at least one, and of every kind its part; a smaller share of the same
+    rows is part of a larger one.
+
+    A kind is as `draw` has it; within one, a hash of the example decides.
+    """
+    kinds: dict[tuple[tuple[str, ...], int], list[tuple[bytes, int]]] = {}
+    for place, row in enumerate(rows):
+        marked = (digest(f"share\0{row.opening}\0{row.completion}"), place)
+        kinds.setdefault((tuple(row.topics), row.source), []).append(marked)
+    spread: list[tuple[float, int]] = []
+    for kind, members in kinds.items():
+        # Kinds begin apart, or a small share would have the first of every one and no more.
+        start = random.Random(repr(kind)).random()
+        ordered = enumerate(place for _, place in sorted(members))
+        spread += [((start + turn) / len(members), place) for turn, place in ordered]
+    count = max(1, round(share * len(rows)))
+    return [rows[place] for place in sorted(place for _, place in sorted(spread)[:count])]
+
+
 def at_most(limit: int, kinds: Sequence[tuple[str, str]]) -> list[int]:
     """The places of `limit` texts of each kind in pairs (kind, text), or of all where they are fewer, in their order.
 

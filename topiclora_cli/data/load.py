@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from topiclora_cli.data.clean import Repetitions
+from topiclora_cli.data.draw import share_of
 from topiclora_cli.data.missing import list_missing
 from topiclora_cli.data.mixing import mix
 from topiclora_cli.data.reading import Reader
@@ -71,6 +72,11 @@ def load_data(
             "data: every example has a loss_weight of 0, so nothing would be learned.", "Give some a weight above 0."
         )
     groups, validation = _held_out(groups, data.validation, counts)
+    if data.fraction < 1:
+        for number, count in enumerate(counts):
+            some = share_of(groups[number], data.fraction)
+            count.surplus += len(groups[number]) - len(some)
+            groups[number] = some
     weights = [section.weight for section in data.sources if section.weight is not None]
     rows = mix(groups, weights or None, seed=seed, stopping_strategy=data.stopping_strategy)
     # One counted by a column was kept to as the source was read.

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from topiclora_cli.errors import TopicLoraError, nearest
+from topiclora_cli.recipe.yaml_text import UniqueLoader
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("task", "data", "question", "answer", "regex", "by", "filter", "examples"), (str,)),
@@ -98,7 +99,7 @@ def read_task_file(path: Path) -> TaskFile | None:
 def lines_of(path: Path) -> dict[str, int]:
     """The line of each key at the top of a YAML file; raises TopicLoraError, with the line, for what is none."""
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+        node = yaml.compose(path.read_text(encoding="utf-8"), UniqueLoader)
     except FileNotFoundError:
         raise TopicLoraError(f"There is no task file {path}.", f"Looked for it from {Path.cwd()}.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -106,7 +107,8 @@ def lines_of(path: Path) -> dict[str, int]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise TopicLoraError(f"{path}{line}: this is no YAML: {error.problem or error.context}.", "Mend it.") from None
+        why = error.problem or error.context
+        raise TopicLoraError(f"{path}{line}: this is no valid YAML: {why}.", "Mend it.") from None
     if not isinstance(node, yaml.MappingNode):
         raise TopicLoraError(f"{path}, line 1: a task file is a mapping of keys.", "Example: data: quiz.csv")
     return {str(key.value): key.start_mark.line + 1 for key, _ in node.value}

@@ -54,6 +54,9 @@ def load_tasks(request: EvalRequest) -> Tasks:
     known_as: dict[str, list[str]] = {}
     for asked in request.tasks:
         for name in manager.match_tasks([asked]):
+            entry = manager.task_index.get(name)
+            # Loading such a task may fetch what judges its answers, which is no use without leave.
+            _refuse_code(name, bool(entry and (entry.cfg or {}).get("unsafe_code")), request)
             with quietly(downloads=True), one_line(name), local_datasets(request.datasets_dir):
                 loaded = manager.load([name])
             for task in loaded["tasks"].values():
@@ -137,12 +140,16 @@ def _listed(groups: Mapping[str, Any], name: str, depth: int) -> Iterator[tuple[
         yield from _listed(groups, child, depth + shown)
 
 
-def _refuse(name: str, task: Any, request: EvalRequest) -> None:
-    if getattr(task, "UNSAFE_CODE", False) and not request.unsafe_code:
+def _refuse_code(name: str, runs_code: bool, request: EvalRequest) -> None:
+    if runs_code and not request.unsafe_code:
         raise TopicLoraError(
             f"The task {name!r} runs code that the model writes.",
             "Where that can do no harm, say in a container: --unsafe-code (eval.unsafe_code: true)",
         )
+
+
+def _refuse(name: str, task: Any, request: EvalRequest) -> None:
+    _refuse_code(name, getattr(task, "UNSAFE_CODE", False), request)
     if getattr(task, "MULTIMODAL", False):
         raise TopicLoraError(f"The task {name!r} shows images or plays sound to the model.", "Name a task in text.")
 

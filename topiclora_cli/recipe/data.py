@@ -154,6 +154,9 @@ class DataSection(SourceSection):
     validation: int | float | None = Field(default=None, gt=0)
     """How many prompts, or below 1 about what share, to keep out of training with their completions and measure on; a
     prompt's hash (a conversation's by its opening) decides, so that others may come and go."""
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """The share of each source's examples to train on, after those of `validation`; a smaller one is part of a larger
+    one, and each has of every kind of topics its part."""
     chat_template: bool | None = None
     """Put prompts and completions through the tokenizer's chat template; unset, only messages go through it."""
     max_length: int = Field(default=512, ge=8)
@@ -192,6 +195,8 @@ class DataSection(SourceSection):
             raise ValueError("of a stream, validation keeps a share below 1, not a number of prompts")
         if any(source.limit_by for source in self.all_sources):
             raise ValueError("of a stream, limit_by cannot choose; leave it out")
+        if self.fraction < 1:
+            raise ValueError("a stream has no size to take a fraction of; leave it out")
         if len(self.sources) > 1 and self.sources[0].weight is None:
             raise ValueError("a stream of several sources needs their weights")
         if self.sources and self.limit:

@@ -6,6 +6,9 @@ from pydantic import Field, field_validator, model_validator
 
 from topiclora_cli.recipe.section import Section
 
+Probe = Literal[
+    "truncate", "distractor", "permute-options", "typos", "shuffle-sentences", "fewshot", "two-topics"
+]  # what each does: evaluation/probes
 SEEDS = 4  # of Python, NumPy, torch and the examples shown, in lm-eval's order
 
 
@@ -68,6 +71,14 @@ class EvalSection(Section):
     """Write the answers down and score none."""
     by_topic: bool = False
     """Sort the scores of questions by the topics of the run's graph, and by the experts that took them, too."""
+    by_entropy: bool = False
+    """Show scores by how unsure the run's graph is of each question's topics, the entropy of p(topic | question), in
+    quarters and as a slope, too."""
+    probes: list[Probe] = []
+    """Changes of prompts under which questions are asked again, of every cell of a grid, too: what each does to answers
+    and to routing."""
+    probe_questions: int = Field(default=10, ge=1)
+    """Questions of each task that are asked under every probe."""
     unsafe_code: bool = False
     """Leave to run code that the model writes, for tasks that do."""
     backend: Literal["hf", "vllm"] = "hf"

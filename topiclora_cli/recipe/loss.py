@@ -47,6 +47,8 @@ class KlLoss(LossTerm):
     """Part of training in which the weight rises linearly."""
     direction: Literal["forward", "reverse", "js"] = "forward"
     """KL(prior || routing), KL(routing || prior), or the mean of both to their midpoint."""
+    label: Literal["soft", "hard"] = "soft"
+    """The prior as it is, or its likeliest expert alone (`hard`)."""
     layers: Literal["all", "top_half"] = "top_half"
     """The layers whose routers it is taken over."""
     tokens: Literal["prompt", "all"] = "prompt"

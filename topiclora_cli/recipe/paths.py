@@ -1,6 +1,6 @@
 """Relative paths in a recipe, made absolute when a run starts: it is to find its files from wherever it goes on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,21 @@ from topiclora_cli.recipe.schema import Recipe
 
 def anchored(recipe: Recipe) -> Recipe:
     """The recipe with the whole path of every file, folder and pattern that it names relatively, seen from here."""
-    changes = [(key, place) for key, path in _paths(recipe) if (place := _place(path)) != path]
+    changes: list[tuple[str, Any]] = [(key, place) for key, path in _paths(recipe) if (place := _place(path)) != path]
+    cells = recipe.ablation.cells
+    in_full = {name: anchored_overrides(recipe, overrides) for name, overrides in cells.items()}
+    if in_full != cells:
+        changes.append(("ablation.cells", in_full))
     return altered(recipe, changes, where=recipe.name) if changes else recipe
+
+
+def anchored_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides of a cell with the whole path of what they name relatively, seen from here."""
+    if not any(isinstance(value, str) and _place(value) != value for value in overrides.values()):
+        return dict(overrides)
+    changed = altered(recipe, overrides.items(), where="ablation.cells")
+    places = {key: _place(path) for key, path in _paths(changed)}
+    return {key: places.get(key, value) for key, value in overrides.items()}
 
 
 def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -68,6 +68,9 @@ class GraphSection(Section):
     """How many topics to induce; unset, 32, or one for every 8 prompts where that is fewer."""
     min_tasks: int | None = Field(default=None, ge=0)
     """Topics of fewer tasks are left out; unset, of fewer than 3 in a packaged taxonomy, and none of a file."""
+    level: Literal["topics", "groups"] = "topics"
+    """What the graph's topics are: the taxonomy's `topics`, or its `groups`, each with all of its members' tasks and
+    tags."""
     encoder: str = "lm"
     """What reads topics and prompts: `lm` (the base itself), `hash` or `hash:<width>` (no model), `st:<folder or hub
     id>` or `pypi:<package>` (a sentence encoder)."""
@@ -99,6 +102,9 @@ class GraphSection(Section):
     tagged_prompts: int = Field(default=512, ge=0)
     """Training prompts, drawn in turn from each kind of the same topics, that teach the query projector and share out
     the experts, by their topics where they have any."""
+    tag_noise: float = Field(default=0.0, ge=0, le=1)
+    """Label noise: of this share of `tagged_prompts` the topics are shuffled among them before they teach the projector
+    and share out the experts. Prompts, answers and what is reported by topic stay as they are."""
 
     @model_validator(mode="after")
     def _induced(self) -> "GraphSection":
@@ -106,6 +112,11 @@ class GraphSection(Section):
             raise ValueError("induced_topics needs taxonomy: induced")
         if self.exclude_tasks and self.taxonomy == "induced":
             raise ValueError("an induced taxonomy has no tasks for exclude_tasks to leave out")
+        if self.level != "topics" and self.taxonomy == "induced":
+            raise ValueError("an induced taxonomy has no groups to be topics (level)")
+        if self.tag_noise and (self.taxonomy == "induced" or not self.tagged_prompts):
+            why = "an induced taxonomy reads no tags" if self.tagged_prompts else "tagged_prompts: 0 reads no tags"
+            raise ValueError(f"{why}, so tag_noise would change nothing")
         return self
 
 

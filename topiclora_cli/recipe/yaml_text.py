@@ -3,12 +3,30 @@
 import math
 import re
 from collections.abc import Iterable
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import yaml
 
 
-class Loader(yaml.SafeLoader):
+class UniqueLoader(yaml.SafeLoader):
+    """YAML, in which no mapping has a key twice, of which the first would be lost without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[no-untyped-call]
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in seen:
+                    raise yaml.composer.ComposerError(
+                        problem=f"the key {key.value!r} stands there twice", problem_mark=key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return node
+
+
+class Loader(UniqueLoader):
     """YAML, with numbers such as 1e-4, which YAML 1.1 takes for text; what is quoted stays text."""
 
 
@@ -18,6 +36,11 @@ class Dumper(yaml.SafeDumper):
 
 def read_yaml(text: str, loader: Any = Loader) -> Any:
     """Parse YAML; raises yaml.YAMLError, also for an alias within what it names, and for what is nested too deep."""
+    return deepcopy(_parsed(text, loader))
+
+
+@lru_cache(maxsize=16)  # every stage of a run reads the run's recipe again
+def _parsed(text: str, loader: Any) -> Any:
     try:
         value = yaml.load(text, loader)
     except RecursionError:

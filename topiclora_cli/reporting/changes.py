@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from topiclora_cli.reporting.table import Cell
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 from topiclora_cli.runs.results.routing import Changes
 
 # What each measure is called, with its unit and direction.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from topiclora_cli.reporting.asked import again, asked, cost, environment
 from topiclora_cli.reporting.found import ablation, data, exports, graph, training
 from topiclora_cli.reporting.material import Material, read_material
+from topiclora_cli.reporting.models import several_models
 from topiclora_cli.reporting.probed import probe_studies
 from topiclora_cli.reporting.routed import routing_studies
 from topiclora_cli.reporting.scored import scores
@@ -26,6 +27,7 @@ def compose(runs: Sequence[RunDir]) -> Report:
         training(material),
         sample_answers(material),
         *scores(material),
+        *several_models(material),
         *routing_studies(material),
         *probe_studies(material),
         *exports(material),

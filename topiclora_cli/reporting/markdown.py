@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from topiclora_cli.reporting.chart import courses_table
 from topiclora_cli.reporting.compose import compose
-from topiclora_cli.reporting.sections import Code, Curves, Intervals, Part, Picture, Report, Section, Text
+from topiclora_cli.reporting.sections import Code, Curves, Intervals, Part, Picture, Plot, Report, Section, Text
 from topiclora_cli.reporting.table import Table, as_markdown
 from topiclora_cli.runs.files import write_text
 from topiclora_cli.runs.run import RunDir
@@ -45,8 +45,8 @@ def _part(part: Part, courses: str, first: Sequence[Curves], *, single: bool) ->
             return f"![{part.alt}]({part.relative})\n" if single else ""
         case Curves():
             return courses if part in first else ""
-        case Intervals():
-            return ""  # those of the scores' errors
+        case Intervals() | Plot():
+            return ""  # of numbers that stand in a table beside them
 
 
 def _courses(curves: list[Curves], *, single: bool) -> Table:

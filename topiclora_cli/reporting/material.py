@@ -7,13 +7,14 @@ from pathlib import Path
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.reporting.differences import recipe_in
-from topiclora_cli.runs.outcomes import evaluations_of, exports_of, probe_studies_of, routing_studies_of
+from topiclora_cli.runs.outcomes import evaluations_of, exports_of, models_of, probe_studies_of, routing_studies_of
 from topiclora_cli.runs.results.ablation import GridScores
 from topiclora_cli.runs.results.evaluation import EvalSummary
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.graph import GraphReport
 from topiclora_cli.runs.results.metrics import LoggedStep, read_metrics
+from topiclora_cli.runs.results.models import ModelScores
 from topiclora_cli.runs.results.record import Manifest, StageRecord
 from topiclora_cli.runs.results.routing import ProbeStudy, RoutingStudy
 from topiclora_cli.runs.results.training import TrainResult
@@ -36,6 +37,7 @@ class Material:
     training: TrainResult | None
     metrics: Sequence[LoggedStep]
     evaluations: Mapping[str, EvalSummary]
+    models: Mapping[str, ModelScores]
     exports: Mapping[str, Export]
     routing: Mapping[str, RoutingStudy]
     probes: Mapping[str, ProbeStudy]
@@ -71,6 +73,7 @@ def _read(run: RunDir, label: str) -> Material:
         training=manifest.trained,
         metrics=read_metrics(run.path / METRICS),
         evaluations=evaluations,
+        models=models_of(run),
         exports=exports,
         routing=routing_studies_of(run),
         probes=probe_studies_of(run),

@@ -1,5 +1,6 @@
 """What a published model's card says beyond how to load it: method, budget, scores, topics, what an export costs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,11 +114,19 @@ def _figures(scores: Compared) -> Sequence[str]:
 
 
 def _interval(scores: Compared) -> tuple[float | None, float | None]:
-    if scores.tuned_stderr is None:
+    """Of a share Wilson's interval (1927), which is none of width 0 where all or no answers are right."""
+    error, share = scores.tuned_stderr, scores.tuned
+    if error is None:
         return None, None
-    half = NORMAL_95 * scores.tuned_stderr
-    low, high = scores.tuned - half, scores.tuned + half
-    return (max(0.0, low), min(1.0, high)) if scores.unit == "share" else (low, high)
+    if scores.unit != "share":
+        return share - NORMAL_95 * error, share + NORMAL_95 * error
+    count = share * (1 - share) / error**2 if error else getattr(scores, "count", None)
+    if not count:
+        return None, None
+    squared = NORMAL_95**2
+    middle = (share + squared / (2 * count)) / (1 + squared / count)
+    half = NORMAL_95 * math.sqrt(share * (1 - share) / count + squared / (4 * count**2)) / (1 + squared / count)
+    return middle - half, middle + half
 
 
 def _topics(run: Material) -> list[Section]:

@@ -3,12 +3,26 @@
 from collections.abc import Sequence
 
 from topiclora_cli.reporting.formats import measured
+from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.scores import mean_metric, task_metric
+from topiclora_cli.reporting.sections import Part, Section, Text
 from topiclora_cli.reporting.table import Cell, Table, columns, row
 from topiclora_cli.runs.results.evaluation import MeanScores, TaskScores
 from topiclora_cli.runs.results.models import Measured, ModelScores
 
 _SURE = 0.05
+
+
+def several_models(runs: Sequence[Material]) -> list[Section]:
+    """A section for each evaluation of several models."""
+    sections = []
+    for run in runs:
+        whose = f", {run.label}" if len(runs) > 1 else ""
+        for name, found in run.models.items():
+            parts: list[Part] = [Text("Several models on the same questions."), models_table(found)]
+            parts += [Text(f"Not scored: {what} ({why}).") for what, why in found.failed.items()]
+            sections.append(Section(f"Models side by side, `{name}`{whose}", parts))
+    return sections
 
 
 def models_table(found: ModelScores) -> Table:

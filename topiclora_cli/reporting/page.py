@@ -11,7 +11,8 @@ from itertools import groupby
 import jinja2
 from markupsafe import Markup, escape
 
-from topiclora_cli.reporting.sections import Code, Curves, Intervals, Part, Picture, Report, Text
+from topiclora_cli.reporting.plots import plot_svg
+from topiclora_cli.reporting.sections import Code, Curves, Intervals, Part, Picture, Plot, Report, Text
 from topiclora_cli.reporting.svg import COLOURS, curves_svg, intervals_svg
 from topiclora_cli.reporting.table import Table, as_html
 
@@ -56,6 +57,10 @@ def _part(part: Part, report: Report) -> str:
             legend = _legend(series) if len(series) > 1 else ""
             return _figure(
                 f'<div class="wide" tabindex="0">{intervals_svg(part, series)}</div>', part.title, "", legend
+            )
+        case Plot():
+            return _figure(
+                plot_svg(part), part.title, "plot", _legend(list(part.series)) if len(part.series) > 1 else ""
             )
         case Picture():
             image = base64.b64encode(part.path.read_bytes()).decode()

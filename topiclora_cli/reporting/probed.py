@@ -6,14 +6,20 @@ from topiclora_cli.reporting.changes import NAMES, change, measured_names, of_ch
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.sections import Part, Section, Text
 from topiclora_cli.reporting.table import Cell, Table, columns, row
-from topiclora_cli.runs.results.ablation import Interval
-from topiclora_cli.runs.results.routing import ProbeStudy
+from topiclora_cli.runs.results.interval import Interval
+from topiclora_cli.runs.results.routing import Joined, ProbeStudy
 
 _ABOUT = (
     "Changes are probed less unprobed, means over the questions that a probe applies to, with 95 % intervals paired by "
     "question; strong where that leaves out 0."
 )
 _MOVED = "Routing is moved by so much: Jensen-Shannon divergence of mean gates from the unprobed prompt's, in nats"
+
+_JOINED = (
+    "Of a prompt that joins questions of two topics: how far its gates and its prior are from the even mixture of what "
+    "both questions have alone, and from what the asked one has alone, in nats. Nearer to the mixture means that the "
+    "experts of both topics take part."
+)
 
 
 def probe_studies(runs: Sequence[Material]) -> list[Section]:
@@ -38,6 +44,17 @@ def probes_table(study: ProbeStudy) -> Table:
     return Table("Changes by probe", columns(*heads, right=1), rows)
 
 
+def joined_table(joined: Joined) -> Table:
+    """How the prompts that join two topics are routed, beside both questions alone."""
+    lines = {"gates, by the gates alone": joined.gates, "gates, by the priors alone": joined.gates_from_prior}
+    lines["prior, by the priors alone"] = joined.prior
+    rows = [[Cell(name), *map(_far, ends)] for name, ends in lines.items() if ends is not None]
+    if joined.weight is not None:
+        name = f"gate of the other topic's expert, more than alone ({joined.apart} prompts whose experts differ)"
+        rows.append([Cell(name), change(joined.weight), Cell("")])
+    return Table("Two topics in one prompt", columns("distance of", "from both", "from the asked one", right=1), rows)
+
+
 def _parts(study: ProbeStudy) -> list[Part]:
     about = _ABOUT
     if study.between is not None and study.between_last is not None:
@@ -46,6 +63,9 @@ def _parts(study: ProbeStudy) -> list[Part]:
             f"{study.between_last:.3f}."
         )
     parts: list[Part] = [Text(about), probes_table(study), *map(Text, study.left_out)]
+    for each in study.probes:
+        if each.joined is not None:
+            parts += [Text(_JOINED), joined_table(each.joined)]
     if study.against is not None:
         measures = measured_names({m: 0 for each in study.probes for m in each.more})
         heads = [

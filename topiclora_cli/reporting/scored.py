@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from topiclora_cli.reporting.beside import beside, grouped, ordered
+from topiclora_cli.reporting.by_entropy import ABOUT as ABOUT_ENTROPY
+from topiclora_cli.reporting.by_entropy import by_entropy_tables
 from topiclora_cli.reporting.by_topic import ABOUT, by_topic_tables
 from topiclora_cli.reporting.formats import Figure, measured, percent
 from topiclora_cli.reporting.material import Material
@@ -36,6 +38,8 @@ def scores(runs: Sequence[Material]) -> list[Section]:
         for run, summary in found:
             if tables := by_topic_tables(summary.by_topic):
                 parts += [Text(f"{f'{run.label}: ' if len(runs) > 1 else ''}{ABOUT}"), *tables]
+            if tables := by_entropy_tables(summary.by_entropy):
+                parts += [Text(f"{f'{run.label}: ' if len(runs) > 1 else ''}{ABOUT_ENTROPY}"), *tables]
         if len(found) > 1:
             parts.append(Text("Whether a difference is more than chance is said by `topiclora compare`."))
         sections.append(Section(f"Evaluation `{name}`", parts))

@@ -34,19 +34,48 @@ class Curves:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its standard error, None where it has none."""
+    """A value with its standard error, None where it has none; or with the ends of an interval of its own."""
 
     value: float
     stderr: float | None
+    ends: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Scores by name and run, to be drawn with their 95 % intervals; unit as in formats."""
+    """Scores by name and run, to be drawn with their 95 % intervals; unit as in formats. signed: they are differences,
+    with a line at none.
+    """
 
     title: str
     unit: str
     rows: Mapping[str, Mapping[str, Estimate]]
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A point of a plot, with the ends of its whiskers where it has any; strong: one to look at."""
+
+    name: str
+    x: float
+    y: float
+    ends: tuple[float, float] | None = None
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Scores in `unit` over a number, `across`: spots of each series, joined to a line or, unless `joined`, only those
+    that are strong. level: a score to compare with, drawn across.
+    """
+
+    title: str
+    across: str
+    unit: str
+    series: Mapping[str, Sequence[Spot]]
+    joined: bool = True
+    level: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +87,7 @@ class Picture:
     relative: str
 
 
-Part = Text | Code | Table | Curves | Intervals | Picture
+Part = Text | Code | Table | Curves | Intervals | Plot | Picture
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def curves_svg(curves: Curves, classes: Sequence[str]) -> str:
     values = [value for points in thinned.values() for _, value in points if math.isfinite(value)]
     if not values:
         return ""
-    ticks = _ticks(min(values), max(values))
+    ticks = round_numbers(min(values), max(values))
     low, high = min(ticks[0], *values), max(ticks[-1], *values)
     first, last = min(steps), max(steps)
 
@@ -71,7 +71,8 @@ def curves_svg(curves: Curves, classes: Sequence[str]) -> str:
 def intervals_svg(intervals: Intervals, series: Sequence[str]) -> str:
     """A dot for every score and a line as long as its 95 % interval; series names colours in their order."""
     ends = [_ends(each, intervals.unit) for row in intervals.rows.values() for each in row.values()]
-    ticks = _ticks(min(low for low, _ in ends), max(high for _, high in ends))
+    ends += [(0.0, 0.0)] if intervals.signed else []
+    ticks = round_numbers(min(low for low, _ in ends), max(high for _, high in ends))
     low, high = min(ticks[0], *(end for end, _ in ends)), max(ticks[-1], *(end for _, end in ends))
     names = round(_LETTER * min(_LONGEST, max(map(len, intervals.rows)))) + 16
     width = names + 500
@@ -85,14 +86,17 @@ def intervals_svg(intervals: Intervals, series: Sequence[str]) -> str:
     parts = [f'<svg class="intervals" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
     for tick in ticks:
         parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="4" y2="{height - 26}"/>')
-        parts.append(f'<text class="middle" x="{x(tick):.1f}" y="{height - 8}">{_tick(tick, intervals.unit)}</text>')
+        parts.append(f'<text class="middle" x="{x(tick):.1f}" y="{height - 8}">{shown(tick, intervals.unit)}</text>')
+    if intervals.signed:
+        parts.append(f'<line class="alarm" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="4" y2="{height - 26}"/>')
     for number, (name, row) in enumerate(intervals.rows.items()):
         middle = step * (number + 0.5) + 4
         parts.append(f'<text class="end" x="{names - 12}" y="{middle + 4:.1f}">{escape(_short(name))}</text>')
         for place, (who, each) in enumerate(row.items()):
             y = middle + 10 * (place - (len(row) - 1) / 2)
             kind = f"c{series.index(who) % COLOURS}"
-            said = escape(f"{name}, {who}: {measure(each.value, intervals.unit)}")
+            value = measure(each.value, intervals.unit, signed=intervals.signed)
+            said = escape(f"{name}, {who}: {value}")
             start, end = map(x, _ends(each, intervals.unit))
             parts.append(f'<line class="{kind}" x1="{start:.1f}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(
@@ -102,13 +106,16 @@ def intervals_svg(intervals: Intervals, series: Sequence[str]) -> str:
 
 
 def _ends(each: Estimate, unit: str) -> tuple[float, float]:
-    """Of the 95 % interval, as far as a share can be."""
+    """Of the 95 % interval; of one made of an error, as far as a share can be."""
+    if each.ends is not None:
+        return each.ends
     half = _95 * (each.stderr or 0)
     low, high = each.value - half, each.value + half
     return (max(0.0, low), min(1.0, high)) if unit == "share" else (low, high)
 
 
-def _tick(value: float, unit: str) -> str:
+def shown(value: float, unit: str) -> str:
+    """A tick of an axis in that unit."""
     return f"{100 * value:.0f}" if unit == "share" else f"{value:.6g}"
 
 
@@ -125,7 +132,7 @@ def _thinned(points: Points) -> Points:
     return [(sum(s for s, _ in part) / len(part), sum(v for _, v in part) / len(part)) for part in parts]
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def round_numbers(low: float, high: float) -> list[float]:
     """Three to six round numbers from about low to about high."""
     span = (high - low) or abs(high) or 1.0
     size = 10 ** math.floor(math.log10(span / 4))

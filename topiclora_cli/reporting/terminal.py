@@ -6,9 +6,12 @@ from dataclasses import asdict
 from rich.table import Table
 from rich.text import Text
 
-from topiclora_cli.reporting.formats import contender, measure, metric_label, number, percent
+from topiclora_cli.recipe import FULL
+from topiclora_cli.reporting.drawn import as_rich
+from topiclora_cli.reporting.formats import contender, percent
+from topiclora_cli.reporting.grids.scores import cells_table
 from topiclora_cli.runs.machine import GIB
-from topiclora_cli.runs.results.ablation import CellScore
+from topiclora_cli.runs.results.ablation import CellScore, GridScores
 from topiclora_cli.runs.results.evaluation import RoutingReport
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import AttributionReport, Comparison, GraphReport, Spread
@@ -153,22 +156,9 @@ def merge_table(export: Export) -> Table:
     return table
 
 
-def ablation_table(scores: Sequence[CellScore]) -> Table:
-    """Cells by score and deviation over seeds."""
-    title = f"Ablation: {metric_label(scores[0].metric, scores[0])}"
-    columns = ("cell", "seeds", "score", "dev.", "vs full", "KL", "MI")
-    table = Table(*columns, title=title, title_justify="left", box=None)
-    for s in scores:
-        table.add_row(
-            s.name,
-            str(s.seeds),
-            measure(s.mean, s.unit),
-            measure(s.deviation, s.unit),
-            measure(s.against_full, s.unit, signed=True),
-            number(s.kl),
-            number(s.mutual_information),
-        )
-    return table
+def ablation_table(scores: Sequence[CellScore], reference: str = FULL) -> as_rich:
+    """Cells by score, beside the one that they are compared with."""
+    return as_rich(cells_table(GridScores(tuple(scores), reference)))
 
 
 def topics_table(view: TopicView) -> Table:

@@ -7,6 +7,9 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,17 +18,13 @@ from topiclora_cli.runs.results.record import Machine, PeakMemory
 
 VERSIONED = ("topiclora", "torch", "transformers", "peft", "torch-geometric", "datasets", "lm-eval")
 GIB = 1024**3
+_PEAKS = Path("/proc/self/clear_refs")
+_WATCHED: list[list[PeakMemory]] = []  # of each block that is watched now, the outermost first
 
 
 def versions() -> dict[str, str | None]:
     """Python's version and those of the libraries that decide results; None for one that is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in VERSIONED:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+    return {"python": platform.python_version(), **{package: _version(package) for package in VERSIONED}}
 
 
 def machine() -> Machine:
@@ -41,17 +40,56 @@ def machine() -> Machine:
     )
 
 
-def peak_memory() -> PeakMemory:
-    """The most that this process has held so far."""
+@contextmanager
+def watched_peak() -> Iterator[Callable[[], PeakMemory]]:
+    """What asks for the most that this process has held since the block began.
+
+    A block within begins anew, and counts for the one around it. Where the system does not let a process begin anew, as
+    Linux does, what is resident is of the process so far.
+    """
+    for around in _WATCHED:
+        around.append(_peak())
+    _begin_anew()
+    before: list[PeakMemory] = []  # each block within
+    _WATCHED.append(before)
+    try:
+        yield lambda: _largest([*before, _peak()])
+    finally:
+        _WATCHED.remove(before)
+
+
+def resident_gib() -> float:
+    """The most that this process has had in memory at once, in GiB, since it last began anew."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / GIB if sys.platform == "darwin" else peak * 1024 / GIB
+
+
+@cache  # a search of the whole environment, which every stage of a grid asks for
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _peak() -> PeakMemory:
     cuda = _cuda()
     accelerator = round(cuda.max_memory_allocated() / GIB, 3) if cuda is not None else None
     return PeakMemory(round(resident_gib(), 3), accelerator)
 
 
-def resident_gib() -> float:
-    """The most that this process has had in memory at once, in GiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / GIB if sys.platform == "darwin" else peak * 1024 / GIB
+def _largest(peaks: Sequence[PeakMemory]) -> PeakMemory:
+    resident = [peak.resident_gib for peak in peaks if peak.resident_gib is not None]
+    accelerator = [peak.accelerator_gib for peak in peaks if peak.accelerator_gib is not None]
+    return PeakMemory(max(resident, default=None), max(accelerator, default=None))
+
+
+def _begin_anew() -> None:
+    with suppress(OSError):
+        _PEAKS.write_text("5", encoding="ascii")  # of this process's resident memory; see proc(5)
+    cuda = _cuda()
+    if cuda is not None:
+        cuda.reset_peak_memory_stats()
 
 
 def _processor() -> str:

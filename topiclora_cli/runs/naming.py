@@ -16,6 +16,7 @@ from topiclora_cli.runs.files import read_json, write_json
 REQUEST, SUMMARY, GAP = "request.json", "summary.json", "gap.json"  # of both, of an evaluation, of an export
 REPORT = "report.json"  # of a topic graph
 ROUTING, PROBES = "routing.json", "probes.json"  # of an evaluation, where they were asked for
+MODELS = "models.json"  # of an evaluation of several models
 BY_QUESTION = "questions.json"  # of an evaluation, what each question adds to each metric
 _LONGEST = 60  # characters of a derived name; file systems take 255 bytes, and people far fewer
 

@@ -3,11 +3,12 @@
 import json
 from dataclasses import asdict
 
-from topiclora_cli.runs.naming import GAP, PROBES, ROUTING, SUMMARY, named_folders
+from topiclora_cli.runs.naming import GAP, MODELS, PROBES, ROUTING, SUMMARY, named_folders
 from topiclora_cli.runs.results.evaluation import EvalSummary
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.manifest import plain_manifest
+from topiclora_cli.runs.results.models import ModelScores
 from topiclora_cli.runs.results.routing import ProbeStudy, RoutingStudy
 from topiclora_cli.runs.run import RunDir
 
@@ -16,6 +17,12 @@ def evaluations_of(run: RunDir) -> dict[str, EvalSummary]:
     """Every finished evaluation; raises TopicLoraError for one that is damaged."""
     folders = named_folders(run.path / "eval", SUMMARY)
     return {folder.name: read_result(folder / SUMMARY, EvalSummary) for folder in folders}
+
+
+def models_of(run: RunDir) -> dict[str, ModelScores]:
+    """Every evaluation of several models; raises TopicLoraError for one that is damaged."""
+    folders = named_folders(run.path / "eval", MODELS)
+    return {folder.name: read_result(folder / MODELS, ModelScores) for folder in folders}
 
 
 def routing_studies_of(run: RunDir) -> dict[str, RoutingStudy]:

@@ -27,9 +27,9 @@ from filelock import FileLock, Timeout
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.files import make_folder, write_text
-from topiclora_cli.runs.machine import machine, peak_memory, versions
+from topiclora_cli.runs.machine import machine, versions, watched_peak
 from topiclora_cli.runs.results.manifest import read_manifest, write_manifest
-from topiclora_cli.runs.results.record import Manifest, Settings, StageRecord, StageResult, State
+from topiclora_cli.runs.results.record import Manifest, PeakMemory, Settings, StageRecord, StageResult, State
 
 MANIFEST = "run.json"
 RECIPE = "recipe.yaml"
@@ -127,13 +127,14 @@ class RunDir:
         self.record(name, record)
         begin = time.monotonic()
         running = Running()
-        try:
-            yield running
-        except BaseException as error:
-            state: State = "failed" if isinstance(error, TopicLoraError) else "interrupted"
-            self.record(name, _ended(record, state, begin))
-            raise
-        self.record(name, replace(_ended(record, "done", begin), result=running.result))
+        with watched_peak() as peak:
+            try:
+                yield running
+            except BaseException as error:
+                state: State = "failed" if isinstance(error, TopicLoraError) else "interrupted"
+                self.record(name, _ended(record, state, begin, peak()))
+                raise
+            self.record(name, replace(_ended(record, "done", begin, peak()), result=running.result))
 
     def record(self, name: str, record: StageRecord) -> None:
         """Put a stage's record into the manifest."""
@@ -261,10 +262,10 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _ended(record: StageRecord, state: State, begin: float) -> StageRecord:
+def _ended(record: StageRecord, state: State, begin: float, peak: PeakMemory) -> StageRecord:
     """Of a stage that began then, by time.monotonic; asked at its end, when it has loaded what knows accelerators."""
     seconds = round((record.seconds or 0.0) + time.monotonic() - begin, 1)
-    return replace(record, state=state, seconds=seconds, machine=machine(), peak=peak_memory())
+    return replace(record, state=state, seconds=seconds, machine=machine(), peak=peak)
 
 
 def _new_manifest(name: str, seed: int) -> Manifest:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import uvicorn
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -64,8 +64,10 @@ class _Asked(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1)
     frequency_penalty: float | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**64)
+    logit_bias: dict[int, float] | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
+    generation_config: Json[dict[str, Any]] | None = None
 
 
 class _OneModel(ModelManager):
@@ -97,7 +99,13 @@ def application(routed: Routed, door: Door, largest: int) -> Starlette:
         if named not in (AUTO, routed.name):
             raise Refused(404, f"There is no model {named!r}. {nearest(named, [routed.name])}", "model_not_found")
         body |= {"model": routed.name} | _with_room(routed, request.url.path, body)
-        answer: Response = await handlers[request.url.path].handle_request(body, request.state.request_id)
+        try:
+            answer: Response = await handlers[request.url.path].handle_request(body, request.state.request_id)
+        except (TypeError, ValueError) as error:
+            # transformers takes most of these settings as they are, and finds out while it generates.
+            if body.get("generation_config") is None:
+                raise
+            raise Refused(400, f"'generation_config': {error}.", "invalid_value") from None
         return answer
 
     async def models(request: Request) -> Response:

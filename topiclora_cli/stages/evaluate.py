@@ -28,16 +28,17 @@ from topiclora_cli.runs.results.files import read_result, write_result
 from topiclora_cli.runs.results.record import EvalFacts
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.backend import through_backend
+from topiclora_cli.stages.by_entropy import along_entropy, entropies_of, write_by_entropy
 from topiclora_cli.stages.by_topic import experts_of, scores_by_topic, topics_of, write_by_topic
 from topiclora_cli.stages.inputs import (
     adapter_folder,
-    asked_for,
     graph_folder,
     load_tuned,
     make_batches,
     open_base,
 )
 from topiclora_cli.stages.kept import kept_of_adapter, kept_of_base, loaded
+from topiclora_cli.stages.request import asked_for
 from topiclora_cli.stages.samples import examples_to_measure_on
 from topiclora_cli.stages.stage import stage
 from topiclora_cli.stages.training_data import eval_request
@@ -73,8 +74,11 @@ def evaluate(
         through_backend(recipe, lambda: loaded(open_base(recipe)), run.adapter)  # which says what it cannot load
     tasks = load_tasks(request)
     graph = graph_folder(run, progress)
-    questions = asked_texts(tasks, request) if section.by_topic else {}
+    questions = asked_texts(tasks, request) if section.by_topic or section.by_entropy else {}
     topics = topics_of(recipe, questions, graph) if section.by_topic else None
+    entropies = entropies_of(recipe, questions, graph) if section.by_entropy and graph is not None else None
+    if section.by_entropy and graph is None:
+        progress.say("eval.by_entropy goes by the run's topic graph, and the run has none.")
     asked = asked_for(recipe, run, "eval")
     default = ",".join(section.tasks)
     folder = in_first(lambda: named_folder(run.path / "eval", name, default=default, request=asked))
@@ -99,7 +103,8 @@ def evaluate(
             kept = kept_of_adapter(recipe, run.adapter, run.path / "eval", reads=reads)
             of_adapter = through_backend(recipe, lambda: loaded(open_once(), model), run.adapter)
             tuned = score("tuned", of_adapter, kept)
-        answers = QuestionScores(by_question(tuned), by_question(base_results) if base_results is not None else None)
+        of_base_too = by_question(base_results) if base_results is not None else None
+        answers = QuestionScores(by_question(tuned), of_base_too, entropies)
         result = replace(summary(base_results, tuned, name=folder.name), notes=tuple(copy_notes(tasks)))
         if process_index() > 0:
             return result
@@ -117,6 +122,10 @@ def evaluate(
                 result = replace(result, by_topic=by_topic)
                 write_by_topic(folder, by_topic)
                 write_result(folder / SUMMARY, result)
+        if by_entropy := along_entropy(result, answers):
+            result = replace(result, by_entropy=by_entropy)
+            write_by_entropy(folder, by_entropy)
+            write_result(folder / SUMMARY, result)
         if model is not None and (report := observe_routing(recipe, open_once(), model, graph, progress)):
             result = replace(result, routing=report)
             write_result(folder / SUMMARY, result)

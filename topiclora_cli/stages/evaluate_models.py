@@ -16,7 +16,7 @@ from topiclora_cli.evaluation.results import EvalResults, summary
 from topiclora_cli.evaluation.running import count_questions, score_tasks
 from topiclora_cli.recipe import Recipe, dump_recipe
 from topiclora_cli.runs.files import write_text
-from topiclora_cli.runs.naming import finished, named_folder
+from topiclora_cli.runs.naming import MODELS, finished, named_folder
 from topiclora_cli.runs.processes import in_first, process_index
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.files import write_result
@@ -25,8 +25,6 @@ from topiclora_cli.runs.run import RECIPE
 from topiclora_cli.stages.backend import through_backend
 from topiclora_cli.stages.contenders import Contender, contenders
 from topiclora_cli.stages.training_data import eval_request
-
-MODELS = "models.json"
 
 
 def evaluate_models(
@@ -48,6 +46,11 @@ def evaluate_models(
         raise TopicLoraError(
             "eval.by_topic sorts questions by the topics of one run's graph, and here are several models.",
             "Evaluate the run alone (--run), or leave --by-topic out.",
+        )
+    if recipe.eval.by_entropy:
+        raise TopicLoraError(
+            "eval.by_entropy goes by the topics of one run's graph, and here are several models.",
+            "Evaluate the run alone (--run), or leave --by-entropy out.",
         )
     models, request = contenders(names, recipe), eval_request(recipe)
     tasks = load_tasks(request)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, PeftType
@@ -17,11 +16,14 @@ import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_t
 from topiclora_cli.data import Encoded, Row
 from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.models.base import BaseModel, base_source, load_base
+from topiclora_cli.models.content import base_content
+from topiclora_cli.models.lent import Lender
 from topiclora_cli.models.names import UPCYCLED, name_for_others
 from topiclora_cli.models.precision import store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.recipe import Recipe, load_recipe
 from topiclora_cli.runs.cache import cache_dir
-from topiclora_cli.runs.files import read_json, sha256_file
+from topiclora_cli.runs.files import read_json
+from topiclora_cli.runs.held import held, is_holding
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RECIPE, RunDir
 from topiclora_cli.stages.training_data import refuse_unknown_topics
@@ -30,6 +32,7 @@ from topiclora_cli.topics.induce import induce_taxonomy
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.projector import Prompts
 from topiclora_cli.topics.store import META_FILE, TopicGraph
+from topiclora_cli.topics.tag_noise import with_noise
 from topiclora_cli.topics.taxonomy import Taxonomy
 from topiclora_cli.topics.vector_cache import CachedEncoder
 from topiclora_cli.training.collate import Collator
@@ -40,7 +43,19 @@ GRAPH, ADAPTER, TRAINED_GRAPH = "graph", "adapter", "adapter/topic_graph"
 
 
 def open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
-    """The base model, ready to run; `exact` keeps every weight in the recipe's dtype, unquantised, for saving."""
+    """The base model, ready to run; `exact` keeps every weight in the recipe's dtype, unquantised, for saving.
+
+    A process that holds what it has loaded lends it again, untouched.
+    """
+    section = recipe.model
+    if exact or section.quantization is not None or section.trust_remote_code or not is_holding():
+        return _open_base(recipe, exact=exact)
+    key = (base_content(section), section.model_dump_json(), use_bfloat16(recipe.train.precision))
+    lender = held("base", key, lambda: Lender(_open_base(recipe)), sound=Lender.pristine)
+    return lender.lend()
+
+
+def _open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
     section = recipe.model
     base = load_base(
         section.name,
@@ -68,12 +83,15 @@ def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tu
     return base, with_adapter(base, folder)
 
 
-def with_adapter(base: BaseModel, folder: Path) -> PeftModel:
-    """The adapter of a folder on the base, in evaluation mode; raises TopicLoraError for a damaged one."""
+def with_adapter(base: BaseModel, folder: Path, *, trains: bool = False) -> PeftModel:
+    """The adapter of a folder on the base, in evaluation mode; raises TopicLoraError for a damaged one.
+
+    trains: whether it is to be trained on.
+    """
     try:
         if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.XLORA:
             base.model.config.use_cache = False  # it runs the model twice for each token, and peft refuses a cache
-        model = PeftModel.from_pretrained(base.model, folder)
+        model = PeftModel.from_pretrained(base.model, folder, is_trainable=trains)
     except TopicLoraError:
         raise
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
@@ -117,14 +135,6 @@ def same_base(one: str, other: str) -> bool:
     if first.is_dir() and second.is_dir() and not second.is_relative_to(cache_dir()):
         return first.samefile(second)
     return first.name == second.name
-
-
-def asked_for(recipe: Recipe, run: RunDir, *sections: str) -> dict[str, Any]:
-    """What makes two outcomes of a run comparable, as plain JSON: these sections of the recipe, the model as it
-    computes, and the adapter's files."""
-    values = recipe.model_dump(mode="json", include={"model", "seed", *sections})
-    adapter = {file.name: sha256_file(file) for file in sorted(run.adapter.glob("adapter_*"))}
-    return {**values, "precision": recipe.train.precision, "adapter": adapter}
 
 
 def open_encoder(recipe: Recipe, base: BaseModel | None = None) -> Encoder:
@@ -209,15 +219,19 @@ def with_topics(recipe: Recipe, rows: Sequence[Row], graph: Path | None) -> list
 def tagged_prompts(recipe: Recipe, encoder: Encoder, taxonomy: Taxonomy, rows: Sequence[Row]) -> Prompts | None:
     """Some of the training prompts with their topics, and the taxonomy's examples; None for fewer than two in all.
 
+    Of graph.tag_noise of the prompts the topics are dealt out anew.
+
     Raises TopicLoraError for a tag that is no topic of the taxonomy.
     """
-    refuse_unknown_topics(rows, taxonomy.names)
-    texts = [(row.prompt, row.topics) for row in in_turns(rows, recipe)]
+    refuse_unknown_topics(rows, taxonomy.tags)
+    drawn = in_turns(rows, recipe)
+    tags = with_noise([row.topics for row in drawn], recipe.graph.tag_noise, seed=recipe.seed)
+    texts = [(row.prompt, taxonomy.topics_of(topics)) for row, topics in zip(drawn, tags, strict=True)]
     texts += [(example, (topic,)) for topic, examples in taxonomy.examples.items() for example in examples]
     if len(texts) < 2:
         return None
-    tags = [topics for _, topics in texts]
-    return Prompts(encoder.encode([text for text, _ in texts]), tags if any(tags) else None)
+    told = [topics for _, topics in texts]
+    return Prompts(encoder.encode([text for text, _ in texts]), told if any(told) else None)
 
 
 def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | None = None) -> list[dict[str, Tensor]]:

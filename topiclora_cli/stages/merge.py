@@ -27,8 +27,9 @@ from topiclora_cli.stages.bundle import write_bundle
 from topiclora_cli.stages.experts import expert_loras, mean_weights, write_experts
 from topiclora_cli.stages.exports import Written, check_disk, require_converter, write_plain
 from topiclora_cli.stages.gates import FixedGates, find_gates, needs_examples
-from topiclora_cli.stages.inputs import adapter_folder, asked_for, graph_folder, load_tuned
+from topiclora_cli.stages.inputs import adapter_folder, graph_folder, load_tuned
 from topiclora_cli.stages.proof import Proof
+from topiclora_cli.stages.request import asked_for
 from topiclora_cli.stages.samples import calibration_rows
 from topiclora_cli.stages.self_loading import FORMAT, write_routed
 from topiclora_cli.stages.stage import stage

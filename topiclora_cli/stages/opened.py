@@ -48,10 +48,13 @@ class Opened:
         """The graph's prior, whose encoder may read the base."""
         return None if self.graph is None else TopicPrior(self.graph, open_encoder(self.recipe, self.base))
 
-    def topics(self, questions: Sequence[Asked]) -> list[tuple[str, ...]]:
-        """Each question's topics: its data's own, else the one the graph finds it most about, else its task."""
+    def topics(self, questions: Sequence[Asked], *, alike: bool = False) -> list[tuple[str, ...]]:
+        """Each question's topics: its data's own, else the one the graph finds it most about, else its task.
+
+        alike: not to ask the graph, so that they are the same for every model.
+        """
         own = [_tagged(question) for question in questions]
-        if all(own) or self.graph is None:
+        if all(own) or self.graph is None or alike:
             return [tags or (question.task,) for tags, question in zip(own, questions, strict=True)]
         prior = self.prior()
         assert prior is not None

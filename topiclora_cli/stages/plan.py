@@ -54,12 +54,12 @@ from topiclora_cli.training.needs import DataNeeds, Measured, Needs
 MEASURED_STEPS = 3
 
 
-def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False) -> Needs:
+def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False, steps: bool = True) -> Needs:
     """The needs of a recipe's training on a GPU: in bfloat16, unless the recipe says float32.
 
     Steps are measured where the weights are on this machine, or with `measure` wherever they are; without it nothing of
-    the model is downloaded. Raises TopicLoraError for a model whose configuration is not at hand, an adapter that does
-    not fit it, and an adapter whose size is not known beforehand.
+    the model is downloaded. Without `steps` none is run. Raises TopicLoraError for a model whose configuration is not
+    at hand, an adapter that does not fit it, and an adapter whose size is not known beforehand.
     """
     section, train = recipe.model, recipe.train
     bfloat16 = train.precision != "float32"
@@ -71,7 +71,7 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
         store_weights_in_bfloat16(skeleton)
     found = same_input_families(skeleton)
     families = USUAL_FAMILIES if found is None else found
-    adapted = _adapted(recipe, skeleton)
+    adapted = adapted_skeleton(recipe, skeleton)
     trained, activated = count_parameters(adapted)
     selects = selects and not adapts_head(adapted)
     data, encoded = _data(recipe, selects=selects, download=measure)
@@ -93,10 +93,10 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
             shards=process_count() if train.fsdp else 1,
         ),
     )
-    steps = train.max_steps or (count_steps(recipe, data.examples) if data.examples else None)
+    length = train.max_steps or (count_steps(recipe, data.examples) if data.examples else None)
     every = (train.eval_steps if recipe.data.validation else None) or train.save_steps
     local = section.name.startswith(PACKAGE_PREFIX) or Path(section.name).is_dir()
-    measures = (local or measure) and encoded and process_count() == 1
+    measures = steps and (local or measure) and encoded and process_count() == 1
     return Needs(
         base_parameters=skeleton.num_parameters(),
         base_activated=activated_base_parameters(skeleton),
@@ -106,13 +106,17 @@ def estimate_needs(recipe: Recipe, progress: Progress, *, measure: bool = False)
         batch=batch,
         memory=memory,
         data=data,
-        steps=steps,
-        disk=disk_bytes(trained, train.optimizer, steps=steps, every=every, limit=train.save_total_limit),
+        steps=length,
+        disk=disk_bytes(trained, train.optimizer, steps=length, every=every, limit=train.save_total_limit),
         measured=measure_steps(recipe, encoded, progress) if measures else None,
     )
 
 
-def _adapted(recipe: Recipe, skeleton: PreTrainedModel) -> PeftModel:
+def adapted_skeleton(recipe: Recipe, skeleton: PreTrainedModel) -> PeftModel:
+    """A model without weights with the recipe's adapter, to count on; the skeleton stays as it is.
+
+    Raises TopicLoraError for one that does not fit, and where its size is not known beforehand.
+    """
     section = recipe.adapter
     if section.graph_experts == "auto":
         raise TopicLoraError(
@@ -124,6 +128,11 @@ def _adapted(recipe: Recipe, skeleton: PreTrainedModel) -> PeftModel:
     extra = read_loras(section.trained).settings() if section.trained else {}
     with torch.device("meta"):
         return attach(empty_copy(skeleton), solve(section, skeleton, **extra))
+
+
+def count_examples(recipe: Recipe) -> int | None:
+    """Examples that a training reads in an epoch; None where they, or the tokenizer, are not on this machine."""
+    return _data(recipe, selects=False, download=False)[0].examples
 
 
 def base_shape(skeleton: PreTrainedModel) -> BaseShape:

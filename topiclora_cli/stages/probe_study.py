@@ -12,14 +12,16 @@ from topiclora_cli.data import Encoded, Row
 from topiclora_cli.evaluation.asking import Answered, Asked, answer, pose
 from topiclora_cli.evaluation.harness import EvalRequest
 from topiclora_cli.evaluation.loading import Tasks
-from topiclora_cli.evaluation.probes.apply import probed
+from topiclora_cli.evaluation.probes.apply import TWO_TOPICS, joined_with, probed
 from topiclora_cli.evaluation.routers.drops import changes, mean_change
+from topiclora_cli.evaluation.routers.joined import joined_routing
 from topiclora_cli.evaluation.routers.measures import divergence
 from topiclora_cli.evaluation.routers.observed import Observed, observe
-from topiclora_cli.runs.progress import Progress
-from topiclora_cli.runs.results.routing import MEASURES, Probed, ProbeStudy
+from topiclora_cli.runs.progress import Progress, tracked
+from topiclora_cli.runs.results.routing import MEASURES, BeforeAfter, Probed, ProbeStudy
 from topiclora_cli.stages.inputs import make_batches
 from topiclora_cli.stages.opened import Opened
+from topiclora_cli.training.attach import without_adapter
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,14 @@ def probe_prompts(
     *,
     limit: int,
     against: tuple[str, Opened] | None = None,
+    alike: bool = False,
 ) -> ProbeStudy:
-    """Ask `limit` questions of each task as they are and under every probe; against: another run's name and model."""
+    """Ask `limit` questions of each task as they are and under every probe; against: another run's name and model.
+
+    alike: go by topics that are the same for every model, so that all are asked the same.
+    """
     questions = pose(tasks, request, opened.scorer(request), limit=limit)
-    topics, seed = opened.topics(questions), opened.recipe.seed
+    topics, seed = opened.topics(questions, alike=alike), opened.recipe.seed
     posed, left_out = [], []
     for probe in dict.fromkeys(probes):
         found = probed(questions, topics, probe, seed=seed)
@@ -57,11 +63,18 @@ def probe_prompts(
     if against is not None:
         name, model = against
         other = _answers(model, tasks, request, progress, questions, posed, f"questions, probed, {name}")
-    plain = _observed(opened, questions)
+    plain = _observed(opened, questions, progress, "unprobed")
     rows = []
     for at, each in enumerate(posed):
         row = _row(each, own[0], own[at + 1], None if other is None else (other[0], other[at + 1]))
-        rows.append(_moved(row, plain, _observed(opened, each.questions), each.places))
+        after = _observed(opened, each.questions, progress, each.probe)
+        row = _moved(row, plain, after, each.places)
+        if each.probe == TWO_TOPICS and plain is not None and after is not None:
+            company = joined_with(questions, topics, seed=seed)
+            shown = [first for place in each.places if (first := company[place]) is not None]
+            priors = _priors(opened, questions, each.questions)
+            row = replace(row, joined=joined_routing(plain.gates, after.gates, each.places, shown, priors))
+        rows.append(row)
     between = _between(plain)
     return ProbeStudy(
         probes=rows,
@@ -94,7 +107,7 @@ def _answers(
 
 def _row(posed: _Posed, plain: Answered, after: Answered, other: tuple[Answered, Answered] | None) -> Probed:
     before = _some(plain, posed.places)
-    row = Probed(posed.probe, len(posed.places), changes(before, after))
+    row = Probed(posed.probe, len(posed.places), changes(before, after), by_question=_by_question(before, after))
     if other is None:
         return row
     first, second = _some(other[0], posed.places), other[1]
@@ -107,11 +120,20 @@ def _row(posed: _Posed, plain: Answered, after: Answered, other: tuple[Answered,
     return replace(row, against=changes(first, second), more=more)
 
 
+def _by_question(before: Answered, after: Answered) -> dict[str, BeforeAfter]:
+    found = {}
+    for measure in MEASURES:
+        one, other = getattr(before, measure), getattr(after, measure)
+        if (known := ~np.isnan(one) & ~np.isnan(other)).any():
+            found[measure] = BeforeAfter(one[known].tolist(), other[known].tolist())
+    return found
+
+
 def _some(answered: Answered, places: Sequence[int]) -> Answered:
     return Answered(**{measure: getattr(answered, measure)[list(places)] for measure in MEASURES})
 
 
-def _observed(opened: Opened, questions: Sequence[Asked]) -> Observed | None:
+def _observed(opened: Opened, questions: Sequence[Asked], progress: Progress, label: str) -> Observed | None:
     """Gates of the questions' prompts, None of a model without any."""
     tokenizer, longest = opened.base.tokenizer, getattr(opened.base.model.config, "max_position_embeddings", None)
     encoded = []
@@ -119,7 +141,8 @@ def _observed(opened: Opened, questions: Sequence[Asked]) -> Observed | None:
         ids = tokenizer(question.prompt)["input_ids"]
         ids = ids[-longest:] if longest else ids
         encoded.append(Encoded(Row(question.prompt, ""), ids, len(ids)))
-    found = observe(opened.model, make_batches(opened.base, encoded, tokens="prompt"), bfloat16=opened.bfloat16)
+    batches = tracked(progress, f"gates, {label}", make_batches(opened.base, encoded, tokens="prompt"))
+    found = observe(opened.model, batches, bfloat16=opened.bfloat16)
     return found if found.gates else None
 
 
@@ -133,6 +156,15 @@ def _moved(row: Probed, plain: Observed | None, after: Observed | None, places: 
         for one, other in ((plain.gates, after.gates), (plain.last, after.last))
     )
     return replace(row, moved=means, moved_last=lasts)
+
+
+def _priors(opened: Opened, *asked: Sequence[Asked]) -> tuple[Tensor, ...] | None:
+    """The priors (n, E) of each list of questions; None without a graph."""
+    prior = opened.prior()
+    if prior is None:
+        return None
+    with without_adapter(opened.model):
+        return tuple(prior([question.prompt for question in questions]).prior for questions in asked)
 
 
 def _apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Tensor:

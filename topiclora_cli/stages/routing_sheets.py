@@ -8,7 +8,7 @@ import torch
 
 from topiclora_cli.adapters.topiclora.scope import layer_index
 from topiclora_cli.runs.files import write_csv
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 from topiclora_cli.runs.results.routing import (
     MEASURES,
     Changes,
@@ -22,6 +22,7 @@ from topiclora_cli.stages.routing_study import Studied
 
 ALL = "all"  # in the place of a layer's number
 _ENDS = ("mean", "low", "high")
+_JOINED = ("gates", "gates_from_prior", "prior")
 _FIGURES = [each.name for each in fields(LayerRouting) if each.name not in ("layer", "cosine", "cka", "load")]
 
 Row = Sequence[object]
@@ -55,6 +56,8 @@ def write_probe_sheet(path: Path, study: ProbeStudy) -> None:
     ends = [f"{measure}_{end}" for measure in MEASURES for end in ("before", "after", *_ENDS)]
     heads = ["probe", "questions", *ends, *(f"moved_{end}" for end in _ENDS), *(f"moved_last_{end}" for end in _ENDS)]
     heads += [f"against_{end}" for end in ends] + [f"more_{measure}_{end}" for measure in MEASURES for end in _ENDS]
+    joined = [*(f"{part}_{whose}" for part in _JOINED for whose in ("both", "own")), "weight"]
+    heads += [f"joined_{name}_{end}" for name in joined for end in _ENDS]
     rows = [
         [
             each.probe,
@@ -64,10 +67,16 @@ def write_probe_sheet(path: Path, study: ProbeStudy) -> None:
             *_of_interval(each.moved_last),
             *_of_changes(each.against),
             *(value for measure in MEASURES for value in _of_interval(each.more.get(measure))),
+            *(value for name in _JOINED for value in _of_pair(getattr(each.joined, name, None))),
+            *_of_interval(each.joined.weight if each.joined else None),
         ]
         for each in study.probes
     ]
     write_csv(path, heads, rows)
+
+
+def _of_pair(found: tuple[Interval, Interval] | None) -> Row:
+    return [value for each in found or (None, None) for value in _of_interval(each)]
 
 
 def _layer_row(name: object, each: LayerRouting, experts: int) -> Row:

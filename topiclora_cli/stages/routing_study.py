@@ -163,7 +163,8 @@ def _interfered(
 
 
 def _assignment(graph: TopicGraph) -> dict[str, Sequence[float]]:
-    return dict(zip(graph.topics, graph.assignment.tolist(), strict=True))
+    shares = graph.assignment.tolist()
+    return {tag: shares[place] for tag, place in graph.place_of.items()}
 
 
 def _prior_of_examples(opened: Opened, prompts: Sequence[str]) -> Tensor | None:

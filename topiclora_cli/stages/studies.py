@@ -24,12 +24,16 @@ QUESTIONS = 10  # of each task, under each of some dozen conditions
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to study: routing, probes by name, against which run's adapter, and how many questions of each task."""
+    """What to study: routing, probes by name, against which run's adapter, and how many questions of each task.
+
+    alike: probe the same prompts whatever a model's own graph says of them, as cells of a grid are.
+    """
 
     routing: bool = False
     probes: tuple[str, ...] = ()
     against: Path | None = None
     questions: int = QUESTIONS
+    alike: bool = False
 
     def __bool__(self) -> bool:
         return self.routing or bool(self.probes)
@@ -78,7 +82,16 @@ def study(recipe: Recipe, run: RunDir, progress: Progress, wanted: Wanted, *, na
             found = replace(found, routing=studied.study)
     if wanted.probes:
         against = None if wanted.against is None else (wanted.against.resolve().name, _other(wanted.against, progress))
-        probed = probe_prompts(opened, tasks, request, progress, wanted.probes, limit=wanted.questions, against=against)
+        probed = probe_prompts(
+            opened,
+            tasks,
+            request,
+            progress,
+            wanted.probes,
+            limit=wanted.questions,
+            against=against,
+            alike=wanted.alike,
+        )
         write_probe_sheet(folder / "probes.csv", probed)
         write_result(folder / PROBES, probed)
         found = replace(found, probes=probed)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from topiclora_cli.data import Encoded
 from topiclora_cli.data.load import FIRST
@@ -29,6 +30,7 @@ from topiclora_cli.stages.training_data import encode, encode_data, training_dat
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.training.arguments import check_settings
+from topiclora_cli.training.callbacks import Watch
 from topiclora_cli.training.checkpoints import checkpoints_in
 from topiclora_cli.training.columns import Examples, Priors
 from topiclora_cli.training.fit import train_adapter
@@ -38,11 +40,21 @@ from topiclora_cli.training.priors import cached_priors, refuse_even_priors
 PRIORS = "graph/priors"
 
 
-def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = False) -> TrainResult:
+def train(
+    recipe: Recipe,
+    run: RunDir,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    watch: Watch | None = None,
+    kept_priors: Path | None = None,
+) -> TrainResult:
     """Stages 2 and 3: priors, then router and experts under the dual loss.
 
+    kept_priors: the folder where several runs find priors that one of them has made; None: beside the run's own graph.
     A training that is finished stays as it is: to resume it says so and returns its result. Raises TopicLoraError for
-    bad data or targets, for what would train a finished run otherwise, and errors.Interrupted after a signal.
+    bad data or targets, for what would train a finished run otherwise, errors.Interrupted after a signal, and
+    errors.Hopeless where `watch` gives up.
     """
     if run.is_done("train"):
         return _finished(recipe, run, progress, resume=resume)
@@ -57,12 +69,13 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
     encoded, reports = encode_data(recipe, base.tokenizer, data)
     held_out = encode(recipe, base.tokenizer, data.validation) if data.validation else []
     show(reports, progress, title="Training data" + (f", the first {FIRST} examples of each source" * streaming))
-    stream, prior, priors, validation_priors, extra = None, None, None, None, {}
+    stream, prior, priors, validation_priors = None, None, None, None
+    extra: dict[str, Any] = {}
     if graph is not None:
         # Those of a stream are made as its examples come.
         prior = TopicPrior(graph, open_encoder(recipe, base)) if streaming else None
         priors, validation_priors = _priors(
-            recipe, graph, base, [[] if streaming else encoded, held_out], run.path / PRIORS, progress
+            recipe, graph, base, [[] if streaming else encoded, held_out], kept_priors or run.path / PRIORS, progress
         )
         if priors is not None:
             refuse_even_priors(priors[1], recipe.loss)
@@ -80,6 +93,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress, *, resume: bool = Fal
             resume=resume,
             progress=progress,
             held_out=Examples(held_out, validation_priors) if held_out else None,
+            watch=watch,
             **extra,
         )
         if graph is not None and process_index() == 0:

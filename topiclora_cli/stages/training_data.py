@@ -18,7 +18,9 @@ from topiclora_cli.evaluation.harness import QUESTIONS, SEEDS, EvalRequest, eval
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.recipe.data import EMBEDDED
+from topiclora_cli.runs.held import held
 from topiclora_cli.runs.results.training import SourceReport
+from topiclora_cli.topics.levels import at_groups
 from topiclora_cli.topics.prior import PriorBatch
 from topiclora_cli.topics.taxonomy import Taxonomy, load_taxonomy
 
@@ -97,7 +99,8 @@ def encode_data(
 ) -> tuple[list[Encoded], list[SourceReport]]:
     """Token ids of what is trained on, and what became of each source; raises TopicLoraError when nothing fits."""
     section = recipe.data
-    every = encode_every(data.train, tokenizer, chat_template=section.chat_template)
+    key = (recipe.model.model_dump_json(), section.chat_template, data.train)
+    every = held("tokens", key, lambda: encode_every(data.train, tokenizer, chat_template=section.chat_template))
     reports = source_reports(data, every, max_length=section.max_length)
     return fitting(every, section.max_length), reports
 
@@ -105,7 +108,8 @@ def encode_data(
 def named_taxonomy(recipe: Recipe) -> Taxonomy:
     """The taxonomy that the recipe names, of a package or a file; an induced one has no name."""
     graph = recipe.graph
-    return load_taxonomy(graph.taxonomy, min_tasks=graph.min_tasks, exclude_tasks=graph.exclude_tasks)
+    taxonomy = load_taxonomy(graph.taxonomy, min_tasks=graph.min_tasks, exclude_tasks=graph.exclude_tasks)
+    return at_groups(taxonomy) if graph.level == "groups" else taxonomy
 
 
 def refuse_unknown_topics(rows: Sequence[Row], known: Sequence[str]) -> None:
@@ -123,7 +127,7 @@ def _known_topics(recipe: Recipe) -> set[str] | None:
     graph = recipe.graph
     if graph.taxonomy == "induced" or all(source.unknown_topics == "error" for source in recipe.data.all_sources):
         return None
-    return set(named_taxonomy(recipe).names)
+    return set(named_taxonomy(recipe).tags)
 
 
 def _overlap(recipe: Recipe) -> Contamination | None:

@@ -8,6 +8,7 @@ The objective is our reconstruction of the stage that TopicLoRA's abstract (AAAI
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from topiclora_cli.topics.learn import learn
 from topiclora_cli.topics.prior import DEFAULTS
 from topiclora_cli.topics.projector import TrainingPairs, fit_projector, gather_training_pairs
 from topiclora_cli.topics.settings import GraphSettings
-from topiclora_cli.topics.store import TopicGraph
+from topiclora_cli.topics.store import STANDS_FOR, TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy
 
 
@@ -78,8 +79,12 @@ def fit_topic_graph(
         encoder_id=encoder_id if isinstance(encoder, Tensor) else encoder.id,
         seed=settings.seed,
         tasks=dict(taxonomy.tasks),
-        config={**settings.config, "prior": prior},
+        config={**settings.config, "prior": prior, **_members(taxonomy)},
     )
+
+
+def _members(taxonomy: Taxonomy) -> dict[str, Any]:
+    return {STANDS_FOR: dict(taxonomy.stands_for)} if taxonomy.stands_for else {}
 
 
 def controlled(

@@ -130,7 +130,7 @@ def prior_from_tags(graph: TopicGraph, tags: Sequence[Sequence[str]], *, epsilon
 
 def tag_membership(graph: TopicGraph, tags: Sequence[Sequence[str]]) -> Tensor:
     """Which topics each prompt carries, (n, T) of 0 and 1; names the graph does not know are skipped."""
-    place = {name: index for index, name in enumerate(graph.topics)}
+    place = graph.place_of
     return membership([places(names, place) for names in tags], graph.num_topics)
 
 

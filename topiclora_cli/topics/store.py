@@ -22,6 +22,7 @@ from topiclora_cli.runs.files import replacing, write_text
 
 FORMAT_VERSION = 1
 TENSOR_FILE, META_FILE = "graph.safetensors", "graph.json"
+STANDS_FOR = "stands_for"  # in a graph's config: the topics that other tags mean
 _REBUILD = "Run build-graph again."
 
 
@@ -57,6 +58,12 @@ class TopicGraph:
     @property
     def encoder_width(self) -> int:
         return self.projector_weight.shape[0]
+
+    @property
+    def place_of(self) -> dict[str, int]:
+        """Where the topic of every tag stands, in node order: a topic's own name, or what stands for it."""
+        place = {name: index for index, name in enumerate(self.topics)}
+        return place | {tag: place[topic] for tag, topic in self.config.get(STANDS_FOR, {}).items()}
 
     @property
     def sha256(self) -> str:

@@ -6,7 +6,7 @@ graph's edges come from; without tasks, from descriptions reading alike.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.topics.taxonomy_file import FIELDS, KEYS, PACKAGED, read
 
 # A packaged taxonomy's topics of fewer tasks say too little.
-_LEAST_TASKS = 3
+LEAST_TASKS = 3
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,15 @@ class Topic:
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """Topics, in a fixed order, for each task the names of its topics, and example prompts of topics that have any."""
+    """Topics, in a fixed order, for each task the names of its topics, and example prompts of topics that have any.
+
+    stands_for: tag -> topic, of tags that are no topics themselves, such as the members of a group.
+    """
 
     topics: tuple[Topic, ...]
     tasks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stands_for: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -44,6 +48,15 @@ class Taxonomy:
     def texts(self) -> list[str]:
         """What the text encoder reads for each topic: its name, then its description if it has one."""
         return [f"{topic.name}: {topic.description}" if topic.description else topic.name for topic in self.topics]
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What a prompt may be tagged with: topics, and what stands for one."""
+        return tuple(dict.fromkeys((*self.names, *self.stands_for)))
+
+    def topics_of(self, tags: Sequence[str]) -> tuple[str, ...]:
+        """The topics that a prompt's tags stand for, each once."""
+        return tuple(dict.fromkeys(self.stands_for.get(tag, tag) for tag in tags))
 
     @property
     def task_texts(self) -> list[str]:
@@ -70,7 +83,7 @@ def load_taxonomy(
     # Keywords such as "zero-shot" say how a question is put, not what it is about: an expert for them has no meaning.
     formats = set(content.get("format") or ())
     counts = Counter(name for names in tasks.values() for name in names)
-    least = min_tasks if min_tasks is not None else _LEAST_TASKS if str(source) in PACKAGED else 0
+    least = min_tasks if min_tasks is not None else LEAST_TASKS if str(source) in PACKAGED else 0
     kept = tuple(t for t in topics if t.name not in formats and (not tasks or counts[t.name] >= least))
     if len(kept) < 2:
         raise TopicLoraError(

@@ -11,7 +11,7 @@ nothing is kept.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -51,11 +51,16 @@ def _key(encoder: LmEncoder | SentenceEncoder, texts: Sequence[str]) -> str:
     libraries = [torch.__version__, transformers.__version__, torch.get_float32_matmul_precision()]
     parts = [_FORMAT, libraries, type(encoder).__name__, settings, type(model).__name__, config, kernels, padding]
     digest = hashlib.sha256(json.dumps([*parts, encoder.tokens(texts)], default=str).encode())
-    for name, tensor in _tensors(model):
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.device.type}\n".encode())
-        for sums in _sums(tensor):
-            digest.update(sums.cpu().numpy().tobytes())
+    digest_weights(digest.update, model)
     return digest.hexdigest()[:32]
+
+
+def digest_weights(update: Callable[[bytes], object], model: torch.nn.Module) -> None:
+    """Hand a digest's `update` all that tells a model's weights and buffers from others of its shape."""
+    for name, tensor in _tensors(model):
+        update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.device.type}\n".encode())
+        for sums in _sums(tensor):
+            update(sums.cpu().numpy().tobytes())
 
 
 def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:

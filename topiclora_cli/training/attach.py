@@ -57,6 +57,8 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
     if isinstance(section, PerftSection) and section.router_weight_source == "pretrained":
         extra = {**extra, "train_router": reach_routers(recipe.loss)}
     config = solve(section, base.model, total_steps=total_steps, **extra)
+    asked = section.budget if isinstance(section, SizedSection) else None
+    budget = parse_budget(asked, base.model) if asked is not None else None
     # Packed weights do not go to the meta device; what keeps a LoRA off a layer is its place in any case.
     skeleton = empty_copy(base.model) if section.exports and not getattr(base.model, "is_quantized", False) else None
     apart = left_alone(base.model) if is_role(section.targets) else {}
@@ -80,7 +82,8 @@ def attach_adapter(base: BaseModel, recipe: Recipe, *, total_steps: int, progres
         progress.say(f"Warning: topiclora merge will have no stock LoRA of this adapter. {why}")
     total, activated = count_parameters(model)
     progress.say(
-        f"Trainable parameters: {total:,} in all, {activated:,} activated per token.{_off_budget(section, model)}"
+        f"Trainable parameters: {total:,} in all, {activated:,} activated per token."
+        + (f" Budget {asked}: {_off_budget(budget, model)}." if budget is not None else "")
     )
     return model
 
@@ -159,12 +162,10 @@ def _mixture_layers(model: PeftModel) -> list[str]:
     return [module.name for module in model.modules() if isinstance(module, TopicLoraLayer)]
 
 
-def _off_budget(section: AdapterSection, model: PeftModel) -> str:
-    if not isinstance(section, SizedSection) or section.budget is None:
-        return ""
-    kind, wanted = parse_budget(section.budget)
+def _off_budget(budget: tuple[str, int], model: PeftModel) -> str:
+    kind, wanted = budget
     counted = dict(zip(("total", "activated"), count_parameters(model), strict=True))[kind]
-    return f" Budget {section.budget}: rank {rank_of(model.peft_config['default'])}, {counted / wanted - 1:+.1%}."
+    return f"rank {rank_of(model.peft_config['default'])}, {counted / wanted - 1:+.1%}"
 
 
 def _plain(value: Any) -> str:

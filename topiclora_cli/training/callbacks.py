@@ -11,12 +11,15 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from topiclora_cli.errors import Hopeless
 from topiclora_cli.runs.files import write_text
 from topiclora_cli.runs.processes import wait_for_all
 from topiclora_cli.runs.progress import Advance
 from topiclora_cli.runs.results.metrics import LoggedStep, read_metrics
 from topiclora_cli.training.alarms import raised
 from topiclora_cli.training.checkpoints import rotate, seal
+
+Watch = Callable[[int, float], bool]  # of a step and its loss on held-out examples: whether to give up
 
 
 class MetricsLog(TrainerCallback):
@@ -147,6 +150,25 @@ class StopEarly(EarlyStoppingCallback):
     def _ends(self) -> bool:
         # Not asked of `control`, which also stops at the last step and at a signal.
         return self.early_stopping_patience_counter >= self.early_stopping_patience
+
+
+class Watched(TrainerCallback):
+    """Asks after each validation but the last whether it is worth going on; raises Hopeless where it is not."""
+
+    def __init__(self, is_hopeless: Watch) -> None:
+        self.is_hopeless = is_hopeless
+
+    def on_evaluate(  # type: ignore[override]
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **_: Any,
+    ) -> None:
+        step, loss = state.global_step, metrics["eval_loss"]
+        if step < state.max_steps and self.is_hopeless(step, loss):
+            raise Hopeless(f"Stopped at step {step}: a loss of {loss:.4f} on held-out examples is no good by then.")
 
 
 class SetEpoch(TrainerCallback):

@@ -1,7 +1,7 @@
 """One training run: adapter on the base, rows into batches, Trainer around both, adapter saved at the end."""
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from topiclora_cli.training.callbacks import (
     SetEpoch,
     ShareBuffers,
     StopEarly,
+    Watch,
+    Watched,
 )
 from topiclora_cli.training.checkpoints import EXAMPLES, decisive_settings, latest_sound, refuse_other_settings, step_of
 from topiclora_cli.training.collate import Collator
@@ -57,13 +59,16 @@ def train_adapter(
     resume: bool,
     progress: Progress,
     held_out: Examples | None = None,
+    attach: Callable[..., PeftModel] = attach_adapter,
+    watch: Watch | None = None,
     **extra: Any,
 ) -> TrainResult:
     """Train an adapter and save it to `folder/adapter` in peft's format.
 
-    held_out: examples to validate on; extra: further settings of the mixture. Raises Interrupted after a signal, with
-    a checkpoint saved, and TopicLoraError where the adapter does not fit, a checkpoint is of another recipe, memory
-    runs out, or the loss is no number.
+    held_out: examples to validate on; attach: what puts it on the base, a fresh one unless told, called as
+    `attach_adapter` is; watch: whether to give up after a validation, with Hopeless; extra: further settings of the
+    mixture. Raises Interrupted after a signal, with a checkpoint saved, and TopicLoraError where the adapter does not
+    fit, a checkpoint is of another recipe, memory runs out, or the loss is no number.
     """
     check_settings(recipe, validates=held_out is not None)
     refuse_padding(base, recipe.train)
@@ -77,7 +82,7 @@ def train_adapter(
     set_seed(recipe.seed)
     count = count_examples(recipe, encoded)
     steps = count_steps(recipe, count)
-    model = attach_adapter(base, recipe, total_steps=steps, progress=progress, **extra)
+    model = attach(base, recipe, total_steps=steps, progress=progress, **extra)
     if recipe.train.packing:
         refuse_packing(recipe, model)
     if recipe.train.liger and adapts_head(model):
@@ -135,6 +140,8 @@ def train_adapter(
             trainer.add_callback(callback)
         if patience := recipe.train.early_stopping_patience:
             trainer.add_callback(StopEarly(patience, progress.say))
+        if watch is not None:
+            trainer.add_callback(Watched(watch))
         if trainer.is_fsdp_enabled:
             trainer.add_callback(ShareBuffers())
         with explain_full_memory(recipe.train), finite_attention():

@@ -43,7 +43,10 @@ class AllocateRanks(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.tuner.update_and_allocate(state.global_step + 1)
+        step, ends = state.global_step + 1, self._config.total_step - self._config.tfinal
+        # What is pruned at the end goes by the steps before it, and a training of one step has none.
+        if step < ends or self.tuner.rankallocator.exp_avg_ipt or self._config.rank_pattern:
+            self.tuner.update_and_allocate(step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not state.is_world_process_zero or args.output_dir is None:

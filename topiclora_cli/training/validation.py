@@ -56,6 +56,7 @@ def _per_example(model: nn.Module, collated: dict[str, Any], section: LossSectio
             pooled,
             prior=batch.prior,
             temperature=section.kl.temperature,
+            label=section.kl.label,
             smoothing=section.kl.smoothing,
             direction=section.kl.direction,
         )

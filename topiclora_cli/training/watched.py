@@ -16,7 +16,7 @@ from topiclora_cli.adapters.record import RoutingRecord, record_routing
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.training.batch import Batch
-from topiclora_cli.training.losses import smoothed
+from topiclora_cli.training.losses import target
 from topiclora_cli.training.model_losses import own_losses_apart
 from topiclora_cli.training.step import Step, aligned_layers, prior_forcing
 from topiclora_cli.training.token_terms import measure, needs_means, whole_means
@@ -61,7 +61,7 @@ class Watched:
                 "Set it to 0, or use a method with a topic graph or loss.kl.weight above 0.",
             )
         # What the KL pulls the router towards: its temperature softens both sides, so that they still meet there.
-        prior = smoothed(batch.prior, section.kl.smoothing)
+        prior = target(batch.prior, label=section.kl.label, smoothing=section.kl.smoothing)
         # An example that is about no topic is left to the router.
         certain = batch.confidence if section.kl.confidence_weighted else torch.ones_like(batch.confidence)
         layers = aligned_layers([name for name, _ in choosing_routers(self.model)], section.kl.layers)

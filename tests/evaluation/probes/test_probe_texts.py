@@ -6,7 +6,7 @@ import pytest
 
 from topiclora_cli.evaluation.asking import Asked
 from topiclora_cli.evaluation.probes import PROBES
-from topiclora_cli.evaluation.probes.apply import probed
+from topiclora_cli.evaluation.probes.apply import joined_with, probed
 from topiclora_cli.evaluation.probes.text import (
     DISTRACTORS,
     distract,
@@ -124,5 +124,9 @@ def test_shots_are_of_the_task_and_another_topic_is_of_another():
     two = probed(QUESTIONS, TOPICS, "two-topics", seed=0)[3].contexts[0]
     assert (two.count("Multiply by 5"), two.count("Maya falls asleep")) == (1, 1)
     assert " basket\n\n" in two
+    companion = joined_with(QUESTIONS, TOPICS, seed=0)[3]
+    assert two.startswith(QUESTIONS[companion].text)
+    assert not set(TOPICS[companion]) & set(TOPICS[3])
+    assert joined_with(QUESTIONS[:2], TOPICS[:2], seed=0) == [None, None]
     assert probed(QUESTIONS[:2], TOPICS[:2], "fewshot", seed=0) == [None, None]
     assert probed(QUESTIONS[:2], TOPICS[:2], "two-topics", seed=0) == [None, None]

@@ -32,7 +32,7 @@ class RouterSettings:
     shared: further experts whose scores join the routed ones' in one softmax, of a router that `joins_shared`. depth
     runs from 0 (first layer) to 1 (last); per_prompt averages the scores over the prompt; dropout is on what the
     router reads; version: 1 for the hierarchical and sparsegen routers that adapters were saved with before it was
-    noted.
+    noted; first_experts: how many there were when scores got their scale, where some came or went since.
     """
 
     in_features: int
@@ -48,6 +48,7 @@ class RouterSettings:
     dropout: float = 0.0
     version: int = VERSION
     shared: int = 0
+    first_experts: int | None = None
 
 
 class Decision(NamedTuple):

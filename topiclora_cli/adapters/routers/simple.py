@@ -29,9 +29,10 @@ class TopicRouter(Router):
     """Logits (W x) . k_e / (tau sqrt(d_k)) + b_e against topic-anchored keys k_e.
 
     The keys are stage 1's expert vectors rotated into their own span (keys.py), so d_k = E and no inner product
-    changes. Frozen keys are a buffer; trained keys remember their anchor for the anchor loss. Shared experts have no
-    topic: where they join the softmax, each has a plain learned row. Reconstruction of TopicLoRA (AAAI 2026), of which
-    only the abstract is public.
+    changes; where experts came or went since (grow.py), the root stays that of their first number. Frozen keys are a
+    buffer; trained keys remember their anchor for the anchor loss. Shared experts have no topic: where they join the
+    softmax, each has a plain learned row. Reconstruction of TopicLoRA (AAAI 2026), of which only the abstract is
+    public.
     """
 
     joins_shared = True
@@ -41,7 +42,7 @@ class TopicRouter(Router):
     def __init__(self, settings: RouterSettings, keys: Tensor, *, train_keys: bool = False) -> None:
         super().__init__(settings)
         num_experts, width = keys.shape
-        self.scale = 1.0 / (settings.temperature * width**0.5)
+        self.scale = 1.0 / (settings.temperature * (settings.first_experts or width) ** 0.5)
         self.weight = weights(settings, width, settings.in_features)
         self.bias = nn.Parameter(torch.zeros(num_experts))
         if settings.shared:

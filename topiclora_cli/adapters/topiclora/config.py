@@ -96,6 +96,14 @@ class TopicLoraConfig(RoutedConfig):
         metadata={"help": "What reads the same tensor, for router_scope: group; found by a trial, not to be set."},
     )
     router_width: int = field(default=256, metadata={"help": "Hidden units of the graph and sparsegen routers."})
+    key_width: int | None = field(
+        default=None,
+        metadata={"help": "Width of the topic router's keys where experts came or went after training; None: E."},
+    )
+    first_experts: int | None = field(
+        default=None,
+        metadata={"help": "Number of experts that its scores are scaled by where some came or went; None: E."},
+    )
     init: str = field(
         default="kaiming",
         metadata={
@@ -153,7 +161,7 @@ class TopicLoraConfig(RoutedConfig):
             changes |= {"num_experts": 1, "top_k": None, "top_p": None, "router": "uniform", "router_scope": "linear"}
             changes |= {"anchors": None, "granularity": "token", "mixing": "linear"}
             changes |= {"expert_dropout": "shared", "shared_experts": 0, "shared_gate": "one"}
-            changes |= {"gate_weights": "renormalised"}
+            changes |= {"gate_weights": "renormalised", "key_width": None, "first_experts": None}
         return replace(self, **changes)
 
     def card(self) -> Card:
@@ -232,6 +240,8 @@ class TopicLoraConfig(RoutedConfig):
             raise TopicLoraError(
                 f"router_version {self.router_version} is newer than this topiclora knows.", "Update topiclora."
             )
+        if self.key_width is not None and self.key_width < max(experts):
+            raise TopicLoraError(f"key_width ({self.key_width}) must be at least num_experts ({max(experts)}).")
         if not 0 <= self.router_dropout < 1:
             raise TopicLoraError(f"router_dropout ({self.router_dropout}) must lie between 0 and 1.")
         if self.top_p is not None and not 0 < self.top_p <= 1:

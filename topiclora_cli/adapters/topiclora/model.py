@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate import init_empty_weights
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
@@ -180,11 +181,12 @@ def _make_router(layer: TopicLoraLayer, adapter_name: str, num_layers: int, keys
         dropout=config.router_dropout,
         version=config.router_version or VERSION,
         shared=config.shared_experts if config.shared_gate == "softmax" else 0,
+        first_experts=config.first_experts,
     )
     if kind is TopicRouter:
-        return TopicRouter(
-            settings, simplex(config.num_experts) if keys is None else keys, train_keys=config.train_keys
-        )
+        keys = simplex(config.num_experts) if keys is None else keys
+        wider = (config.key_width or keys.shape[1]) - keys.shape[1]
+        return TopicRouter(settings, F.pad(keys, (0, wider)), train_keys=config.train_keys)
     return kind(settings)
 
 

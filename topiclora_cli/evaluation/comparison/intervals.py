@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bootstrap
 
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 
 DRAWS = 4000
 LEVEL = 0.95
@@ -55,12 +55,23 @@ def drawn_means(tasks: Sequence[Drawn], weights: Sequence[float] | Array, *, see
     total = np.full(draws, mean)
     for weight, task in weighted:
         total += weight * task.strays
-    of_seeds = np.sum([weight * task.differences.mean(1) for weight, task in weighted], axis=0)
-    if (count := len(of_seeds)) > 1 and (spread := of_seeds.var(ddof=1) / count) > 0:
-        counted = sum(weight**2 * _rest(task.differences) / task.differences.size for weight, task in weighted)
-        random = np.random.default_rng([seed, len(tasks)])
-        total += math.sqrt(max(0.0, spread - counted)) * random.standard_t(count - 1, draws)
+    total += of_seeds([task.differences for _, task in weighted], [weight for weight, _ in weighted], draws, seed=seed)
     return np.concatenate([[mean], total])
+
+
+def of_seeds(differences: Sequence[Array], weights: Sequence[float] | Array, draws: int, *, seed: int = 0) -> Array:
+    """How far other seeds lead from the weighted mean of tasks' differences (seeds, questions), in every draw (draws,).
+
+    Zero of a single seed, which says nothing of others, and of seeds that vary no more than their questions do.
+    """
+    weighted = list(zip(weights, differences, strict=True))
+    means = np.sum([weight * each.mean(1) for weight, each in weighted], axis=0)
+    count = len(means)
+    if count < 2 or (spread := means.var(ddof=1) / count) <= 0:
+        return np.zeros(draws)
+    counted = sum(weight**2 * _rest(each) / each.size for weight, each in weighted)
+    random = np.random.default_rng([seed, len(weighted)])
+    return math.sqrt(max(0.0, spread - counted)) * random.standard_t(count - 1, draws)
 
 
 def interval(means: Array) -> Interval:

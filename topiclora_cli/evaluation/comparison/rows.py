@@ -8,7 +8,7 @@ import numpy as np
 
 from topiclora_cli.evaluation.comparison.intervals import Drawn, drawn_means, interval
 from topiclora_cli.evaluation.comparison.significance import of_differences, of_draws
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 
 MEAN = "mean of tasks"
 

@@ -8,6 +8,7 @@ from topiclora_cli.evaluation.asking import Asked
 from topiclora_cli.evaluation.probes import text as texts
 
 SHOTS = 2
+TWO_TOPICS = "two-topics"
 Change = Callable[[str, Random], str | None]
 _OF_TEXT: dict[str, Change] = {
     "truncate": texts.truncate,
@@ -21,15 +22,30 @@ def probed(questions: Sequence[Asked], topics: Sequence[Sequence[str]], probe: s
     """Every question under a probe, None where it does not apply; topics are those of each question."""
     found: list[Asked | None] = []
     for at, question in enumerate(questions):
-        chance = Random(f"{seed} {probe} {question.task} {question.place}")
+        chance = _chance(seed, probe, question)
         if probe in _OF_TEXT:
             found.append(_with_text(question, _OF_TEXT[probe](question.text, chance) if question.text else None))
         elif probe == "permute-options":
             found.append(_permuted(question, chance))
         else:
-            before = _shown_before(questions, topics, at, probe, chance)
-            found.append(_after(question, before))
+            places = _shown_before(questions, topics, at, probe, chance)
+            shown = (questions[place] for place in places)
+            before = "".join(f"{other.text or other.prompt}{other.answer}\n\n" for other in shown)
+            found.append(_after(question, before) if places else None)
     return found
+
+
+def joined_with(questions: Sequence[Asked], topics: Sequence[Sequence[str]], *, seed: int) -> list[int | None]:
+    """The place of the question that the probe `two-topics` puts before each, None where it does not apply."""
+    found = []
+    for at, question in enumerate(questions):
+        places = _shown_before(questions, topics, at, TWO_TOPICS, _chance(seed, TWO_TOPICS, question))
+        found.append(places[0] if places else None)
+    return found
+
+
+def _chance(seed: int, probe: str, question: Asked) -> Random:
+    return Random(f"{seed} {probe} {question.task} {question.place}")
 
 
 def _with_text(question: Asked, text: str | None) -> Asked | None:
@@ -55,25 +71,21 @@ def _permuted(question: Asked, chance: Random) -> Asked | None:
 
 def _shown_before(
     questions: Sequence[Asked], topics: Sequence[Sequence[str]], at: int, probe: str, chance: Random
-) -> str | None:
-    """Other questions with their answers, as they stand before the one at that place."""
+) -> list[int]:
+    """The places of other questions, to stand with their answers before the one at that place; none for too few."""
     question = questions[at]
     others = [
-        other
+        place
         for place, other in enumerate(questions)
         if other.answer
         and place != at
         and ((other.task == question.task) if probe == "fewshot" else not set(topics[place]) & set(topics[at]))
     ]
     count = SHOTS if probe == "fewshot" else 1
-    if len(others) < count:
-        return None
-    return "".join(f"{other.text or other.prompt}{other.answer}\n\n" for other in chance.sample(others, count))
+    return chance.sample(others, count) if len(others) >= count else []
 
 
-def _after(question: Asked, before: str | None) -> Asked | None:
-    if before is None:
-        return None
+def _after(question: Asked, before: str) -> Asked | None:
     if question.text:
         return _with_text(question, before + question.text)
     return question.with_contexts([before + context if context else context for context in question.contexts])

@@ -6,7 +6,7 @@ import numpy as np
 
 from topiclora_cli.evaluation.asking import Answered
 from topiclora_cli.evaluation.comparison.intervals import draw_questions, drawn_means, interval, paired_interval
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 from topiclora_cli.runs.results.routing import MEASURES, Changes, TopicChange
 
 Array = np.ndarray

@@ -26,8 +26,8 @@ class SizedSection(MethodSection):
     r: int = Field(default=8, ge=1)
     """Rank of the adapter, or of each expert."""
     budget: str | None = None
-    """Trainable parameters to solve the rank for: total=4.2M or activated=500K; `lora_alpha` is then the one of rank
-    `r`, whose scale is kept."""
+    """Trainable parameters to solve the rank for: total=4.2M, activated=500K, or a share of the base's as total=1%;
+    `lora_alpha` is then the one of rank `r`, whose scale is kept."""
     lora_alpha: float = Field(default=16.0, gt=0)
     """Numerator of the scale, from which and from the rank the law of `scaling` makes it."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -55,8 +55,8 @@ class SizedSection(MethodSection):
     @field_validator("budget")
     @classmethod
     def _counted(cls, budget: str | None) -> str | None:
-        if budget is not None and not re.fullmatch(r"(total|activated)=\d+(\.\d+)?[kKmMbB]?", budget):
-            raise ValueError("write total=4.2M or activated=500K, trainable parameters to solve the rank for")
+        if budget is not None and not re.fullmatch(r"(total|activated)=\d+(\.\d+)?[kKmMbB%]?", budget):
+            raise ValueError("write total=4.2M, activated=500K or total=1%, trainable parameters to solve the rank for")
         return budget
 
     @field_validator("target_modules", "exclude_modules")

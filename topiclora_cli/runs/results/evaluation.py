@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from topiclora_cli.runs.results.entropy import ByEntropy
+
 ByQuestion = Mapping[str, Mapping[str, Sequence[float]]]  # task -> lm-eval's key of a metric -> one value a question
 
 
@@ -104,14 +106,17 @@ class EvalSummary:
     routing: RoutingReport | None = None
     notes: tuple[str, ...] = ()
     by_topic: ScoresByTopic | None = None
+    by_entropy: ByEntropy | None = None
 
 
 @dataclass(frozen=True)
 class QuestionScores:
     """What each question adds to every metric that is a mean over questions, in the questions' order.
 
-    As `eval/NAME/questions.json` holds it; base is None where it was not measured.
+    As `eval/NAME/questions.json` holds it; base is None where it was not measured. entropy: task -> that of each
+    question's topics by the run's graph, in nats; None where it was not asked for, or there is no graph.
     """
 
     tuned: ByQuestion
     base: ByQuestion | None = None
+    entropy: Mapping[str, Sequence[float]] | None = None

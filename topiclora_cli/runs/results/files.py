@@ -11,13 +11,14 @@ from typing import Any, TypeVar, cast
 
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import read_json, write_json
-from topiclora_cli.runs.results.ablation import GridScores
+from topiclora_cli.runs.results.ablation import CellFailure, GridScores
 from topiclora_cli.runs.results.bundle import Bundle
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores
 from topiclora_cli.runs.results.export import Export
 from topiclora_cli.runs.results.graph import GraphReport
 from topiclora_cli.runs.results.models import ModelScores
 from topiclora_cli.runs.results.routing import ProbeStudy, RoutingStudy
+from topiclora_cli.runs.results.search import Searches
 
 FORMAT = 2
 T = TypeVar("T")
@@ -34,7 +35,17 @@ class _Kind:
 
 
 Result = (
-    GraphReport | EvalSummary | QuestionScores | Export | Bundle | ModelScores | GridScores | RoutingStudy | ProbeStudy
+    GraphReport
+    | EvalSummary
+    | QuestionScores
+    | Export
+    | Bundle
+    | ModelScores
+    | GridScores
+    | Searches
+    | CellFailure
+    | RoutingStudy
+    | ProbeStudy
 )
 
 
@@ -120,6 +131,8 @@ _KINDS: Mapping[type, _Kind] = {
     Bundle: _Kind("Run merge again.", _as_it_is),
     ModelScores: _Kind("Run eval again.", _as_it_is),
     GridScores: _Kind("Run ablate again.", _cells),
+    Searches: _Kind("Delete it, and run ablate again.", lambda values: values),
+    CellFailure: _Kind("Delete it.", _as_it_is),
     RoutingStudy: _Kind("Run eval --routing again.", _as_it_is),
     ProbeStudy: _Kind("Run eval --probe again.", _as_it_is),
 }

@@ -25,9 +25,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """The most that this process held, in GiB: resident in memory, and allocated on the accelerator.
+    """The most that this process held in a stage, in GiB: resident in memory, and allocated on the accelerator.
 
-    resident: of the process so far, which earlier stages in it share.
+    resident: elsewhere than on Linux, and in records of earlier versions, of the process so far.
     """
 
     resident_gib: float | None
@@ -76,13 +76,56 @@ class GridFacts:
     seeds: int
 
 
-StageResult = GraphFacts | TrainResult | EvalFacts | MergeFacts | GridFacts
+@dataclass(frozen=True)
+class AddedTopic:
+    """Of the stage `add-topic`: what was added, to which run, from which data, as which expert, counted from 0.
+
+    nearest: the topics that it is tied to, the strongest ties first. trained: numbers that were trained. rehearsed: old
+    examples that the routers were fitted on; 0 where none could be read, and the topics' descriptions stood for them.
+    relevance_own, relevance_others: its mean score on its prompts and on old ones. prior_moved: mean share of an old
+    prompt's prior that goes elsewhere now. chosen_old, chosen_new: shares of old and of new tokens for which a router
+    chooses the expert, means over the routers; silent: of how many it is off.
+    """
+
+    topic: str
+    to: str
+    data: str
+    examples: int
+    expert: int
+    nearest: str
+    trained: int
+    rehearsed: int
+    relevance_own: float
+    relevance_others: float
+    prior_moved: float
+    chosen_old: float
+    chosen_new: float
+    silent: int
+    routers: int
+
+
+@dataclass(frozen=True)
+class DroppedTopic:
+    """Of the stage `drop-topic`: what went, from which run, and its expert, counted from 0, unless others share it.
+
+    shared_with: those others.
+    """
+
+    topic: str
+    of: str
+    expert: int | None = None
+    shared_with: str = ""
+
+
+StageResult = AddedTopic | DroppedTopic | GraphFacts | TrainResult | EvalFacts | MergeFacts | GridFacts
 RESULT_OF: Mapping[str, type[StageResult]] = {
     "graph": GraphFacts,
     "train": TrainResult,
     "eval": EvalFacts,
     "merge": MergeFacts,
     "ablation": GridFacts,
+    "add-topic": AddedTopic,
+    "drop-topic": DroppedTopic,
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from topiclora_cli.runs.results.ablation import Interval
+from topiclora_cli.runs.results.interval import Interval
 
 # What a question is measured by; higher is better of the first alone.
 MEASURES = ("score", "choice_loss", "answer_loss")
@@ -105,12 +105,39 @@ class RoutingStudy:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """How a prompt that joins questions of two topics is routed, beside the two alone: means over prompts.
+
+    Divergences are Jensen and Shannon's, in nats, of the joined prompt's mean gates, or of its prior: from the even
+    mixture of what the two have alone (both) and from what the asked question has alone (own). gates: from the two's
+    gates; gates_from_prior: from the two's priors; prior: of the prior itself. weight: the gate of the expert that the
+    other topic's prior holds likeliest, of prompts whose two likeliest experts differ (`apart` of them), less that
+    gate where the asked question stands alone; None where there are none, or no graph, as are all from priors.
+    """
+
+    gates: tuple[Interval, Interval]
+    gates_from_prior: tuple[Interval, Interval] | None = None
+    prior: tuple[Interval, Interval] | None = None
+    weight: Interval | None = None
+    apart: int = 0
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """A measure of each question that has it, in the questions' order, as it is and under a probe."""
+
+    before: Sequence[float]
+    after: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Probed:
     """What a change of the prompts does to answers and to routing.
 
     asked: how many questions it applies to. moved: Jensen-Shannon divergence of mean gates from the unprobed prompt's
     in nats, over all prompt tokens; moved_last: at the last one. None without routers. against: the other run's
-    changes; more: this run's change less the other's, paired by question.
+    changes; more: this run's change less the other's, paired by question. joined: of a probe that joins two topics.
+    by_question: each measure of every question that the probe applies to.
     """
 
     probe: str
@@ -120,6 +147,8 @@ class Probed:
     moved_last: Interval | None = None
     against: Changes | None = None
     more: Mapping[str, Interval] = field(default_factory=dict)
+    joined: Joined | None = None
+    by_question: Mapping[str, BeforeAfter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ class Lengths:
 class SourceCount:
     """Of one source, counted as it is read: rows read and filtered out; examples left out, for what reason.
 
-    wanting: of the missing ones, what was missing. surplus: of a kind that has more than its limit. held_out: kept out
-    to measure on. format: the one that its rows were found to be in, with its columns, "" where the recipe says how to
-    read them.
+    wanting: of the missing ones, what was missing. surplus: of a kind that has more than its limit, or more than the
+    fraction to train on. held_out: kept out to measure on. format: the one that its rows were found to be in, with its
+    columns, "" where the recipe says how to read them.
     """
 
     label: str

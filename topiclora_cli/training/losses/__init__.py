@@ -22,7 +22,13 @@ from topiclora_cli.training.losses.certainty import (
     z_loss,
 )
 from topiclora_cli.training.losses.common import full_precision, probabilities, token_sum
-from topiclora_cli.training.losses.prior import normalised_entropy, pooled_probabilities, prior_distance, smoothed
+from topiclora_cli.training.losses.prior import (
+    normalised_entropy,
+    pooled_probabilities,
+    prior_distance,
+    smoothed,
+    target,
+)
 from topiclora_cli.training.losses.schedule import kl_weight_at, prior_forcing_at
 from topiclora_cli.training.losses.specialise import (
     centre_alignment,
@@ -56,6 +62,7 @@ __all__ = [
     "smoothed",
     "sparsity",
     "switch_balance",
+    "target",
     "token_sum",
     "z_loss",
 ]

@@ -31,6 +31,7 @@ def _kl(step: Step, whole: WholeStep) -> Tensor | None:
         torch.stack(list(step.pooled.values())),
         prior=step.prior,
         temperature=step.section.kl.temperature,
+        label=step.section.kl.label,
         smoothing=step.section.kl.smoothing,
         direction=step.section.kl.direction,
     )

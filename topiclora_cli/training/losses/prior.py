@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from topiclora_cli.training.losses.common import divergence, entropy, probabilities
 
@@ -20,6 +21,7 @@ def prior_distance(
     *,
     prior: Tensor,
     temperature: float = 1.0,
+    label: str = "soft",
     smoothing: float = 0.0,
     direction: str = "forward",
 ) -> Tensor:
@@ -27,10 +29,10 @@ def prior_distance(
 
     pooled (L, B, E); prior (B, E). `forward` is KL(prior || routing), `reverse` KL(routing || prior), `js` the mean of
     both to their midpoint, at most ln 2. Both sides are softened by `temperature`, whose square keeps the gradient's
-    size (Hinton et al., 2015). `smoothing` is the share of the prior that is spread evenly over the experts (label
-    smoothing, Szegedy et al., 2016). Source: reconstruction of TopicLoRA's second loss.
+    size (Hinton et al., 2015). `label` and `smoothing` are those of `target`. Source: reconstruction of TopicLoRA's
+    second loss.
     """
-    prior = smoothed(prior, smoothing)
+    prior = target(prior, label=label, smoothing=smoothing)
     log_routing = _soften(pooled, temperature)
     log_prior = _soften(prior, temperature).expand_as(log_routing)
     if direction == "forward":
@@ -43,6 +45,16 @@ def prior_distance(
     else:
         raise ValueError(f"direction must be 'forward', 'reverse' or 'js', not {direction!r}")
     return distance.mean(0) * temperature**2
+
+
+def target(prior: Tensor, *, label: str, smoothing: float) -> Tensor:
+    """What routing is drawn to, (..., E): the prior, or its likeliest expert alone where the label is `hard`.
+
+    `smoothing` is the share of it that is spread evenly over the experts (label smoothing, Szegedy et al., 2016).
+    """
+    if label == "hard":
+        prior = one_hot(prior.argmax(-1), prior.shape[-1]).to(prior.dtype)
+    return smoothed(prior, smoothing)
 
 
 def smoothed(prior: Tensor, share: float) -> Tensor:

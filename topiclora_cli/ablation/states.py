@@ -1,0 +1,147 @@
+"""How far every cell of a grid is, as the disk has it; nothing here loads torch, so that it is told at once."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from topiclora_cli.ablation.failures import read_failure
+from topiclora_cli.ablation.folders import is_taken, logged_loss
+from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.ablation.trials import Expansion
+from topiclora_cli.ablation.tuning import Values, choose
+from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.runs.results.record import Settings
+from topiclora_cli.runs.run import MANIFEST
+
+State = Literal["waiting", "running", "tried", "done", "failed", "diverged"]
+_UNCHOSEN = "waits for ablation.tune"
+
+
+@dataclass(frozen=True)
+class CellState:
+    """One run of a grid: its cell, seed and values of `ablation.tune`, and how far it is.
+
+    tried: trained with values that are to be chosen among, or were not chosen. stage: the one that runs, or at which it
+    failed. seconds: of all its stages so far; None where nobody counted them. attempt: 0 before any has failed.
+    """
+
+    name: str
+    seed: int
+    folder: str
+    tuned: Settings
+    state: State
+    reason: str = ""
+    hint: str = ""
+    seconds: float | None = None
+    stage: str | None = None
+    attempt: int = 0
+
+
+def cell_states(grid: Sequence[Cell], folder: Path) -> list[CellState]:
+    """The state of every run in the grid's order.
+
+    Values that later seeds are not run with are left out; before they are chosen, each of these seeds has one entry,
+    under its name alone.
+    """
+    expansion = Expansion(grid, folder)
+    grid = expansion.cells()
+    states = {cell.folder: _state(cell, folder) for cell in grid}
+    choices = {cell.name: _choice(cell.name, grid, states, folder) for cell in grid if cell.tuned}
+    found: dict[str, CellState] = {}
+    for cell in grid:
+        state = states[cell.folder]
+        if cell.axes:
+            found[cell.folder] = replace(state, reason=expansion.why_nothing(cell) or _UNCHOSEN)
+            continue
+        if not cell.tuned:
+            found[cell.folder] = state
+            continue
+        chosen, why = choices[cell.name]
+        if cell.seed == grid[0].seed:
+            if cell.tuned == chosen and state.state == "tried":
+                state = replace(state, state="waiting", reason="chosen, and not scored yet")
+            found[cell.folder] = state
+        elif chosen is None:
+            name = f"{cell.name}-s{cell.seed}"
+            found.setdefault(name, CellState(cell.name, cell.seed, name, {}, "waiting", why))
+        elif cell.tuned == chosen:
+            found[cell.folder] = state
+    return list(found.values())
+
+
+def failed_lines(states: Sequence[CellState]) -> Iterator[str]:
+    """A line for every run that failed or diverged, with its reason and what to do, and for those that wait for it."""
+    waiting: dict[str, list[str]] = {}
+    for state in states:
+        # Of several values to try, one that diverges is a finding.
+        if state.state == "failed" or (state.state == "diverged" and state.attempt):
+            yield f"{state.folder}: {state.reason} {state.hint}".rstrip()
+        elif state.state == "waiting" and state.reason not in ("", _UNCHOSEN) and state.seconds is None:
+            waiting.setdefault(state.reason, []).append(state.folder)
+    for reason, names in waiting.items():
+        yield f"{', '.join(names)}: {reason}"
+
+
+def _state(cell: Cell, folder: Path) -> CellState:
+    path = folder / cell.folder
+    about = CellState(cell.name, cell.seed, cell.folder, dict(cell.tuned), "waiting")
+    manifest = _manifest(path)
+    stages = manifest.get("stages", {})
+    seconds = [stage["seconds"] for stage in stages.values() if stage.get("seconds") is not None]
+    about = replace(about, seconds=round(sum(seconds), 1) if seconds else None)
+    scored = stages.get("eval", {})
+    if scored.get("state") == "done" and not scored.get("failed"):
+        return replace(about, state="done")
+    if is_taken(folder, cell.folder):
+        at = next((name for name, stage in stages.items() if stage.get("state") == "running"), None)
+        return replace(about, state="running", stage=at)
+    failure = read_failure(path)
+    if failure is not None:
+        about = replace(about, reason=failure.reason, hint=failure.hint, stage=failure.stage, attempt=failure.attempt)
+        return replace(about, state="diverged" if failure.diverged else "failed")
+    if (why := manifest.get("diverged")) is not None:
+        return replace(about, state="diverged", reason=why, stage="train")
+    if cell.tuned and stages.get("train", {}).get("state") == "done":
+        return replace(about, state="tried")
+    return about
+
+
+def _manifest(path: Path) -> Mapping[str, Any]:
+    """As plain values: of 200 cells each is looked at, and most of it is not what is asked here."""
+    try:
+        values = json.loads((path / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _choice(
+    name: str, grid: Sequence[Cell], states: Mapping[str, CellState], folder: Path
+) -> tuple[Values | None, str]:
+    """The values chosen for the cells of a name, or why there are none."""
+    trials = [cell for cell in grid if cell.name == name and cell.seed == grid[0].seed]
+    open_ones = [cell for cell in trials if states[cell.folder].state != "diverged" and not _trained(folder, cell)]
+    if failed := [cell.folder for cell in open_ones if states[cell.folder].state == "failed"]:
+        return None, f"not run, because {', '.join(failed)} failed"
+    if open_ones:
+        return None, _UNCHOSEN
+    try:
+        losses = [_loss(cell, states[cell.folder], folder) for cell in trials]
+    except TopicLoraError as error:
+        return None, error.message
+    if min(losses) == float("inf"):
+        return None, "not run, because training diverged with every value of ablation.tune. Try lower values of it."
+    return choose(trials, losses).values, ""
+
+
+def _trained(folder: Path, cell: Cell) -> bool:
+    stages: Mapping[str, Any] = _manifest(folder / cell.folder).get("stages", {})
+    return bool(stages.get("train", {}).get("state") == "done")
+
+
+def _loss(cell: Cell, state: CellState, folder: Path) -> float:
+    if state.state == "diverged":
+        return float("inf")
+    return logged_loss(folder / cell.folder, best=cell.recipe.train.load_best)
