@@ -49,8 +49,9 @@ def test_seeds_and_reference_alone_leave_the_cells():
 
 
 def test_a_cell_that_is_the_recipe_itself_is_not_trained_twice():
-    settings, notes = ask(recipe(), asking("adapter.r=4,8", "loss.kl.weight=0.1,0.3", one_factor=True))
+    settings, notes = ask(recipe(), asking("adapter.r=4,8", "loss.kl.weight=0.1,0.3", one_factor=True, reference="r=4"))
     assert list(settings.ablation.cells) == ["r=8", "kl_weight=0.3"]
+    assert settings.ablation.reference == "full"
     assert notes == [
         "adapter.r=4 is the recipe itself, which is called full.",
         "loss.kl.weight=0.1 is the recipe itself, which is called full.",
@@ -68,7 +69,7 @@ def test_a_run_s_grid_grows_and_its_cells_stay(begun):
     assert (again.ablation.cells, notes) == (more.ablation.cells, [])
 
 
-def test_suites_and_axes_are_one_grid_and_a_small_one_is_small(tiny_recipe, begun):
+def test_suites_and_axes_are_one_grid_and_a_small_one_is_small(tiny_recipe, begun, tmp_path):
     tiny = load_recipe(str(tiny_recipe), ["train.max_steps=20", "eval.limit=2"])
     settings, notes = ask(tiny, asking("adapter.r=2,8", suites=("components",), quick=True))
     cells = settings.ablation.cells
@@ -77,6 +78,8 @@ def test_suites_and_axes_are_one_grid_and_a_small_one_is_small(tiny_recipe, begu
     assert settings.train.max_steps < 20
     assert "adapter.r=2 is the recipe itself, which is called full." in notes
     small = ask(tiny, Asked(quick=True))[0]
+    there, _ = ask(tiny, Asked(quick=True), folder=tmp_path / "none")
+    assert (there.train.max_steps, there.ablation.overrides["train.max_steps"]) == (20, small.train.max_steps)
     folder = begun(small)
     more, _ = ask(small, Asked(suites=("components",), quick=True), folder=folder)
     assert more.ablation.cells == {**tiny.ablation.cells, **{name: cells[name] for name in cells if name != "r=8"}}

@@ -119,6 +119,7 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
         (["--seeds", "0,one"], "--seeds: 'one' is no whole number from 0"),
         (["--seeds", "1,1"], "--seeds 1,1 has one twice"),
         (["--seeds", ","], "--seeds has none"),
+        (["status"], "Options before status are those of a grid that runs. Put them after it"),
         (["--jobs", "0"], "--jobs 0: a whole number from 1, or auto"),
         (["--jobs", "many"], "--jobs many: a whole number from 1, or auto"),
         (["--gpus", "3-1"], "--gpus 3-1: '3-1' is no GPU and no range"),

@@ -52,6 +52,14 @@ def test_a_graph_of_another_grain_is_built_and_reported(level, tiny_recipe, tmp_
     assert result.report.experts == 4
 
 
+def test_more_experts_than_groups_are_told_what_to_do(tiny_recipe, tmp_path):
+    recipe = load_recipe(str(tiny_recipe), ["graph.level=groups", "adapter.num_experts=9"])
+    run = RunDir.create(tmp_path / "run", recipe_yaml=dump_recipe(recipe), name="x", seed=0)
+    with pytest.raises(TopicLoraError, match="exceeds the 8 topics") as told:
+        build_graph(recipe, run, LoggedProgress())
+    assert "set graph.level to topics" in told.value.hint
+
+
 def test_noise_that_nothing_reads_is_refused(tiny_recipe):
     for change, why in (("graph.taxonomy=induced", "reads no tags"), ("graph.tagged_prompts=0", "reads no tags")):
         with pytest.raises(TopicLoraError, match=why):

@@ -18,7 +18,6 @@ from topiclora_cli.runs.run import RECIPE
 
 _ELSEWHERE = "Start a new run for them, with --recipe and --out."
 SEARCHES = ("grid", "optuna")
-_OF_A_RUN = ("ablation.reference", "ablation.seeds", "ablation.tune")
 Changes = dict[str, Any]
 
 
@@ -64,12 +63,16 @@ class Asked:
 
 @dataclass
 class _Asking:
-    """A recipe on its way to what is asked of it; notes: what a reader would not expect."""
+    """A recipe on its way to what is asked of it.
+
+    notes: what a reader would not expect. called: the cell that each of the axes' cells is, by the name of the latter.
+    """
 
     recipe: Recipe
     asked: Asked
     folder: Path | None
     notes: list[str] = field(default_factory=list)
+    called: dict[str, str] = field(default_factory=dict)
 
     @property
     def begun(self) -> bool:
@@ -105,10 +108,11 @@ def ask(recipe: Recipe, asked: Asked, *, folder: Path | None = None) -> tuple[Re
         seeds = list(dict.fromkeys([*(section.seeds if folder is not None else ()), *asked.seeds]))
         asking.change({"ablation.seeds": seeds} if seeds != section.seeds else {}, where="--seeds")
     if asked.reference is not None:
-        if asked.reference not in section.all_cells:
-            hint = nearest(asked.reference, section.all_cells)
-            raise TopicLoraError(f"--reference {asked.reference}: there is no such cell.", hint)
-        asking.change({"ablation.reference": asked.reference}, where="--reference")
+        reference = asking.called.get(asked.reference, asked.reference)
+        if reference not in section.all_cells:
+            hint = nearest(reference, section.all_cells)
+            raise TopicLoraError(f"--reference {reference}: there is no such cell.", hint)
+        asking.change({"ablation.reference": reference}, where="--reference")
     return asking.recipe, asking.notes
 
 
@@ -126,19 +130,27 @@ def _of_suites(asking: _Asking) -> Changes:
         there, about = (section.cells, section.about) if asking.folder is not None else ({}, {})
         changes["ablation.cells"] = {**there, **cells}
         changes["ablation.about"] = {**about, **changes.get("ablation.about", {})}
-    if not asking.begun:
-        asking.change(changes, where=where)
-        return cells
-    # Which cell is compared with, and the seeds, are the run's already.
-    changes = {key: value for key, value in changes.items() if key not in _OF_A_RUN}
-    wanted = altered(recipe, changes.items(), where=where)
-    for key in changes:
-        if key in ("ablation.cells", "ablation.about"):
-            continue
-        if (new := _value(wanted, key)) != (old := _value(recipe, key)):
-            raise TopicLoraError(f"{where} wants {key}: {new!r}, and the run's cells have {old!r}.", _ELSEWHERE)
-    asking.recipe = wanted
+    if asking.folder is not None:
+        changes = _for_a_run(asking, changes, where=where)
+    asking.change(changes, where=where)
     return cells
+
+
+def _for_a_run(asking: _Asking, changes: Changes, *, where: str) -> Changes:
+    """The changes as a run takes them: its own training stays as it was, and so does what finished cells have in
+    common, with which cell they are compared, their seeds, and what is tuned.
+    """
+    section = asking.recipe.ablation
+    common = {key: value for key, value in changes.items() if not key.startswith("ablation.")}
+    grid = {key: value for key, value in changes.items() if key not in common}
+    if not asking.begun:
+        return {**grid, "ablation.overrides": {**section.overrides, **common}}
+    now = altered(asking.recipe, section.overrides.items(), where="ablation.overrides")
+    wanted = altered(now, common.items(), where=where)
+    for key in common:
+        if (new := _value(wanted, key)) != (old := _value(now, key)):
+            raise TopicLoraError(f"{where} wants {key}: {new!r}, and the run's cells have {old!r}.", _ELSEWHERE)
+    return {key: value for key, value in grid.items() if key in ("ablation.cells", "ablation.about")}
 
 
 def _of_axes(asking: _Asking, suites: Mapping[str, Any]) -> Changes:
@@ -154,6 +166,7 @@ def _of_axes(asking: _Asking, suites: Mapping[str, Any]) -> Changes:
         found = known.setdefault(_settings(altered(shared, overrides.items(), where="--grid")), name)
         if found in cells:
             raise TopicLoraError(f"--grid: {name} and {found} are the same cell.", "Leave out one of the values.")
+        asking.called[name] = found
         if found == name:
             cells[name] = anchored_overrides(shared, overrides)
         else:

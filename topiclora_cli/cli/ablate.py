@@ -9,7 +9,7 @@ import typer
 from topiclora_cli.cli import ablate_status
 from topiclora_cli.cli.ablate_options import GridOptions, with_grid
 from topiclora_cli.cli.ablate_running import RUN, RunningOptions, with_running
-from topiclora_cli.cli.console import TerminalProgress, console, errors, interruptible
+from topiclora_cli.cli.console import SOME_FAILED, TerminalProgress, console, errors, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, find_run, refuse_both
 from topiclora_cli.errors import TopicLoraError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from topiclora_cli.runs.results.ablation import CellScore
     from topiclora_cli.runs.run import RunDir
 
-SOME_FAILED = 1  # as pytest has it: 2 is for mistakes in what was asked
 PREPARATION = 600.0  # seconds to wait for another process that prepares the same grid
 
 app = typer.Typer(invoke_without_command=True, subcommand_metavar="[COMMAND]")

@@ -17,6 +17,7 @@ from topiclora_cli.runs.commands import as_typed, command_line
 from topiclora_cli.runs.processes import process_index
 from topiclora_cli.runs.progress import Advance
 
+SOME_FAILED = 1  # exit code, as pytest has it: 2 is for mistakes in what was asked
 PLAIN_INTERVAL = 20.0  # seconds between two lines of a bar that nobody watches
 
 

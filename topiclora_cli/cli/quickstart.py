@@ -9,7 +9,7 @@ import typer
 from rich.rule import Rule
 from rich.text import Text
 
-from topiclora_cli.cli.console import TerminalProgress, console, interruptible
+from topiclora_cli.cli.console import SOME_FAILED, TerminalProgress, console, interruptible
 from topiclora_cli.cli.options import OutOption, RecipeOption, RunOption, SetOption, start_or_open
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.commands import command_line
@@ -61,6 +61,7 @@ def quickstart(
     console.print(f"Run: {directory.path}", soft_wrap=True)
     from topiclora_cli.ablation.launch import launch
     from topiclora_cli.ablation.runner import prepare_grid
+    from topiclora_cli.ablation.states import cell_states, failed_lines
     from topiclora_cli.reporting import screen, summary
     from topiclora_cli.reporting.markdown import write_report
     from topiclora_cli.runs.results.metrics import read_metrics
@@ -77,6 +78,7 @@ def quickstart(
     stages = _numbered(settings, ablates)
     again = [] if recipe or run is None else [part for text in overrides or [] for part in ("--set", text)]
     graph = exported = None
+    failed: list[str] = []
     with interruptible("quickstart", "--run", directory.path, *again), directory.lock():
         if not directory.is_done("train"):
             try_tasks(settings)
@@ -101,7 +103,9 @@ def quickstart(
         if ablates:
             console.print(stages["ablate"])
             small = _reduced(settings, ablation_steps)
-            launch(prepare_grid(small, directory, progress, only=ABLATION_CELLS), small, directory, progress)
+            cells = prepare_grid(small, directory, progress, only=ABLATION_CELLS)
+            launch(cells, small, directory, progress)
+            failed = list(failed_lines(cell_states(cells, directory.path / "ablation")))
             _say([f"{ablation_steps} steps show that the cells run, not which is better: see ablation/report.md"])
         write_report(directory)
     console.print(Rule("Summary", align="left"))
@@ -111,6 +115,8 @@ def quickstart(
     console.print(Text("Next:", "bold"))
     copied = recipe or str(directory.path / "recipe.yaml")
     _say(f"  {line}" for line in screen.following(settings, directory, copied, topics))
+    if failed:
+        raise typer.Exit(SOME_FAILED)
 
 
 def _fitting(recipe: str, overrides: list[str], minutes: float, started: float, *, insist: bool) -> list[str]:

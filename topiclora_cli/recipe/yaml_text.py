@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Iterable
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -34,6 +36,11 @@ class Dumper(yaml.SafeDumper):
 
 def read_yaml(text: str, loader: Any = Loader) -> Any:
     """Parse YAML; raises yaml.YAMLError, also for an alias within what it names, and for what is nested too deep."""
+    return deepcopy(_parsed(text, loader))
+
+
+@lru_cache(maxsize=16)  # every stage of a run reads the run's recipe again
+def _parsed(text: str, loader: Any) -> Any:
     try:
         value = yaml.load(text, loader)
     except RecursionError:

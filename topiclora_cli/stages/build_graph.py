@@ -71,7 +71,12 @@ def build_graph(recipe: Recipe, run: RunDir, progress: Progress) -> GraphResult:
     elif experts > len(taxonomy.names):
         raise TopicLoraError(
             f"adapter.num_experts ({experts}) exceeds the {len(taxonomy.names)} topics.",
-            "Lower it, or have more topics: lower graph.min_tasks, or raise graph.induced_topics if induced.",
+            "Lower it, or have more topics: "
+            + (
+                "set graph.level to topics."
+                if section.level == "groups"
+                else "lower graph.min_tasks, or raise graph.induced_topics if induced."
+            ),
         )
     encoder = encoder or open_encoder(recipe)
     with stage(run, "graph", recipe) as running:
