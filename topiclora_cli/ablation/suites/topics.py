@@ -93,7 +93,9 @@ def _grains(recipe: Recipe) -> Iterator[SuiteCell]:
     for name, (question, changes) in _GRAINS.items():
         # Of a file all topics were listed on purpose, and few have tasks.
         if name != own and (name != "common" or graph.taxonomy in PACKAGED):
-            yield SuiteCell(f"topics={name}", question, changes)
+            there = graph.model_dump()
+            new = {key: value for key, value in changes.items() if there[key.removeprefix("graph.")] != value}
+            yield SuiteCell(f"topics={name}", question, new)
 
 
 def _experts(own: ExpertsSection, numbers: Sequence[int]) -> Iterator[tuple[str, dict[str, Any]]]:
