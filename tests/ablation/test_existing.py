@@ -27,6 +27,13 @@ def test_other_seeds_or_cells_leave_a_cell_as_it_is(tmp_path):
         open_cell(tmp_path, Cell("c", 0, altered(recipe, [("loss.kl.weight", 0.2)], where="here")))
 
 
+def test_a_cell_that_another_process_is_making_is_not_there_yet(tmp_path):
+    recipe = build_recipe({"name": "x", "model": {"name": "m"}}, where="here")
+    (tmp_path / "c-s0").mkdir()
+    (tmp_path / "c-s0" / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert open_cell(tmp_path, Cell("c", 0, recipe)) is None
+
+
 def test_a_report_has_finished_cells_that_its_own_grid_leaves_out(tmp_path, monkeypatch):
     def read(folder, cell):
         if cell.name == "changed":

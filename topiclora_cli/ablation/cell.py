@@ -58,6 +58,9 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
         # One of several values to try: the others go on without it.
         run.update(diverged=error.message)
         progress.say(f"Warning: {cell.folder}: {error.message}")
+    if cell.tuned:
+        # Nothing goes on from here, and the optimizer's states of many values would fill the disk.
+        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return run
 
 
