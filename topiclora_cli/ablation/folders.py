@@ -21,7 +21,7 @@ _GLANCE = 0.2  # seconds that somebody who only looks may hold a lock
 def open_cell(folder: Path, cell: Cell) -> RunDir | None:
     """The cell's run, None where there is none yet; raises TopicLoraError where it has other settings."""
     path = folder / cell.folder
-    if not is_run(path):  # it may be being made, by another process
+    if not is_run(path):  # which it is last of all when somebody makes it
         return None
     run = RunDir(path)
     if not is_same(path, cell) and settings(load_recipe(str(path / RECIPE)), cell) != settings(cell.recipe, cell):
