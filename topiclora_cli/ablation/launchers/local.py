@@ -91,10 +91,12 @@ class Local:
     def close(self) -> None:
         if any(worker is not None and worker.cell is not None for worker in self._slots):
             self.stop()
-        for slot, worker in enumerate(self._slots):
-            if worker is not None:
-                worker.leave(_PATIENCE)
-                self._slots[slot] = None
+        there = [worker for worker in self._slots if worker is not None]
+        for worker in there:
+            worker.connection.close()
+        for worker in there:
+            worker.leave(_PATIENCE)
+        self._slots = [None] * len(self._slots)
 
     def _signal(self, number: int) -> None:
         for worker in self._slots:
