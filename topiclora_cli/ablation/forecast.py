@@ -124,7 +124,7 @@ def _changes(recipe: Recipe, cell: Cell) -> str:
 
 def _runs(states: Sequence[CellState], cell: Cell) -> dict[str, int]:
     """How many runs of a name are in each state; what is still searched stands for the trials to come."""
-    found = Counter(state.state for state in states)
+    found: Counter[str] = Counter(state.state for state in states)
     if cell.axes and any(state.folder == cell.folder for state in states):
         begun = sum(bool(state.tuned) and state.seed == cell.seed for state in states)
         found["waiting"] += max(0, cell.trials - begun - 1)
