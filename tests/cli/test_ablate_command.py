@@ -136,6 +136,7 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
         (["--gpus", "0,0-1"], "--gpus 0,0-1: each GPU once"),
         (["--launcher", "rey"], "There is no launcher 'rey'. Did you mean 'ray'"),
         (["--address", "auto"], "--address is that of a Ray cluster. Add --launcher ray"),
+        (["--launcher", "ray", "--gpus", "0"], "--gpus are this machine's, and Ray numbers its own. Use --cell-gpus"),
         (["--cell-cpus", "0"], "--cell-cpus 0: a number above 0"),
         (["--search", "optunna"], "There is no search 'optunna'. Did you mean 'optuna'"),
         (["--trials", "3"], "--trials are those of a search. Add --search optuna"),
