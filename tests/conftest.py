@@ -56,6 +56,18 @@ SMALL = {
 }
 
 
+def pytest_addoption(parser):
+    parser.addoption("--every", type=int, default=1, metavar="N", help="run every N-th test that is selected")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    step = config.getoption("--every")
+    if step > 1:
+        config.hook.pytest_deselected(items=[item for place, item in enumerate(items) if place % step])
+        items[:] = items[::step]
+
+
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory) -> Path:
     """A two-layer random llama with a word-level tokenizer over the embedded task families."""

@@ -82,8 +82,18 @@ def test_looking_writes_nothing(grid):
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
+def test_a_run_that_is_no_grid_is_told(tmp_path):
+    recipe = dump_recipe(build_recipe({"name": "x", "model": {"name": "m"}}, where="here"))
+    run = RunDir.create(tmp_path / "plain", recipe_yaml=recipe, name="x", seed=0)
+    with pytest.raises(TopicLoraError, match="is no grid: its recipe has no cells"):
+        grid_status(run)
+    (run.path / "ablation").mkdir()  # of the recipe alone, over seeds
+    assert len(grid_status(run).lines) == 1
+
+
 def test_a_number_of_experts_that_is_still_to_be_chosen_is_told(tmp_path):
     values = {"name": "x", "model": {"name": "m"}, "adapter": {"num_experts": "auto"}}
+    values["ablation"] = {"cells": {"a": {"loss.kl.weight": 0.0}}}
     recipe = dump_recipe(build_recipe(values, where="here"))
     run = RunDir.create(tmp_path / "grid", recipe_yaml=recipe, name="x", seed=0)
     with pytest.raises(TopicLoraError, match="its number of experts is still to be chosen"):

@@ -187,6 +187,12 @@ def test_ranks_and_wins_are_told(tmp_path):
     assert "the 4 pairs of task and seed that all 2 cells have" in report
 
 
+def test_a_reference_that_is_not_scored_yet_is_told(tmp_path):
+    report = written(tmp_path, [cell("full"), cell("x")], reference="lora")
+    assert "lora, the reference, is not scored yet, and nothing is compared with it." in report
+    assert "not scored yet" not in written(tmp_path, [cell("full"), cell("x")])
+
+
 def test_the_page_stands_alone(tmp_path):
     found = {"tasks": Difference(0.02, -0.01, 0.05), "questions": Difference(0.03, 0.01, 0.04)}
     written(tmp_path, [cell("full"), cell("<b>", {"full": found})])

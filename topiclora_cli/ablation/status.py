@@ -19,9 +19,12 @@ from topiclora_cli.runs.run import RECIPE, RunDir
 
 
 def grid_status(run: RunDir) -> GridStatus:
-    """The grid that a run's recipe asks for; raises TopicLoraError where that is none yet."""
-    recipe = _as_made(load_recipe(str(run.path / RECIPE)), run)
+    """The grid that a run's recipe asks for; raises TopicLoraError where that is none, or none yet."""
+    recipe = load_recipe(str(run.path / RECIPE))
     folder = run.path / "ablation"
+    if not recipe.ablation.cells and not folder.is_dir() and run.stage("ablation") is None:
+        raise TopicLoraError(f"{run.path} is no grid: its recipe has no cells.", "Name another with --run.")
+    recipe = _as_made(recipe, run)
     grid = make_grid(recipe)
     states = cell_states(grid, folder)
     work = Work(grid, folder)

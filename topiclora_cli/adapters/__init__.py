@@ -13,6 +13,7 @@ from topiclora_cli.adapters.perft import PerftConfig, PerftModel
 from topiclora_cli.adapters.prompt import prompt_tokens
 from topiclora_cli.adapters.record import record_routing
 from topiclora_cli.adapters.topiclora import TopicLoraConfig, TopicLoraModel
+from topiclora_cli.adapters.unchanging import unchanging_weights
 
 register("topiclora", TopicLoraConfig, TopicLoraModel)
 register("perft", PerftConfig, PerftModel)
@@ -28,4 +29,5 @@ __all__ = [
     "prompt_tokens",
     "push_to_hub",
     "record_routing",
+    "unchanging_weights",
 ]

@@ -96,7 +96,7 @@ class Running:
     records: those under way, each with the layers that it is of. prompt_mask (B, P): which tokens are the prompt, where
     that was said. prior: what routers are drawn towards. interfered: what is done to their decisions. calls: the
     decoder's forward call, by adapter. decisions: by group of layers, its routing decision and how many members are
-    still to take it.
+    still to take it. held: in a block in which weights do not change, what layers made of theirs, by layer and adapter.
     """
 
     records: tuple[tuple[RoutingRecord, frozenset[nn.Module]], ...] = ()
@@ -105,6 +105,7 @@ class Running:
     interfered: Interfered | None = None
     calls: dict[str, PromptCall] = field(default_factory=dict)
     decisions: dict[object, tuple[Any, int]] = field(default_factory=dict)
+    held: dict[tuple[nn.Module, str], Any] | None = None
 
 
 class RoutingContext:
@@ -141,7 +142,7 @@ class Within(AbstractContextManager[None]):
     def __init__(
         self,
         contexts: Sequence[RoutingContext],
-        key: Literal["prompt_mask", "prior", "interfered"],
+        key: Literal["prompt_mask", "prior", "interfered", "held"],
         values: Sequence[Any],
     ) -> None:
         self._contexts = contexts

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import _has_any_global_hook
 
 from topiclora_cli.adapters.dispatch import Dispatch
-from topiclora_cli.adapters.precision import no_autocast
+from topiclora_cli.adapters.precision import no_autocast, precise_product
 
 Gate = Callable[[Tensor | None], Tensor]  # the router's projection of x (..., n), if asked for, to gates (..., E)
 
@@ -145,7 +145,7 @@ def fused_mixture(
     router = None if router is None else router.to(rows.dtype)  # it stays in float32 beside adapters in float64
     if not torch.is_grad_enabled():
         # Nothing to save: at one token a time, an autograd function's own cost would show.
-        gates = gate(None if router is None else F.linear(rows, router).view(*x.shape[:-1], len(router)))
+        gates = gate(None if router is None else precise_product(x, router))
         hidden = F.linear(rows, flat_a)
         out = _accumulated(rows, hidden, gates.reshape(-1, gates.shape[-1]), flat_b, weight, bias)
     elif router is None:
@@ -160,6 +160,15 @@ def fused_mixture(
             alias = alias if rows.requires_grad else rows
             out = _Accumulate.apply(alias, hidden, gates.reshape(-1, gates.shape[-1]), flat_b, weight, bias)
     return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
+
+
+def held_mixture(x: Tensor, gates: Tensor, lora_a: Tensor, lora_b: Tensor, base: nn.Linear) -> Tensor:
+    """`fused_mixture` without gradients, from flat factors (unchanging.py) and known gates (..., E)."""
+    with no_autocast(x):
+        rows = x.reshape(-1, x.shape[-1]).to(lora_a.dtype)
+        weight, bias = base.weight.to(rows.dtype), None if base.bias is None else base.bias.to(rows.dtype)
+        out = _accumulated(rows, F.linear(rows, lora_a), gates.reshape(-1, gates.shape[-1]), lora_b, weight, bias)
+    return out.view(*x.shape[:-1], out.shape[-1])
 
 
 def fused_sorted_mixture(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor, base: nn.Linear) -> Tensor:
@@ -209,8 +218,13 @@ def _accumulated(
     rows: Tensor, hidden: Tensor, gates: Tensor, lora_b: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     rank = len(lora_b) // gates.shape[1]
-    gated = hidden.unflatten(-1, (-1, rank)) * gates.to(hidden.dtype).unsqueeze(-1)  # (T, E, r)
-    return F.linear(rows, weight, bias).addmm_(gated.flatten(1), lora_b)
+    factors = gates.to(hidden.dtype).unsqueeze(-1)
+    if hidden.shape[1] == len(lora_b):
+        # Factors as they are multiplied with: broadcasting over runs of r is several times slower.
+        gated = hidden * factors.expand(-1, -1, rank).reshape(hidden.shape)
+    else:
+        gated = (hidden.unsqueeze(1) * factors).flatten(1)
+    return F.linear(rows, weight, bias).addmm_(gated, lora_b)
 
 
 def _experts_backward(grad: Tensor, hidden: Tensor, gates: Tensor, lora_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,7 +19,24 @@ def precise(x: Tensor) -> Tensor:
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """A block in which autocast leaves x's device alone."""
-    return torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled(x.device.type) else _NOTHING
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return _NOTHING
+    return torch.autocast(device, enabled=False) if torch.compiler.is_compiling() else _Off(device)
+
+
+class _Off(AbstractContextManager[None]):
+    """What `torch.autocast(device, enabled=False)` does inside of another, without its checks: it is entered at every
+    layer and token."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def __enter__(self) -> None:
+        torch.set_autocast_enabled(self._device, False)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_autocast_enabled(self._device, True)
 
 
 def computes_precisely(x: Tensor) -> bool:
@@ -49,7 +66,11 @@ class _Product(torch.autograd.Function):
 def precise_product(x: Tensor, weight: Tensor) -> Tensor:
     """x (..., d) times weight (n, d) transposed, (..., n), in float32 even under autocast; in float64 if x is."""
     with no_autocast(x):
-        if x.dtype in _FULL or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # So few rows of weights are multiplied faster from the left.
+            rows = precise(x).reshape(-1, x.shape[-1])
+            return (weight.to(rows.dtype) @ rows.T).T.view(*x.shape[:-1], len(weight))
+        if x.dtype in _FULL or torch.compiler.is_compiling():
             x = precise(x)
             return F.linear(x, weight.to(x.dtype))
         return _Product.apply(x, precise(weight))  # type: ignore[no-any-return]

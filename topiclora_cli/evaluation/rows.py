@@ -12,13 +12,18 @@ Prompts = Sequence[tuple[int, ...]]  # the prompt's tokens of every row
 
 
 class RowsLM(PromptedLM):
-    """PromptedLM that opens a block around each call of the model, with the prompts of the batch's rows."""
+    """PromptedLM that opens a block around each call of the model, with the prompts of the batch's rows.
+
+    What prompts begin with is no prompt, and runs with each of them.
+    """
+
+    shares_prefixes = False
 
     around: Callable[[Prompts], AbstractContextManager[Any]] = staticmethod(lambda prompts: nullcontext())
 
-    def _call(self, tokens: Tensor, *, of: Tensor, **settings: Any) -> Any:
-        with self.around([tuple(row) for row in of.tolist()]):
-            return super()._call(tokens, of=of, **settings)
+    def _call(self, tokens: Tensor, prompts: Prompts, **settings: Any) -> Any:
+        with self.around(prompts):
+            return super()._call(tokens, prompts, **settings)
 
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         with self.around([tuple(row[: self._prompts.get(unpadded(row), len(row))]) for row in inps.tolist()]):

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ import torch.nn.functional as F
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
-from topiclora_cli.adapters import prompt_tokens
+from topiclora_cli.adapters import prompt_tokens, unchanging_weights
 from topiclora_cli.evaluation.shared_prompt import (
+    PromptBatch,
     Scored,
-    SharedPrompt,
+    behind,
     cache_of,
     continuations,
     goes_on,
@@ -36,6 +38,7 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     _prompts: Mapping[tuple[int, ...], int] = {}
     _noted: list[Any] | None = None  # takes requests in place of scoring them
     _known: list[list[Scored]] | None = None  # answers to the next calls
+    shares_prefixes = True  # whether what prompts begin with may run once for all of them
     on_scored: Callable[[float], None] = staticmethod(lambda part: None)
     """Called with the part of a task's requests that are scored, as far as their number tells."""
 
@@ -47,8 +50,12 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
             return [(0.0, False)] * len(requests)
         if self._known:
             return self._known.pop(0)
+        with unchanging_weights(self.model):
+            return self._scores(requests, override_bs)
+
+    def _scores(self, requests: Sequence[Request], override_bs: int | None) -> list[Scored]:
         results: list[Any] = [None] * len(requests)
-        if self.backend == "causal" and getattr(self.model.config, "use_cache", None):
+        if self._goes_on:
             shared = shared_prompts([request[1:] for request in requests], max_length=self.max_length)
             size, done = self._size(requests, override_bs), 0
 
@@ -57,9 +64,14 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
                 done += answers
                 self.on_scored(min(1.0, done / len(requests)))
 
-            batches = list(in_batches(shared, size))
-            for index, score in shared_out(batches, lambda batch: self._score_together(batch, size), told).items():
-                results[index] = score
+            begun = lru_cache(1)(self._begin)  # batches with one prefix follow one another
+
+            def score(batch: PromptBatch) -> dict[int, Scored]:
+                return self._score_together(batch, size, begun)
+
+            batches = list(in_batches(shared, size, prefixes=self.shares_prefixes))
+            for index, answer in shared_out(batches, score, told).items():
+                results[index] = answer
         alone = [index for index, result in enumerate(results) if result is None]
         answers = self._score_alone([requests[index] for index in alone], override_bs)
         for index, answer in zip(alone, answers, strict=True):
@@ -84,6 +96,10 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """What the model writes; several processes share out the batches that lm-eval makes of the requests."""
+        with unchanging_weights(self.model):
+            return self._written(requests, disable_tqdm)
+
+    def _written(self, requests: Sequence[Any], disable_tqdm: bool) -> list[str]:
         if not several():
             return list(super().generate_until(requests, disable_tqdm))
         size = int(in_first(self._detect_batch_size) if self.batch_size == "auto" else self.batch_size)
@@ -103,39 +119,71 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         longest = max(requests, key=lambda request: len(request[1]) + len(request[2]))
         return in_first(lambda: int(self._detect_batch_size([longest])))
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the model may keep keys and values from one call to the next."""
+        tuned = getattr(self.model, "active_peft_config", None)
+        virtual = tuned is not None and tuned.is_prompt_learning  # tokens that peft puts before those of any call
+        return self.backend == "causal" and bool(getattr(self.model.config, "use_cache", None)) and not virtual
+
     @torch.no_grad()
-    def _score_together(self, batch: Sequence[SharedPrompt], size: int) -> dict[int, Scored]:
+    def _begin(self, prefix: tuple[int, ...]) -> Any:
+        """The keys and values of what prompts begin with."""
+        tokens = torch.tensor([prefix], device=self.device)
+        last = self._logits_at([len(prefix) - 1], tokens)
+        return getattr(self._call(tokens, [prefix], **last), "past_key_values", None)
+
+    @torch.no_grad()
+    def _score_together(
+        self, batch: PromptBatch, size: int, begun: Callable[[tuple[int, ...]], Any]
+    ) -> dict[int, Scored]:
         """Scores by the number of the request; none where the model's cache cannot be gone on from several times."""
-        prompts = torch.tensor([prompt.tokens for prompt in batch], device=self.device)
-        output = self._call(prompts, of=prompts, **self._last_logits)
+        prompts = [prompt.tokens for prompt in batch.prompts]
+        settings: dict[str, Any] = {}
+        if batch.prefix:
+            prefix = begun(batch.prefix)
+            if not goes_on(prefix):
+                return {}
+            settings["past_key_values"] = cache_of([0] * len(prompts), prefix, length=len(batch.prefix))
+        tokens, ends = behind(batch)
+        places = sorted(set(ends))
+        kept = self._logits_at(places, tokens)
+        output = self._call(tokens.to(self.device), prompts, **settings, **kept)
         cache: Any = getattr(output, "past_key_values", None)
         if not goes_on(cache):
             return {}
-        first = F.log_softmax(output.logits[:, -1], -1, dtype=self.softmax_dtype)
+        at = torch.tensor([places.index(end) if kept else end for end in ends], device=self.device)
+        last = output.logits[torch.arange(len(prompts), device=self.device), at]
+        first = F.log_softmax(last, -1, dtype=self.softmax_dtype)
         scores: dict[int, Scored] = {}
-        for part in continuations(batch, size):
+        for part in continuations(batch.prompts, size):
             following, tokens = None, starts(part).to(self.device)
             if tokens.numel():
-                rows = prompts[[each.row for each in part]]
-                logits = self._call(tokens, of=rows, past_key_values=cache_of(part, cache)).logits
+                rows = [each.row for each in part]
+                of = [prompts[row] for row in rows]
+                logits = self._call(tokens, of, past_key_values=cache_of(rows, cache, length=len(of[0]))).logits
                 following = F.log_softmax(logits, -1, dtype=self.softmax_dtype)
             scores |= scored(part, first, following)
         return scores
 
-    def _call(self, tokens: Tensor, *, of: Tensor, **settings: Any) -> Any:
-        """The model on tokens that belong to the prompts `of`."""
+    def _call(self, tokens: Tensor, prompts: Sequence[tuple[int, ...]], **settings: Any) -> Any:
+        """The model on tokens that belong to these prompts, one of each row."""
         dtype = self.mixed_precision_dtype
-        with (
-            torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None),
-            prompt_tokens(torch.ones_like(of, dtype=torch.float)),
-        ):
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        mask = torch.arange(int(lengths.max()), device=self.device) < lengths[:, None]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None), prompt_tokens(mask.float()):
             return self.model(tokens, use_cache=True, **settings)
 
-    @property
-    def _last_logits(self) -> dict[str, int]:
-        """Leave out the other logits of a prompt where the model can."""
+    def _logits_at(self, places: list[int], of: Tensor) -> dict[str, Any]:
+        """Leave out the logits of a call's other tokens (B, S) where the model can."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
+        if "logits_to_keep" not in inspect.signature(base.forward).parameters:
+            return {}
+        if places == [of.shape[1] - 1]:
+            return {"logits_to_keep": 1}
+        # Code that comes with a model may know a number alone.
+        own = type(base).__module__.startswith("transformers.")
+        return {"logits_to_keep": torch.tensor(places, device=self.device)} if own else {}
 
     def _score_alone(self, requests: Sequence[Request], override_bs: int | None) -> list[Any]:
         # The harness runs requests with equal tokens but the last once. Where their contexts differ in length, so do

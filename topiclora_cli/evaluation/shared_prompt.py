@@ -1,16 +1,22 @@
 """The choices of a question, scored with its prompt run once: they go on from its keys and values.
 
-Prompts of equal length go together, so that nothing is padded but the ends of continuations, which nothing sees.
+So do questions from what all of them begin with. Prompts of a batch that differ in length are filled up at their ends,
+which nothing before them sees, and continuations that go together follow prompts of one length: nothing is masked.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from topiclora_cli.evaluation.prefixes import Group, by_prefix
+
+LEAST_FILLED = 0.75  # of the longest prompt of a batch, behind what all begin with
 
 Scored = tuple[float, bool]  # log-likelihood, and whether it is what greedy decoding writes
 
@@ -37,8 +43,15 @@ class SharedPrompt:
         return max(map(len, self.continuations.values()))
 
 
+class PromptBatch(NamedTuple):
+    """Prompts that run together, the longest first; prefix: what all of them begin with and runs before, if any."""
+
+    prefix: tuple[int, ...]
+    prompts: list[SharedPrompt]
+
+
 def shared_prompts(requests: Sequence[tuple[list[int], list[int]]], *, max_length: int) -> list[SharedPrompt]:
-    """Prompts with several continuations among requests of (context, continuation), as far as they fit the model.
+    """The prompts among requests of (context, continuation), as far as they fit the model.
 
     One of a single token, as texts without a prompt have, is not worth it. One with a continuation of no token is left
     out: lm-eval refuses that, where a sum over nothing would be the best.
@@ -46,7 +59,7 @@ def shared_prompts(requests: Sequence[tuple[list[int], list[int]]], *, max_lengt
     groups: dict[tuple[int, ...], dict[int, list[int]]] = {}
     for index, (context, continuation) in enumerate(requests):
         groups.setdefault(tuple(context), {})[index] = continuation
-    prompts = [SharedPrompt(tokens, found) for tokens, found in groups.items() if len(tokens) > 1 < len(found)]
+    prompts = [SharedPrompt(tokens, found) for tokens, found in groups.items() if len(tokens) > 1]
     return [
         prompt
         for prompt in prompts
@@ -54,27 +67,49 @@ def shared_prompts(requests: Sequence[tuple[list[int], list[int]]], *, max_lengt
     ]
 
 
-def in_batches(prompts: Sequence[SharedPrompt], size: int) -> Iterator[list[SharedPrompt]]:
-    """At most `size` prompts together, all of one length."""
-    batch: list[SharedPrompt] = []
-    for prompt in sorted(prompts, key=lambda each: (-len(each.tokens), each.longest)):
-        if batch and (len(batch) == size or len(batch[0].tokens) != len(prompt.tokens)):
-            yield batch
-            batch = []
-        batch.append(prompt)
-    if batch:
-        yield batch
+def in_batches(prompts: Sequence[SharedPrompt], size: int, *, prefixes: bool) -> Iterator[PromptBatch]:
+    """At most `size` prompts together, of about one length; prefixes: whether to look for what prompts begin with.
+
+    A prompt that shares neither its beginning nor itself, by several continuations, is in none.
+    """
+    tokens = [prompt.tokens for prompt in prompts]
+    for length, members in by_prefix(tokens) if prefixes else [Group(0, list(range(len(prompts))))]:
+        batch: list[SharedPrompt] = []
+        group = [prompts[member] for member in members if length or len(prompts[member].continuations) > 1]
+        for prompt in sorted(group, key=lambda each: (-len(each.tokens), each.longest)):
+            if batch and (
+                len(batch) == size or len(prompt.tokens) - length < LEAST_FILLED * (len(batch[0].tokens) - length)
+            ):
+                yield PromptBatch(batch[0].tokens[:length], batch)
+                batch = []
+            batch.append(prompt)
+        if batch:
+            yield PromptBatch(batch[0].tokens[:length], batch)
 
 
 def continuations(batch: Sequence[SharedPrompt], size: int) -> Iterator[list[Continuation]]:
-    """The continuations of a batch of prompts in order, at most `size` together."""
+    """The continuations of a batch of prompts: those of one token, which the prompts themselves score; then others
+    of prompts of one length in order, at most `size` together."""
     found = [
         Continuation(index, row, tokens)
         for row, prompt in enumerate(batch)
         for index, tokens in prompt.continuations.items()
     ]
-    for start in range(0, len(found), size):
-        yield found[start : start + size]
+    if short := [each for each in found if len(each.tokens) == 1]:
+        yield short
+    longer = [each for each in found if len(each.tokens) > 1]
+    for _, alike in groupby(longer, lambda each: len(batch[each.row].tokens)):
+        part = list(alike)
+        for start in range(0, len(part), size):
+            yield part[start : start + size]
+
+
+def behind(batch: PromptBatch) -> tuple[Tensor, list[int]]:
+    """What the prompts have behind their prefix (B, R), filled up with zeros, and the place of the last of each."""
+    rests = [prompt.tokens[len(batch.prefix) :] for prompt in batch.prompts]
+    length = max(map(len, rests))
+    tokens = torch.tensor([[*rest, *[0] * (length - len(rest))] for rest in rests])
+    return tokens, [len(rest) - 1 for rest in rests]
 
 
 def goes_on(cache: Any) -> bool:
@@ -86,12 +121,12 @@ def goes_on(cache: Any) -> bool:
     )
 
 
-def cache_of(part: Sequence[Continuation], prompts: Any) -> DynamicCache:
-    """What the prompts' cache has for each continuation; the prompts' own stays as it is."""
+def cache_of(rows: Sequence[int], prompts: Any, *, length: int) -> DynamicCache:
+    """The first `length` tokens of some rows of the prompts' cache, which stays as it is itself."""
     cache = DynamicCache()
     for number, layer in enumerate(prompts.layers):
-        rows = torch.tensor([each.row for each in part], device=layer.keys.device)
-        cache.update(layer.keys[rows], layer.values[rows], number)
+        chosen = torch.tensor(rows, device=layer.keys.device)
+        cache.update(layer.keys[chosen, :, :length], layer.values[chosen, :, :length], number)
     return cache
 
 

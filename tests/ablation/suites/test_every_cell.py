@@ -24,3 +24,12 @@ def test_every_cell_of_a_suite_trains_a_step(made, tmp_path, name):
     for cell in grid:
         run = train_cell(tmp_path, cell, grid, LoggedProgress())
         assert run.is_done("train"), cell.name
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SUITES)
+def test_a_quick_suite_runs_end_to_end_by_one_command(run_cli, tiny_recipe, tmp_path, name):
+    sizes = [f"--set={key}={value}" for key, value in {**SMALL, "adapter.target_modules": "all-linear"}.items()]
+    code, text = run_cli("ablate", "--recipe", tiny_recipe, "--suite", name, "--quick", "--out", "study", *sizes)
+    assert code == 0, text
+    assert (tmp_path / "study" / "ablation" / "report.md").is_file()

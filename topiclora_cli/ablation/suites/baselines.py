@@ -49,7 +49,7 @@ def make(recipe: Recipe, *, quick: bool) -> Made:
         wanted = methods if not quick else _QUICK if kind == "total" else _QUICK_ACTIVATED
         for name in methods:
             if name in wanted and name != recipe.adapter.method:
-                question = f"Is the recipe better than {methods[name]} of as many {of_kind}?"
+                question = f"Is the recipe better than {methods[name]}, at as many {of_kind}?"
                 changes = sizes.method(name, sizes.budget(kind))
                 cells.append(SuiteCell(name if kind == "total" else f"{name}-activated", question, changes))
     notes = [] if recipe.ablation.tune else [_ONE_RATE]

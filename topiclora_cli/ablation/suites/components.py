@@ -60,14 +60,14 @@ def _of_the_kl(recipe: Recipe) -> list[SuiteCell]:
     if not kl.weight:
         return []
     directions = {
-        "kl_forward": ("forward", "KL(prior || routing), which asks for every expert of the prior"),
-        "kl_reverse": ("reverse", "KL(routing || prior), which lets routing keep to one of the prior's experts"),
-        "kl_js": ("js", "Jensen and Shannon's divergence, which is bounded"),
+        "kl_forward": ("forward", "KL(prior || routing), which asks for every expert of the prior,"),
+        "kl_reverse": ("reverse", "KL(routing || prior), which lets routing keep to one of the prior's experts,"),
+        "kl_js": ("js", "Jensen and Shannon's divergence, which is bounded,"),
     }
     return [
         _cell("kl_off", "Is the KL to the topic prior worth anything?", "loss.kl.weight", 0.0),
         *(
-            _cell(name, f"Does the direction matter: {why}?", "loss.kl.direction", direction)
+            _cell(name, f"Would {why} do better?", "loss.kl.direction", direction)
             for name, (direction, why) in directions.items()
             if direction != kl.direction
         ),
@@ -76,7 +76,7 @@ def _of_the_kl(recipe: Recipe) -> list[SuiteCell]:
             "Does the KL's schedule pay, or will its peak weight from the first step to the last do?",
             {"loss.kl.floor": kl.weight, "loss.kl.warmup": 0.0},
         ),
-        _cell("kl_no_floor", "Need the KL last to the end of training?", "loss.kl.floor", 0.0),
+        _cell("kl_no_floor", "Must the KL last to the end of training?", "loss.kl.floor", 0.0),
         _cell("hard_label", "Is a soft prior better than its likeliest expert as a label?", "loss.kl.label", "hard"),
     ]
 

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from topiclora_cli.adapters.context import RoutingContext
-from topiclora_cli.adapters.dispatch import prefers_sparse, sparse_delta
+from topiclora_cli.adapters.dispatch import FEW_ROWS, prefers_sparse, sparse_delta
 from topiclora_cli.adapters.dropout import own_rank_space
-from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, is_untouched
+from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, held_mixture, is_untouched
 from topiclora_cli.adapters.mixture import apart, fan_in, fan_out, gated_sum, rank_space
-from topiclora_cli.adapters.precision import computes_precisely
+from topiclora_cli.adapters.precision import computes_precisely, no_autocast, precise_product
 from topiclora_cli.adapters.record import note_gates
 from topiclora_cli.adapters.routers import Router
 from topiclora_cli.adapters.topiclora.config import TopicLoraConfig
 from topiclora_cli.adapters.topiclora.layer import Factors, TopicLoraLayer
 from topiclora_cli.adapters.topiclora.routing import Routing
+from topiclora_cli.adapters.unchanging import Held, computing_in
 from topiclora_cli.adapters.weights import check_loaded
 from topiclora_cli.errors import TopicLoraError
 
@@ -57,6 +58,8 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _single(self, x: Tensor, name: str) -> Tensor:
         """The usual case, one active adapter: by the kernel that fits."""
+        if (known := self._unchanged(x, name)) is not None:
+            return known
         config, role, factors = self.topiclora_config[name], self.mixing_role(name), self.factors(name)
         lora_a, lora_b = factors
         routed = lora_b[: config.num_experts] if config.shared_experts else lora_b
@@ -84,7 +87,36 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
             result = result - began.to(result.dtype)
         return result
 
+    def _unchanged(self, x: Tensor, name: str) -> Tensor | None:
+        """The output by what `_fused` held of the weights in a block in which they do not change, if it did."""
+        held = self.routing_context.here.held
+        if not held or torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
+            return None
+        found: Held | None = held.get((self, name))
+        if found is None or found.lora_a.dtype != computing_in(x) or not is_untouched(self.base_layer):
+            return None
+        with no_autocast(x):
+            projected = None
+            if found.projection is not None and self.topiclora_router[name] is found.router:
+                projected = precise_product(x, found.projection)
+            gates = self._routing(name, x, projected).scaled
+            return held_mixture(x, gates, found.lora_a, found.lora_b, self.base_layer)  # type: ignore[arg-type]
+
+    def _hold(self, x: Tensor, name: str, factors: Factors) -> None:
+        """Leave what the next calls multiply with where weights do not change."""
+        held, config = self.routing_context.here.held, self.topiclora_config[name]
+        if held is None or torch.is_grad_enabled() or self.training:
+            return
+        if config.kernel == "auto" and prefers_sparse(x.new_empty(FEW_ROWS, x.shape[-1]), factors[1], config.top_k):
+            return  # the kernel goes by the number of rows
+        lora_a, lora_b = (factor.flatten(0, 1).to(computing_in(x)) for factor in factors)
+        router = dict(self.topiclora_router.items()).get(name)
+        with no_autocast(x):
+            projection = router.projection() if isinstance(router, Router) and is_untouched(router) else None
+        held[self, name] = Held(lora_a, lora_b, router, projection)
+
     def _fused(self, name: str, x: Tensor, factors: Factors) -> Tensor:
+        self._hold(x, name, factors)
         rides = name in self.topiclora_router and _rides(self.topiclora_router[name], x)
         return fused_mixture(
             x,

@@ -33,6 +33,7 @@ from topiclora_cli.adapters.topiclora.scope import (
     scope_key,
 )
 from topiclora_cli.adapters.tuner import RoutedTuner
+from topiclora_cli.adapters.unchanging import unchanging_weights
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -84,7 +85,8 @@ class TopicLoraModel(RoutedTuner):
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The base model's generate; what it is given is the prompt that routing by prompt averages over."""
         pools = any(self.peft_config[name].pools_prompt for name in self.active_adapters)  # type: ignore[attr-defined]
-        with default_prompt(prompt_of_generate(self.model, args, kwargs) if pools else None, self.model):
+        prompt = prompt_of_generate(self.model, args, kwargs) if pools else None
+        with default_prompt(prompt, self.model), unchanging_weights(self.model):
             return self.model.generate(*args, **kwargs)
 
     @staticmethod

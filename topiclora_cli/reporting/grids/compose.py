@@ -45,7 +45,7 @@ def grid_report(
     recipe: the one that the grid is made of; recipes: of its cells. lines: how far each run has come.
     """
     sections = [
-        _scores(found.cells, recipes),
+        _scores(found, recipes),
         told.unfinished(lines),
         *beside.differences(found),
         beside.standings(found),
@@ -74,13 +74,17 @@ def edge_warnings(scores: Sequence[CellScore]) -> list[str]:
     ]
 
 
-def _scores(scores: Sequence[CellScore], recipes: Sequence[Recipe]) -> Section:
+def _scores(found: GridScores, recipes: Sequence[Recipe]) -> Section:
+    scores = found.cells
     label = metric_label(scores[0].metric, scores[0])
     about = (
         f"{label}: mean over tasks, mean and standard deviation over seeds; `vs full` is paired by seed. "
         "`KL` is the routing loss's last training value, `MI` the mutual information of topic and expert in nats."
     )
-    parts: list[Part] = [Text(about), scores_table(scores), *told.left_out(scores), Text(told.lengths(recipes))]
+    parts: list[Part] = [Text(about), scores_table(scores), *told.left_out(scores)]
+    if found.reference not in {s.name for s in scores}:
+        parts.append(Text(f"{found.reference}, the reference, is not scored yet, and nothing is compared with it."))
+    parts.append(Text(told.lengths(recipes)))
     return Section("Scores", parts)
 
 
