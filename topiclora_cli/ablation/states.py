@@ -53,7 +53,8 @@ def cell_states(grid: Sequence[Cell], folder: Path) -> list[CellState]:
     for cell in grid:
         state = states[cell.folder]
         if cell.axes:
-            found[cell.folder] = replace(state, reason=expansion.why_nothing(cell) or _UNCHOSEN)
+            why = expansion.why_nothing(cell) or _UNCHOSEN
+            found[cell.folder] = CellState(cell.name, cell.seed, cell.folder, {}, "waiting", why)
             continue
         if not cell.tuned:
             found[cell.folder] = state

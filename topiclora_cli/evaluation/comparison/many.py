@@ -34,7 +34,7 @@ def many_means(
 
     Every side has the same numbers of questions. cautious: what seeds do to single questions is taken out of the
     questions' draws and left in those of seeds, which have few degrees of freedom to know it by. The other way round,
-    as intervals are drawn, seeds that happen to agree count for nothing, which with two or three happens often.
+    as `intervals` draws, seeds that happen to agree count for nothing, which with two or three happens often.
     """
     weights = task_weights(sides[0], by_task=by_task)
     means = np.array([sum(w * task.mean() for w, task in zip(weights, side, strict=True)) for side in sides])

@@ -12,7 +12,7 @@ from topiclora_cli.runs.results.ablation import LEVELS, CellScore, Difference, G
 _FEW = 10  # seeds
 _KINDS = {
     "permutation": "of one seed by flipping signs",
-    "bootstrap": "of several seeds by draws that are more cautious of seeds than the interval's",
+    "bootstrap": "of several seeds by draws as of the interval",
 }
 _OF = {"tasks": "mean of tasks", "questions": "all questions"}
 
