@@ -2,7 +2,7 @@
 
 import pytest
 
-from topiclora_cli.ablation.axes import LONGEST, Axis, cells_of, parse_axes, parse_axis
+from topiclora_cli.ablation.axes import LONGEST, Axis, as_text, cells_of, parse_axes, parse_axis
 from topiclora_cli.errors import TopicLoraError
 
 
@@ -63,6 +63,8 @@ def test_names_are_folders_that_tell_cells_apart():
     assert next(iter(cells_of(same, one_factor=False))) == "graph.width=16-normal_width=2-adapter.width=3"
     modules = parse_axes(["adapter.target_modules=[q_proj,v_proj],all-linear", "data.source=a/b.jsonl", "x=true"])
     assert next(iter(cells_of(modules, one_factor=False))) == "target_modules=q_proj+v_proj-source=a_b.jsonl-x=true"
+    assert list(cells_of(parse_axes(["graph.exclude_tasks=[],[a]"]), one_factor=False))[1] == "exclude_tasks=a"
+    assert as_text([]) == "[]"
     long = parse_axes([f"data.prompt={'a' * 200},{'a' * 201}"])
     names = list(cells_of(long, one_factor=False))
     assert len(set(names)) == 2

@@ -3,6 +3,7 @@
 import pytest
 
 from topiclora_cli.ablation import work as works
+from topiclora_cli.ablation.cell import make_cell
 from topiclora_cli.ablation.finished import CellResult
 from topiclora_cli.ablation.folders import open_cell
 from topiclora_cli.ablation.grid import Cell, make_grid
@@ -27,6 +28,13 @@ def test_other_seeds_or_cells_leave_a_cell_as_it_is(tmp_path):
         open_cell(tmp_path, Cell("c", 0, altered(recipe, [("loss.kl.weight", 0.2)], where="here")))
 
 
+def test_a_cell_that_another_process_is_making_is_not_there_yet(tmp_path):
+    recipe = build_recipe({"name": "x", "model": {"name": "m"}}, where="here")
+    (tmp_path / "c-s0").mkdir()
+    (tmp_path / "c-s0" / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert open_cell(tmp_path, Cell("c", 0, recipe)) is None
+
+
 def test_a_report_has_finished_cells_that_its_own_grid_leaves_out(tmp_path, monkeypatch):
     def read(folder, cell):
         if cell.name == "changed":
@@ -39,3 +47,14 @@ def test_a_report_has_finished_cells_that_its_own_grid_leaves_out(tmp_path, monk
     recipe = build_recipe({"name": "x", "model": {"name": "m"}, "ablation": {"cells": cells}}, where="here")
     found = with_others(Work(make_grid(recipe, only=["mine"]), tmp_path), recipe)
     assert [cell.name for cell in found.grid] == ["full", "done", "mine"]
+
+
+def test_a_cell_that_another_process_is_about_to_make_is_not_there_yet(tmp_path):
+    recipe = build_recipe({"name": "x", "model": {"name": "m"}}, where="here")
+    cell = Cell("c", 0, recipe)
+    (tmp_path / "c-s0").mkdir()
+    (tmp_path / "c-s0" / "recipe.yaml").write_text("name: x\n")
+    assert open_cell(tmp_path, cell) is None
+    # Nor where it was killed there.
+    assert make_cell(tmp_path, cell).path == tmp_path / "c-s0"
+    assert open_cell(tmp_path, cell) is not None

@@ -1,5 +1,7 @@
 """Workers beside this process: each has its share of the machine, and one that dies costs its cell alone."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -51,6 +53,20 @@ def test_a_worker_that_dies_costs_its_cell_alone_and_says_how(workers, tmp_path)
     assert found["killed"].reason == "Its process was killed by signal 9 (SIGKILL)."
     assert found["killed"].hint.startswith("Main memory has run out, most likely: use fewer --jobs. Log: ")
     assert found["exits"].reason == "Its process ended with exit code 3."
+
+
+def test_a_worker_that_dies_between_cells_costs_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "WORKER", "tests.ablation.stand_in")
+    cells = [Cell("a", 0, None), Cell("b", 0, None)]
+    launcher = Local(cells, tmp_path, 1)
+    launcher.start(cells[0])
+    (first,) = launcher.wait(30)
+    os.kill(int(first.reason), signal.SIGKILL)
+    launcher._slots[0].process.wait(30)
+    launcher.start(cells[1])
+    (second,) = launcher.wait(30)
+    assert (second.how, second.reason != first.reason) == ("done", True)
+    launcher.close()
 
 
 def test_a_stop_ends_what_runs_as_interrupted(tmp_path, monkeypatch):

@@ -32,6 +32,7 @@ def test_a_search_ends_in_a_table_with_the_untuned_recipe_beside_it(tiny_recipe,
         assert rows[name]["tuned"]["train.learning_rate"] == min(losses, key=losses.get)
         assert len(list(folder.glob(f"{name}-s0-*"))) == 3
         assert len(list(folder.glob(f"{name}-s1-*"))) == 1
+    assert not list(folder.glob("*/checkpoints"))
     stamps = {path: path.stat().st_mtime_ns for path in folder.glob("*/metrics.jsonl")}
     code, text = run_cli("ablate", "--run", "grid")
     assert code == 0, text

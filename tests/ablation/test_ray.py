@@ -157,6 +157,13 @@ def test_an_address_where_nobody_answers_is_told_within_seconds(scheme, monkeypa
     assert time.monotonic() - before < ray_cluster.PATIENCE
 
 
+def test_an_address_where_something_else_listens_is_told(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_cluster, "_SETUP", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(TopicLoraError, match=r"\(no word in 0 s\)"):
+        ray_cluster.connect(f"127.0.0.1:{other.getsockname()[1]}")
+
+
 def test_what_is_no_address_is_told(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(

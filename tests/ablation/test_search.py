@@ -71,8 +71,10 @@ def test_a_search_comes_near_the_best_and_the_rest_of_the_grid_goes_on_with_it(t
     grid = make_grid(recipe(trials=12, seeds=[0, 1]))
     assert [cell.folder for cell in grid] == ["full-s0", "untuned-s0", "full-s1", "untuned-s1"]
     assert [cell.folder for cell in Work(grid, tmp_path).left()] == ["untuned-s0", "untuned-s1"]
-    found = search_all(Search(grid, tmp_path, LoggedProgress()), tmp_path)
-    assert len(found) == 12
+    search = Search(grid, tmp_path, LoggedProgress())
+    assert search.to_come == 12
+    found = search_all(search, tmp_path)
+    assert (len(found), search.to_come) == (12, 0)
     assert rate(found[0]) == 1e-3  # the recipe's own value comes first
     assert all(1e-4 <= rate(cell) <= 1e-1 for cell in found)
     best = min(found, key=off)

@@ -88,6 +88,14 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tiny_recipe, ru
     assert "data.validation=8:" in text
 
 
+def test_a_dry_run_counts_the_trials_of_a_search(tiny_recipe, run_cli):
+    search = ["--search", "optuna", "--trials", "3", "--tune", "train.learning_rate=1e-3..1e-1:log", "--seeds", "0,1"]
+    code, text = run_cli("ablate", "--recipe", tiny_recipe, *search, "--dry-run")
+    assert code == 0, text
+    assert "3 cells over 2 seeds: 10 runs, 10 to run." in text
+    assert "choosing values adds 4 trainings at seed 0." in text
+
+
 def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_path, stopped):
     assert run_cli("ablate", "--recipe", tiny_recipe, "--out", "grid")[0] == 130
     for cell in make_grid(load_recipe("grid/recipe.yaml")):
@@ -100,7 +108,7 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
     assert code == 0, text
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
     assert "4 cells over one seed: 4 runs, 1 done, 3 to run." in text
-    assert "What is left takes about 90 s, going by 1 finished runs." in text
+    assert "What is left takes about 90 s, going by one finished run." in text
     assert "Warning" not in text
     code, text = run_cli("ablate", "--run", "grid", "--set", "train.max_steps=3", "--dry-run")
     assert (code, "full-s0 holds a cell with other settings" in text) == (2, True)
@@ -119,6 +127,8 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
         (["--seeds", "0,one"], "--seeds: 'one' is no whole number from 0"),
         (["--seeds", "1,1"], "--seeds 1,1 has one twice"),
         (["--seeds", ","], "--seeds has none"),
+        (["--cells", ","], "--cells names no cell"),
+        (["--suite", ","], "--suite names no suite"),
         (["status"], "Options before status are those of a grid that runs. Put them after it"),
         (["--jobs", "0"], "--jobs 0: a whole number from 1, or auto"),
         (["--jobs", "many"], "--jobs many: a whole number from 1, or auto"),
@@ -126,6 +136,7 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
         (["--gpus", "0,0-1"], "--gpus 0,0-1: each GPU once"),
         (["--launcher", "rey"], "There is no launcher 'rey'. Did you mean 'ray'"),
         (["--address", "auto"], "--address is that of a Ray cluster. Add --launcher ray"),
+        (["--launcher", "ray", "--gpus", "0"], "--gpus are this machine's, and Ray numbers its own. Use --cell-gpus"),
         (["--cell-cpus", "0"], "--cell-cpus 0: a number above 0"),
         (["--search", "optunna"], "There is no search 'optunna'. Did you mean 'optuna'"),
         (["--trials", "3"], "--trials are those of a search. Add --search optuna"),

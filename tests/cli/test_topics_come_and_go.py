@@ -59,7 +59,7 @@ def test_the_run_with_the_topic_lies_beside_the_old_one_and_says_what_was_added(
     facts = RunDir(new).stage("add-topic").result
     assert (facts.topic, facts.to, facts.expert, facts.examples) == ("Near things", "run", 4, len(ROWS))
     assert facts.rehearsed > 0
-    assert facts.chosen_old <= 0.02
+    assert facts.chosen_old <= 0.05
     graph = TopicGraph.load(new / "adapter" / "topic_graph")
     assert graph.topics[-1] == "Near things"
     assert graph.config["grown"][0]["expert"] == 4

@@ -13,7 +13,7 @@ from tests.conftest import stop_at, write_tiny_recipe
 from tests.training.test_terms import PROGRESS
 from topiclora_cli.adapters.record import record_routing
 from topiclora_cli.data import encode_rows, load_rows
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import Hopeless, TopicLoraError
 from topiclora_cli.models.base import BaseModel
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.runs.run import RunDir
@@ -34,7 +34,7 @@ def priors_of(count, seed):
 def train(tiny_model_dir, tmp_path_factory):
     """Train twelve steps with eleven held-out examples; returns the folder, the result and those examples."""
 
-    def run(*settings, held_out=11):
+    def run(*settings, held_out=11, watch=None):
         folder = tmp_path_factory.mktemp("validation")
         overrides = ["train.max_steps=12", "train.eval_steps=3", "train.batch_size=4", *settings]
         recipe = load_recipe(str(write_tiny_recipe(folder, tiny_model_dir)), overrides)
@@ -50,6 +50,7 @@ def train(tiny_model_dir, tmp_path_factory):
             resume=False,
             progress=PROGRESS,
             held_out=Examples(validation, priors_of(held_out, 1)) if held_out else None,
+            watch=watch,
         )
         return folder, result, validation
 
@@ -163,6 +164,24 @@ def test_training_ends_after_validations_without_a_better_one(patience, train, m
     final = load_file(folder / "adapter" / "adapter_model.safetensors")
     kept = load_file(folder / "checkpoints" / f"checkpoint-{best}" / "adapter_model.safetensors")
     torch.testing.assert_close(final, kept, rtol=0, atol=0)
+
+
+def test_a_watched_training_ends_where_it_is_hopeless_and_is_not_asked_about_at_its_end(train):
+    seen = {}
+
+    def watch(step, loss):
+        seen[step] = loss
+        return step == 6 and not passing
+
+    passing = False
+    with pytest.raises(Hopeless, match=r"Stopped at step 6: a loss of \d+\.\d+ on held-out"):
+        train(watch=watch)
+    assert list(seen) == [3, 6]
+    passing = True
+    folder, result, _ = train(watch=watch)
+    assert result.steps == 12
+    losses = {step: row["eval_loss"] for step, row in validations(folder).items()}
+    assert seen == {step: loss for step, loss in losses.items() if step < 12}
 
 
 def test_a_resumed_training_goes_on_counting_validations():

@@ -96,7 +96,7 @@ def as_text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     if isinstance(value, list):
-        return "+".join(map(as_text, value))
+        return "+".join(map(as_text, value)) or "[]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

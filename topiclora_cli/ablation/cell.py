@@ -17,7 +17,7 @@ from topiclora_cli.errors import Diverged, TopicLoraError
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.progress import Progress
-from topiclora_cli.runs.run import RECIPE, RunDir
+from topiclora_cli.runs.run import RECIPE, RunDir, is_run
 from topiclora_cli.stages.build_graph import build_graph as build_graph_stage
 from topiclora_cli.stages.evaluate import evaluate as evaluate_stage
 from topiclora_cli.stages.inputs import GRAPH
@@ -28,8 +28,16 @@ PRIORS = ".priors"  # of all cells, by what they are priors of
 
 
 def make_cell(folder: Path, cell: Cell) -> RunDir:
-    """The cell's run, new where there is none yet; raises TopicLoraError where it has other settings."""
-    return open_cell(folder, cell) or create_cell(folder, cell)
+    """The cell's run, which this process has taken, new where there is none yet.
+
+    Raises TopicLoraError where it has other settings.
+    """
+    run = open_cell(folder, cell)
+    if run is None:
+        # Left over from a process that was killed between a new run's two files.
+        (folder / cell.folder / RECIPE).unlink(missing_ok=True)
+        run = create_cell(folder, cell)
+    return run
 
 
 def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progress) -> RunDir:
@@ -58,6 +66,9 @@ def train_cell(folder: Path, cell: Cell, grid: Sequence[Cell], progress: Progres
         # One of several values to try: the others go on without it.
         run.update(diverged=error.message)
         progress.say(f"Warning: {cell.folder}: {error.message}")
+    if cell.tuned:
+        # Nothing goes on from here, and the optimizer's states of many values would fill the disk.
+        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return run
 
 
@@ -99,7 +110,7 @@ def _borrow_graph(folder: Path, cell: Cell, grid: Sequence[Cell], run: RunDir) -
     wanted = _stage_1(cell.recipe)
     for other in grid:
         path = folder / other.folder
-        if other.folder == cell.folder or not (path / RECIPE).exists() or _stage_1(other.recipe) != wanted:
+        if other.folder == cell.folder or not is_run(path) or _stage_1(other.recipe) != wanted:
             continue
         lender = RunDir(path)
         lent = lender.stage("graph")

@@ -12,7 +12,7 @@ from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import load_recipe
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.results.metrics import read_metrics
-from topiclora_cli.runs.run import METRICS, RECIPE, RunDir
+from topiclora_cli.runs.run import METRICS, RECIPE, RunDir, is_run
 
 LOCKS = ".locks"
 _GLANCE = 0.2  # seconds that somebody who only looks may hold a lock
@@ -21,7 +21,7 @@ _GLANCE = 0.2  # seconds that somebody who only looks may hold a lock
 def open_cell(folder: Path, cell: Cell) -> RunDir | None:
     """The cell's run, None where there is none yet; raises TopicLoraError where it has other settings."""
     path = folder / cell.folder
-    if not (path / RECIPE).exists():
+    if not is_run(path):  # which it is last of all when somebody makes it
         return None
     run = RunDir(path)
     if not is_same(path, cell) and settings(load_recipe(str(path / RECIPE)), cell) != settings(cell.recipe, cell):

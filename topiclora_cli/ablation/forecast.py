@@ -1,5 +1,6 @@
 """What a grid would train, found without training and without writing anything."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +14,7 @@ from topiclora_cli.ablation.states import CellState, cell_states, failed_lines
 from topiclora_cli.adapters.counting import count_parameters
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import load_skeleton
-from topiclora_cli.recipe import FULL, Recipe, with_experts
+from topiclora_cli.recipe import Recipe, with_experts
 from topiclora_cli.reporting.grid_plan import GridPlan, PlannedCell
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.build_graph import open_graph
@@ -46,7 +47,7 @@ def foresee(recipe: Recipe, run: RunDir | None, *, only: Sequence[str] | None = 
         tried = [cell for cell in grid if cell.name == name and cell.seed == grid[0].seed]
         sizes = [counting.size(cell) for cell in tried]
         known = [size for size in sizes if size is not None]
-        own = [state.state for state in states if state.name == name]
+        own = [state for state in states if state.name == name]
         cells.append(
             PlannedCell(
                 name,
@@ -54,7 +55,7 @@ def foresee(recipe: Recipe, run: RunDir | None, *, only: Sequence[str] | None = 
                 sorted({total for total, _ in known}),
                 sorted({activated for _, activated in known}),
                 counting.steps(tried[0]),
-                {state: own.count(state) for state in own},
+                _runs(own, tried[0]),
             )
         )
     seconds, finished = _time(states, grid[0].seed)
@@ -117,9 +118,17 @@ class _Counting:
 def _changes(recipe: Recipe, cell: Cell) -> str:
     if not cell.trained:
         return "not trained"
-    if cell.name == FULL:
-        return "the recipe itself"
-    return ", ".join(f"{key}={as_text(value)}" for key, value in recipe.ablation.all_cells[cell.name].items())
+    overrides = recipe.ablation.all_cells[cell.name]
+    return ", ".join(f"{key}={as_text(value)}" for key, value in overrides.items()) or "the recipe itself"
+
+
+def _runs(states: Sequence[CellState], cell: Cell) -> dict[str, int]:
+    """How many runs of a name are in each state; what is still searched stands for the trials to come."""
+    found: Counter[str] = Counter(state.state for state in states)
+    if cell.axes and any(state.folder == cell.folder for state in states):
+        begun = sum(bool(state.tuned) and state.seed == cell.seed for state in states)
+        found["waiting"] += max(0, cell.trials - begun - 1)
+    return dict(found)
 
 
 def _time(states: Sequence[CellState], first: int) -> tuple[float | None, int]:

@@ -112,7 +112,7 @@ class Parent:
 
     def _ahead(self) -> str:
         """How much is left, and for how long, as far as the cells that are finished tell."""
-        runs = len(self._left()) + len(self.flying)
+        runs = len(self._left()) + len(self.flying) + self.search.to_come
         if not runs:
             return ""
         pace = fmean([each for times in self.seconds.values() for each in times])

@@ -46,20 +46,21 @@ class Search:
     def __init__(self, grid: Sequence[Cell], folder: Path, progress: Progress) -> None:
         self.cells = [cell for cell in grid if cell.axes and cell.seed == grid[0].seed]
         self.folder, self.progress = folder, progress
+        self.to_come = sum(cell.trials for cell in self.cells)  # trials that nobody has asked for yet
         self._told: set[str] = set()
 
     def update(self) -> None:
         """Tell the studies what has become of trials, and write down how far they are."""
         if self.cells and (self.folder / JOURNAL).exists():
             with self._alone():
-                self._write({cell.search_name: self._trials(cell) for cell in self.cells})
+                self._write(self._look())
 
     def propose(self) -> Cell | None:
         """Another run to make, of the cell with the fewest trials so far; None where all have been asked for."""
         if not self.cells:
             return None
         with self._alone():
-            asked = {cell.search_name: self._trials(cell) for cell in self.cells}
+            asked = self._look()
             cell = min(self.cells, key=lambda each: len(asked[each.search_name]))
             number = len(asked[cell.search_name])
             if number >= cell.trials:
@@ -68,7 +69,13 @@ class Search:
             trial = self._study(cell, number).ask(distributions(cell))
             values = plain_values(cell, trial.params)
             self._write({**asked, cell.search_name: (*asked[cell.search_name], Trial(trial.number, values, "open"))})
+            self.to_come -= 1
         return with_values(cell, tuple(values.items()))
+
+    def _look(self) -> dict[str, tuple[Trial, ...]]:
+        found = {cell.search_name: self._trials(cell) for cell in self.cells}
+        self.to_come = sum(max(0, cell.trials - len(found[cell.search_name])) for cell in self.cells)
+        return found
 
     def _trials(self, cell: Cell) -> tuple[Trial, ...]:
         study = self._study(cell)

@@ -37,12 +37,14 @@ _SCRIPT = """\
 
 cd {here} || exit
 export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-${{SLURM_CPUS_PER_TASK:-1}}}}"
+worker= ending=
+stop() {{ ending=$1; [ -z "$worker" ] || kill -TERM "$worker"; }}
+# {warning} s before the time limit: a checkpoint, and into the queue again. Cancelled: a checkpoint.
+trap 'stop limit' USR1
+trap 'stop cancelled' TERM
 {command} &
 worker=$!
-ending=
-# {warning} s before the time limit: a checkpoint, and into the queue again. Cancelled: a checkpoint.
-trap 'ending=limit; kill -TERM "$worker"' USR1
-trap 'ending=cancelled; kill -TERM "$worker"' TERM
+[ -z "$ending" ] || stop "$ending"
 wait "$worker"; code=$?
 if [ -n "$ending" ]; then wait "$worker"; code=$?; fi
 if [ "$ending" = limit ] && [ "$code" -ne 0 ]; then

@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Queue
@@ -81,13 +82,12 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("topiclora_cli").setLevel(logging.INFO)
-    try:
-        with holding():
-            serve(Connection(descriptor))
-    except (KeyboardInterrupt, EOFError):
-        return  # told to go, or nobody is there any more
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with suppress(KeyboardInterrupt, EOFError), holding():  # told to go, or nobody is there any more
+        serve(Connection(descriptor))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.stdout.flush()
+    # All is on disk, and an interpreter with these libraries takes many seconds to take itself apart.
+    os._exit(0)
 
 
 if __name__ == "__main__":

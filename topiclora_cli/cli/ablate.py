@@ -73,14 +73,14 @@ def _say_plan(
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.grid_plan import plan_lines, plan_table
 
-    asked, directory = grid.asked(), None
+    asked, only, directory = grid.asked(), grid.only, None
     if recipe is not None:
         settings, notes = ask(load_recipe(recipe, overrides), asked)
     else:
         directory = find_run(run)
         found = ask_run(directory, asked, overrides)
         settings, notes = found.now, found.notes
-    plan = foresee(settings, directory, only=grid.only, places=running.places)
+    plan = foresee(settings, directory, only=only, places=running.places)
     console.print(as_rich(plan_table(plan)))
     for line in (*notes, *plan_lines(plan)):
         console.print(line, soft_wrap=True)
@@ -104,7 +104,7 @@ def _run(
     from topiclora_cli.recipe import load_recipe
     from topiclora_cli.stages.whole import start_run
 
-    asked, options = grid.asked(), running.options()
+    asked, only, options = grid.asked(), grid.only, running.options()
     # A script is all that standard output is to have.
     progress = TerminalProgress(errors if print_slurm else console)
     again = ["--cells", grid.cells] if grid.cells is not None else []
@@ -124,7 +124,7 @@ def _run(
                 settings, notes = found.now, found.notes
             for note in notes:
                 progress.say(note)
-            cells = prepare_grid(settings, directory, progress, only=grid.only)
+            cells = prepare_grid(settings, directory, progress, only=only)
             if recipe is None:
                 keep(directory, found)
         if print_slurm:

@@ -74,8 +74,12 @@ class GridOptions:
 
     @property
     def only(self) -> list[str] | None:
-        """Names of the cells that this call is to run; None for all."""
-        return listed(self.cells) if self.cells else None
+        """Names of the cells that this call is to run, None for all; raises TopicLoraError where there is none."""
+        if self.cells is None:
+            return None
+        if names := listed(self.cells):
+            return names
+        raise TopicLoraError("--cells names no cell.", "Example: --cells full,kl_off")
 
     @property
     def named_seeds(self) -> tuple[int, ...]:
@@ -95,8 +99,11 @@ class GridOptions:
         from topiclora_cli.ablation.asking import Asked
         from topiclora_cli.ablation.axes import parse_axes
 
+        suites = tuple(dict.fromkeys(name for text in self.suites or () for name in listed(text)))
+        if self.suites and not suites:
+            raise TopicLoraError("--suite names no suite.", "Example: --suite components")
         return Asked(
-            suites=tuple(dict.fromkeys(name for text in self.suites or () for name in listed(text))),
+            suites=suites,
             quick=self.quick,
             axes=parse_axes(self.grid or ()),
             one_factor=self.one_factor,

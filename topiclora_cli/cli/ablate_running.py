@@ -95,6 +95,8 @@ class RunningOptions:
             raise TopicLoraError(f"There is no launcher {self.launcher!r}.", nearest(self.launcher, LAUNCHERS))
         if self.address is not None and self.launcher != "ray":
             raise TopicLoraError("--address is that of a Ray cluster.", "Add --launcher ray.")
+        if self.gpus is not None and self.launcher == "ray":
+            raise TopicLoraError("--gpus are this machine's, and Ray numbers its own.", "Use --cell-gpus.")
         if self.cell_cpus <= 0 or (self.cell_gpus is not None and self.cell_gpus < 0):
             name, wrong = ("--cell-cpus", self.cell_cpus) if self.cell_cpus <= 0 else ("--cell-gpus", self.cell_gpus)
             raise TopicLoraError(f"{name} {wrong:g}: a number above 0.", "Example: --cell-cpus 4 --cell-gpus 0.5")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from topiclora_cli.errors import nearest
 from topiclora_cli.recipe.section import Section
@@ -11,6 +11,8 @@ from topiclora_cli.recipe.space import Axis, axis, combinations, is_range
 # Among an ablation's cells: the recipe itself, the model without any training, and the recipe as it is where a search
 # finds other values for it.
 FULL, BASE, UNTUNED = "full", "base", "untuned"
+# A range is read as a list of one.
+_VALUES = {"anyOf": [{"type": "array", "items": {}, "minItems": 1}, {"type": "string"}]}
 
 
 class AblationSection(Section):
@@ -28,7 +30,7 @@ class AblationSection(Section):
     """Dotted recipe keys and values that all cells have in common."""
     base: bool = False
     """Score the untrained model, too, as a cell of that name."""
-    tune: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    tune: dict[str, Annotated[list[Any], Field(min_length=1), WithJsonSchema(_VALUES)]] = {}
     """Dotted keys and the values to try of each, in all combinations; at the first seed every cell trains them all and
     keeps what has the lowest loss on the examples of data.validation. A key that a cell sets itself is not tried in it.
     A search takes ranges, too: 1e-4..5e-3:log, 4..64:int, 4..64:int:log.

@@ -59,12 +59,12 @@ def plan_lines(plan: GridPlan) -> Iterator[str]:
     for cell in plan.cells:
         for state, number in cell.states.items():
             states[state] = states.get(state, 0) + number
-    seeds = f"{len(plan.seeds)} seeds" if len(plan.seeds) > 1 else "one seed"
-    yield f"{len(plan.cells)} cells over {seeds}: {sum(states.values())} runs, {_runs(states)}."
+    cells, seeds, runs = _many(len(plan.cells), "cell"), _many(len(plan.seeds), "seed"), sum(states.values())
+    yield f"{cells} over {seeds}: {_many(runs, 'run')}, {_runs(states)}."
     if plan.tuning:
-        yield f"Of these, choosing values adds {plan.tuning} trainings at seed {plan.seeds[0]}."
+        yield f"Of these, choosing values adds {_many(plan.tuning, 'training')} at seed {plan.seeds[0]}."
     if plan.seconds is not None:
-        yield f"What is left takes about {duration(plan.seconds)}, going by {plan.finished} finished runs."
+        yield f"What is left takes about {duration(plan.seconds)}, going by {_many(plan.finished, 'finished run')}."
     for kind, sizes in (("Trainable", "total"), ("Activated", "activated")):
         if unlike := _unlike(plan, sizes):
             yield (
@@ -93,6 +93,10 @@ def _unlike(plan: GridPlan, sizes: str) -> Sequence[str]:
         if own and any(own) and abs(factor - 1) > SAME:
             found.append(f"{cell.name} ({factor:.2f} x)")
     return found
+
+
+def _many(number: int, what: str) -> str:
+    return f"one {what}" if number == 1 else f"{number} {what}s"
 
 
 def _span(sizes: Sequence[int]) -> str:

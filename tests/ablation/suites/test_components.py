@@ -45,3 +45,11 @@ def test_without_a_kl_the_cells_on_it_are_left_out_with_a_note(made):
 def test_a_recipe_without_topics_is_refused_in_one_line(made):
     with pytest.raises(TopicLoraError, match="this recipe trains lora without topics"):
         made("components", adapter={"method": "lora"})
+
+
+def test_topics_beside_a_sparse_bases_experts_have_the_same_parts(made, tiny_moe_dir):
+    recipe, notes = made(
+        "components", model__name=str(tiny_moe_dir), adapter={"method": "topic-perft", "num_experts": 4}
+    )
+    assert {"lora", "gnn_off", "kl_off", "uniform", "router_learned", "shared_4"} <= set(recipe.ablation.cells)
+    assert not any("left out" in note for note in notes)

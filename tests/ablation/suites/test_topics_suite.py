@@ -16,6 +16,7 @@ def test_every_variation_has_a_cell_and_all_are_asked_two_topics_and_scored_by_e
         *("tag_noise=0.25", "tag_noise=0.5", "tag_noise=1"),
     } <= set(recipe.ablation.cells), notes
     assert "topics=common" not in recipe.ablation.cells  # what the recipe has already
+    assert recipe.ablation.cells["topics=induced"] == {"graph.taxonomy": "induced"}
     assert all(question.endswith("?") for question in recipe.ablation.about.values())
     for cell in make_grid(recipe):
         assert cell.recipe.eval.by_entropy

@@ -1,7 +1,10 @@
 """One cell after another in this very process."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from topiclora_cli.ablation.attempt import attempt
 from topiclora_cli.ablation.grid import Cell
@@ -20,7 +23,10 @@ class Here:
         return 0 if self._ended else 1
 
     def start(self, cell: Cell) -> None:
-        self._ended.append(attempt(cell, self.grid, self.folder, self.progress))
+        ended = attempt(cell, self.grid, self.folder, self.progress)
+        if ended.how == "failed":
+            _free_memory()
+        self._ended.append(ended)
 
     def wait(self, seconds: float) -> list[Ended]:
         ended, self._ended = self._ended, []
@@ -35,3 +41,10 @@ class Here:
 
     def close(self) -> None:
         """There is nothing to leave."""
+
+
+def _free_memory() -> None:
+    """Have the next cell find what a failed one has left lying about, on a GPU above all."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -62,7 +62,11 @@ class Local:
     def start(self, cell: Cell) -> None:
         idle = [slot for slot, worker in enumerate(self._slots) if worker is not None and worker.cell is None]
         slot = idle[0] if idle else self._slots.index(None)
-        worker = self._slots[slot] or self._open(slot)
+        worker = self._slots[slot]
+        if worker is not None and worker.process.poll() is not None:  # it has died without a cell
+            worker.leave(_PATIENCE)
+            worker = None
+        worker = worker or self._open(slot)
         self._slots[slot], worker.cell = worker, cell
         with suppress(OSError):  # one that has died meanwhile is found by `wait`
             worker.connection.send(cell)
@@ -78,7 +82,8 @@ class Local:
             left = end - time.monotonic()
             if ended or left <= 0:
                 return ended
-            wait([worker.connection for worker in self._slots if worker is not None], min(left, _GLANCE))
+            busy = [worker.connection for worker in self._slots if worker is not None and worker.cell is not None]
+            wait(busy, min(left, _GLANCE))
 
     def stop(self) -> None:
         self._stopping = True
@@ -91,10 +96,12 @@ class Local:
     def close(self) -> None:
         if any(worker is not None and worker.cell is not None for worker in self._slots):
             self.stop()
-        for slot, worker in enumerate(self._slots):
-            if worker is not None:
-                worker.leave(_PATIENCE)
-                self._slots[slot] = None
+        there = [worker for worker in self._slots if worker is not None]
+        for worker in there:
+            worker.connection.close()
+        for worker in there:
+            worker.leave(_PATIENCE)
+        self._slots = [None] * len(self._slots)
 
     def _signal(self, number: int) -> None:
         for worker in self._slots:

@@ -25,6 +25,8 @@ def quick_values(recipe: Recipe) -> dict[str, Any]:
     if section.samples is None:
         limit = section.limit
         values["eval.limit"] = QUESTIONS if limit is None else min(QUESTIONS, limit)
+    if section.probes:
+        values["eval.probe_questions"] = 1
     if section.questions is not None:
         values["eval.questions.limit"] = min(QUESTIONS, section.questions.limit or QUESTIONS)
     if data.source == EMBEDDED and not data.sources:

@@ -54,7 +54,13 @@ def make(recipe: Recipe, *, quick: bool) -> Made:
     )
     cells = [SuiteCell("lora", plain, sizes.method("lora", sizes.budget()))]
     if recipe.loss.kl.weight:
-        cells.append(SuiteCell("kl_off", "And the mixture whose routers no prior guides?", {"loss.kl.weight": 0.0}))
+        cells.append(
+            SuiteCell(
+                "kl_off",
+                "Do two topics, or unsure ones, ask more of routers that no prior guides?",
+                {"loss.kl.weight": 0.0},
+            )
+        )
     cells += _grains(recipe)
     for name, changes in _experts(recipe.adapter, _QUICK_EXPERTS if quick else EXPERTS):
         try:
@@ -93,7 +99,9 @@ def _grains(recipe: Recipe) -> Iterator[SuiteCell]:
     for name, (question, changes) in _GRAINS.items():
         # Of a file all topics were listed on purpose, and few have tasks.
         if name != own and (name != "common" or graph.taxonomy in PACKAGED):
-            yield SuiteCell(f"topics={name}", question, changes)
+            there = graph.model_dump()
+            new = {key: value for key, value in changes.items() if there[key.removeprefix("graph.")] != value}
+            yield SuiteCell(f"topics={name}", question, new)
 
 
 def _experts(own: ExpertsSection, numbers: Sequence[int]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -133,7 +141,7 @@ def _noise(shares: Sequence[float], own: float) -> Iterator[SuiteCell]:
                 f"What is lost where {100 * share:.0f} % of the prompts that teach the graph have others' topics?"
             )
             yield SuiteCell(f"tag_noise={share:g}", question, {"graph.tag_noise": share})
-    question = "Is that as bad as topics that go to the wrong experts, each to the same one every time?"
+    question = "Are wrong tags as bad as topics that go to the wrong experts, each to the same one every time?"
     yield SuiteCell("shuffled", question, {"graph.control": "shuffled"})
 
 

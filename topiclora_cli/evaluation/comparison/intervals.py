@@ -59,19 +59,27 @@ def drawn_means(tasks: Sequence[Drawn], weights: Sequence[float] | Array, *, see
     return np.concatenate([[mean], total])
 
 
-def of_seeds(differences: Sequence[Array], weights: Sequence[float] | Array, draws: int, *, seed: int = 0) -> Array:
+def of_seeds(
+    differences: Sequence[Array], weights: Sequence[float] | Array, draws: int, *, seed: int = 0, whole: bool = False
+) -> Array:
     """How far other seeds lead from the weighted mean of tasks' differences (seeds, questions), in every draw (draws,).
 
-    Zero of a single seed, which says nothing of others, and of seeds that vary no more than their questions do.
+    Zero of a single seed, which says nothing of others, and of seeds that vary no more than their questions do. whole:
+    with what seeds do to single questions.
     """
     weighted = list(zip(weights, differences, strict=True))
     means = np.sum([weight * each.mean(1) for weight, each in weighted], axis=0)
     count = len(means)
     if count < 2 or (spread := means.var(ddof=1) / count) <= 0:
         return np.zeros(draws)
-    counted = sum(weight**2 * _rest(each) / each.size for weight, each in weighted)
+    rest = 0.0 if whole else of_single_questions(differences, weights)
     random = np.random.default_rng([seed, len(weighted)])
-    return math.sqrt(max(0.0, spread - counted)) * random.standard_t(count - 1, draws)
+    return math.sqrt(max(0.0, spread - rest)) * random.standard_t(count - 1, draws)
+
+
+def of_single_questions(differences: Sequence[Array], weights: Sequence[float] | Array) -> float:
+    """The part of the variance of the weighted mean that is what seeds do to single questions."""
+    return float(sum(weight**2 * _rest(each) / each.size for weight, each in zip(weights, differences, strict=True)))
 
 
 def interval(means: Array) -> Interval:

@@ -10,7 +10,10 @@ from topiclora_cli.reporting.table import Cell, Table, columns, row
 from topiclora_cli.runs.results.ablation import LEVELS, CellScore, Difference, GridScores
 
 _FEW = 10  # seeds
-_KINDS = {"permutation": "of one seed by flipping signs", "bootstrap": "of several seeds by the draws of the interval"}
+_KINDS = {
+    "permutation": "of one seed by flipping signs",
+    "bootstrap": "of several seeds by draws as of the interval",
+}
 _OF = {"tasks": "mean of tasks", "questions": "all questions"}
 
 
