@@ -3,18 +3,20 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from tests.ablation.finished_cells import finish_cell
 from topiclora_cli.ablation.cell import make_cell
-from topiclora_cli.ablation.failures import record_failure
+from topiclora_cli.ablation.failures import FAILURE, record_failure
 from topiclora_cli.ablation.folders import taken
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.status import grid_status
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe, dump_recipe
 from topiclora_cli.reporting.grids.status import as_json, status_tables, summary
+from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.run import RunDir
 
 ANSWERS = {"a": [1, 0, 1, 1], "b": [0, 0, 1, 1]}
@@ -52,6 +54,16 @@ def test_every_run_has_a_state_and_what_is_scored_stands_below(grid):
     assert len(runs.rows) == 8
     assert [cells[0].text for cells in scores.rows] == ["full", "slow"]
     assert json.loads(as_json(found))["lines"][0]["state"] == "done"
+
+
+def test_what_fails_after_the_scores_is_a_failure_and_scores_that_come_later_mend_it(grid):
+    run, cells = grid
+    folder, cell = run.path / "ablation", cells["slow-s0"]
+    made = finish_cell(folder, cell, ANSWERS)
+    failure = record_failure(made, cell, "A probe broke.", "Mend it.")
+    assert {line.folder: line.state for line in grid_status(run).lines}["slow-s0"] == "failed"
+    write_result(made.path / FAILURE, replace(failure, when="2025-12-31T00:00:00+00:00"))
+    assert {line.folder: line.state for line in grid_status(run).lines}["slow-s0"] == "done"
 
 
 def test_before_anything_is_done_there_is_nothing_to_foretell(grid):

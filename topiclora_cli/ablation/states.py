@@ -92,13 +92,14 @@ def _state(cell: Cell, folder: Path) -> CellState:
     stages = manifest.get("stages", {})
     seconds = [stage["seconds"] for stage in stages.values() if stage.get("seconds") is not None]
     about = replace(about, seconds=round(sum(seconds), 1) if seconds else None)
-    scored = stages.get("eval", {})
-    if scored.get("state") == "done" and not scored.get("failed"):
+    scored, failure = stages.get("eval", {}), read_failure(path)
+    # What fails after the scores, such as a probe, fails the cell, too.
+    since = failure is not None and failure.when >= scored.get("started", "")
+    if scored.get("state") == "done" and not scored.get("failed") and not since:
         return replace(about, state="done")
     if is_taken(folder, cell.folder):
         at = next((name for name, stage in stages.items() if stage.get("state") == "running"), None)
         return replace(about, state="running", stage=at)
-    failure = read_failure(path)
     if failure is not None:
         about = replace(about, reason=failure.reason, hint=failure.hint, stage=failure.stage, attempt=failure.attempt)
         return replace(about, state="diverged" if failure.diverged else "failed")
