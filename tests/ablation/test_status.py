@@ -1,5 +1,6 @@
 """A grid under way is told at any time, without a lock held or torch loaded."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -92,6 +93,24 @@ def test_looking_writes_nothing(grid):
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
     status_tables(grid_status(run))
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks are mandatory there")
+def test_a_run_that_may_only_be_read_is_told_all_the_same(grid, monkeypatch):
+    run, cells = grid
+    folder = run.path / "ablation"
+    for name in ("slow-s0", "later-s0"):
+        with taken(folder, cells[name]):
+            pass
+
+    def refuse(lock, *args, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system", lock.lock_file)
+
+    with taken(folder, cells["slow-s0"]):
+        monkeypatch.setattr("topiclora_cli.ablation.folders.FileLock.acquire", refuse)
+        states = {line.folder: line.state for line in grid_status(run).lines}
+        monkeypatch.undo()
+    assert (states["slow-s0"], states["later-s0"]) == ("running", "waiting")
 
 
 def test_a_run_that_is_no_grid_is_told(tmp_path):

@@ -114,6 +114,7 @@ def test_every_row_of_the_sheets_names_its_run(tmp_path):
     }
     written(tmp_path, compare_cells(finished, "full"))
     rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert r"\caption{1 cell beside full}" in (tmp_path / "tables.tex").read_text()
     assert len(rows) == 8
     assert {(row["cell"], row["seed"], row["task"], row["run"], row["n"]) for row in rows} >= {
         ("x", "1", "a", "x-s1", "2"),

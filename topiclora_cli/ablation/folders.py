@@ -1,5 +1,7 @@
 """A cell's folder as it is read and held: nothing here loads torch."""
 
+import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from topiclora_cli.runs.run import METRICS, RECIPE, RunDir, is_run
 
 LOCKS = ".locks"
 _GLANCE = 0.2  # seconds that somebody who only looks may hold a lock
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)  # another's run, or one on a disk that is only read
 
 
 def open_cell(folder: Path, cell: Cell) -> RunDir | None:
@@ -56,7 +59,25 @@ def is_taken(folder: Path, name: str) -> bool:
         lock.acquire()
     except Timeout:
         return True
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
+        return _is_locked(path)
     lock.release()
+    return False
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether some process holds the lock of a file that may be read and not written."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 

@@ -66,7 +66,8 @@ def _cells(found: GridScores) -> Table:
     if families:
         note += f" {STARS} It is over {max(families)} cells."
     note += " Strong costs: the Pareto front."
-    return Table(f"{len(cells)} cells beside {found.reference}", heads, rows, note)
+    others = sum(s.name != found.reference for s in cells)
+    return Table(f"{others} cell{'s' if others != 1 else ''} beside {found.reference}", heads, rows, note)
 
 
 def _run_rows(s: CellScore) -> list[Sequence[object]]:
