@@ -34,7 +34,8 @@ def serve(connection: Connection) -> None:
     while (cell := orders.get()) is not None:
         _write_to(make_folder(folder / LOGS) / f"{cell.folder}.log")
         ended = _attempt(cell, grid, folder)
-        connection.send(ended)
+        with suppress(ConnectionError):  # of a parent that is gone, which `_listen` hears of
+            connection.send(ended)
         if ended.how not in ("done", "busy"):
             return
 

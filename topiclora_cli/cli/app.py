@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except Exception as error:
         if _is_full_disk(error):
-            hint = "Free some, or choose another --out; --resume goes on where it stopped."
+            hint = "Free some, and go on with --run (train: and --resume), or choose another --out."
             fail("No space is left on the device.", hint)
         elif isinstance(error, OSError) and error.errno in _FORBIDDEN and error.filename:
             fail(
