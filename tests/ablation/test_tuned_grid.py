@@ -6,13 +6,15 @@ import pytest
 import yaml
 
 from topiclora_cli.ablation.attempt import attempt
-from topiclora_cli.ablation.folders import is_taken, taken
+from topiclora_cli.ablation.folders import is_taken, logged_loss, taken
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.tuning import choose
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.runs.progress import LoggedProgress
+from topiclora_cli.runs.results.metrics import LoggedStep
+from topiclora_cli.runs.run import METRICS
 from topiclora_cli.training.trainer import DualLossTrainer
 
 RATES = [0.001, 0.01, 0.1]
@@ -30,6 +32,13 @@ def test_every_seed_has_a_run_of_every_value_and_the_base_none():
         *(f"full-s{seed}-learning_rate={rate}" for seed in (3, 4) for rate in RATES[:2]),
     ]
     assert [cell.recipe.train.learning_rate for cell in grid[1:]] == RATES[:2] * 2
+
+
+@pytest.mark.parametrize(("best", "loss"), [(False, float("inf")), (True, 2.0)])
+def test_a_held_out_loss_that_is_no_number_is_never_the_lowest(tmp_path, best, loss):
+    rows = [LoggedStep({"step": step, "eval_loss": value}) for step, value in ((1, 2.0), (2, float("nan")))]
+    (tmp_path / METRICS).write_text("".join(row.as_line() for row in rows))
+    assert logged_loss(tmp_path, best=best) == loss
 
 
 def test_what_a_cell_sets_itself_is_not_tried_in_it():

@@ -1,6 +1,7 @@
 """A cell's folder as it is read and held: nothing here loads torch."""
 
 import errno
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,9 +98,11 @@ def held_out_loss(run: RunDir) -> float:
 
 
 def logged_loss(path: Path, *, best: bool) -> float:
-    """The last loss on held-out examples that a training in the folder has logged, or the `best`; raises TopicLoraError
-    where there is none."""
-    losses = [row.values["eval_loss"] for row in read_metrics(path / METRICS) if "eval_loss" in row.values]
+    """The last loss on held-out examples that a training in the folder has logged, or the `best`; infinite where it is
+    no number. Raises TopicLoraError where there is none."""
+    logged = [row.values["eval_loss"] for row in read_metrics(path / METRICS) if "eval_loss" in row.values]
+    # The last step of all may spoil the weights, and no later one tells.
+    losses = [loss if math.isfinite(loss) else math.inf for loss in logged]
     if not losses:
         raise TopicLoraError(
             f"{path} has no loss on held-out examples to choose by.", "Raise data.validation, in a new run."
