@@ -13,6 +13,7 @@ from topiclora_cli.ablation.cell import make_cell
 from topiclora_cli.ablation.failures import FAILURE, record_failure
 from topiclora_cli.ablation.folders import taken
 from topiclora_cli.ablation.grid import make_grid
+from topiclora_cli.ablation.states import CellState, failed_lines
 from topiclora_cli.ablation.status import grid_status
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe, dump_recipe
@@ -85,6 +86,19 @@ def test_a_cell_that_cannot_be_read_is_told_and_hides_no_other(grid):
     assert line.state == "failed"
     assert "summary.json is not valid JSON" in line.reason
     assert [score.name for score in found.found.cells] == ["full"]
+
+
+def test_a_cell_all_of_whose_values_diverged_has_failed_and_one_that_has_another_has_not():
+    def tried(name, rate, state, seed=0):
+        return CellState(name, seed, f"{name}-s{seed}-{rate}", {"train.learning_rate": rate}, state, "Not finite.")
+
+    states = [tried("a", 1.0, "diverged"), tried("a", 2.0, "diverged")]
+    others = [tried("b", 1.0, "diverged"), tried("b", 2.0, "done")]
+    assert list(failed_lines([*states, *others])) == [
+        "a: training diverged with every value of ablation.tune. Try lower values of it."
+    ]
+    (line,) = failed_lines([*states, CellState("a", 1, "a-s1", {}, "waiting", "not run, because of that")])
+    assert line == "a-s1: not run, because of that"
 
 
 def test_looking_writes_nothing(grid):

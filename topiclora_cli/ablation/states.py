@@ -17,6 +17,7 @@ from topiclora_cli.runs.run import MANIFEST
 
 State = Literal["waiting", "running", "tried", "done", "failed", "diverged"]
 _UNCHOSEN = "waits for ablation.tune"
+_ALL_DIVERGED = "training diverged with every value of ablation.tune. Try lower values of it."
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,13 @@ def failed_lines(states: Sequence[CellState]) -> Iterator[str]:
             waiting.setdefault(state.reason, []).append(state.folder)
     for reason, names in waiting.items():
         yield f"{', '.join(names)}: {reason}"
+    runs: dict[str, list[CellState]] = {}
+    for state in states:
+        runs.setdefault(state.name, []).append(state)
+    # At a single seed nothing waits for them.
+    for name, tried in runs.items():
+        if all(state.tuned and state.state == "diverged" and not state.attempt for state in tried):
+            yield f"{name}: {_ALL_DIVERGED}"
 
 
 def _state(cell: Cell, folder: Path) -> CellState:
@@ -134,7 +142,7 @@ def _choice(
     except TopicLoraError as error:
         return None, error.message
     if min(losses) == float("inf"):
-        return None, "not run, because training diverged with every value of ablation.tune. Try lower values of it."
+        return None, f"not run, because {_ALL_DIVERGED}"
     return choose(trials, losses).values, ""
 
 
