@@ -18,6 +18,8 @@ def growing_recipe(recipe: Recipe, topic: str, data: str, experts: int, override
     Raises TopicLoraError for an override that cannot be.
     """
     section = {**_common(recipe.data), "source": data, "topics": [topic], "streaming": False, "limit": None}
+    if isinstance(recipe.data.validation, int):  # counted on the old data, it may be all that there is of the new
+        section.pop("validation")
     fixed: list[tuple[str, Any]] = [("data", section), ("adapter.num_experts", experts)]
     if recipe.train.weight_decay:
         fixed.append(("train.weight_decay", 0.0))

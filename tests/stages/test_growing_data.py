@@ -1,0 +1,16 @@
+"""What a new topic's training takes over from the run, and what is of the old data alone."""
+
+import pytest
+
+from topiclora_cli.recipe import build_recipe
+from topiclora_cli.stages.growing_data import growing_recipe
+
+
+@pytest.mark.parametrize(("held_out", "kept"), [(250, None), (0.1, 0.1)])
+def test_examples_counted_on_the_old_data_are_not_held_out_of_the_new(held_out, kept):
+    data = {"source": "old.jsonl", "filter": "task == 'x'", "max_length": 64, "validation": held_out}
+    recipe = build_recipe({"name": "r", "model": {"name": "m"}, "data": data}, where="test")
+    growing = growing_recipe(recipe, "law", "new.jsonl", 9, [])
+    assert (growing.data.source, growing.data.filter, growing.data.topics) == ("new.jsonl", None, ["law"])
+    assert (growing.data.validation, growing.data.max_length) == (kept, 64)
+    assert growing_recipe(recipe, "law", "new.jsonl", 9, ["data.validation=20"]).data.validation == 20
