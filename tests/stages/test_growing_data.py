@@ -3,7 +3,7 @@
 import pytest
 
 from topiclora_cli.recipe import build_recipe
-from topiclora_cli.stages.growing_data import growing_recipe
+from topiclora_cli.stages.growing_data import growing_recipe, grown_recipe
 
 
 @pytest.mark.parametrize(("held_out", "kept"), [(250, None), (0.1, 0.1)])
@@ -14,3 +14,15 @@ def test_examples_counted_on_the_old_data_are_not_held_out_of_the_new(held_out, 
     assert (growing.data.source, growing.data.filter, growing.data.topics) == ("new.jsonl", None, ["law"])
     assert (growing.data.validation, growing.data.max_length) == (kept, 64)
     assert growing_recipe(recipe, "law", "new.jsonl", 9, ["data.validation=20"]).data.validation == 20
+
+
+def test_questions_are_put_by_the_old_data_s_template_again():
+    data = {"source": "old.jsonl", "prompt": "{{ input }}", "completion": "{{ target }}"}
+    said = {"name": "r", "model": {"name": "m"}, "data": data, "eval": {"questions": {"source": "asked.jsonl"}}}
+    recipe = build_recipe(said, where="test")
+    growing = growing_recipe(recipe, "law", "new.jsonl", 9, [])
+    assert growing.eval.questions is None
+    grown = grown_recipe(recipe, growing)
+    assert grown.eval.questions == recipe.eval.questions
+    assert [source.source for source in grown.data.all_sources] == ["old.jsonl", "new.jsonl"]
+    assert grown.data.all_sources[0].prompt == "{{ input }}"

@@ -49,12 +49,15 @@ def load_questions(data: DataSection, section: QuestionsSection) -> tuple[Questi
 
 
 def _read(data: DataSection, section: QuestionsSection, names: Names) -> Iterator[Question]:
-    chosen = section.filter if section.filter is not None else data.filter
+    first = data.all_sources[0]
+    chosen = section.filter if section.filter is not None else first.filter
     keep = condition(f"{KEY}.filter", chosen or "true", names)
     listed = expression(f"{KEY}.choices", section.choices, names)
-    prompt = template("data.prompt", str(data.prompt), names)
-    completion = template("data.completion", str(data.completion), names)
-    source = SourceSection(source=section.source, config=section.config, prompt=data.prompt, completion=data.completion)
+    prompt = template("data.prompt", str(first.prompt), names)
+    completion = template("data.completion", str(first.completion), names)
+    source = SourceSection(
+        source=section.source, config=section.config, prompt=first.prompt, completion=first.completion
+    )
     for record in open_source(source, key=KEY, split=section.split):
         row = names.marked(record)
         try:

@@ -13,7 +13,9 @@ SEEDS = 4  # of Python, NumPy, torch and the examples shown, in lm-eval's order
 
 
 class QuestionsSection(Section):
-    """Multiple-choice questions of the recipe's own, put as its training examples are: by `data.prompt`."""
+    """Multiple-choice questions of the recipe's own, put as its training examples are: by `data.prompt`, of several
+    sources the first's.
+    """
 
     source: str
     """Where the questions lie: a hub id, a folder or a file, as of data.source."""

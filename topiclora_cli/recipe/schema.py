@@ -166,8 +166,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _questions_have_a_prompt(self) -> "Recipe":
-        if self.eval.questions is not None and (self.data.sources or not self.data.prompt):
-            raise ValueError("eval.questions are put by data.prompt, the template of a single source; give one")
+        if self.eval.questions is not None and not self.data.all_sources[0].prompt:
+            raise ValueError(
+                "eval.questions are put by the template data.prompt, of several sources the first's; give one"
+            )
         return self
 
     @model_validator(mode="after")

@@ -21,6 +21,8 @@ def growing_recipe(recipe: Recipe, topic: str, data: str, experts: int, override
     if isinstance(recipe.data.validation, int):  # counted on the old data, it may be all that there is of the new
         section.pop("validation")
     fixed: list[tuple[str, Any]] = [("data", section), ("adapter.num_experts", experts)]
+    if recipe.eval.questions is not None:  # put by the old data's template
+        fixed.append(("eval.questions", None))
     if recipe.train.weight_decay:
         fixed.append(("train.weight_decay", 0.0))
     changes = [parse_override(text) for text in overrides]
@@ -36,7 +38,8 @@ def grown_recipe(recipe: Recipe, growing: Recipe) -> Recipe:
     data = {**_common(recipe.data), **_common(growing.data), "sources": [*old, new]}
     if recipe.data.limit is not None and recipe.data.sources:
         data["limit"] = recipe.data.limit
-    return altered(growing, [("data", data)], where=_WHERE)
+    questions = recipe.eval.model_dump(mode="json", include={"questions"})["questions"]
+    return altered(growing, [("data", data), ("eval.questions", questions)], where=_WHERE)
 
 
 def stand_ins(graph: TopicGraph) -> list[Row]:
