@@ -80,8 +80,8 @@ def test_a_worker_killed_in_a_cell_costs_that_cell_alone(cluster, tmp_path):
 @pytest.mark.distributed
 def test_a_stop_interrupts_what_runs_where_it_can_be_resumed(cluster, tmp_path):
     def attempt(cell, grid, folder, progress):
-        (folder / "started").touch()
         try:
+            (folder / "started").touch()
             for _ in range(6000):
                 time.sleep(0.01)
         except KeyboardInterrupt:
