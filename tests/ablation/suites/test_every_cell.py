@@ -15,8 +15,11 @@ SMALL = {
 }
 
 
+# Minutes of training steps in all; by day one suite stands for the others.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "components" else pytest.mark.nightly) for name in SUITES]
+)
 def test_every_cell_of_a_suite_trains_a_step(made, tmp_path, name):
     recipe, _ = made(name, **SIZES)
     grid = make_grid(altered(recipe, SMALL.items(), where="test"))
