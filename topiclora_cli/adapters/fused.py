@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import _has_any_global_hook
 
 from topiclora_cli.adapters.dispatch import Dispatch
-from topiclora_cli.adapters.precision import no_autocast, precise_product
+from topiclora_cli.adapters.precision import no_autocast
 
 Gate = Callable[[Tensor | None], Tensor]  # the router's projection of x (..., n), if asked for, to gates (..., E)
 
@@ -145,7 +145,7 @@ def fused_mixture(
     router = None if router is None else router.to(rows.dtype)  # it stays in float32 beside adapters in float64
     if not torch.is_grad_enabled():
         # Nothing to save: at one token a time, an autograd function's own cost would show.
-        gates = gate(None if router is None else precise_product(x, router))
+        gates = gate(None if router is None else F.linear(rows, router).view(*x.shape[:-1], len(router)))
         hidden = F.linear(rows, flat_a)
         out = _accumulated(rows, hidden, gates.reshape(-1, gates.shape[-1]), flat_b, weight, bias)
     elif router is None:

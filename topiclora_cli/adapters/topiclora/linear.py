@@ -98,7 +98,9 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         with no_autocast(x):
             projected = None
             if found.projection is not None and self.topiclora_router[name] is found.router:
-                projected = precise_product(x, found.projection)
+                # As rows, as the kernel has them: digits of what lies otherwise in memory could differ.
+                rows = x.reshape(-1, x.shape[-1])
+                projected = precise_product(rows, found.projection).view(*x.shape[:-1], -1)
             gates = self._routing(name, x, projected).scaled
             return held_mixture(x, gates, found.lora_a, found.lora_b, self.base_layer)  # type: ignore[arg-type]
 
