@@ -5,7 +5,7 @@ from statistics import fmean, stdev
 
 from topiclora_cli.recipe import FULL
 from topiclora_cli.reporting.formats import measure, metric_label, number
-from topiclora_cli.reporting.grids.words import best, compared, ends, p_value, spread, stars, values
+from topiclora_cli.reporting.grids.words import best, compared, ends, p_value, spread, stars, values, won_and_rank
 from topiclora_cli.reporting.table import Cell, Column, Table, columns, row
 from topiclora_cli.runs.results.ablation import CellScore, GridScores, TaskScore
 
@@ -38,8 +38,7 @@ def cells_table(found: GridScores) -> Table:
     heads += [Column(each, "right", wrap=False) for each in ("wins %", "rank", "KL", "MI")]
     rows = []
     for s, strong in zip(scores, best_of(scores), strict=True):
-        difference, standing = s.against(found.reference), s.standing
-        rate = standing.win_rate
+        difference = s.against(found.reference)
         rows.append(
             row(
                 s.name,
@@ -47,8 +46,7 @@ def cells_table(found: GridScores) -> Table:
                 Cell(spread(s.mean, s.deviation, s.unit), strong=strong),
                 ends(difference, s.unit) if difference else _paired(s, found.reference),
                 f"{p_value(difference.p_holm)}{stars(difference)}" if difference else "-",
-                "-" if rate is None else f"{100 * rate:.0f}",
-                "-" if standing.rank is None else f"{standing.rank:.1f}",
+                *won_and_rank(s.standing),
                 number(s.kl),
                 number(s.mutual_information),
             )

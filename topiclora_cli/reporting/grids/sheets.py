@@ -6,7 +6,7 @@ from pathlib import Path
 from topiclora_cli.reporting.formats import metric_label
 from topiclora_cli.reporting.grids.costs import NAMES, shown
 from topiclora_cli.reporting.grids.scores import best_of, tasks_table
-from topiclora_cli.reporting.grids.words import STARS, compared, ends, p_value, spread, stars, values
+from topiclora_cli.reporting.grids.words import STARS, compared, ends, p_value, spread, stars, values, won_and_rank
 from topiclora_cli.reporting.table import Cell, Column, Table, as_latex, columns, row
 from topiclora_cli.runs.files import write_csv, write_text
 from topiclora_cli.runs.results.ablation import CellScore, Cost, GridScores
@@ -46,16 +46,14 @@ def _cells(found: GridScores) -> Table:
     label = metric_label(cells[0].metric, cells[0]) if cells else "score"
     rows = []
     for s, strong in zip(cells, best_of(cells), strict=True):
-        difference, standing = s.against(found.reference), s.standing
-        rate = standing.win_rate
+        difference = s.against(found.reference)
         rows.append(
             row(
                 s.name,
                 Cell(f"{spread(s.mean, s.deviation, s.unit)}{stars(difference)}", strong=strong),
                 ends(difference, s.unit) if difference else "-",
                 p_value(difference.p_holm if difference else None),
-                "-" if rate is None else f"{100 * rate:.0f}",
-                "-" if standing.rank is None else f"{standing.rank:.1f}",
+                *won_and_rank(s.standing),
                 *(Cell(shown(name, getattr(s.cost, name)), strong=name in s.fronts) for name in known),
             )
         )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from topiclora_cli.recipe.spelling import short_name
 from topiclora_cli.reporting.formats import measure
-from topiclora_cli.runs.results.ablation import CellScore, Difference
+from topiclora_cli.runs.results.ablation import CellScore, Difference, Standing
 from topiclora_cli.runs.results.interval import Interval
 from topiclora_cli.runs.results.record import Settings
 
@@ -34,6 +34,12 @@ def stars(found: Difference | None) -> str:
     """How clear a difference is, of all that are tested."""
     p = found.p_holm if found is not None else None
     return "" if p is None else next((mark for level, mark in _LEVELS if p < level), "")
+
+
+def won_and_rank(standing: Standing) -> tuple[str, str]:
+    """The share of pairs won in %, and the mean rank, or dashes."""
+    rate, rank = standing.win_rate, standing.rank
+    return "-" if rate is None else f"{100 * rate:.0f}", "-" if rank is None else f"{rank:.1f}"
 
 
 def values(settings: Settings) -> str:
