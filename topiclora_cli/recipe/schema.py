@@ -168,7 +168,7 @@ class Recipe(Section):
     def _questions_have_a_prompt(self) -> "Recipe":
         if self.eval.questions is not None and not self.data.all_sources[0].prompt:
             raise ValueError(
-                "eval.questions are put by the template data.prompt, of several sources the first's; give one"
+                "eval.questions are put by data.prompt, a template, of several sources the first's; give one"
             )
         return self
 
