@@ -62,6 +62,18 @@ def test_how_it_is_run_is_told_to_the_launcher_and_to_whoever_resumes(tiny_recip
         assert f"{option} {value}" in text
 
 
+def test_a_cell_that_is_the_recipe_itself_is_run_by_either_name(tiny_recipe, run_cli, stopped):
+    asked = ["--recipe", tiny_recipe, "--grid", "adapter.r=2,8", "--cells", "r=2,full"]
+    code, text = run_cli("ablate", *asked, "--dry-run")
+    assert (code, "one cell over one seed: one run" in text) == (0, True), text
+    code, text = run_cli("ablate", *asked, "--out", "grid")
+    assert (code, stopped) == (130, ["full-s0"])
+    assert text.endswith("topiclora ablate --run grid --cells r=2,full\n")
+    assert (run_cli("ablate", "--run", "grid", "--cells", "r=2")[0], stopped) == (130, ["full-s0"])
+    code, text = run_cli("ablate", "--run", "grid", "--cells", "r=3")
+    assert (code, "no ablation cell 'r=3'. Did you mean 'r=8'" in text) == (2, True), text
+
+
 def test_a_full_disk_is_one_line_with_the_command_that_goes_on(tiny_recipe, run_cli, stopped, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
