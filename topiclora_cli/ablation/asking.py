@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from topiclora_cli.ablation.axes import Axis, as_text, cells_of, overlap
+from topiclora_cli.ablation.grid import try_ends
 from topiclora_cli.ablation.held_out import enough_held_out
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe import BASE, FULL, Recipe, altered
@@ -103,6 +104,8 @@ def ask(recipe: Recipe, asked: Asked, *, folder: Path | None = None) -> tuple[Re
             asking.notes.append(f"The recipe's own cells make room: {', '.join(gone)}.")
     if asked.tune or asked.search or asked.trials is not None:
         asking.change(_with_tune(asking), where="--tune")
+        shared, axes = _shared(asking.recipe), asking.recipe.ablation.axes
+        try_ends(shared, {axis.label: axes[axis.label] for axis in asked.tune}, where="--tune")
     section = asking.recipe.ablation
     if asked.seeds:
         seeds = list(dict.fromkeys([*(section.seeds if folder is not None else ()), *asked.seeds]))
@@ -145,7 +148,7 @@ def _for_a_run(asking: _Asking, changes: Changes, *, where: str) -> Changes:
     grid = {key: value for key, value in changes.items() if key not in common}
     if not asking.begun:
         return {**grid, "ablation.overrides": {**section.overrides, **common}}
-    now = altered(asking.recipe, section.overrides.items(), where="ablation.overrides")
+    now = _shared(asking.recipe)
     wanted = altered(now, common.items(), where=where)
     for key in common:
         if (new := _value(wanted, key)) != (old := _value(now, key)):
@@ -155,8 +158,7 @@ def _for_a_run(asking: _Asking, changes: Changes, *, where: str) -> Changes:
 
 def _of_axes(asking: _Asking, suites: Mapping[str, Any]) -> Changes:
     """The cells that the axes span, without those that are other cells by another name."""
-    recipe = asking.recipe
-    shared = altered(recipe, recipe.ablation.overrides.items(), where="ablation.overrides")
+    recipe, shared = asking.recipe, _shared(asking.recipe)
     there = {**(recipe.ablation.cells if asking.folder is not None else {}), **suites}
     known = {_settings(shared): FULL}
     for name, overrides in there.items():
@@ -205,12 +207,17 @@ def _with_tune(asking: _Asking) -> Changes:
     if not tune:
         return changes
     changes["ablation.tune"] = {**(section.tune if folder is not None else {}), **tune}
-    shared = altered(asking.recipe, section.overrides.items(), where="ablation.overrides")
+    shared = _shared(asking.recipe)
     if shared.data.validation is None:
         number = enough_held_out(shared)
         asking.notes.append(f"data.validation={number}: the best values are chosen by the loss on so many examples.")
         changes["ablation.overrides"] = {**section.overrides, "data.validation": number}
     return changes
+
+
+def _shared(recipe: Recipe) -> Recipe:
+    """What all cells have in common."""
+    return altered(recipe, recipe.ablation.overrides.items(), where="ablation.overrides")
 
 
 def _settings(recipe: Recipe) -> str:

@@ -44,7 +44,7 @@ def _leave_out_damaged(work: Work) -> dict[str, str]:
             if work.is_chosen(cell):
                 work.result(cell)
         except TopicLoraError as error:
-            damaged[cell.folder] = f"{error.message} {error.hint}".rstrip()
+            damaged[cell.folder] = str(error)
     work.grid = [cell for cell in work.grid if cell.folder not in damaged]
     return damaged
 
