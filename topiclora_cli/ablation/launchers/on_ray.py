@@ -132,8 +132,8 @@ def _work(
 ) -> Ended:
     """What a task runs on its node."""
     os.environ.update(surroundings)
-    # What a script starts in its background ignores SIGINT, and so do the workers of a Ray that began there: ray.cancel,
-    # which interrupts as SIGINT would, would do nothing.
+    # What a script starts in its background ignores SIGINT, and so do the workers of a Ray that began there:
+    # ray.cancel, which interrupts as that signal does, would do nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not is_holding():
         _KEEPING.enter_context(holding())
