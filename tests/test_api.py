@@ -1,6 +1,7 @@
 """The package as Python users meet it: what one import does, and the stages as functions."""
 
 import importlib.resources
+import json
 import logging
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 import topiclora_cli as topiclora
 from topiclora_cli.runs.run import RunDir
+from topiclora_cli.topics.store import TopicGraph
 
 
 def in_a_new_process(code: str) -> str:
@@ -83,6 +85,26 @@ def test_the_stages_go_on_from_a_run_or_its_folder(trained):
     assert prior.prior[0].tolist() == pytest.approx(routed.topics.prior)
 
 
+def test_a_topic_comes_to_a_run_and_goes_again(trained, tmp_path):
+    data = tmp_path / "rivers.jsonl"
+    rows = [{"question": f"Where does the {name} end ?", "end": "sea"} for name in ("Rhine", "Elbe", "Oder", "Main")]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reads = {"data.prompt": "question", "data.completion": " {{ end }}", "train.max_steps": 1}
+    added = topiclora.add_topic(
+        trained.run, "rivers ", data, description="where they end", out=tmp_path / "more", overrides=reads
+    )
+    assert (added.run.path, added.facts.topic, added.facts.examples) == (tmp_path / "more", "rivers", 4)
+    assert added.training.steps == 1
+    graph = TopicGraph.load(added.run.path / "graph")
+    assert (graph.topics[-1], graph.descriptions[-1]) == ("rivers", "where they end")
+    assert len(topiclora.load_prior(added.run)(["Which river?"]).prior[0]) == graph.num_experts
+    dropped = topiclora.drop_topic(added.run.path, "rivers")
+    assert dropped.run.path == tmp_path / "more-without-rivers"
+    assert dropped.facts.expert == graph.num_experts - 1
+    assert "rivers" not in TopicGraph.load(dropped.run.path / "graph").topics
+    assert topiclora.load_recipe(trained.run.path / "recipe.yaml").adapter.num_experts == graph.num_experts - 1
+
+
 def test_a_run_is_compared_with_its_base(trained):
     topiclora.evaluate(trained.run, limit=2, name="both")
     (compared,) = topiclora.compare(trained.run, baseline="base")
@@ -134,13 +156,20 @@ def test_a_wrong_setting_names_its_key(trained):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda done: topiclora.evaluate(done), r"no run, but of type Trained. A run that train returned is its \.run"),
+        (lambda done: topiclora.evaluate(done), r"no run, but of type Trained. Its \.run is one"),
         (lambda done: topiclora.merge(None), "no run, but of type NoneType. Give its path"),
         (lambda done: topiclora.train({"name": "x"}), "no recipe, but of type dict. Give its path"),
         (lambda done: topiclora.compare(), "There is no run to compare"),
         (lambda done: topiclora.compare(3), "no run, but of type int"),
         (lambda done: topiclora.load_recipe("quickstart", ["train.max_steps=3"]), "overrides is no mapping of dotted"),
         (lambda done: topiclora.load_recipe("quickstart", {3: 1}), "overrides is no mapping of dotted keys"),
+        (lambda done: topiclora.add_topic(done, "x", "x.jsonl"), r"no run, but of type Trained. Its \.run is one"),
+        (lambda done: topiclora.add_topic(done.run, None, "x.jsonl"), "named by its text, not by NoneType"),
+        (lambda done: topiclora.add_topic(done.run, " ", "x.jsonl"), "is no name of a topic"),
+        (lambda done: topiclora.add_topic(done.run, "x", None), "no data source, but of type NoneType"),
+        (lambda done: topiclora.add_topic(done.run, "x", "x", overrides=["seed=3"]), "overrides is no mapping"),
+        (lambda done: topiclora.add_topic(done.run, "x", "gone.jsonl"), "'gone.jsonl' does not exist"),
+        (lambda done: topiclora.drop_topic(done.run, "x"), "The run has no topic 'x'"),
     ],
 )
 def test_what_is_no_run_recipe_or_override_is_said_in_one_line(trained, call, message):

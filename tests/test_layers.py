@@ -95,7 +95,7 @@ SEEN = {"__init__", "__call__", "__iter__", "__enter__"}
 LOOSE = re.compile(r"\b(?:dict|Mapping|MutableMapping)\[str, (?:Any|object)\]")
 RAW = {
     # Keys of a recipe with their values; within recipe/ all is as YAML has it, before it is a Recipe.
-    "api": {"Overrides"},
+    "api.given": {"Overrides"},
     "runs.results.record": {"Settings"},
     # What an outcome was asked for, compared as JSON as a whole.
     "runs.naming": {"named_folder", "finished"},

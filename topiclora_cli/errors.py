@@ -15,12 +15,11 @@ class TopicLoraError(ValueError):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        # What another library says may end without a full stop.
-        self.message = f"{message}." if hint and not message.endswith((".", "!", "?", ":")) else message
+        self.message = _ended(message) if hint else message
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        return joined(self.message, self.hint)
 
 
 class Diverged(TopicLoraError):
@@ -42,6 +41,16 @@ class Interrupted(Exception):
         super().__init__("interrupted" if step is None else f"interrupted at step {step}")
         self.exit_code = 128 + signal_number
         self.step = step
+
+
+def joined(reason: str, hint: str) -> str:
+    """What went wrong and what to do about it as one text; either may be empty."""
+    return f"{_ended(reason)} {hint}" if reason and hint else reason or hint
+
+
+def _ended(text: str) -> str:
+    """With its full stop, which what another library says may lack."""
+    return text if text.endswith((".", "!", "?", ":")) else f"{text}."
 
 
 def first_line(error: Exception) -> str:

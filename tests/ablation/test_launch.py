@@ -1,5 +1,6 @@
 """A grid worked off: a cell that fails costs itself alone, is on record with its reason, and is retried on request."""
 
+import errno
 import json
 import signal
 
@@ -88,6 +89,26 @@ def test_failed_cells_are_tried_again_on_request_alone(grid_run):
     assert states(grid, folder)["a"] == "done"
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("No space left on device")]
+)
+def test_a_full_disk_ends_the_grid_and_is_no_failure_of_a_cell(grid_run, error):
+    call, behave, grid, folder = grid_run
+    behave["a"] = fail(error)
+    with pytest.raises(OSError, match="No space left on device"):
+        call()
+    assert states(grid, folder) == {"full": "done", "a": "waiting", "b": "waiting"}
+    del behave["a"]
+    assert call() == ["a", "b"]
+
+
+def test_a_disk_too_full_for_a_cell_s_folder_ends_the_grid_from_a_worker_too(grid_run, monkeypatch):
+    _, _, grid, folder = grid_run
+    no_room = fail(OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr(attempts, "make_cell", lambda *_: no_room())
+    assert attempts.attempt(grid[0], grid, folder, LoggedProgress()).how == "full"
+
+
 def test_fail_fast_ends_at_the_first(grid_run):
     call, behave, grid, folder = grid_run
     behave["full"] = fail(TopicLoraError("No."))
@@ -102,7 +123,7 @@ def test_a_bug_keeps_its_traceback_in_the_cell_s_folder(grid_run):
     assert call() == ["full", "a", "b"]
     (line,) = failed_lines(cell_states(grid, folder))
     log = folder / "a-s0" / "failure.log"
-    assert line == f"a-s0: ZeroDivisionError: by nought Traceback: {log}"
+    assert line == f"a-s0: ZeroDivisionError: by nought. Traceback: {log}"
     assert "in raising" in log.read_text()
     forget_failure(folder / "a-s0")
     assert not log.exists()

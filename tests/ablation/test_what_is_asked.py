@@ -129,6 +129,18 @@ def test_files_that_an_axis_names_are_found_from_elsewhere(tmp_path, monkeypatch
     ("grid", "more", "message"),
     [
         (["adapter.num_expert=2"], {}, "--grid: unknown key 'adapter.num_expert'. Did you mean 'num_experts'"),
+        (
+            ["adapter.r.x=4"],
+            {},
+            r"--grid adapter\.r\.x: 'adapter\.r' is a value, not a section\. Did you mean 'adapter\.r'",
+        ),
+        (["adapter.alpha.x=4"], {}, "--grid: unknown key 'adapter.alpha'. Did you mean 'lora_alpha'"),
+        (
+            ["train.save_steps.x=4"],
+            {},
+            "--grid: 'train.save_steps' is a value, not a section. Did you mean 'train.save_st",
+        ),
+        (["data.sources.x=4"], {}, "--grid: 'data.sources' is a value, not a section. Did you mean 'data.sources'"),
         (["adapter.r=4,many"], {}, r"--grid: adapter\.r: .*integer.*\(given: 'many'\)"),
         (["train.learning_rate=-1.0"], {}, r"--grid: train\.learning_rate: .*greater than 0 \(given: -1\.0\)"),
         (["seed=1,2"], {}, "seed is no axis of its own: all cells have the same. Use --seeds"),
@@ -139,6 +151,13 @@ def test_files_that_an_axis_names_are_found_from_elsewhere(tmp_path, monkeypatch
         (["loss.kl={weight: 1}"], {"tune": ["loss.kl.weight=2"]}, "loss.kl is an axis of --grid and a key to --tune"),
         ([], {"one_factor": True}, "--one-factor has no --grid to take apart"),
         ([], {"tune": ["adapter.r+adapter.top_k=2:1"]}, r"--tune adapter.r\+adapter.top_k names several keys"),
+        ([], {"tune": ["adapter.r.x=2,3"]}, r"--tune adapter\.r\.x: 'adapter\.r' is a value, not a section\. Did you"),
+        ([], {"tune": ["train.learning_rate=1,fast"]}, r"--tune: train\.learning_rate: .*\(given: 'fast'\)"),
+        (
+            [],
+            {"tune": ["train.learing_rate=1,2"]},
+            "--tune: unknown key 'train.learing_rate'. Did you mean 'learning_rate'",
+        ),
         ([], {"tune": ["eval.limit=2,3"]}, "tune: eval.limit is the same for all"),
     ],
 )

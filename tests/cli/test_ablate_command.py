@@ -1,5 +1,6 @@
 """`topiclora ablate`: what is asked stands in the run's recipe, and what cannot be is said in a line."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,29 @@ def test_how_it_is_run_is_told_to_the_launcher_and_to_whoever_resumes(tiny_recip
     assert told == [LaunchOptions(jobs="auto", launcher="ray", address="auto", cpus=4, gpu_share=0.5)]
     for option, value in zip(ray[::2], ray[1::2], strict=True):
         assert f"{option} {value}" in text
+
+
+def test_a_cell_that_is_the_recipe_itself_is_run_by_either_name(tiny_recipe, run_cli, stopped):
+    asked = ["--recipe", tiny_recipe, "--grid", "adapter.r=2,8", "--cells", "r=2,full"]
+    code, text = run_cli("ablate", *asked, "--dry-run")
+    assert (code, "one cell over one seed: one run" in text) == (0, True), text
+    code, text = run_cli("ablate", *asked, "--out", "grid")
+    assert (code, stopped) == (130, ["full-s0"])
+    assert text.endswith("topiclora ablate --run grid --cells r=2,full\n")
+    assert (run_cli("ablate", "--run", "grid", "--cells", "r=2")[0], stopped) == (130, ["full-s0"])
+    code, text = run_cli("ablate", "--run", "grid", "--cells", "r=3")
+    assert (code, "no ablation cell 'r=3'. Did you mean 'r=8'" in text) == (2, True), text
+
+
+def test_a_full_disk_is_one_line_with_the_command_that_goes_on(tiny_recipe, run_cli, stopped, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("topiclora_cli.ablation.launch.launch", full)
+    code, text = run_cli("ablate", "--recipe", tiny_recipe, "--out", "grid", "--jobs", "2")
+    line = "error: No space is left on the device. Free some, and go on with: topiclora ablate --run grid --jobs 2"
+    assert (code, text.splitlines()[-1]) == (2, line)
+    assert run_cli("ablate", "--run", "grid")[0] == 2
 
 
 def test_a_slurm_script_is_all_that_is_printed_and_nothing_is_run(tiny_recipe, run_cli, stopped):

@@ -13,7 +13,7 @@ def test_examples_counted_on_the_old_data_are_not_held_out_of_the_new(held_out, 
     growing = growing_recipe(recipe, "law", "new.jsonl", 9, [])
     assert (growing.data.source, growing.data.filter, growing.data.topics) == ("new.jsonl", None, ["law"])
     assert (growing.data.validation, growing.data.max_length) == (kept, 64)
-    assert growing_recipe(recipe, "law", "new.jsonl", 9, ["data.validation=20"]).data.validation == 20
+    assert growing_recipe(recipe, "law", "new.jsonl", 9, [("data.validation", 20)]).data.validation == 20
 
 
 def test_questions_are_put_by_the_old_data_s_template_again():

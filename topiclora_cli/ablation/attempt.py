@@ -12,6 +12,7 @@ from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.launchers import Ended
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import Diverged, Interrupted, TopicLoraError, first_line
+from topiclora_cli.runs.files import is_full_disk
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.training.guard import is_full_memory
@@ -22,8 +23,17 @@ _LESS = "Lower train.batch_size or eval.batch_size, or run fewer cells at once."
 def attempt(cell: Cell, grid: Sequence[Cell], folder: Path, progress: Progress) -> Ended:
     """Train the cell of the grid in `folder` and score it, as far as that is not done; the outcome is on disk.
 
-    Interruptions pass through, and what keeps the cell's folder from being written.
+    Interruptions pass through, and what keeps the cell's folder from being written, but for a full disk.
     """
+    try:
+        return _attempt(cell, grid, folder, progress)
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        return Ended(cell, "full")
+
+
+def _attempt(cell: Cell, grid: Sequence[Cell], folder: Path, progress: Progress) -> Ended:
     with taken(folder, cell) as mine:
         if not mine:
             return Ended(cell, "busy")
@@ -34,12 +44,12 @@ def attempt(cell: Cell, grid: Sequence[Cell], folder: Path, progress: Progress) 
             run.update(diverged=None)  # it is tried again because somebody asked for it
         try:
             _run(cell, Work(grid, folder), progress)
-        except Interrupted:
-            raise
-        except TopicLoraError as error:
-            record_failure(run, cell, error.message, error.hint, diverged=isinstance(error, Diverged))
-            return Ended(cell, "failed", error.message, error.hint)
         except Exception as error:
+            if isinstance(error, Interrupted) or is_full_disk(error):
+                raise
+            if isinstance(error, TopicLoraError):
+                record_failure(run, cell, error.message, error.hint, diverged=isinstance(error, Diverged))
+                return Ended(cell, "failed", error.message, error.hint)
             reason, hint = explained(error, run)
             record_failure(run, cell, reason, hint, traceback=traceback.format_exc())
             return Ended(cell, "failed", reason, hint)

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 import numpy as np
 
 from topiclora_cli.ablation.pairs import Array, BySeed, differences, metric_of, of_questions, paired, some
-from topiclora_cli.evaluation.comparison.intervals import interval
+from topiclora_cli.evaluation.comparison.intervals import intervals
 from topiclora_cli.evaluation.comparison.many import many_means, significance_of_sides
 from topiclora_cli.evaluation.comparison.significance import Significance, holm
 from topiclora_cli.evaluation.metrics import CHOICE_LOSS
@@ -52,12 +52,10 @@ def against(cells: Mapping[str, BySeed], other: str, metric: str, *, family: int
     for names in _alike(sides):
         group = [sides[name] for name in names]
         for level in LEVELS:
-            # Cautious, as p is: of two cells that are alike the other kind tells too many apart by two or three seeds.
-            means = many_means(group, by_task=level == "tasks", cautious=True)
-            for name, column in zip(names, means.T, strict=True):
-                ends = interval(column)
+            ends = intervals(many_means(group, by_task=level == "tasks"))
+            for name, each in zip(names, ends, strict=True):
                 seeds = len(sides[name][0])
-                found.setdefault(name, {})[level] = Difference(ends.mean, ends.low, ends.high, seeds=seeds)
+                found.setdefault(name, {})[level] = Difference(each.mean, each.low, each.high, seeds=seeds)
     return _tested(found, sides, family) if family else found
 
 

@@ -93,7 +93,7 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
             if section.search == "grid" or combinations(axes) <= section.trials:
                 grid += _tuned(name, seed, changed, _listed(axes))
             else:
-                _try_ends(changed, axes)
+                try_ends(changed, axes)
                 grid.append(Cell(name, seed, changed, axes=tuple(axes.items()), trials=section.trials))
     return grid
 
@@ -119,12 +119,12 @@ def _listed(axes: Mapping[str, Axis]) -> dict[str, Sequence[Any]]:
     }
 
 
-def _try_ends(recipe: Recipe, axes: Mapping[str, Axis]) -> None:
-    """Raises TopicLoraError where the recipe's schema refuses what a search may come to."""
+def try_ends(recipe: Recipe, axes: Mapping[str, Axis], *, where: str = "ablation.tune") -> None:
+    """Raises TopicLoraError, naming `where`, for a value of the axes that the recipe's schema refuses."""
     for key, values in axes.items():
         ends = values.examples() if isinstance(values, Range) else values
         for value in ends:
-            altered(recipe, [(key, value)], where="ablation.tune")
+            altered(recipe, [(key, value)], where=where)
 
 
 def _tuned(name: str, seed: int, recipe: Recipe, tune: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:

@@ -1,5 +1,7 @@
 """Hands the cells of a grid out, records what dies, says how far it is, and reports after every cell."""
 
+import errno
+import os
 import time
 from statistics import fmean
 
@@ -14,6 +16,7 @@ from topiclora_cli.ablation.reports import report
 from topiclora_cli.ablation.search import Search
 from topiclora_cli.ablation.stopping import Stopping
 from topiclora_cli.ablation.work import Work
+from topiclora_cli.errors import joined
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.progress import Progress
 
@@ -44,7 +47,7 @@ class Parent:
         self.said = ""
 
     def run(self) -> None:
-        """Until nothing is left that can be done; raises Interrupted where somebody has stopped it."""
+        """Until nothing is left that can be done; raises Interrupted where it was stopped, OSError for a full disk."""
         while True:
             left = self._left() if self._goes_on() else []
             self._start_what_fits(left)
@@ -98,11 +101,13 @@ class Parent:
         passed = time.monotonic() - self.flying.pop(cell.folder)
         # A worker's first cell waits for what it loads.
         seconds = passed if ended.seconds is None else ended.seconds
+        if ended.how == "full":  # as it is for all that is left
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if ended.how == "died" and (run := open_cell(self.work.folder, cell)) is not None:
             record_failure(run, cell, ended.reason, ended.hint)
         if ended.how in ("failed", "died"):
             self.failed = True
-            self.progress.say(f"Failed: {cell.folder}: {ended.reason} {ended.hint}".rstrip())
+            self.progress.say(f"Failed: {cell.folder}: {joined(ended.reason, ended.hint)}")
         elif ended.how == "done":
             self.seconds.setdefault(cell.name, []).append(seconds)
             report(self.work, self.recipe)

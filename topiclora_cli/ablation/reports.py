@@ -9,7 +9,7 @@ from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.scores import score_cells
 from topiclora_cli.ablation.states import CellState, cell_states
 from topiclora_cli.ablation.work import Work
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import TopicLoraError, joined
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.reporting.ablation import write_report
 from topiclora_cli.reporting.grids.compose import Extent, grid_report
@@ -68,7 +68,7 @@ def cell_lines(states: Sequence[CellState]) -> list[CellLine]:
             state.seed,
             state.folder,
             state.state,
-            reason=f"{state.reason} {state.hint}".strip(),
+            reason=joined(state.reason, state.hint),
             seconds=state.seconds,
             stage=state.stage or "",
             attempt=state.attempt,

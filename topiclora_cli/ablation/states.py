@@ -11,7 +11,7 @@ from topiclora_cli.ablation.folders import is_taken, logged_loss
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.trials import Expansion
 from topiclora_cli.ablation.tuning import Values, choose
-from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.errors import TopicLoraError, joined
 from topiclora_cli.runs.results.record import Settings
 from topiclora_cli.runs.run import MANIFEST
 
@@ -79,7 +79,7 @@ def failed_lines(states: Sequence[CellState]) -> Iterator[str]:
     for state in states:
         # Of several values to try, one that diverges is a finding.
         if state.state == "failed" or (state.state == "diverged" and state.attempt):
-            yield f"{state.folder}: {state.reason} {state.hint}".rstrip()
+            yield f"{state.folder}: {joined(state.reason, state.hint)}"
         elif state.state == "waiting" and state.reason not in ("", _UNCHOSEN) and state.seconds is None:
             waiting.setdefault(state.reason, []).append(state.folder)
     for reason, names in waiting.items():

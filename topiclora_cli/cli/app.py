@@ -36,8 +36,9 @@ from topiclora_cli.cli import (
     upcycle,
 )
 from topiclora_cli.cli.complete import complete_in_bash, completes_in_bash
-from topiclora_cli.cli.console import fail, note_newer, old_spelling_noted
+from topiclora_cli.cli.console import NO_SPACE, fail, note_newer, old_spelling_noted
 from topiclora_cli.errors import Interrupted, TopicLoraError
+from topiclora_cli.runs.files import is_full_disk
 from topiclora_cli.runs.processes import process_count
 
 
@@ -129,9 +130,9 @@ def main(arguments: list[str] | None = None) -> None:
         fail(error.message, error.hint)
         sys.exit(error.exit_code)
     except Exception as error:
-        if _is_full_disk(error):
+        if is_full_disk(error):
             hint = "Free some, and go on with --run (train: and --resume), or choose another --out."
-            fail("No space is left on the device.", hint)
+            fail(NO_SPACE, hint)
         elif isinstance(error, OSError) and error.errno in _FORBIDDEN and error.filename:
             fail(
                 f"{error.filename} cannot be used: {error.strerror}.", "Choose another place, or have it opened to you."
@@ -139,14 +140,3 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             raise
         sys.exit(2)
-
-
-def _is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one it came from, is a full disk; safetensors reports that in words only."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from topiclora_cli.errors import Interrupted, OldSpelling
+from topiclora_cli.errors import Interrupted, OldSpelling, TopicLoraError, joined
 from topiclora_cli.runs.commands import as_typed, command_line
+from topiclora_cli.runs.files import is_full_disk
 from topiclora_cli.runs.processes import process_index
 from topiclora_cli.runs.progress import Advance
 
 SOME_FAILED = 1  # exit code, as pytest has it: 2 is for mistakes in what was asked
+NO_SPACE = "No space is left on the device."
 PLAIN_INTERVAL = 20.0  # seconds between two lines of a bar that nobody watches
 
 
@@ -38,7 +40,7 @@ errors = make_console(stderr=True)
 def fail(message: str, hint: str = "") -> None:
     """Print an error as one line, with what to do about it."""
     where = f"error in process {index}: " if (index := process_index()) else "error: "
-    text = as_typed(" ".join(f"{message} {hint}".split()))
+    text = as_typed(" ".join(joined(message, hint).split()))
     errors.print(Text.assemble((where, "bold red"), text), soft_wrap=True)
 
 
@@ -71,7 +73,7 @@ def old_spelling_noted() -> Iterator[None]:
 
 @contextmanager
 def interruptible(*command: object) -> Iterator[None]:
-    """Where a signal stops the block, say which command goes on, and exit with the signal's code."""
+    """Where a signal or a full disk stops the block, say which command goes on; exit with the signal's code, or 2."""
     try:
         yield
     except Interrupted as stop:
@@ -85,6 +87,11 @@ def interruptible(*command: object) -> Iterator[None]:
         if process_index() == 0:
             fail("Interrupted.", f"Go on with: {command_line(*command)}")
         raise typer.Exit(128 + signal.SIGINT) from None
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        fail(NO_SPACE, f"Free some, and go on with: {command_line(*command)}")
+        raise typer.Exit(TopicLoraError.exit_code) from None
 
 
 class TerminalProgress:

@@ -93,6 +93,7 @@ class GrowthOptions:
 
             made = drop_topic(recipe, directory, TerminalProgress(), topic=self.drop_topic, out=out).run
         else:
+            from topiclora_cli.recipe import parse_override
             from topiclora_cli.reporting.drawn import as_rich
             from topiclora_cli.reporting.growth import added_table
             from topiclora_cli.reporting.terminal import train_table
@@ -106,7 +107,7 @@ class GrowthOptions:
                 TerminalProgress(),
                 topic=topic,
                 data=self.data or "",
-                overrides=overrides or [],
+                overrides=[parse_override(text) for text in overrides or []],
                 out=out,
             )
             console.print(train_table(added.training))

@@ -13,7 +13,7 @@ from topiclora_cli.recipe.adapter import FIELDS, KINDS, every_key, layer_of
 from topiclora_cli.recipe.fill import fill_in, idle_keys, said_keys
 from topiclora_cli.recipe.loss import LOSS_KEYS
 from topiclora_cli.recipe.methods import DEFAULT, METHODS
-from topiclora_cli.recipe.overrides import one_line, parse_override, with_overrides
+from topiclora_cli.recipe.overrides import no_section, one_line, parse_override, with_overrides
 from topiclora_cli.recipe.schema import Recipe
 from topiclora_cli.recipe.sources import with_own_sources
 from topiclora_cli.recipe.spelling import respelt, respelt_changes
@@ -26,6 +26,7 @@ _ABOUT_SAID = (
     "# A value changed above counts as said.\n"
 )
 _NEUTRAL = Recipe.model_fields.keys()  # what is a section or a key at the top is meant there
+_OF_VALUES = ("int_type", "float_type", "string_type", "bool_type", "list_type", "literal_error")
 _HERE = Path(__file__).resolve().parent.parent
 
 
@@ -102,7 +103,7 @@ def altered(recipe: Recipe, changes: Iterable[tuple[str, Any]], *, where: str) -
     What was said before and means nothing any more is left out; raises TopicLoraError, as build_recipe does, where a
     change itself means nothing.
     """
-    return _build(recipe.said, respelt_changes(changes, where=where), where=where)
+    return _build(recipe.said, respelt_changes(changes, where=where), where=where, by=where)
 
 
 def with_experts(recipe: Recipe, number: int) -> Recipe:
@@ -128,8 +129,10 @@ def _every_key(recipe: Recipe) -> dict[str, Any]:
     return {**values, "adapter": every_key(values["adapter"])}
 
 
-def _build(said: Mapping[str, Any], changes: list[tuple[str, Any]], *, where: str) -> Recipe:
-    return build_recipe(with_overrides(said, changes), where=where, given=with_overrides({}, changes))
+def _build(said: Mapping[str, Any], changes: list[tuple[str, Any]], *, where: str, by: str = "--set") -> Recipe:
+    """by: what the changes were said with."""
+    changed = with_overrides(said, changes, where=by)
+    return build_recipe(changed, where=where, given=with_overrides({}, changes, where=by))
 
 
 def _refuse(idle: Mapping[str, str], said: Mapping[str, Any], *, where: str) -> None:
@@ -212,6 +215,8 @@ def _explain(error: ValidationError, where: str) -> TopicLoraError:
         return TopicLoraError(f"{where}: unknown key {key!r}.", hint.rstrip())
     if first["type"] == "missing":
         return TopicLoraError(f"{where}: the key {key!r} is missing.", "Add it; see: topiclora recipes show quickstart")
+    if isinstance(first["input"], dict) and first["type"] in _OF_VALUES:
+        return no_section(key, where)
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     if first["type"] == "model_type":
         message = "a section, whose keys stand below it"

@@ -24,20 +24,30 @@ def parse_override(text: str) -> tuple[str, Any]:
         ) from None
 
 
-def with_overrides(values: Mapping[str, Any], overrides: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A copy of nested `values` with each dotted key set; raises TopicLoraError where a key runs through a scalar."""
+def with_overrides(
+    values: Mapping[str, Any], overrides: Iterable[tuple[str, Any]], *, where: str = "--set"
+) -> dict[str, Any]:
+    """A copy of nested `values` with each dotted key set.
+
+    Raises TopicLoraError, naming `where` they were said, for a key that runs through a value.
+    """
     result = deepcopy(dict(values))
     for key, value in overrides:
         *parents, last = key.split(".")
         node = result
-        for parent in parents:
+        for depth, parent in enumerate(parents):
             if isinstance(node, dict) and node.get(parent) is None:
                 node[parent] = {}
-            node = node[_place(key, parent, node)]
+            node = node[_place(key, parent, node, where)]
             if not isinstance(node, dict | list):
-                raise TopicLoraError(f"--set {key}: {parent!r} is a value, not a section.", "Check the dotted key.")
-        node[_place(key, last, node)] = deepcopy(value)
+                raise no_section(".".join(parents[: depth + 1]), f"{where} {key}")
+        node[_place(key, last, node, where)] = deepcopy(value)
     return result
+
+
+def no_section(key: str, where: str) -> TopicLoraError:
+    """The error for a dotted key that has others below it, and takes a value."""
+    return TopicLoraError(f"{where}: {key!r} is a value, not a section.", f"Did you mean {key!r}?")
 
 
 def one_line(error: Exception) -> str:
@@ -45,10 +55,10 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _place(key: str, part: str, node: dict[str, Any] | list[Any]) -> Any:
+def _place(key: str, part: str, node: dict[str, Any] | list[Any], where: str) -> Any:
     """What a part of a dotted key stands for: a name, or the number of an item in a list, the first being 0."""
     if isinstance(node, dict):
         return part
     if part.isdigit() and int(part) < len(node):
         return int(part)
-    raise TopicLoraError(f"--set {key}: no item {part!r} in a list of {len(node)}.", "Count from 0.")
+    raise TopicLoraError(f"{where} {key}: no item {part!r} in a list of {len(node)}.", "Count from 0.")

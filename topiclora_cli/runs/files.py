@@ -1,6 +1,7 @@
 """Writing so that a killed process leaves either the old file or the new one, never half of one."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from topiclora_cli.errors import TopicLoraError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -77,6 +80,17 @@ def make_folder(path: Path, *, hint: str = "Choose another place.") -> Path:
         reason = f"{file} is a file" if file else (error.strerror or str(error))
         raise TopicLoraError(f"The folder {path} cannot be made: {reason}.", hint) from None
     return path
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one it came from, is a full disk; safetensors reports that in words only."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

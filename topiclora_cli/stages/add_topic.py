@@ -71,14 +71,14 @@ def add_topic(
     *,
     topic: Topic,
     data: str,
-    overrides: Iterable[str] = (),
+    overrides: Iterable[tuple[str, Any]] = (),
     out: Path | None = None,
 ) -> Added:
     """Make a run with one topic more at `out`, or beside the run, which stays as it is.
 
-    data: what a recipe's `data.source` names, whose examples are the topic's; overrides: `key=value` of this training.
-    Raises TopicLoraError for a topic that is there, for data without usable rows, and for a run in whose mixture topics
-    cannot come and go; Interrupted after a signal. Nothing is left at `out` unless all is done.
+    data: what a recipe's `data.source` names, whose examples are the topic's; overrides: dotted keys of this training
+    with their values. Raises TopicLoraError for a topic that is there, for data without usable rows, and for a run in
+    whose mixture topics cannot come and go; Interrupted after a signal. Nothing is left at `out` unless all is done.
     """
     mixture = open_mixture(recipe, run)
     refuse_known(mixture.graph, topic.name)

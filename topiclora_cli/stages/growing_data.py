@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from topiclora_cli.data import Row
-from topiclora_cli.recipe import Recipe, altered, parse_override
+from topiclora_cli.recipe import Recipe, altered
 from topiclora_cli.recipe.data import DataSection, SourceSection
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy, Topic
@@ -12,7 +12,7 @@ from topiclora_cli.topics.taxonomy import Taxonomy, Topic
 _WHERE = "--add-topic"
 
 
-def growing_recipe(recipe: Recipe, topic: str, data: str, experts: int, overrides: Iterable[str]) -> Recipe:
+def growing_recipe(recipe: Recipe, topic: str, data: str, experts: int, overrides: Iterable[tuple[str, Any]]) -> Recipe:
     """What the new expert is trained by: the run's recipe on the new data alone, without what would move the others.
 
     Raises TopicLoraError for an override that cannot be.
@@ -25,8 +25,7 @@ def growing_recipe(recipe: Recipe, topic: str, data: str, experts: int, override
         fixed.append(("eval.questions", None))
     if recipe.train.weight_decay:
         fixed.append(("train.weight_decay", 0.0))
-    changes = [parse_override(text) for text in overrides]
-    return altered(recipe, [*fixed, *changes], where=_WHERE)
+    return altered(recipe, [*fixed, *overrides], where=_WHERE)
 
 
 def grown_recipe(recipe: Recipe, growing: Recipe) -> Recipe:

@@ -19,7 +19,13 @@ def study(random, *, seeds, question, seed, rest, true=0.1):
 
 @pytest.mark.parametrize(
     ("seeds", "question", "seed", "rest", "by_task"),
-    [(3, 0.6, 0.02, 0.4, True), (3, 0.3, 0.03, 0.6, False), (3, 0.4, 0.1, 0.3, True), (1, 0.6, 0.0, 0.3, False)],
+    [
+        (2, 0.3, 0.0, 0.6, True),
+        (3, 0.6, 0.02, 0.4, True),
+        (3, 0.3, 0.03, 0.6, False),
+        (3, 0.4, 0.1, 0.3, True),
+        (1, 0.6, 0.0, 0.3, False),
+    ],
 )
 def test_the_interval_holds_the_truth_in_95_of_100_studies(seeds, question, seed, rest, by_task):
     random = np.random.default_rng(1)
@@ -47,3 +53,23 @@ def test_seeds_that_disagree_widen_the_interval():
     same = paired_interval([np.repeat(questions, 3, 0)], by_task=True)
     apart = paired_interval([questions + np.array([[-0.5], [0.0], [0.5]])], by_task=True)
     assert apart.high - apart.low > 1.5 * (same.high - same.low)
+
+
+def test_seeds_whose_means_happen_to_agree_leave_an_interval_as_wide_as_that_over_questions():
+    one, two = np.zeros((2, 20))
+    one[:2], two[2:4] = 1.0, 1.0
+    together = paired_interval([np.stack([one, two])], by_task=True)
+    alone = paired_interval([(one + two)[None] / 2], by_task=True)
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
+    assert together.high - together.low > 0.05
+
+
+def test_what_seeds_do_to_single_questions_counts_among_seeds():
+    random = np.random.default_rng(0)
+    questions = random.standard_normal((1, 60))
+    seeds = [questions + random.standard_normal((2, 60)) for _ in range(200)]
+    found = [paired_interval([each], by_task=True, draws=400) for each in seeds]
+    alone = [paired_interval([each.mean(0, keepdims=True)], by_task=True, draws=400) for each in seeds]
+    widths = [[each.high - each.low for each in part] for part in (found, alone)]
+    # With one degree of freedom it is hardly known, and so an interval is wide more often than not.
+    assert np.median(widths[0]) > 1.5 * np.median(widths[1])

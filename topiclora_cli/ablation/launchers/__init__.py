@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 from topiclora_cli.ablation.grid import Cell
 
-How = Literal["done", "failed", "busy", "interrupted", "died"]
+How = Literal["done", "failed", "busy", "interrupted", "died", "full"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class Ended:
     """How an attempt at a cell ended, and why if not well.
 
     failed: it is on record in the cell's folder. busy: another process is at the cell. died: what ran it is gone, and
-    nothing is on record. seconds: that it took; None where nobody counted them.
+    nothing is on record. full: the disk is, and nothing is on record. seconds: that it took; None where nobody counted
+    them.
     """
 
     cell: Cell

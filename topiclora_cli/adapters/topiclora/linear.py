@@ -9,6 +9,7 @@ from topiclora_cli.adapters.context import RoutingContext
 from topiclora_cli.adapters.dispatch import FEW_ROWS, prefers_sparse, sparse_delta
 from topiclora_cli.adapters.dropout import own_rank_space
 from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, held_mixture, is_untouched
+from topiclora_cli.adapters.light import light_mixture, prefers_light
 from topiclora_cli.adapters.mixture import apart, fan_in, fan_out, gated_sum, rank_space
 from topiclora_cli.adapters.precision import computes_precisely, no_autocast, precise_product
 from topiclora_cli.adapters.record import note_gates
@@ -101,8 +102,9 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
                 # As rows, as the kernel has them: digits of what lies otherwise in memory could differ.
                 rows = x.reshape(-1, x.shape[-1])
                 projected = precise_product(rows, found.projection).view(*x.shape[:-1], -1)
-            gates = self._routing(name, x, projected).scaled
-            return held_mixture(x, gates, found.lora_a, found.lora_b, self.base_layer)  # type: ignore[arg-type]
+            routing = self._routing(name, x, projected)
+            spread = routing.spread(len(found.lora_b) // routing.gates.shape[-1], found.lora_b.dtype)
+            return held_mixture(x, spread, found.lora_a, found.lora_b, self.base_layer)  # type: ignore[arg-type]
 
     def _hold(self, x: Tensor, name: str, factors: Factors) -> None:
         """Leave what the next calls multiply with where weights do not change."""
@@ -119,12 +121,16 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
 
     def _fused(self, name: str, x: Tensor, factors: Factors) -> Tensor:
         self._hold(x, name, factors)
+        base: nn.Linear = self.base_layer  # type: ignore[assignment]
+        if self.topiclora_config[name].kernel == "auto" and prefers_light(x, base):
+            spread = self._routing(name, x).spread(factors[1].shape[1], computing_in(x))
+            return light_mixture(x, spread, *factors, base)
         rides = name in self.topiclora_router and _rides(self.topiclora_router[name], x)
         return fused_mixture(
             x,
             lambda projected: self._routing(name, x, projected).scaled,
             *factors,
-            self.base_layer,  # type: ignore[arg-type]
+            base,
             self.topiclora_router[name].projection() if rides else None,  # type: ignore[operator]
         )
 

@@ -23,6 +23,7 @@ class Routing:
     scaling: float
     shared: int = 0
     scaled: Tensor = field(init=False)
+    _spread: dict[tuple[int, torch.dtype, bool], Tensor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.scaled = self.gates if self.scaling == 1 else self.gates * self.scaling
@@ -36,6 +37,15 @@ class Routing:
     def scaled_shared(self) -> Tensor:
         """The shared experts' gates (..., S), with the LoRA scaling."""
         return self.scaled[..., self.routed :]
+
+    def spread(self, rank: int, dtype: torch.dtype) -> Tensor:
+        """The scaled gates, each r times, (T, (E + S)*r): made once for all layers that share the decision."""
+        key = rank, dtype, torch.is_grad_enabled()
+        if (factors := self._spread.get(key)) is None:
+            gates = self.scaled.to(dtype).unsqueeze(-1)
+            factors = gates.expand(*gates.shape[:-1], rank).reshape(-1, gates.shape[-2] * rank)
+            self._spread[key] = factors
+        return factors
 
     @cached_property
     def plan(self) -> Dispatch:

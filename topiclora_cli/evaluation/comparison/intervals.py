@@ -2,14 +2,17 @@
 
 Every seed answers every question. Questions are drawn anew (bootstrap), each for both sides alike; tasks are what a
 study is about and are not drawn. Values drawn from few vary too little, by (n - 1) / n, and are scaled up for it
-(Davison and Hinkley 1997, section 3.8). Seeds are too few to be drawn anew: their mean is drawn from Student's t. What
-they do to single questions is in the draws of questions already, and so it is taken out of the variance of their means,
-as in the analysis of variance of crossed effects; else it would count twice.
+(Davison and Hinkley 1997, section 3.8). Seeds are too few to be drawn anew: their mean is drawn from Student's t.
+
+What seeds do to single questions is in the draws of both, and may count once. It is taken out of the questions' draws,
+as in the analysis of variance of crossed effects, and left in those of seeds, which have few degrees of freedom to know
+it by. The other way round seeds that happen to agree count for nothing, which with two or three happens often.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -18,6 +21,7 @@ from topiclora_cli.runs.results.interval import Interval
 
 DRAWS = 4000
 LEVEL = 0.95
+_ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 _AT_ONCE = 2**18  # values drawn in one batch, few enough for a processor's cache
 
 Array = np.ndarray
@@ -52,40 +56,47 @@ def drawn_means(tasks: Sequence[Drawn], weights: Sequence[float] | Array, *, see
     weighted = list(zip(weights, tasks, strict=True))
     draws = len(tasks[0].strays)
     mean = float(sum(weight * task.differences.mean() for weight, task in weighted))
-    total = np.full(draws, mean)
-    for weight, task in weighted:
-        total += weight * task.strays
-    total += of_seeds([task.differences for _, task in weighted], [weight for weight, _ in weighted], draws, seed=seed)
+    differences, shares = [task.differences for _, task in weighted], [weight for weight, _ in weighted]
+    strays = np.sum([weight * task.strays for weight, task in weighted], axis=0)
+    total = mean + strays * left_of_questions(differences, shares) + of_seeds(differences, shares, draws, seed=seed)
     return np.concatenate([[mean], total])
 
 
-def of_seeds(
-    differences: Sequence[Array], weights: Sequence[float] | Array, draws: int, *, seed: int = 0, whole: bool = False
-) -> Array:
+def of_seeds(differences: Sequence[Array], weights: Sequence[float] | Array, draws: int, *, seed: int = 0) -> Array:
     """How far other seeds lead from the weighted mean of tasks' differences (seeds, questions), in every draw (draws,).
 
-    Zero of a single seed, which says nothing of others, and of seeds that vary no more than their questions do. whole:
-    with what seeds do to single questions.
+    Zero of a single seed, which says nothing of others.
     """
-    weighted = list(zip(weights, differences, strict=True))
-    means = np.sum([weight * each.mean(1) for weight, each in weighted], axis=0)
-    count = len(means)
-    if count < 2 or (spread := means.var(ddof=1) / count) <= 0:
+    spread = _spread(differences, weights)
+    if spread <= 0:
         return np.zeros(draws)
-    rest = 0.0 if whole else of_single_questions(differences, weights)
-    random = np.random.default_rng([seed, len(weighted)])
-    return math.sqrt(max(0.0, spread - rest)) * random.standard_t(count - 1, draws)
+    return math.sqrt(spread) * _of_student(len(differences[0]) - 1, draws, (seed, len(differences)))
 
 
-def of_single_questions(differences: Sequence[Array], weights: Sequence[float] | Array) -> float:
-    """The part of the variance of the weighted mean that is what seeds do to single questions."""
-    return float(sum(weight**2 * _rest(each) / each.size for weight, each in zip(weights, differences, strict=True)))
+def left_of_questions(differences: Sequence[Array], weights: Sequence[float] | Array) -> float:
+    """How much of the draws of questions is left without what seeds do to single ones.
+
+    All of it, 1, of a single seed, and of seeds whose means are one number, as of few questions they happen to be: no
+    draws of seeds say then what would be taken out.
+    """
+    if _spread(differences, weights) <= 0:
+        return 1.0
+    weighted = [(weight, each, each.mean(0)) for weight, each in zip(weights, differences, strict=True)]
+    rest = sum(weight**2 * _rest(each) / each.size for weight, each, _ in weighted)
+    whole = sum(weight**2 * means.var(ddof=1) / len(means) for weight, _, means in weighted if len(means) > 1)
+    return math.sqrt(max(0.0, 1 - rest / whole)) if whole > 0 else 1.0
 
 
 def interval(means: Array) -> Interval:
     """The interval of what `drawn_means` gives."""
-    low, high = np.quantile(means[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(means[1:], _ENDS)
     return Interval(float(means[0]), float(low), float(high))
+
+
+def intervals(means: Array) -> list[Interval]:
+    """The interval of every column of means, then draws (1 + draws, sides)."""
+    ends = np.quantile(means[1:], _ENDS, axis=0)
+    return [Interval(*map(float, each)) for each in np.concatenate([means[:1], ends]).T]
 
 
 def _strays(random: np.random.Generator, values: Array, draws: int) -> Array:
@@ -98,6 +109,18 @@ def _strays(random: np.random.Generator, values: Array, draws: int) -> Array:
     options = {"n_resamples": draws, "batch": batch, "vectorized": True, "method": "percentile", "random_state": random}
     found = bootstrap((centred,), np.mean, **options)
     return np.asarray(found.bootstrap_distribution) * math.sqrt(count / (count - 1))
+
+
+def _spread(differences: Sequence[Array], weights: Sequence[float] | Array) -> float:
+    """Variance of the weighted mean of tasks that seeds bring about, what they do to single questions included."""
+    means = np.sum([weight * each.mean(1) for weight, each in zip(weights, differences, strict=True)], axis=0)
+    return float(means.var(ddof=1) / len(means)) if len(means) > 1 else 0.0
+
+
+@lru_cache(maxsize=64)
+def _of_student(freedom: int, draws: int, key: tuple[int, int]) -> Array:
+    """Draws of Student's t, the same for all that have as many seeds and tasks."""
+    return np.random.default_rng(key).standard_t(freedom, draws)
 
 
 def _rest(values: Array) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from topiclora_cli.evaluation.comparison.intervals import DRAWS, Array, of_seeds, of_single_questions
+from topiclora_cli.evaluation.comparison.intervals import DRAWS, Array, left_of_questions, of_seeds
 from topiclora_cli.evaluation.comparison.significance import MOST, PERMUTATION, Significance, of_draws
 
 PER_SIDE, MOST_DRAWS = 200, 40_000  # draws a side: 2 in 200 is the smallest p-value after Holm's correction
@@ -27,14 +27,10 @@ def task_weights(side: Side, *, by_task: bool) -> Array:
     return np.full(len(sizes), 1 / len(sizes)) if by_task else sizes / sizes.sum()
 
 
-def many_means(
-    sides: Sequence[Side], *, by_task: bool, draws: int = DRAWS, seed: int = 0, cautious: bool = False
-) -> Array:
+def many_means(sides: Sequence[Side], *, by_task: bool, draws: int = DRAWS, seed: int = 0) -> Array:
     """Of each side what intervals.drawn_means gives: its mean, then that in every draw (1 + draws, sides).
 
-    Every side has the same numbers of questions. cautious: what seeds do to single questions is taken out of the
-    questions' draws and left in those of seeds, which have few degrees of freedom to know it by. The other way round,
-    as `intervals` draws, seeds that happen to agree count for nothing, which with two or three happens often.
+    Every side has the same numbers of questions.
     """
     weights = task_weights(sides[0], by_task=by_task)
     means = np.array([sum(w * task.mean() for w, task in zip(weights, side, strict=True)) for side in sides])
@@ -42,25 +38,16 @@ def many_means(
     for number, weight in enumerate(weights):
         values = np.stack([side[number].mean(0) for side in sides], axis=1)
         strays += weight * _strays(np.random.default_rng([seed, number]), values, draws)
-    if cautious:
-        strays *= np.array([_without_seeds(side, weights) for side in sides])
+    strays *= np.array([left_of_questions(side, weights) for side in sides])
     for place, side in enumerate(sides):
-        strays[:, place] += of_seeds(side, weights, draws, seed=seed, whole=cautious)
+        strays[:, place] += of_seeds(side, weights, draws, seed=seed)
     return np.concatenate([means[None], means + strays])
-
-
-def _without_seeds(side: Side, weights: Array) -> float:
-    """How much of the questions' draws is left without what seeds do to single questions."""
-    parts = ((w, task.mean(0)) for w, task in zip(weights, side, strict=True))
-    whole = sum(w**2 * means.var(ddof=1) / len(means) for w, means in parts if len(means) > 1)
-    return math.sqrt(max(0.0, 1 - of_single_questions(side, weights) / whole)) if whole > 0 else 1.0
 
 
 def significance_of_sides(
     sides: Sequence[Side], *, family: int, by_task: bool = True, seed: int = 0
 ) -> list[Significance]:
-    """Of each side how likely a mean as far from zero is by chance: of one seed by flipping signs, else by draws, which
-    are cautious ones.
+    """Of each side how likely a mean as far from zero is by chance: of one seed by flipping signs, else by draws.
 
     family: over how many sides the p-values are to be adjusted.
     """
@@ -70,7 +57,7 @@ def significance_of_sides(
     several = [place for place in range(len(sides)) if place not in set(single)]
     if several:
         group = [sides[place] for place in several]
-        means = many_means(group, by_task=by_task, draws=draws, seed=seed, cautious=True)
+        means = many_means(group, by_task=by_task, draws=draws, seed=seed)
         found |= {place: of_draws(column) for place, column in zip(several, means.T, strict=True)}
     if single:
         weights = task_weights(sides[0], by_task=by_task)
