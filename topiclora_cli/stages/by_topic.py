@@ -22,7 +22,7 @@ from topiclora_cli.topics.store import TopicGraph
 
 BY_TOPIC = "by_topic.csv"
 _LONGEST = 2048  # tokens of a question that an expert is told by, its last ones
-_FIGURES = ("base", "base_stderr", "tuned", "tuned_stderr", "delta", "delta_stderr")
+_FIGURES = ("base", "base_stderr", "tuned", "tuned_stderr", "delta", "delta_stderr", "low", "high")
 Asked = Mapping[str, Sequence[AskedText]]
 
 
