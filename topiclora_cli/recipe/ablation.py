@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from topiclora_cli.errors import nearest
-from topiclora_cli.recipe.section import Section
+from topiclora_cli.recipe.section import Section, Seed
 from topiclora_cli.recipe.space import Axis, axis, combinations, is_range
 
 # Among an ablation's cells: the recipe itself, the model without any training, and the recipe as it is where a search
@@ -24,7 +24,7 @@ class AblationSection(Section):
     """Overrides of each cell by its name: dotted recipe keys and their values."""
     about: dict[str, str] = {}
     """The question that each cell answers, by its name, for the report."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     """Every cell is run with each of these seeds."""
     overrides: dict[str, Any] = {}
     """Dotted recipe keys and values that all cells have in common."""
