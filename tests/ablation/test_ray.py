@@ -29,13 +29,21 @@ def on_ray(cells, folder, attempt=None, **options):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A Ray of two workers."""
+    """A Ray of two workers, which ignore SIGINT as all do that a script starts in its background."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")  # no worker waits until all else on the machine has ended
-        ray.init(
-            address="local", num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False
-        )
+        heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            ray.init(
+                address="local",
+                num_cpus=2,
+                object_store_memory=80 * 2**20,
+                include_dashboard=False,
+                log_to_driver=False,
+            )
+        finally:
+            signal.signal(signal.SIGINT, heard)
         yield
         ray.shutdown()
 

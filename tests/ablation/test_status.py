@@ -73,7 +73,13 @@ def test_before_anything_is_done_there_is_nothing_to_foretell(grid):
     found = grid_status(run)
     assert (found.left, found.found.cells) == (None, ())
     assert {line.state for line in found.lines} == {"waiting"}
-    assert len(status_tables(found)) == 1
+    assert status_tables(found) == []
+    with run.running("ablation"):
+        found = grid_status(run)
+    assert (found.begin, len(status_tables(found))) == (None, 1)
+    with pytest.raises(TopicLoraError), run.running("ablation"):
+        raise TopicLoraError("No cluster answers.")
+    assert status_tables(grid_status(run)) == []
 
 
 def test_a_cell_that_cannot_be_read_is_told_and_hides_no_other(grid):
@@ -152,6 +158,16 @@ def test_neither_torch_nor_a_model_library_is_loaded():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_grid_that_nobody_has_begun_is_one_line_with_the_command_that_begins_it(grid, run_cli):
+    run, _ = grid
+    code, text = run_cli("ablate", "status", "--run", run.path)
+    line = f"No run of this grid has begun, of 8. Begin with: topiclora ablate --run {run.path}\n"
+    assert (code, text) == (0, line)
+    code, text = run_cli("ablate", "status", "--run", run.path, "--json")
+    found = json.loads(text)
+    assert (code, len(found["lines"]), found["begin"]) == (0, 8, f"topiclora ablate --run {run.path}")
 
 
 def test_the_command_prints_the_states_or_json(grid, run_cli):

@@ -62,6 +62,18 @@ def test_how_it_is_run_is_told_to_the_launcher_and_to_whoever_resumes(tiny_recip
         assert f"{option} {value}" in text
 
 
+def test_a_cell_that_is_the_recipe_itself_is_run_by_either_name(tiny_recipe, run_cli, stopped):
+    asked = ["--recipe", tiny_recipe, "--grid", "adapter.r=2,8", "--cells", "r=2,full"]
+    code, text = run_cli("ablate", *asked, "--dry-run")
+    assert (code, "one cell over one seed: one run" in text) == (0, True), text
+    code, text = run_cli("ablate", *asked, "--out", "grid")
+    assert (code, stopped) == (130, ["full-s0"])
+    assert text.endswith("topiclora ablate --run grid --cells r=2,full\n")
+    assert (run_cli("ablate", "--run", "grid", "--cells", "r=2")[0], stopped) == (130, ["full-s0"])
+    code, text = run_cli("ablate", "--run", "grid", "--cells", "r=3")
+    assert (code, "no ablation cell 'r=3'. Did you mean 'r=8'" in text) == (2, True), text
+
+
 def test_a_full_disk_is_one_line_with_the_command_that_goes_on(tiny_recipe, run_cli, stopped, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -137,6 +149,7 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
         (["--grid", "adapter.r=8", "--tune", "adapter.r=2,4"], "is an axis of --grid and a key to --tune"),
         (["--one-factor"], "--one-factor has no --grid"),
         (["--seeds", "0,one"], "--seeds: 'one' is no whole number from 0"),
+        (["--seeds", "4294967296"], "seeds.0: a seed is below 4294967296 (given: 4294967296)"),
         (["--seeds", "1,1"], "--seeds 1,1 has one twice"),
         (["--seeds", ","], "--seeds has none"),
         (["--cells", ","], "--cells names no cell"),
@@ -150,6 +163,8 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
         (["--address", "auto"], "--address is that of a Ray cluster. Add --launcher ray"),
         (["--launcher", "ray", "--gpus", "0"], "--gpus are this machine's, and Ray numbers its own. Use --cell-gpus"),
         (["--cell-cpus", "0"], "--cell-cpus 0: a number above 0"),
+        (["--cell-cpus", "inf", "--print-slurm"], "--cell-cpus inf: a number above 0"),
+        (["--cell-gpus", "nan"], "--cell-gpus nan: a number from 0"),
         (["--search", "optunna"], "There is no search 'optunna'. Did you mean 'optuna'"),
         (["--trials", "3"], "--trials are those of a search. Add --search optuna"),
         (["--search", "optuna"], "search: optuna has nothing to choose from"),

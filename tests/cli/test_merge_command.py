@@ -65,6 +65,21 @@ def test_gates_are_means_over_the_prompts_of_a_file(run, run_cli, tmp_path):
     assert read_result(run / "own" / "gap.json", Export).calibration == 5
 
 
+def test_figures_are_the_same_where_a_model_makes_every_logit(run, run_cli, monkeypatch):
+    merged(run_cli, run, "--out", run / "some")
+    monkeypatch.setattr("topiclora_cli.stages.proof.selects_logits", lambda model, **_: False)
+    merged(run_cli, run, "--out", run / "all")
+    some, every = (read_result(run / name / "gap.json", Export) for name in ("some", "all"))
+    assert some.topics
+    for one, other in zip((*some.models, *some.topics), (*every.models, *every.topics), strict=True):
+        assert (one.name, one.kl, one.perplexity, one.agreement) == (
+            other.name,
+            pytest.approx(other.kl, abs=1e-6),
+            pytest.approx(other.perplexity, rel=1e-5),
+            other.agreement,
+        )
+
+
 def test_a_converter_that_fails_is_named_with_what_it_said(run, run_cli, tmp_path, monkeypatch):
     converter = tmp_path / "bin" / "convert_hf_to_gguf.py"
     converter.parent.mkdir()

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 
 import pytest
 from aiohttp.test_utils import TestServer
+from huggingface_hub import constants
 
 from tests.conftest import write_tiny_recipe
 from tests.serving.helpers import BUNDLE, CHAT, Stub, asked_then_stopped, chat, free_port
@@ -119,6 +120,41 @@ def test_the_upstream_s_command_is_all_that_is_printed(bundle, run, run_cli):
         )
         assert text.endswith(f"verse={folder}/lora/verse\n")
         assert text.count("\n") == 1
+
+
+@pytest.fixture
+def hub_cache(bundle, tmp_path, monkeypatch):
+    """A hub's cache on a machine without a network, which holds the bundle as me/loras."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    kept = tmp_path / "hub" / "models--me--loras"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    return shutil.copytree(bundle, kept / "snapshots" / ("0" * 40))
+
+
+def test_a_bundle_on_the_hub_is_served_by_its_name(hub_cache, run_cli):
+    code, text = run_cli("serve", "me/loras", "--print-upstream")
+    assert code == 0, text
+    assert text.endswith(f"verse={hub_cache}/lora/verse\n")
+
+
+def test_what_the_hub_does_not_give_is_one_line(hub_cache, run_cli):
+    one_line(
+        run_cli("serve", "me/other", "--upstream", URL),
+        "is no folder here and not in the hub's cache, and the hub cannot",
+    )
+    (hub_cache / "bundle.json").unlink()
+    one_line(run_cli("serve", "me/loras", "--upstream", URL), "me/loras on the hub is no bundle of LoRAs")
+    (hub_cache.parents[2] / "runs").mkdir()
+    one_line(run_cli("serve", "hub/runs", "--upstream", URL), "hub/runs is neither a run nor a bundle")
+
+
+def test_code_that_a_bundle_of_the_hub_would_bring_is_not_run(hub_cache, run_cli):
+    recipe = load_recipe(str(hub_cache / "recipe.yaml"), [("model.trust_remote_code", True)])
+    (hub_cache / "recipe.yaml").write_text(dump_recipe(recipe))
+    one_line(run_cli("serve", "me/loras", "--upstream", URL), "me/loras asks for a base model with code of its own")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What is pushed, and what its card says; the hub itself is a stub here."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,13 +13,15 @@ from peft import LoraConfig, get_peft_model
 from topiclora_cli.adapters import TopicLoraConfig
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe, dump_recipe
+from topiclora_cli.runs.results.bundle import BUNDLE, Bundle, BundleAdapter
 from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores, TaskScores
 from topiclora_cli.runs.results.export import Export, TaskGap
 from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.results.training import SourceReport, TrainResult
 from topiclora_cli.runs.run import RunDir
-from topiclora_cli.stages.push import push
+from topiclora_cli.stages.push import CARD, push
 
+WEIGHTS = "adapter_model.safetensors"
 SHARE = {"unit": "share", "higher_is_better": True}
 TASKS = (TaskGap("piqa", "acc", base=0.2, routed=0.5, export=0.4),)
 SCORES = {"base": 0.2, "base_stderr": 0.02, "tuned": 0.5, "tuned_stderr": 0.05, "delta": 0.3, "delta_stderr": 0.04}
@@ -184,3 +187,44 @@ def test_the_command_lists_what_a_rehearsal_wrote(run, run_cli):
     head = (run.path / "pushed" / "adapter" / "README.md").read_text().split("---")[1]
     assert yaml.safe_load(head)["model-index"][0]["name"] == "thing"
     assert json.loads((run.path / "pushed" / "adapter" / "adapter_config.json").read_text())["r"] == 2
+
+
+@pytest.fixture
+def bundled(run):
+    """The run with a bundle of two LoRAs, and what else an export's folder holds."""
+    folder = run.path / "merged" / "topic-all"
+    for name in ("mean", "sums"):
+        shutil.copytree(run.path / "merged" / "mean" / "lora", folder / "lora" / name)
+    for name in ("topic_graph/graph.json", "recipe.yaml", "request.json", "eval/mean/results.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    adapters = (BundleAdapter("mean", "lora/mean", 2), BundleAdapter("sums", "lora/sums", 2, ("sums", "algebra")))
+    topics = {"sums": "sums", "algebra": "sums", "poems": "mean"}
+    write_result(folder / BUNDLE, Bundle("someone/base", "someone/base", "hash:64", "mean", 2, adapters, topics))
+    write_result(folder / "gap.json", Export("topic:all", kl=0.0456, agreement=0.9, tokens=50))
+    return run
+
+
+def test_a_bundle_is_pushed_with_all_that_a_gateway_reads_and_nothing_else(bundled, hub):
+    done = push(bundled, "me/thing", what="bundle")
+    loras = {f"lora/{name}/{file}" for name in ("mean", "sums") for file in ("adapter_config.json", WEIGHTS, CARD)}
+    assert hub["files"] == {*loras, CARD, "bundle.json", "gap.json", "recipe.yaml", "topic_graph/graph.json"}
+    assert (done.export, done.what) == ("topic-all", "bundle")
+    assert not (bundled.path / "merged" / "topic-all" / CARD).exists()
+
+
+def test_a_bundle_s_card_tells_its_topics_and_how_the_gateway_vllm_and_peft_load_it(bundled):
+    done = push(bundled, "me/thing", what="bundle", rehearse=True)
+    card = ModelCard.load(done.folder / CARD)
+    assert "| sums | 2 | sums, algebra |" in card.text
+    assert "topiclora serve me/thing --upstream http://127.0.0.1:8000" in card.text
+    start = "vllm serve someone/base --enable-lora --max-loras 2 --max-lora-rank 8"
+    assert f"{start} --lora-modules mean=thing/lora/mean sums=thing/lora/sums\n" in card.text
+    assert 'PeftModel.from_pretrained(base, "me/thing", subfolder="lora/mean")' in card.text
+    assert "| KL(routed \\|\\| export), nats per answer token | 0.0456 |" in card.text
+    assert (card.data.base_model, card.data.library_name) == ("someone/base", "peft")
+
+
+def test_without_a_bundle_the_command_that_makes_one_is_told(run):
+    with pytest.raises(TopicLoraError, match=r"no export with bundle\. .*merge --run .* --gates topic:all --to lora"):
+        push(run, "me/thing", what="bundle")

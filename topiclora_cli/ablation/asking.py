@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from topiclora_cli.ablation.axes import Axis, as_text, cells_of, overlap
+from topiclora_cli.ablation.called import as_in_grid, settings_of, shared_by_all
 from topiclora_cli.ablation.grid import try_ends
 from topiclora_cli.ablation.held_out import enough_held_out
 from topiclora_cli.errors import TopicLoraError, nearest
@@ -64,16 +65,12 @@ class Asked:
 
 @dataclass
 class _Asking:
-    """A recipe on its way to what is asked of it.
-
-    notes: what a reader would not expect. called: the cell that each of the axes' cells is, by the name of the latter.
-    """
+    """A recipe on its way to what is asked of it; notes: what a reader would not expect."""
 
     recipe: Recipe
     asked: Asked
     folder: Path | None
     notes: list[str] = field(default_factory=list)
-    called: dict[str, str] = field(default_factory=dict)
 
     @property
     def begun(self) -> bool:
@@ -104,14 +101,14 @@ def ask(recipe: Recipe, asked: Asked, *, folder: Path | None = None) -> tuple[Re
             asking.notes.append(f"The recipe's own cells make room: {', '.join(gone)}.")
     if asked.tune or asked.search or asked.trials is not None:
         asking.change(_with_tune(asking), where="--tune")
-        shared, axes = _shared(asking.recipe), asking.recipe.ablation.axes
+        shared, axes = shared_by_all(asking.recipe), asking.recipe.ablation.axes
         try_ends(shared, {axis.label: axes[axis.label] for axis in asked.tune}, where="--tune")
     section = asking.recipe.ablation
     if asked.seeds:
         seeds = list(dict.fromkeys([*(section.seeds if folder is not None else ()), *asked.seeds]))
         asking.change({"ablation.seeds": seeds} if seeds != section.seeds else {}, where="--seeds")
     if asked.reference is not None:
-        reference = asking.called.get(asked.reference, asked.reference)
+        reference = as_in_grid(asking.recipe, asked.reference, asked.axes)
         if reference not in section.all_cells:
             hint = nearest(reference, section.all_cells)
             raise TopicLoraError(f"--reference {reference}: there is no such cell.", hint)
@@ -148,7 +145,7 @@ def _for_a_run(asking: _Asking, changes: Changes, *, where: str) -> Changes:
     grid = {key: value for key, value in changes.items() if key not in common}
     if not asking.begun:
         return {**grid, "ablation.overrides": {**section.overrides, **common}}
-    now = _shared(asking.recipe)
+    now = shared_by_all(asking.recipe)
     wanted = altered(now, common.items(), where=where)
     for key in common:
         if (new := _value(wanted, key)) != (old := _value(now, key)):
@@ -158,17 +155,16 @@ def _for_a_run(asking: _Asking, changes: Changes, *, where: str) -> Changes:
 
 def _of_axes(asking: _Asking, suites: Mapping[str, Any]) -> Changes:
     """The cells that the axes span, without those that are other cells by another name."""
-    recipe, shared = asking.recipe, _shared(asking.recipe)
+    recipe, shared = asking.recipe, shared_by_all(asking.recipe)
     there = {**(recipe.ablation.cells if asking.folder is not None else {}), **suites}
-    known = {_settings(shared): FULL}
+    known = {settings_of(shared): FULL}
     for name, overrides in there.items():
-        known.setdefault(_settings(altered(shared, overrides.items(), where=f"ablation.cells.{name}")), name)
+        known.setdefault(settings_of(altered(shared, overrides.items(), where=f"ablation.cells.{name}")), name)
     cells: Changes = {}
     for name, overrides in cells_of(asking.asked.axes, one_factor=asking.asked.one_factor).items():
-        found = known.setdefault(_settings(altered(shared, overrides.items(), where="--grid")), name)
+        found = known.setdefault(settings_of(altered(shared, overrides.items(), where="--grid")), name)
         if found in cells:
             raise TopicLoraError(f"--grid: {name} and {found} are the same cell.", "Leave out one of the values.")
-        asking.called[name] = found
         if found == name:
             cells[name] = anchored_overrides(shared, overrides)
         else:
@@ -207,21 +203,12 @@ def _with_tune(asking: _Asking) -> Changes:
     if not tune:
         return changes
     changes["ablation.tune"] = {**(section.tune if folder is not None else {}), **tune}
-    shared = _shared(asking.recipe)
+    shared = shared_by_all(asking.recipe)
     if shared.data.validation is None:
         number = enough_held_out(shared)
         asking.notes.append(f"data.validation={number}: the best values are chosen by the loss on so many examples.")
         changes["ablation.overrides"] = {**section.overrides, "data.validation": number}
     return changes
-
-
-def _shared(recipe: Recipe) -> Recipe:
-    """What all cells have in common."""
-    return altered(recipe, recipe.ablation.overrides.items(), where="ablation.overrides")
-
-
-def _settings(recipe: Recipe) -> str:
-    return recipe.model_dump_json(exclude={"ablation"})
 
 
 def _value(recipe: Recipe, key: str) -> Any:

@@ -91,6 +91,11 @@ def cells_of(axes: Sequence[Axis], *, one_factor: bool) -> dict[str, dict[str, A
     return cells
 
 
+def names_of(overrides: Mapping[str, Any]) -> set[str]:
+    """What a cell of these overrides may be called, by whatever axes there are beside its own."""
+    return {_name(overrides, _short_keys(list(overrides))), _name(overrides, {key: key for key in overrides})}
+
+
 def as_text(value: Any) -> str:
     """A value as one writes it in a grid, a list by its items."""
     if value is None or isinstance(value, bool):

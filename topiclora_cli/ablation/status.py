@@ -12,6 +12,7 @@ from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, load_recipe, with_experts
 from topiclora_cli.reporting.grids.status import GridStatus
+from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.naming import REPORT
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.graph import GraphReport
@@ -22,8 +23,15 @@ def grid_status(run: RunDir) -> GridStatus:
     """The grid that a run's recipe asks for; raises TopicLoraError where that is none, or none yet."""
     recipe = load_recipe(str(run.path / RECIPE))
     folder = run.path / "ablation"
-    if not recipe.ablation.cells and not folder.is_dir() and run.stage("ablation") is None:
-        raise TopicLoraError(f"{run.path} is no grid: its recipe has no cells.", "Name another with --run.")
+    begin = None
+    stage = run.stage("ablation")
+    if not folder.is_dir() and (stage is None or stage.state == "failed"):
+        begin = command_line("ablate", "--run", run.path)
+        if not recipe.ablation.cells:
+            raise TopicLoraError(
+                f"{run.path} is no grid: its recipe has no cells.",
+                f"Name another with --run, or give it cells: {begin} --grid KEY=A,B",
+            )
     recipe = _as_made(recipe, run)
     grid = make_grid(recipe)
     states = cell_states(grid, folder)
@@ -33,7 +41,7 @@ def grid_status(run: RunDir) -> GridStatus:
         replace(line, state="failed", reason=damaged[line.folder]) if line.folder in damaged else line
         for line in cell_lines(states)
     ]
-    return GridStatus(lines, score_cells(work, recipe.ablation.reference), _seconds_left(states))
+    return GridStatus(lines, score_cells(work, recipe.ablation.reference), _seconds_left(states), begin)
 
 
 def _leave_out_damaged(work: Work) -> dict[str, str]:
@@ -56,7 +64,8 @@ def _as_made(recipe: Recipe, run: RunDir) -> Recipe:
     path = run.path / "graph" / REPORT
     if not path.is_file():
         raise TopicLoraError(
-            f"{run.path} has no cells yet: its number of experts is still to be chosen.", "Look again in a while."
+            f"{run.path} has no cells yet: its number of experts is still to be chosen.",
+            f"Look again in a while, or begin with: {command_line('ablate', '--run', run.path)}",
         )
     return with_experts(recipe, read_result(path, GraphReport).experts)
 

@@ -67,20 +67,24 @@ def _say_plan(
     grid: GridOptions, running: RunningOptions, recipe: str | None, run: Path | None, overrides: Sequence[str]
 ) -> None:
     from topiclora_cli.ablation.asking import ask
+    from topiclora_cli.ablation.called import as_in_grid
     from topiclora_cli.ablation.existing import ask_run
     from topiclora_cli.ablation.forecast import foresee
     from topiclora_cli.recipe import load_recipe
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.grid_plan import plan_lines, plan_table
+    from topiclora_cli.runs.held import holding
 
     asked, only, directory = grid.asked(), grid.only, None
-    if recipe is not None:
-        settings, notes = ask(load_recipe(recipe, overrides), asked)
-    else:
-        directory = find_run(run)
-        found = ask_run(directory, asked, overrides)
-        settings, notes = found.now, found.notes
-    plan = foresee(settings, directory, only=only, places=running.places)
+    with holding():
+        if recipe is not None:
+            settings, notes = ask(load_recipe(recipe, overrides), asked)
+        else:
+            directory = find_run(run)
+            found = ask_run(directory, asked, overrides)
+            settings, notes = found.now, found.notes
+        only = only and [as_in_grid(settings, name, asked.axes) for name in only]
+        plan = foresee(settings, directory, only=only, places=running.places)
     console.print(as_rich(plan_table(plan)))
     for line in (*notes, *plan_lines(plan)):
         console.print(line, soft_wrap=True)
@@ -97,6 +101,7 @@ def _run(
 ) -> None:
     """run: where the new one of a recipe is to be, or the one to go on with."""
     from topiclora_cli.ablation.asking import ask
+    from topiclora_cli.ablation.called import as_in_grid
     from topiclora_cli.ablation.existing import ask_run, keep
     from topiclora_cli.ablation.launch import launch
     from topiclora_cli.ablation.runner import prepare_grid
@@ -124,6 +129,7 @@ def _run(
                 settings, notes = found.now, found.notes
             for note in notes:
                 progress.say(note)
+            only = only and [as_in_grid(settings, name, asked.axes) for name in only]
             cells = prepare_grid(settings, directory, progress, only=only)
             if recipe is None:
                 keep(directory, found)

@@ -16,11 +16,13 @@ def status(
     from topiclora_cli.ablation.status import grid_status
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.grids.status import as_json as status_as_json
-    from topiclora_cli.reporting.grids.status import status_tables
+    from topiclora_cli.reporting.grids.status import status_tables, summary
 
     found = grid_status(find_run(run))
     if as_json:
         typer.echo(status_as_json(found))
         return
+    if found.begin is not None:
+        console.print(summary(found), soft_wrap=True)
     for table in status_tables(found):
         console.print(as_rich(table))

@@ -13,7 +13,8 @@ def push(
     run: Annotated[Path, typer.Argument(autocompletion=complete.runs, help="The run.")],
     repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="The repository, made where there is none.")],
     what: Annotated[
-        str, typer.Option("--what", help="adapter, or of an export: lora, dense or self-loading.")
+        str,
+        typer.Option("--what", help="adapter, or of an export: lora, bundle (of topic:all), dense or self-loading."),
     ] = "adapter",
     export: Annotated[
         str | None, typer.Option("--export", help="Name of the export under merged/ (default: the latest).")

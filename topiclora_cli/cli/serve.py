@@ -29,7 +29,8 @@ def serve(
         typer.Argument(
             metavar="RUN|BUNDLE",
             autocompletion=complete.runs,
-            help="A run (default: the latest under runs/), or, for a gateway, the folder of a bundle that merge made.",
+            help="A run (default: the latest under runs/), or, for a gateway, a bundle that merge made: its folder, or "
+            "USER/NAME on the hub.",
             show_default=False,
         ),
     ] = None,

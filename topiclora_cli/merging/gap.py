@@ -17,6 +17,7 @@ from topiclora_cli.adapters.observe import autocast
 from topiclora_cli.adapters.prompt import default_prompt
 
 Batch = Mapping[str, Tensor]
+_INPUTS = ("input_ids", "attention_mask", "position_ids", "logits_to_keep")
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,16 @@ class Reference:
 
 
 def answer_log_probabilities(model: nn.Module, batch: Batch, *, bfloat16: bool = False) -> Tensor:
-    """Log-probabilities (n, V) at the positions that predict a labelled token."""
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "position_ids")}
+    """Log-probabilities (n, V) at the positions that predict a labelled token.
+
+    A batch with `logits_to_keep`, which names these positions, has the model make no others.
+    """
+    inputs = {key: batch[key] for key in _INPUTS if key in batch}
     labelled = batch["labels"][:, 1:] != -100
     with default_prompt(batch.get("prompt_mask"), model), autocast(bfloat16, labelled.device):
         logits = model.eval()(**inputs).logits
-    return logits[:, :-1][labelled].float().log_softmax(-1)  # type: ignore[no-any-return]
+    answers = logits.flatten(0, -2) if "logits_to_keep" in batch else logits[:, :-1][labelled]
+    return answers.float().log_softmax(-1)  # type: ignore[no-any-return]
 
 
 def _compare(p: Tensor, q: Tensor, labels: Tensor) -> list[Tensor]:

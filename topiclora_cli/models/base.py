@@ -34,14 +34,16 @@ _KNOWN_CONFIGS = Path(__file__).with_name("known_configs.yaml")
 class BaseModel:
     """A causal language model with its tokenizer and the path or hub id that loads it again.
 
-    masks_padding: whether it can read a padded batch, taking no notice of the padding. name: what adapters call it.
-    about: how others load exactly it, in Markdown.
+    masks_padding: whether it can read a padded batch, taking no notice of the padding. selects_logits: whether batches
+    may ask it for some tokens' logits alone (logits.py). name: what adapters call it. about: how others load exactly
+    it, in Markdown.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str
     masks_padding: bool = True
+    selects_logits: bool = False
     name: str | None = None
     about: str = ""
 

@@ -237,9 +237,10 @@ def tagged_prompts(recipe: Recipe, encoder: Encoder, taxonomy: Taxonomy, rows: S
 def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | None = None) -> list[dict[str, Tensor]]:
     """Padded batches in the given order, each with a prompt_mask, labelled on the completions whatever is trained on.
 
-    With `tokens` ("prompt" or "all") they carry a token_mask and no labels.
+    With `tokens` ("prompt" or "all") they carry a token_mask and no labels. A base that selects logits is asked for
+    those before a labelled token alone, or, where there are no labels, for the last one's.
     """
-    collate = Collator(base.tokenizer.pad_token_id)
+    collate = Collator(base.tokenizer.pad_token_id, select_logits=base.selects_logits)
     batches = []
     size = BATCH if base.masks_padding else 1
     for start in range(0, len(encoded), size):
@@ -248,8 +249,12 @@ def make_batches(base: BaseModel, encoded: Sequence[Encoded], *, tokens: str | N
             for e in encoded[start : start + size]
         ]
         batch = {key: value.to(base.model.device) for key, value in collate(rows).items()}
+        batch.pop("shift_labels", None)
         if tokens is not None:
             del batch["labels"]
             batch["token_mask"] = batch["prompt_mask"] if tokens == "prompt" else batch["attention_mask"]
+            if base.selects_logits:
+                batch["logits_to_keep"] = torch.zeros_like(batch["token_mask"], dtype=torch.bool)
+                batch["logits_to_keep"][:, -1] = True
         batches.append(batch)
     return batches

@@ -34,6 +34,7 @@ from topiclora_cli.stages.samples import calibration_rows
 from topiclora_cli.stages.self_loading import FORMAT, write_routed
 from topiclora_cli.stages.stage import stage
 from topiclora_cli.stages.training_data import encode
+from topiclora_cli.training.attach import adapts_head
 
 EVAL = "eval"  # lm-eval's own files, in the export's folder
 
@@ -77,6 +78,8 @@ def merge(
     rows = calibration_rows(recipe, graph) if fixes and needs_examples(asked) else []
     proof = Proof(recipe, asked if fixes else None, graph, progress)
     base, model = load_tuned(recipe, run, proof.prepare())
+    if adapts_head(model):  # whose router chooses for every token
+        base = replace(base, selects_logits=False)
     request = asked_for(recipe, run, "merge", "data")
     default = section.gates if fixes else FORMAT
     folder = out or named_folder(run.path / "merged", name, default=default, request=request)

@@ -18,6 +18,7 @@ from topiclora_cli.merging.gap import Gap, Reference, Sums
 from topiclora_cli.merging.gates import Gates
 from topiclora_cli.merging.ranks import at_rank
 from topiclora_cli.models.base import BaseModel
+from topiclora_cli.models.logits import selects_logits
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.progress import Progress, tracked
@@ -68,7 +69,8 @@ class Proof:
                 raise TopicLoraError("The run has no topic graph to choose an adapter by.", "Use --gates topic:NAME.")
             prior = TopicPrior(self._graph, open_encoder(recipe, base))
             self._relevance = prior([example.row.prompt for example in self._examples]).relevance
-        return base
+        selects = selects_logits(base.model, bfloat16=use_bfloat16(recipe.train.precision))
+        return replace(base, selects_logits=selects)
 
     def observe(self, base: BaseModel, model: PeftModel, folder: Path) -> None:
         """Keep the routed model's answers, and measure the base beside them; lm-eval's files go to `folder`."""

@@ -19,13 +19,19 @@ from topiclora_cli.reporting.model_card import card_sections, eval_results
 from topiclora_cli.runs.commands import command_line
 from topiclora_cli.runs.files import read_json, replacing
 from topiclora_cli.runs.naming import GAP
-from topiclora_cli.runs.run import ADAPTER_CONFIG, RunDir
+from topiclora_cli.runs.results.bundle import BUNDLE, Bundle
+from topiclora_cli.runs.results.files import read_result
+from topiclora_cli.runs.run import ADAPTER_CONFIG, RECIPE, RunDir
+from topiclora_cli.stages.bundle_card import bundle_card
 
-WHAT = ("adapter", "lora", "dense", "self-loading")
+WHAT = ("adapter", "lora", "bundle", "dense", "self-loading")
 CARD = "README.md"
+_AGAIN = "Make it again with merge --gates topic:all."
 _WEIGHTS, _TOLD_BY = "adapter_model.safetensors", ("adapter_config.json", "config.json")
 # What of an imported run is the adapter: the rest of its folder is the run.
 _OF_AN_ADAPTER = ("adapter_*", CARD, "topic_graph/*")
+# What of an export is the bundle: the rest is how it was made and scored.
+_OF_A_BUNDLE = (BUNDLE, RECIPE, GAP, "topic_graph/**/*", "lora/**/*")
 _PLACES = ("path or hub id of this adapter", "path or hub id of this model")
 
 
@@ -33,8 +39,8 @@ _PLACES = ("path or hub id of this adapter", "path or hub id of this model")
 class Pushed:
     """What was pushed, or would be: each file with its size in bytes.
 
-    local_base: how its adapter_config.json names its base, where that is a folder on this machine. folder: of a
-    rehearsal. address: of the commit.
+    local_base: how its adapter_config.json, or the first of several, names its base, where that is a folder on this
+    machine. folder: of a rehearsal. address: of the commit.
     """
 
     repository: str
@@ -55,7 +61,8 @@ def push(
     private: bool = False,
     rehearse: bool = False,
 ) -> Pushed:
-    """Upload the run's adapter, or its export as a plain LoRA, a dense model or one that loads itself.
+    """Upload the run's adapter, or its export as a plain LoRA, a bundle of LoRAs by topic, a dense model or one that
+    loads itself.
 
     export: its name under `merged/`, unless told the latest that has it. rehearse: leave in `pushed/` of the run what
     would be uploaded, and reach for no hub. Raises TopicLoraError where there is nothing such to push, no token, or the
@@ -107,25 +114,28 @@ def _source(run: RunDir, what: str, export: str | None) -> tuple[Path, str | Non
                 "--export means nothing to --what adapter.", "Leave it out, or push what the export is."
             )
         return run.require("adapter", made_by="train"), None
+    merged = run.path / "merged"
+    told_by = [BUNDLE] if what == "bundle" else [f"{what}/{name}" for name in _TOLD_BY]
     there = {
-        file.parent.parent.name: file.stat().st_mtime_ns
-        for name in _TOLD_BY
-        for file in (run.path / "merged").glob(f"*/{what}/{name}")
+        file.relative_to(merged).parts[0]: file.stat().st_mtime_ns
+        for name in told_by
+        for file in merged.glob(f"*/{name}")
     }
     if export is None and there:
         export = max(there, key=lambda name: there[name])
     if export is None or export not in there:
         which = f"no export {export} with" if export is not None else "no export with"
         known = f" There are: {', '.join(sorted(there))}." if there else ""
-        raise TopicLoraError(
-            f"{run.path} has {which} {what}.{known}", f"Make one with: {command_line('merge', '--run', run.path)}"
-        )
-    return run.path / "merged" / export / what, export
+        gates = ["--gates", "topic:all", "--to", "lora"] if what == "bundle" else []
+        made_by = command_line("merge", "--run", run.path, *gates)
+        raise TopicLoraError(f"{run.path} has {which} {what}.{known}", f"Make one with: {made_by}")
+    return merged / export if what == "bundle" else merged / export / what, export
 
 
 def _lay_out(run: RunDir, source: Path, folder: Path, repository: str, export: str | None) -> None:
     """The files of `source` in a folder of their own, links where the disk has them, and their card."""
-    patterns = _OF_AN_ADAPTER if source == run.path else ("**/*",)
+    bundled = (source / BUNDLE).is_file()
+    patterns = _OF_AN_ADAPTER if source == run.path else _OF_A_BUNDLE if bundled else ("**/*",)
     files = {file for pattern in patterns for file in source.glob(pattern) if file.is_file()}
     for file in sorted(files):
         if not any(part.startswith(".") for part in file.relative_to(source).parts):
@@ -133,6 +143,8 @@ def _lay_out(run: RunDir, source: Path, folder: Path, repository: str, export: s
     gap = source.parent / GAP
     if export is not None and gap.is_file():
         _link(gap, folder / GAP)
+    if bundled:
+        bundle_card(read_result(source / BUNDLE, Bundle, hint=_AGAIN), repository).save(folder / CARD)
     _write_card(run, folder, repository, export)
 
 
@@ -168,8 +180,8 @@ def _parameters(folder: Path) -> int | None:
 
 
 def _local_base(folder: Path) -> str | None:
-    file = folder / ADAPTER_CONFIG
-    name = read_json(file, hint="Make it again.").get("base_model_name_or_path") if file.is_file() else None
+    file = next(iter(sorted(folder.rglob(ADAPTER_CONFIG))), None)
+    name = read_json(file, hint="Make it again.").get("base_model_name_or_path") if file is not None else None
     return name if name and Path(name).is_dir() else None
 
 

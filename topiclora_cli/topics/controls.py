@@ -9,8 +9,6 @@ import warnings
 from collections import Counter
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -75,6 +73,10 @@ def spectral_labels(weight: Tensor, num_experts: int) -> Tensor:
     k-means on the unit rows of the E eigenvectors of the normalised Laplacian with the smallest eigenvalues (Ng,
     Jordan and Weiss, 2002). Draws from the global generator.
     """
+    # Every command loads this module, and scikit-learn takes a second.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     start = torch.rand(len(weight), dtype=torch.float64) if weight.layout is not torch.strided else None
     # scikit-learn's own eigenvectors are no better from 200 topics on, and take 9 s in place of 0.4 at 3000.
     _, vectors = leading_eigenvectors(weight, num_experts, start=start)

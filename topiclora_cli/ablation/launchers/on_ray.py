@@ -6,6 +6,7 @@ through Ray's object store once. A task that dies is not repeated by Ray: its ce
 
 import math
 import os
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -131,6 +132,9 @@ def _work(
 ) -> Ended:
     """What a task runs on its node."""
     os.environ.update(surroundings)
+    # What a script starts in its background ignores SIGINT, and so do the workers of a Ray that began there:
+    # ray.cancel, which interrupts as that signal does, would do nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not is_holding():
         _KEEPING.enter_context(holding())
     os.chdir(here if Path(here).is_dir() else folder)

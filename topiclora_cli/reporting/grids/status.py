@@ -17,16 +17,19 @@ _ORDER = ("done", "tried", "running", "waiting", "failed", "diverged")
 @dataclass(frozen=True)
 class GridStatus:
     """How far a grid is: its runs, what they have found, and the seconds that the rest may take, at as many at once as
-    now; None before there is anything to tell by.
+    now; None before there is anything to tell by. begin: the command that begins it; None where somebody has.
     """
 
     lines: Sequence[CellLine]
     found: GridScores
     left: float | None = None
+    begin: str | None = None
 
 
 def status_tables(status: GridStatus) -> list[Table]:
-    """The runs, and the scores so far where there are any."""
+    """The runs, and the scores so far where there are any; none of a grid that nobody has begun."""
+    if status.begin is not None:
+        return []
     rows = [
         row(
             line.folder,
@@ -43,6 +46,8 @@ def status_tables(status: GridStatus) -> list[Table]:
 
 def summary(status: GridStatus) -> str:
     """How many runs are in which state, and how long the rest may take."""
+    if status.begin is not None:
+        return f"No run of this grid has begun, of {len(status.lines)}. Begin with: {status.begin}"
     counts = Counter(line.state for line in status.lines)
     known = [state for state in _ORDER if counts[state]]
     text = f"{len(status.lines)} runs: {', '.join(f'{counts[state]} {state}' for state in known)}."
