@@ -157,6 +157,7 @@ def test_files_that_an_axis_names_are_found_from_elsewhere(tmp_path, monkeypatch
             {"tune": ["train.learing_rate=1,2"]},
             "--tune: unknown key 'train.learing_rate'. Did you mean 'learning_rate'",
         ),
+        ([], {"tune": ["train.save_steps=1", "train.save_steps=2"]}, "--tune: train.save_steps has two axes"),
         ([], {"tune": ["eval.limit=2,3"]}, "tune: eval.limit is the same for all"),
     ],
 )

@@ -1,8 +1,9 @@
 """The recipe's section on the grid of altered recipes that `topiclora ablate` compares."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from topiclora_cli.errors import nearest
 from topiclora_cli.recipe.section import Section, Seed
@@ -11,8 +12,18 @@ from topiclora_cli.recipe.space import Axis, axis, combinations, is_range
 # Among an ablation's cells: the recipe itself, the model without any training, and the recipe as it is where a search
 # finds other values for it.
 FULL, BASE, UNTUNED = "full", "base", "untuned"
+_FOLDERS = r"^[^./\\][^/\\]*$"  # names that a folder may have, which is not hidden
 # A range is read as a list of one.
 _VALUES = {"anyOf": [{"type": "array", "items": {}, "minItems": 1}, {"type": "string"}]}
+
+
+def _as_a_folder_has_it(name: str) -> str:
+    if re.fullmatch(_FOLDERS, name) is None:
+        raise ValueError("a cell's name is a folder's: no slash, and no dot at its start")
+    return name
+
+
+CellName = Annotated[str, AfterValidator(_as_a_folder_has_it), WithJsonSchema({"type": "string", "pattern": _FOLDERS})]
 
 
 class AblationSection(Section):
@@ -20,7 +31,7 @@ class AblationSection(Section):
     itself, which is called `full`.
     """
 
-    cells: dict[Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")], dict[str, Any]] = {}
+    cells: dict[CellName, dict[str, Any]] = {}
     """Overrides of each cell by its name: dotted recipe keys and their values."""
     about: dict[str, str] = {}
     """The question that each cell answers, by its name, for the report."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from peft import PeftConfig
 from torch import nn
+from transformers import PreTrainedModel
 
 from topiclora_cli.adapters.counting import activated_base_parameters, count_on, count_parameters, empty_copy, rank_of
 from topiclora_cli.adapters.topiclora import TopicLoraConfig
@@ -23,7 +24,7 @@ from topiclora_cli.training.sizes import AdapterSizes
 class Skeleton:
     """A model's structure, how many of its parameters each token meets, and the sizes of adapters on it."""
 
-    model: nn.Module
+    model: PreTrainedModel
     activated: int
     sizes: AdapterSizes
 

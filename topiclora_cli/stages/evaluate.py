@@ -104,7 +104,7 @@ def evaluate(
             of_adapter = through_backend(recipe, lambda: loaded(open_once(), model), run.adapter)
             tuned = score("tuned", of_adapter, kept)
         of_base_too = by_question(base_results) if base_results is not None else None
-        answers = QuestionScores(by_question(tuned), of_base_too, entropies)
+        answers = QuestionScores(by_question(tuned), of_base_too, entropies, topics)
         result = replace(summary(base_results, tuned, name=folder.name), notes=tuple(copy_notes(tasks)))
         if process_index() > 0:
             return result

@@ -143,7 +143,8 @@ def _with_few_layers(model: nn.Module) -> Sequence[nn.Module]:
     with torch.device("meta"):
         for number in (1, 2, 3):
             few = empty_copy(model)
-            setattr(few.get_submodule(parent), last, nn.ModuleList(list(few.get_submodule(outer[0]))[:number]))
+            stack: Any = few.get_submodule(outer[0])
+            setattr(few.get_submodule(parent), last, stack[:number])
             found.append(few)
     return found
 
