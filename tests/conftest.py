@@ -112,7 +112,7 @@ def tiny_moe_dir(tiny_model_dir, tmp_path_factory) -> Path:
 def cache_of_tests(tmp_path_factory):
     """A cache of the tests' own, which has what takes long to make in common with other sessions."""
     folder, lasting = tmp_path_factory.mktemp("cache"), cache_dir()
-    for name in ("models", "vectors"):
+    for name in ("models", "vectors", "lm-eval"):
         (lasting / name).mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(lasting / name)
     with pytest.MonkeyPatch.context() as patch:
