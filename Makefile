@@ -22,7 +22,7 @@ quickstart: $(VENV)/.installed  ## the whole job on SmolLM2-135M in about MINUTE
 test: $(VENV)/.dev  ## all tests but the nightly ones, those on the real weights included
 	$(BIN)/python -m pytest -n 2 -m "not nightly"
 
-test-nightly: $(VENV)/.dev  ## lm-eval's stock tasks and every ablation suite end to end
+test-nightly: $(VENV)/.dev  ## lm-eval's stock tasks, every ablation suite end to end, second variants of what is dear
 	$(BIN)/python -m pytest -n 2 -m nightly
 
 test-latest: $(LATEST)/.installed  ## adapters and generation on the newest versions that pyproject.toml allows, and AHEAD

@@ -1,5 +1,6 @@
 """Tiny random models, a tiny tokenizer and a recipe over them: everything the fast tests need, made in a second."""
 
+import gc
 import os
 
 # Before any import of a Hugging Face library: no test may reach for a hub.
@@ -9,8 +10,10 @@ os.environ["TQDM_DISABLE"] = "1"
 # The console takes its width when it is first imported, by whichever test comes first.
 os.environ["COLUMNS"] = "200"
 
+import importlib
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,12 @@ def pytest_collection_modifyitems(config, items):
         items[:] = items[::step]
 
 
+def pytest_collection_finish(session):
+    # Every Trainer collects garbage, which would go through all that the libraries hold, each time.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory) -> Path:
     """A two-layer random llama with a word-level tokenizer over the embedded task families."""
@@ -103,7 +112,7 @@ def tiny_moe_dir(tiny_model_dir, tmp_path_factory) -> Path:
 def cache_of_tests(tmp_path_factory):
     """A cache of the tests' own, which has what takes long to make in common with other sessions."""
     folder, lasting = tmp_path_factory.mktemp("cache"), cache_dir()
-    for name in ("models", "vectors"):
+    for name in ("models", "vectors", "lm-eval"):
         (lasting / name).mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(lasting / name)
     with pytest.MonkeyPatch.context() as patch:
@@ -115,6 +124,24 @@ def cache_of_tests(tmp_path_factory):
 def unscored(cache_of_tests):
     """No test finds what another has scored."""
     shutil.rmtree(cache_of_tests / "scores", ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once():
+    """Of graphs that are the same, which most tests build, the pictures are drawn once: that takes seconds."""
+    stage, drawn = importlib.import_module("topiclora_cli.stages.build_graph"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("plot_graph", "plot_assignment", "plot_cosines"):
+            patch.setattr(stage, name, partial(_drawn, drawn, getattr(stage, name)))
+        yield
+
+
+def _drawn(drawn, draw, graph, path, **options):
+    key = (draw, graph.sha256, *options.items())
+    if key not in drawn:
+        drawn[key] = draw(graph, path, **options).read_bytes()
+    path.write_bytes(drawn[key])
+    return path
 
 
 @pytest.fixture

@@ -34,7 +34,9 @@ def run(tmp_path_factory):
     changes = [
         "data.per_family=4",
         "train.max_steps=4",
+        "train.batch_size=8",
         "graph.tagged_prompts=32",
+        "graph.compare_seeds=0",
         "eval.limit=2",
         "train.precision=float32",
     ]
@@ -99,7 +101,8 @@ def test_stock_lm_eval_tasks(run, run_cli, monkeypatch):
     import offline_hub
 
     offline_hub.use(DATA / "hub")
-    code, text = run_cli("eval", "--run", run, "--tasks", "arc_easy,gsm8k", "--limit", 2, "--num-fewshot", 0)
+    short = ["--limit", 2, "--num-fewshot", 0, "--gen-kwargs", "max_gen_toks=16"]
+    code, text = run_cli("eval", "--run", run, "--tasks", "arc_easy,gsm8k", *short)
     assert code == 0, text
     assert "arc_easy" in text
     assert "gsm8k" in text

@@ -63,7 +63,7 @@ def some_answers(random, tasks, questions, rate):
     return {f"task_{number:02}": (random.random(questions) < rate).astype(float) for number in range(tasks)}
 
 
-def result_of(answers, *, losses=None, seed=0, cost=None, **more):
+def result_of(answers, *, losses=None, seed=0, cost=None, topics=None, **more):
     """What is read of such a cell: answers, and choice losses if any, of each task's questions."""
     scores = summary_of(answers, **more)
     by_question = {
@@ -71,4 +71,4 @@ def result_of(answers, *, losses=None, seed=0, cost=None, **more):
     }
     for task, values in (losses or {}).items():
         by_question[task]["choice_loss,none"] = list(map(float, values))
-    return CellResult(scores, by_question, cost=cost or Cost(), folder=f"x-s{seed}")
+    return CellResult(scores, by_question, cost=cost or Cost(), folder=f"x-s{seed}", topics=topics)

@@ -5,7 +5,7 @@ import pytest
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.runner import check_grid
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe import build_recipe, load_recipe
+from topiclora_cli.recipe import altered, build_recipe, load_recipe
 from topiclora_cli.recipe.methods import METHODS
 from topiclora_cli.topics.controls import group_labels
 from topiclora_cli.topics.settings import CONTROLS
@@ -65,6 +65,12 @@ def test_mistakes():
         make_grid(recipe(cells={"bad": {"loss.kl_wait": 0}}))
     with pytest.raises(TopicLoraError, match="Did you mean 'full'"):
         make_grid(recipe(), only=["ful"])
+    for name in ("..", "a/b", ".hidden", ""):
+        with pytest.raises(TopicLoraError, match="a cell's name is a folder's: no slash, and no dot at its start"):
+            recipe(cells={name: {}})
+    tuned = recipe(cells={"lora": {"adapter.method": "lora"}}, tune={"adapter.top_k": [1, 2]})
+    with pytest.raises(TopicLoraError, match=r"ablation\.tune of lora: adapter\.top_k means nothing to lora"):
+        make_grid(altered(tuned, [("data.validation", 8)], where="x"))
 
 
 def test_cells_whose_settings_fit_no_model_are_told_before_any_is_trained(tmp_path):

@@ -9,9 +9,12 @@ import pytest
 from topiclora_cli.ablation import attempt as attempts
 from topiclora_cli.ablation import launch as launching
 from topiclora_cli.ablation import parent as parents
+from topiclora_cli.ablation.cell import make_cell
 from topiclora_cli.ablation.failures import forget_failure, read_failure
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.launch import launch
+from topiclora_cli.ablation.launchers import Ended
+from topiclora_cli.ablation.launchers.here import Here
 from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.ablation.states import cell_states, failed_lines
 from topiclora_cli.ablation.work import Work
@@ -107,6 +110,24 @@ def test_a_disk_too_full_for_a_cell_s_folder_ends_the_grid_from_a_worker_too(gri
     no_room = fail(OSError(errno.ENOSPC, "No space left on device"))
     monkeypatch.setattr(attempts, "make_cell", lambda *_: no_room())
     assert attempts.attempt(grid[0], grid, folder, LoggedProgress()).how == "full"
+
+
+def test_a_worker_that_dies_before_its_cell_has_a_folder_is_on_record_and_not_begun_again(grid_run, monkeypatch):
+    call, _, grid, folder = grid_run
+    monkeypatch.setattr(Here, "start", lambda self, cell: self._ended.append(Ended(cell, "died", "Killed", "Log: x")))
+    call()
+    assert set(states(grid, folder).values()) == {"failed"}
+    assert "a-s0: Killed. Log: x" in list(failed_lines(cell_states(grid, folder)))
+
+
+@pytest.mark.parametrize("file", ["run.json", "notes.txt"])
+def test_a_cell_s_folder_that_is_no_run_is_named_with_what_to_do(grid_run, file):
+    _, _, grid, folder = grid_run
+    (folder / "a-s0").mkdir(parents=True)
+    (folder / "a-s0" / file).write_text("{")
+    with pytest.raises(TopicLoraError, match=r"a-s0.*\. Delete .*a-s0, and the cell is run anew"):
+        make_cell(folder, grid[1])
+    assert (folder / "a-s0" / file).read_text() == "{"
 
 
 def test_fail_fast_ends_at_the_first(grid_run):

@@ -173,7 +173,7 @@ def test_without_validations_on_the_way_nothing_is_stopped(tmp_path):
 
 
 def test_mistakes(monkeypatch):
-    with pytest.raises(TopicLoraError, match=r"ablation\.tune: adapter\.r: .*valid integer"):
+    with pytest.raises(TopicLoraError, match=r"ablation\.tune of full: adapter\.r: .*valid integer"):
         make_grid(recipe(tune={"adapter.r": "4..64"}))
     with pytest.raises(TopicLoraError, match=r"ablation\.tune: train\.learning_rate: .*greater than 0"):
         make_grid(recipe(tune={RATE: "-1..1"}))

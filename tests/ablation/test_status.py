@@ -77,6 +77,9 @@ def test_before_anything_is_done_there_is_nothing_to_foretell(grid):
     with run.running("ablation"):
         found = grid_status(run)
     assert (found.begin, len(status_tables(found))) == (None, 1)
+    with pytest.raises(TopicLoraError), run.running("ablation"):
+        raise TopicLoraError("No cluster answers.")
+    assert status_tables(grid_status(run)) == []
 
 
 def test_a_cell_that_cannot_be_read_is_told_and_hides_no_other(grid):

@@ -140,7 +140,6 @@ def test_files_that_an_axis_names_are_found_from_elsewhere(tmp_path, monkeypatch
             {},
             "--grid: 'train.save_steps' is a value, not a section. Did you mean 'train.save_st",
         ),
-        (["data.sources.x=4"], {}, "--grid: 'data.sources' is a value, not a section. Did you mean 'data.sources'"),
         (["adapter.r=4,many"], {}, r"--grid: adapter\.r: .*integer.*\(given: 'many'\)"),
         (["train.learning_rate=-1.0"], {}, r"--grid: train\.learning_rate: .*greater than 0 \(given: -1\.0\)"),
         (["seed=1,2"], {}, "seed is no axis of its own: all cells have the same. Use --seeds"),
@@ -158,6 +157,7 @@ def test_files_that_an_axis_names_are_found_from_elsewhere(tmp_path, monkeypatch
             {"tune": ["train.learing_rate=1,2"]},
             "--tune: unknown key 'train.learing_rate'. Did you mean 'learning_rate'",
         ),
+        ([], {"tune": ["train.save_steps=1", "train.save_steps=2"]}, "--tune: train.save_steps has two axes"),
         ([], {"tune": ["eval.limit=2,3"]}, "tune: eval.limit is the same for all"),
     ],
 )

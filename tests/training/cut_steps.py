@@ -1,8 +1,10 @@
 """One optimizer step over twelve examples, cut as it is told: its gradients and what it logs, for every loss term.
 
-`torchrun -m tests.training.cut_steps OUT BATCH ACCUMULATION` saves those of all TERMS.
+`torchrun -m tests.training.cut_steps OUT` saves those of all TERMS, where each of two processes has its six examples in
+one micro-batch and in two, by how many they are.
 """
 
+import gc
 import sys
 import tempfile
 from pathlib import Path
@@ -166,8 +168,9 @@ def one_step(term, batch_size, accumulation, *, packed=False, **changes):
 
 
 if __name__ == "__main__":
-    out, batch_size, accumulation = sys.argv[1:]
-    found = {term: one_step(term, int(batch_size), int(accumulation)) for term in TERMS}
+    (out,) = sys.argv[1:]
+    gc.freeze()  # every Trainer collects garbage, which would go through all that the libraries hold
+    found = {count: {term: one_step(term, 6 // count, count) for term in TERMS} for count in (1, 2)}
     if torch.distributed.get_rank() == 0:
         assert torch.distributed.get_world_size() == 2
         torch.save(found, Path(out))

@@ -25,9 +25,9 @@ class CellResult:
     """What a cell has scored, by question, too, where that was kept.
 
     losses: of a training's last logged step, by name. folder, evaluation: within the grid's folder. settings: the
-    sha256 of the cell's. entropy: task -> that of each question's topics by the cell's graph, in nats; None where that
-    was not asked for. probes: what probes do to it; unprobed: whether it has still to be asked under those of
-    `eval.probes`.
+    sha256 of the cell's. entropy: task -> that of each question's topics by the cell's graph, in nats; topics: what
+    each question is about; None where that was not asked for. probes: what probes do to it; unprobed: whether it has
+    still to be asked under those of `eval.probes`.
     """
 
     scores: EvalSummary
@@ -38,6 +38,7 @@ class CellResult:
     evaluation: str = ""
     settings: str = ""
     entropy: Mapping[str, Sequence[float]] | None = None
+    topics: Mapping[str, Sequence[Sequence[str]]] | None = None
     probes: ProbeStudy | None = None
     unprobed: bool = False
 
@@ -77,6 +78,7 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
         evaluation=str(path.parent.relative_to(folder)),
         settings=digest(cell),
         entropy=answers.entropy,
+        topics=answers.topics,
         probes=probes,
         unprobed=probes is None and cell.trained and bool(cell.recipe.eval.probes),
     )

@@ -23,11 +23,14 @@ _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)  # another's run, or one on
 
 
 def open_cell(folder: Path, cell: Cell) -> RunDir | None:
-    """The cell's run, None where there is none yet; raises TopicLoraError where it has other settings."""
+    """The cell's run, None where there is none; raises TopicLoraError where it has other settings, or is damaged."""
     path = folder / cell.folder
     if not is_run(path):  # which it is last of all when somebody makes it
         return None
-    run = RunDir(path)
+    try:
+        run = RunDir(path)
+    except TopicLoraError as error:
+        raise TopicLoraError(error.message, f"Delete {path}, and the cell is run anew.") from None
     if not is_same(path, cell) and settings(load_recipe(str(path / RECIPE)), cell) != settings(cell.recipe, cell):
         raise TopicLoraError(
             f"{path} holds a cell with other settings.", "Delete that folder, or run the grid in a new run with --out."

@@ -5,19 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from transformers import PreTrainedModel
-
 from topiclora_cli.ablation.axes import as_text
 from topiclora_cli.ablation.grid import Cell, count_runs, make_grid
 from topiclora_cli.ablation.runner import check_grid
 from topiclora_cli.ablation.states import CellState, cell_states, failed_lines
 from topiclora_cli.adapters.counting import count_parameters
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models.base import load_skeleton
 from topiclora_cli.recipe import Recipe, with_experts
 from topiclora_cli.reporting.grid_plan import GridPlan, PlannedCell
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.build_graph import open_graph
+from topiclora_cli.stages.counted import Skeleton, open_skeleton, parameters
 from topiclora_cli.stages.plan import adapted_skeleton, count_examples
 from topiclora_cli.training.arguments import count_steps
 
@@ -74,7 +72,7 @@ class _Counting:
     """Sizes and steps, each found once for all cells that have it in common."""
 
     def __init__(self) -> None:
-        self._skeletons: dict[str, PreTrainedModel | None] = {}
+        self._skeletons: dict[str, Skeleton | None] = {}
         self._sizes: dict[str, tuple[int, int] | None] = {}
         self._examples: dict[str, int | None] = {}
 
@@ -87,16 +85,20 @@ class _Counting:
         if model not in self._skeletons:
             try:
                 section = recipe.model
-                self._skeletons[model] = load_skeleton(section.name, config_only=True, upcycle=section.upcycle)
+                self._skeletons[model] = open_skeleton(section.name, config_only=True, upcycle=section.upcycle)
             except TopicLoraError:
                 self._skeletons[model] = None
-        skeleton = self._skeletons[model]
-        if skeleton is None or recipe.adapter.layer == "xlora":
+        skeleton, adapter = self._skeletons[model], recipe.adapter
+        if skeleton is None or adapter.layer == "xlora":
             return None
         key = recipe.model_dump_json(include={"model", "adapter"})
         if key not in self._sizes:
             try:
-                self._sizes[key] = count_parameters(adapted_skeleton(recipe, skeleton))
+                self._sizes[key] = (
+                    count_parameters(adapted_skeleton(recipe, skeleton.model))  # of the adapters that it is made of
+                    if adapter.trained
+                    else parameters(adapter, skeleton)
+                )
             except TopicLoraError as error:
                 raise TopicLoraError(f"ablation.cells.{cell.name}: {error.message}", error.hint) from None
         return self._sizes[key]

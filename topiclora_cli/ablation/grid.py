@@ -93,7 +93,7 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
             if section.search == "grid" or combinations(axes) <= section.trials:
                 grid += _tuned(name, seed, changed, _listed(axes))
             else:
-                try_ends(changed, axes)
+                try_ends(changed, axes, where=f"ablation.tune of {name}")
                 grid.append(Cell(name, seed, changed, axes=tuple(axes.items()), trials=section.trials))
     return grid
 
@@ -119,7 +119,7 @@ def _listed(axes: Mapping[str, Axis]) -> dict[str, Sequence[Any]]:
     }
 
 
-def try_ends(recipe: Recipe, axes: Mapping[str, Axis], *, where: str = "ablation.tune") -> None:
+def try_ends(recipe: Recipe, axes: Mapping[str, Axis], *, where: str) -> None:
     """Raises TopicLoraError, naming `where`, for a value of the axes that the recipe's schema refuses."""
     for key, values in axes.items():
         ends = values.examples() if isinstance(values, Range) else values
@@ -130,7 +130,8 @@ def try_ends(recipe: Recipe, axes: Mapping[str, Axis], *, where: str = "ablation
 def _tuned(name: str, seed: int, recipe: Recipe, tune: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:
     for values in product(*tune.values()):
         chosen = tuple(zip(tune, values, strict=True))
-        yield Cell(name, seed, altered(recipe, chosen, where="ablation.tune") if chosen else recipe, chosen)
+        changed = altered(recipe, chosen, where=f"ablation.tune of {name}") if chosen else recipe
+        yield Cell(name, seed, changed, chosen)
 
 
 def shown(value: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topiclora_cli.ablation.grid import Cell
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, dump_recipe
 from topiclora_cli.runs.files import read_json, sha256_file, write_json
 from topiclora_cli.runs.run import RECIPE, RunDir
@@ -18,7 +19,13 @@ IDENTITY = "cell.json"
 
 def create_cell(folder: Path, cell: Cell) -> RunDir:
     """Make the cell's run; raises TopicLoraError where its folder holds something else."""
-    run = RunDir.create(folder / cell.folder, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
+    path = folder / cell.folder
+    try:
+        run = RunDir.create(path, recipe_yaml=dump_recipe(cell.recipe), name=cell.name, seed=cell.seed)
+    except TopicLoraError as error:
+        if not path.exists():
+            raise
+        raise TopicLoraError(error.message, f"Delete {path}, and the cell is run anew.") from None
     values = {"name": cell.name, "seed": cell.seed, "tuned": dict(cell.tuned), "settings": digest(cell)}
     write_json(run.path / IDENTITY, {**values, "recipe": sha256_file(run.path / RECIPE)})
     return run

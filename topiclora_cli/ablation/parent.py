@@ -5,8 +5,9 @@ import os
 import time
 from statistics import fmean
 
+from topiclora_cli.ablation.cell import make_cell
 from topiclora_cli.ablation.failures import read_failure, record_failure
-from topiclora_cli.ablation.folders import is_taken, open_cell
+from topiclora_cli.ablation.folders import is_taken
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.launchers import Ended, Launcher
 from topiclora_cli.ablation.launchers.here import Here
@@ -103,8 +104,8 @@ class Parent:
         seconds = passed if ended.seconds is None else ended.seconds
         if ended.how == "full":  # as it is for all that is left
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if ended.how == "died" and (run := open_cell(self.work.folder, cell)) is not None:
-            record_failure(run, cell, ended.reason, ended.hint)
+        if ended.how == "died":  # perhaps before there was a run
+            record_failure(make_cell(self.work.folder, cell), cell, ended.reason, ended.hint)
         if ended.how in ("failed", "died"):
             self.failed = True
             self.progress.say(f"Failed: {cell.folder}: {joined(ended.reason, ended.hint)}")

@@ -11,7 +11,7 @@ from topiclora_cli.ablation.differences import against, measures
 from topiclora_cli.ablation.finished import CellResult
 from topiclora_cli.ablation.pairs import BySeed, metric_of, oddity, paired, some
 from topiclora_cli.ablation.standings import fronts, mean_cost, standings
-from topiclora_cli.ablation.topics import topic_scores
+from topiclora_cli.ablation.topics import cells_by_topic, sorting_cell
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import FULL, Recipe
 from topiclora_cli.runs.results.ablation import CellRun, CellScore, GridScores, TaskScore, Tried
@@ -27,7 +27,13 @@ def score_cells(work: Work, reference: str) -> GridScores:
             finished.setdefault(cell.name, {})[cell.seed] = result
     scores = [_with_choice(score, work) for score in compare_cells(finished, reference, recipes=recipes)]
     alike = {score.name: finished[score.name] for score in scores if not score.odd}
-    return GridScores(tuple(scores), reference, cells_by_entropy(alike, reference), cells_by_probe(alike, reference))
+    return GridScores(
+        tuple(scores),
+        reference,
+        cells_by_entropy(alike, reference),
+        cells_by_probe(alike, reference),
+        sorting_cell(alike, reference),
+    )
 
 
 def compare_cells(
@@ -62,6 +68,7 @@ def compare_cells(
         for other in others
         for metric in scores[other].measures
     }
+    topics = cells_by_topic(cells, reference)
     for name in cells:
         compared = {
             metric: replace(
@@ -77,7 +84,7 @@ def compare_cells(
             measures=compared,
             standing=standing[name],
             fronts=on_front[name],
-            topics=topic_scores(name, cells, reference),
+            topics=topics[name],
         )
     return [replace(score, odd=odd[name]) for name, score in scores.items()]
 

@@ -24,7 +24,8 @@ def grid_status(run: RunDir) -> GridStatus:
     recipe = load_recipe(str(run.path / RECIPE))
     folder = run.path / "ablation"
     begin = None
-    if not folder.is_dir() and run.stage("ablation") is None:
+    stage = run.stage("ablation")
+    if not folder.is_dir() and (stage is None or stage.state == "failed"):
         begin = command_line("ablate", "--run", run.path)
         if not recipe.ablation.cells:
             raise TopicLoraError(

@@ -20,7 +20,7 @@ from topiclora_cli.ablation.attempt import attempt
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.launchers import Ended
 from topiclora_cli.ablation.launchers.local import LOGS
-from topiclora_cli.errors import Interrupted
+from topiclora_cli.errors import Interrupted, TopicLoraError
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.held import holding
 from topiclora_cli.runs.progress import LoggedProgress
@@ -47,7 +47,8 @@ def _attempt(cell: Cell, grid: Sequence[Cell], folder: Path) -> Ended:
         return Ended(cell, "interrupted")
     except Exception as error:  # its folder cannot be written, and the parent cannot write there either
         logging.getLogger("topiclora_cli").exception("This cell cannot be attempted.")
-        return Ended(cell, "died", f"{type(error).__name__}: {error}")
+        reason = str(error) if isinstance(error, TopicLoraError) else f"{type(error).__name__}: {error}"
+        return Ended(cell, "died", reason)
 
 
 def _listen(connection: Connection, orders: "Queue[Cell | None]") -> None:

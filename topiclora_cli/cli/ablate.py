@@ -73,16 +73,18 @@ def _say_plan(
     from topiclora_cli.recipe import load_recipe
     from topiclora_cli.reporting.drawn import as_rich
     from topiclora_cli.reporting.grid_plan import plan_lines, plan_table
+    from topiclora_cli.runs.held import holding
 
     asked, only, directory = grid.asked(), grid.only, None
-    if recipe is not None:
-        settings, notes = ask(load_recipe(recipe, overrides), asked)
-    else:
-        directory = find_run(run)
-        found = ask_run(directory, asked, overrides)
-        settings, notes = found.now, found.notes
-    only = only and [as_in_grid(settings, name, asked.axes) for name in only]
-    plan = foresee(settings, directory, only=only, places=running.places)
+    with holding():
+        if recipe is not None:
+            settings, notes = ask(load_recipe(recipe, overrides), asked)
+        else:
+            directory = find_run(run)
+            found = ask_run(directory, asked, overrides)
+            settings, notes = found.now, found.notes
+        only = only and [as_in_grid(settings, name, asked.axes) for name in only]
+        plan = foresee(settings, directory, only=only, places=running.places)
     console.print(as_rich(plan_table(plan)))
     for line in (*notes, *plan_lines(plan)):
         console.print(line, soft_wrap=True)

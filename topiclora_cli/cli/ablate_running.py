@@ -1,6 +1,7 @@
 """The options of `topiclora ablate` on how a grid is run: how many cells at once, where, and what failed."""
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 from topiclora_cli.cli.gathered import gathered, option
@@ -97,9 +98,10 @@ class RunningOptions:
             raise TopicLoraError("--address is that of a Ray cluster.", "Add --launcher ray.")
         if self.gpus is not None and self.launcher == "ray":
             raise TopicLoraError("--gpus are this machine's, and Ray numbers its own.", "Use --cell-gpus.")
-        if self.cell_cpus <= 0 or (self.cell_gpus is not None and self.cell_gpus < 0):
-            name, wrong = ("--cell-cpus", self.cell_cpus) if self.cell_cpus <= 0 else ("--cell-gpus", self.cell_gpus)
-            raise TopicLoraError(f"{name} {wrong:g}: a number above 0.", "Example: --cell-cpus 4 --cell-gpus 0.5")
+        for name, number, least in (("--cell-cpus", self.cell_cpus, "above"), ("--cell-gpus", self.cell_gpus, "from")):
+            if number is None or (isfinite(number) and (number > 0 or (number == 0 and least == "from"))):
+                continue
+            raise TopicLoraError(f"{name} {number:g}: a number {least} 0.", "Example: --cell-cpus 4 --cell-gpus 0.5")
         self._jobs()
         self._gpus()
 

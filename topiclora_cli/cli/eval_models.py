@@ -16,7 +16,7 @@ def evaluate_models(
     """Put every model to the same questions and print one table; the first is what the others are beside."""
     from topiclora_cli.recipe import Recipe, altered, parse_override
     from topiclora_cli.reporting.drawn import as_rich
-    from topiclora_cli.reporting.models import models_table
+    from topiclora_cli.reporting.models import models_by_topic_tables, models_table
     from topiclora_cli.stages.contenders import BASE, base_named, owner
     from topiclora_cli.stages.evaluate_models import evaluate_models as stage
 
@@ -32,7 +32,8 @@ def evaluate_models(
         held.callback(leave)
         hold_in_first(held, directory)
         result = stage(models, settings, parent, TerminalProgress(), name=name, reuse=reuse)
-    console.print(as_rich(models_table(result)))
+    for table in (models_table(result), *models_by_topic_tables(result)):
+        console.print(as_rich(table))
     console.print(f"Results: {parent / result.name}", soft_wrap=True)
     if result.failed:
         raise TopicLoraError(

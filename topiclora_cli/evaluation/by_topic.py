@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from topiclora_cli.evaluation.comparison.parts import part_intervals
 from topiclora_cli.evaluation.harness import EvalRequest, question_text
 from topiclora_cli.evaluation.loading import Tasks
 from topiclora_cli.evaluation.results import mean_stderr
@@ -59,6 +62,7 @@ def scores_of_parts(parts: Parts, answers: QuestionScores, keys: Mapping[str, st
 def _part(name: str, tuned: Sequence[float], base: Sequence[float]) -> PartScores:
     paired = len(base) == len(tuned)
     change = [new - old for new, old in zip(tuned, base, strict=True)] if paired else []
+    ends = part_intervals([np.array([change])])[0] if paired else None
     return PartScores(
         part=name,
         count=len(tuned),
@@ -70,6 +74,8 @@ def _part(name: str, tuned: Sequence[float], base: Sequence[float]) -> PartScore
         tuned_stderr=_error(tuned),
         delta=_mean(change),
         delta_stderr=_error(change),
+        low=None if ends is None else ends.low,
+        high=None if ends is None else ends.high,
     )
 
 

@@ -1,18 +1,29 @@
 """The recipe's section on the grid of altered recipes that `topiclora ablate` compares."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from topiclora_cli.errors import nearest
-from topiclora_cli.recipe.section import Section
+from topiclora_cli.recipe.section import Section, Seed
 from topiclora_cli.recipe.space import Axis, axis, combinations, is_range
 
 # Among an ablation's cells: the recipe itself, the model without any training, and the recipe as it is where a search
 # finds other values for it.
 FULL, BASE, UNTUNED = "full", "base", "untuned"
+_FOLDERS = r"^[^./\\][^/\\]*$"  # names that a folder may have, which is not hidden
 # A range is read as a list of one.
 _VALUES = {"anyOf": [{"type": "array", "items": {}, "minItems": 1}, {"type": "string"}]}
+
+
+def _as_a_folder_has_it(name: str) -> str:
+    if re.fullmatch(_FOLDERS, name) is None:
+        raise ValueError("a cell's name is a folder's: no slash, and no dot at its start")
+    return name
+
+
+CellName = Annotated[str, AfterValidator(_as_a_folder_has_it), WithJsonSchema({"type": "string", "pattern": _FOLDERS})]
 
 
 class AblationSection(Section):
@@ -20,11 +31,11 @@ class AblationSection(Section):
     itself, which is called `full`.
     """
 
-    cells: dict[Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")], dict[str, Any]] = {}
+    cells: dict[CellName, dict[str, Any]] = {}
     """Overrides of each cell by its name: dotted recipe keys and their values."""
     about: dict[str, str] = {}
     """The question that each cell answers, by its name, for the report."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     """Every cell is run with each of these seeds."""
     overrides: dict[str, Any] = {}
     """Dotted recipe keys and values that all cells have in common."""

@@ -72,7 +72,8 @@ class EvalSection(Section):
     predict_only: bool = False
     """Write the answers down and score none."""
     by_topic: bool = False
-    """Sort the scores of questions by the topics of the run's graph, and by the experts that took them, too."""
+    """Sort the scores of questions by the topics of the run's graph, and by the experts that took them, too; those of
+    several models (`--model`) by the graph of the run named first that has one."""
     by_entropy: bool = False
     """Show scores by how unsure the run's graph is of each question's topics, the entropy of p(topic | question), in
     quarters and as a slope, too."""

@@ -26,7 +26,7 @@ _ABOUT_SAID = (
     "# A value changed above counts as said.\n"
 )
 _NEUTRAL = Recipe.model_fields.keys()  # what is a section or a key at the top is meant there
-_OF_VALUES = ("int_type", "float_type", "string_type", "bool_type", "list_type", "literal_error")
+_OF_VALUES = ("int_type", "float_type", "string_type", "bool_type", "literal_error")
 _HERE = Path(__file__).resolve().parent.parent
 
 

@@ -15,7 +15,7 @@ from topiclora_cli.recipe.evaluation import EvalSection
 from topiclora_cli.recipe.loss import LossSection
 from topiclora_cli.recipe.meaning import has_priors
 from topiclora_cli.recipe.merge import MergeSection
-from topiclora_cli.recipe.section import Section
+from topiclora_cli.recipe.section import Section, Seed
 from topiclora_cli.recipe.starts import needs_plain_weights
 from topiclora_cli.recipe.train import TrainSection
 
@@ -125,7 +125,7 @@ class Recipe(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     """Name of the recipe, in folders and tables: letters, digits, dots, underscores and hyphens."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of everything drawn at random."""
     model: ModelSection
     """The frozen base."""

@@ -1,8 +1,8 @@
 """What all sections of a recipe have in common."""
 
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
@@ -26,6 +26,15 @@ class Section(BaseModel):
         if isinstance(value, bool) and bool not in _kinds(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("true and false are no value of this key")
         return value
+
+
+def _as_numpy_has_it(seed: int) -> int:
+    if seed >= 2**32:
+        raise ValueError("a seed is below 4294967296")
+    return seed
+
+
+Seed = Annotated[int, Field(ge=0), AfterValidator(_as_numpy_has_it)]
 
 
 def _kinds(annotation: Any) -> set[Any]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from topiclora_cli.reporting.formats import Figure, measured
+from topiclora_cli.reporting.formats import Figure, measured, percent, points
 from topiclora_cli.reporting.table import Table, columns, row
 from topiclora_cli.runs.results.evaluation import PartScores, ScoresByTopic
+from topiclora_cli.runs.results.interval import FEWEST
 
 ABOUT = (
     "A question's topic is its data's own, else the one that the run's graph finds it most about; its expert is the "
@@ -12,6 +13,7 @@ ABOUT = (
     "tasks."
 )
 _HEADINGS: dict[Figure, str] = {"base": "base, %", "tuned": "tuned, %", "delta": "difference"}
+NOTE = f"Differences are paired by question, with 95 % intervals over {FEWEST} questions or more."
 
 
 def by_topic_tables(scores: ScoresByTopic | None) -> list[Table]:
@@ -30,5 +32,16 @@ def by_topic_tables(scores: ScoresByTopic | None) -> list[Table]:
 
 def _table(title: str, heading: str, parts: Sequence[PartScores]) -> Table:
     kinds = [kind for kind in _HEADINGS if kind == "tuned" or any(part.base is not None for part in parts)]
-    rows = [row(part.part, f"{part.count:,}", *(measured(part, kind) for kind in kinds)) for part in parts]
-    return Table(title, columns(heading, "n", *(_HEADINGS[kind] for kind in kinds), right=1), rows)
+    rows = [row(part.part, f"{part.count:,}", *(_figure(part, kind) for kind in kinds)) for part in parts]
+    note = NOTE if len(kinds) > 1 else ""
+    return Table(title, columns(heading, "n", *(_HEADINGS[kind] for kind in kinds), right=1), rows, note)
+
+
+def _figure(part: PartScores, kind: Figure) -> str:
+    return difference(part) if kind == "delta" else measured(part, kind)
+
+
+def difference(part: PartScores) -> str:
+    """The tuned model's score minus the base's in points, with its interval where it has one."""
+    text = points(part.delta)
+    return text if part.low is None else f"{text} [{percent(part.low)}, {percent(part.high)}]"

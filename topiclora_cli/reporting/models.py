@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from topiclora_cli.reporting.by_topic import NOTE, difference
 from topiclora_cli.reporting.formats import measured
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.scores import mean_metric, task_metric
@@ -20,6 +21,7 @@ def several_models(runs: Sequence[Material]) -> list[Section]:
         whose = f", {run.label}" if len(runs) > 1 else ""
         for name, found in run.models.items():
             parts: list[Part] = [Text("Several models on the same questions."), models_table(found)]
+            parts += models_by_topic_tables(found)
             parts += [Text(f"Not scored: {what} ({why}).") for what, why in found.failed.items()]
             sections.append(Section(f"Models side by side, `{name}`{whose}", parts))
     return sections
@@ -44,6 +46,28 @@ def models_table(found: ModelScores) -> Table:
     note = f"* p < {_SURE} on the questions that both answered, after Holm." if others else ""
     note = " ".join([*([note] if note else []), *first.scores.notes])
     return Table("Scores ± standard error", columns("task", "metric", "n", *headings, right=2), rows, note)
+
+
+def models_by_topic_tables(found: ModelScores) -> list[Table]:
+    """Each model's scores by topic, and the difference of each from the first; none where nothing was sorted."""
+    if found.by_topic is None:
+        return []
+    (first, own), *others = found.by_topic.models.items()
+    headings = [f"{first}, %", *(heading for label, _ in others for heading in (f"{label}, %", f"minus {first}"))]
+    by_name = [{part.part: part for part in parts} for _, parts in others]
+    rows = [
+        row(
+            part.part,
+            f"{part.count:,}",
+            measured(part, "tuned"),
+            *(text for each in by_name for text in (measured(each[part.part], "tuned"), difference(each[part.part]))),
+        )
+        for part in own
+    ]
+    note = f"A question's topic is its data's own, else the one that the graph of {found.by_topic.graph} finds it most"
+    note = f"{note} about.{f' {NOTE}' if others else ''}"
+    title = f"Scores by topic, by the graph of {found.by_topic.graph}"
+    return [Table(title, columns("topic", "n", *headings, right=1), rows, note)]
 
 
 def _row(model: Measured, task: str) -> TaskScores | None:

@@ -7,9 +7,9 @@ from topiclora_cli.reporting.formats import number, percent
 from topiclora_cli.reporting.material import Material
 from topiclora_cli.reporting.sections import Part, Section, Text
 from topiclora_cli.reporting.table import Cell, Column, Table, columns, row
+from topiclora_cli.runs.results.interval import FEWEST
 from topiclora_cli.runs.results.routing import LayerRouting, RoutingStudy, TokenGates
 
-LEAST = 10  # questions; a bootstrap over fewer is too sure of itself
 _MEASURES = (
     "Entropy is that of one token's gates over its most, ln E. Experts per token are 1 / sum g² of its gates g, "
     "effective experts of a router 1 / sum p² of its load p over all tokens; load variation is the deviation of loads "
@@ -158,7 +158,7 @@ def _by_topic(study: RoutingStudy) -> Table:
     most = max((interval.mean for interval in found.values() if interval), default=0.0)
     rows = []
     for topic in topics:
-        cells, enough = [], off[0].by_topic[topic].count >= LEAST
+        cells, enough = [], off[0].by_topic[topic].count >= FEWEST
         for e in range(len(off)):
             interval = found[topic, e]
             shade = max(0.0, interval.mean) / most if interval and most > 0 else 0.0
@@ -168,7 +168,7 @@ def _by_topic(study: RoutingStudy) -> Table:
     heads = [Column("topic"), Column("n", "right"), *(Column(str(each.expert), "right") for each in off)]
     chance = round(0.05 * len(topics) * len(off))
     note = (
-        f"Strong: the interval of {LEAST} questions or more leaves out 0, as about {chance} of "
+        f"Strong: the interval of {FEWEST} questions or more leaves out 0, as about {chance} of "
         f"{len(topics) * len(off)} would by chance. Intervals and the other measures are in topics.csv."
     )
     return Table("Change of the answer loss, nats, by topic and expert switched off", heads, rows, note)

@@ -22,7 +22,7 @@ from topiclora_cli.topics.store import TopicGraph
 
 BY_TOPIC = "by_topic.csv"
 _LONGEST = 2048  # tokens of a question that an expert is told by, its last ones
-_FIGURES = ("base", "base_stderr", "tuned", "tuned_stderr", "delta", "delta_stderr")
+FIGURES = ("base", "base_stderr", "tuned", "tuned_stderr", "delta", "delta_stderr", "low", "high")
 Asked = Mapping[str, Sequence[AskedText]]
 
 
@@ -82,11 +82,11 @@ def experts_of(
 def write_by_topic(folder: Path, scores: ScoresByTopic) -> None:
     """Both tables, one below the other, as CSV."""
     rows = [("topic", part) for part in scores.topics] + [("expert", part) for part in scores.experts]
-    write_csv(folder / BY_TOPIC, ["by", "part", "questions", *_FIGURES], [_row(by, part) for by, part in rows])
+    write_csv(folder / BY_TOPIC, ["by", "part", "questions", *FIGURES], [_row(by, part) for by, part in rows])
 
 
 def _row(by: str, part: PartScores) -> list[object]:
-    return [by, part.part, part.count, *(getattr(part, figure) for figure in _FIGURES)]
+    return [by, part.part, part.count, *(getattr(part, figure) for figure in FIGURES)]
 
 
 def _encoded(base: BaseModel, text: str) -> Encoded:

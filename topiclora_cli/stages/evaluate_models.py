@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from topiclora_cli.errors import TopicLoraError
+from topiclora_cli.evaluation.by_topic import asked_texts
 from topiclora_cli.evaluation.comparison.compare import compare_folders
 from topiclora_cli.evaluation.copy_notes import copy_notes
 from topiclora_cli.evaluation.loading import load_tasks
@@ -24,6 +25,7 @@ from topiclora_cli.runs.results.models import Measured, ModelScores, Tested
 from topiclora_cli.runs.run import RECIPE
 from topiclora_cli.stages.backend import through_backend
 from topiclora_cli.stages.contenders import Contender, contenders
+from topiclora_cli.stages.models_by_topic import models_by_topic, sort_questions, write_models_by_topic
 from topiclora_cli.stages.training_data import eval_request
 
 
@@ -40,13 +42,9 @@ def evaluate_models(
 
     The outcome lies in `parent/NAME`: lm-eval's files in a folder for each model, and what they found side by side.
     None is overwritten: scores that are kept give what they gave, and where they are not to be taken (reuse False) the
-    outcome gets a folder beside. Raises TopicLoraError as `contenders` and `score_tasks` do.
+    outcome gets a folder beside. Raises TopicLoraError as `contenders`, `sort_questions` and
+    `score_tasks` do.
     """
-    if recipe.eval.by_topic:
-        raise TopicLoraError(
-            "eval.by_topic sorts questions by the topics of one run's graph, and here are several models.",
-            "Evaluate the run alone (--run), or leave --by-topic out.",
-        )
     if recipe.eval.by_entropy:
         raise TopicLoraError(
             "eval.by_entropy goes by the topics of one run's graph, and here are several models.",
@@ -55,10 +53,15 @@ def evaluate_models(
     models, request = contenders(names, recipe), eval_request(recipe)
     tasks = load_tasks(request)
     notes = tuple(copy_notes(tasks))
+    sorting = None
+    if recipe.eval.by_topic:
+        sorting = sort_questions(names, parent, asked_texts(tasks, request), progress)
+        progress.say(f"Questions are sorted by the topic graph of {sorting.graph}.")
     kept = {model.label: model.kept(parent, reads=reuse is not False) for model in models}
     asked = {
         **recipe.model_dump(mode="json", include={"eval", "seed"}),
         **{"models": {label: each.model for label, each in kept.items()}, "precision": recipe.train.precision},
+        **({} if sorting is None else {"graph": sorting.sha256}),
     }
     again = 0
     while reuse is False and finished(parent, MODELS, asked):
@@ -90,7 +93,10 @@ def evaluate_models(
     if process_index() > 0:
         return ModelScores(folder.name, tuple(measured))
     write_text(folder / RECIPE, dump_recipe(recipe))
-    result = ModelScores(folder.name, (measured[0], *_tested(folder, models, results, measured)))
+    by_topic = None if sorting is None else models_by_topic(sorting, measured, results)
+    result = ModelScores(folder.name, (measured[0], *_tested(folder, models, results, measured)), by_topic)
+    if by_topic is not None:
+        write_models_by_topic(folder, by_topic)
     write_result(folder / MODELS, result)
     return result
 

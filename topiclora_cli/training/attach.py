@@ -15,8 +15,6 @@ from topiclora_cli.adapters.counting import (
     count_parameters,
     empty_copy,
     parse_budget,
-    plain_rank_on,
-    rank_for_budget,
     rank_of,
 )
 from topiclora_cli.adapters.init_from import load_experts, read_loras
@@ -39,6 +37,7 @@ from topiclora_cli.recipe.methods import METHODS
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.scaling import LAWS, plain_rank, stock_law
 from topiclora_cli.training.moved_base import remember_start
+from topiclora_cli.training.sizes import AdapterSizes
 from topiclora_cli.training.terms import reach_routers
 
 _COLUMNS = ("modules", "count", "shape", "experts", "rank", "router", "parameters")
@@ -95,8 +94,18 @@ def refuse_contradictions(section: AdapterSection) -> None:
         sizes_config(section.layer, section.model_dump())
 
 
-def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **extra: Any) -> PeftConfig:
-    """The peft configuration of a recipe's adapter on `model`, its rank solved for the budget where there is one."""
+def solve(
+    section: AdapterSection,
+    model: nn.Module,
+    *,
+    total_steps: int = 1,
+    sizes: AdapterSizes | None = None,
+    **extra: Any,
+) -> PeftConfig:
+    """The peft configuration of a recipe's adapter on `model`, its rank solved for the budget where there is one.
+
+    sizes: of adapters on that very model, where some are known already.
+    """
     settings = section.model_dump()
     if not isinstance(section, SizedSection):
         return make_config(section.layer, settings, model, total_steps=total_steps, **extra)
@@ -114,10 +123,11 @@ def solve(section: AdapterSection, model: nn.Module, *, total_steps: int = 1, **
     if section.budget is None:
         return made(section.r, section.lora_alpha)
     # A budget solves for the rank, and must not change the update's size with it.
-    rank = rank_for_budget(section.budget, model, lambda rank: made(rank, section.lora_alpha))
+    sizes = sizes or AdapterSizes(model)
+    rank = sizes.rank_for(section.budget, section, **extra)
     if isinstance(section, ExpertsSection) and section.scaling == "total":
-        config = made(rank, section.lora_alpha)
-        alpha = LAWS["total"].alpha_at(plain_rank_on(model, config), alpha=section.lora_alpha, of=plain_rank(settings))
+        plain = sizes.plain_rank(section, rank, **extra)
+        alpha = LAWS["total"].alpha_at(plain, alpha=section.lora_alpha, of=plain_rank(settings))
     else:
         law = LAWS[section.scaling] if isinstance(section, ExpertsSection) else stock_law(settings)
         alpha = law.alpha_at(rank, alpha=section.lora_alpha, of=section.r)

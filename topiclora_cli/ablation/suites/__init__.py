@@ -97,7 +97,8 @@ class _Chosen:
     def _try_budget(self, section: AdapterSection) -> None:
         """Raise TopicLoraError where a section's budget is out of reach."""
         if isinstance(section, SizedSection) and section.budget is not None and repr(section) not in self._solved:
-            solve(section, self._sizes.skeleton.model)
+            skeleton = self._sizes.skeleton
+            solve(section, skeleton.model, sizes=skeleton.sizes)
             self._solved.add(repr(section))
 
 

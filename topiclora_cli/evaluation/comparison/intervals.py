@@ -58,33 +58,36 @@ def drawn_means(tasks: Sequence[Drawn], weights: Sequence[float] | Array, *, see
     mean = float(sum(weight * task.differences.mean() for weight, task in weighted))
     differences, shares = [task.differences for _, task in weighted], [weight for weight, _ in weighted]
     strays = np.sum([weight * task.strays for weight, task in weighted], axis=0)
-    total = mean + strays * left_of_questions(differences, shares) + of_seeds(differences, shares, draws, seed=seed)
+    left, scale = parts_of_draws(differences, shares)
+    total = mean + strays * left
+    if scale:
+        total += scale * of_student(len(differences[0]), len(differences), draws, seed)
     return np.concatenate([[mean], total])
 
 
-def of_seeds(differences: Sequence[Array], weights: Sequence[float] | Array, draws: int, *, seed: int = 0) -> Array:
-    """How far other seeds lead from the weighted mean of tasks' differences (seeds, questions), in every draw (draws,).
+def parts_of_draws(differences: Sequence[Array], weights: Sequence[float] | Array) -> tuple[float, float]:
+    """How much of the draws of questions is left without what seeds do to single ones, and by how much draws of
+    Student's t of seeds lead from the weighted mean of tasks' differences (seeds, questions).
 
-    Zero of a single seed, which says nothing of others.
+    A single seed says nothing of others: 1 and 0. So it is for seeds whose means are one number, as of few questions
+    they happen to be: no draws of seeds say then what would be taken out of those of questions.
     """
-    spread = _spread(differences, weights)
+    means = np.sum([weight * each.mean(1) for weight, each in zip(weights, differences, strict=True)], axis=0)
+    spread = float(means.var(ddof=1) / len(means)) if len(means) > 1 else 0.0
     if spread <= 0:
-        return np.zeros(draws)
-    return math.sqrt(spread) * _of_student(len(differences[0]) - 1, draws, (seed, len(differences)))
+        return 1.0, 0.0
+    rest = whole = 0.0
+    for weight, each in zip(weights, differences, strict=True):
+        rest += weight**2 * _rest(each) / each.size
+        whole += weight**2 * each.mean(0).var(ddof=1) / each.shape[1] if each.shape[1] > 1 else 0.0
+    left = math.sqrt(max(0.0, 1 - rest / whole)) if whole > 0 else 1.0
+    return left, math.sqrt(spread)
 
 
-def left_of_questions(differences: Sequence[Array], weights: Sequence[float] | Array) -> float:
-    """How much of the draws of questions is left without what seeds do to single ones.
-
-    All of it, 1, of a single seed, and of seeds whose means are one number, as of few questions they happen to be: no
-    draws of seeds say then what would be taken out.
-    """
-    if _spread(differences, weights) <= 0:
-        return 1.0
-    weighted = [(weight, each, each.mean(0)) for weight, each in zip(weights, differences, strict=True)]
-    rest = sum(weight**2 * _rest(each) / each.size for weight, each, _ in weighted)
-    whole = sum(weight**2 * means.var(ddof=1) / len(means) for weight, _, means in weighted if len(means) > 1)
-    return math.sqrt(max(0.0, 1 - rest / whole)) if whole > 0 else 1.0
+@lru_cache(maxsize=16)
+def of_student(seeds: int, tasks: int, draws: int, seed: int) -> Array:
+    """Draws of Student's t with a degree of freedom fewer than seeds, the same ones for as many tasks (draws,)."""
+    return np.random.default_rng([seed, tasks]).standard_t(seeds - 1, draws)
 
 
 def interval(means: Array) -> Interval:
@@ -109,18 +112,6 @@ def _strays(random: np.random.Generator, values: Array, draws: int) -> Array:
     options = {"n_resamples": draws, "batch": batch, "vectorized": True, "method": "percentile", "random_state": random}
     found = bootstrap((centred,), np.mean, **options)
     return np.asarray(found.bootstrap_distribution) * math.sqrt(count / (count - 1))
-
-
-def _spread(differences: Sequence[Array], weights: Sequence[float] | Array) -> float:
-    """Variance of the weighted mean of tasks that seeds bring about, what they do to single questions included."""
-    means = np.sum([weight * each.mean(1) for weight, each in zip(weights, differences, strict=True)], axis=0)
-    return float(means.var(ddof=1) / len(means)) if len(means) > 1 else 0.0
-
-
-@lru_cache(maxsize=64)
-def _of_student(freedom: int, draws: int, key: tuple[int, int]) -> Array:
-    """Draws of Student's t, the same for all that have as many seeds and tasks."""
-    return np.random.default_rng(key).standard_t(freedom, draws)
 
 
 def _rest(values: Array) -> float:

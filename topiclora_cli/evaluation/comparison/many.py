@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from topiclora_cli.evaluation.comparison.intervals import DRAWS, Array, left_of_questions, of_seeds
+from topiclora_cli.evaluation.comparison.intervals import DRAWS, Array, of_student, parts_of_draws
 from topiclora_cli.evaluation.comparison.significance import MOST, PERMUTATION, Significance, of_draws
 
 PER_SIDE, MOST_DRAWS = 200, 40_000  # draws a side: 2 in 200 is the smallest p-value after Holm's correction
@@ -38,9 +38,11 @@ def many_means(sides: Sequence[Side], *, by_task: bool, draws: int = DRAWS, seed
     for number, weight in enumerate(weights):
         values = np.stack([side[number].mean(0) for side in sides], axis=1)
         strays += weight * _strays(np.random.default_rng([seed, number]), values, draws)
-    strays *= np.array([left_of_questions(side, weights) for side in sides])
-    for place, side in enumerate(sides):
-        strays[:, place] += of_seeds(side, weights, draws, seed=seed)
+    parts = [parts_of_draws(side, weights) for side in sides]
+    strays *= np.array([left for left, _ in parts])
+    scales, counts = np.array([scale for _, scale in parts]), np.array([len(side[0]) for side in sides])
+    for count in sorted(set(counts.tolist()) - {1}):
+        strays += np.outer(of_student(count, len(weights), draws, seed), np.where(counts == count, scales, 0.0))
     return np.concatenate([means[None], means + strays])
 
 

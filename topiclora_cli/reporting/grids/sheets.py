@@ -11,7 +11,7 @@ from topiclora_cli.reporting.table import Cell, Column, Table, as_latex, columns
 from topiclora_cli.runs.files import write_csv, write_text
 from topiclora_cli.runs.results.ablation import CellScore, Cost, GridScores
 
-RUNS, CELLS, LATEX = "scores.csv", "cells.csv", "tables.tex"
+RUNS, CELLS, TOPICS, LATEX = "scores.csv", "cells.csv", "topics.csv", "tables.tex"
 _RUN_HEADS = (
     *("cell", "seed", "task", "metric", "filter", "unit", "higher_is_better", "n", "score", "stderr"),
     *("run", "evaluation", "settings", "tuned", *NAMES),
@@ -21,13 +21,19 @@ _CELL_HEADS = (
     *("high", "p", "test", "p_holm", "family", "wins", "ties", "losses", "win_rate", "rank", "blocks", *NAMES),
     *("pareto", "tuned", "runs", "not_compared"),
 )
+_TOPIC_HEADS = ("cell", "topic", "n", "mean", "reference", "seeds", "difference", "low", "high", "sorted_by")
 _SHOWN = ("parameters", "train_seconds", "resident_gib", "accelerator_gib")  # of a Cost, in a paper
 
 
 def write_sheets(folder: Path, found: GridScores) -> None:
-    """Write scores.csv, a row for every cell, seed and task; cells.csv, one for every cell; and tables.tex."""
+    """Write scores.csv, a row for every cell, seed and task; cells.csv, one for every cell; and tables.tex.
+
+    Beside them topics.csv, a row for every cell and topic, where evaluations know topics.
+    """
     write_csv(folder / RUNS, _RUN_HEADS, [line for s in found.cells for line in _run_rows(s)])
     write_csv(folder / CELLS, _CELL_HEADS, [_cell_row(s, found.reference) for s in found.cells])
+    if topics := [line for s in found.cells for line in _topic_rows(s, found)]:
+        write_csv(folder / TOPICS, _TOPIC_HEADS, topics)
     write_text(folder / LATEX, "\n".join(map(as_latex, paper_tables(found))))
 
 
@@ -90,6 +96,16 @@ def _cell_row(s: CellScore, reference: str) -> Sequence[object]:
         *_figures(s.cost),
         *(" ".join(s.fronts), values(s.tuned), " ".join(run.folder for run in s.runs), s.odd),
     )
+
+
+def _topic_rows(s: CellScore, found: GridScores) -> list[Sequence[object]]:
+    return [
+        (
+            *(s.name, each.topic, each.count, each.mean, found.reference, each.seeds),
+            *(each.difference, each.low, each.high, found.sorted_by),
+        )
+        for each in s.topics
+    ]
 
 
 def _figures(cost: Cost) -> list[float | None]:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from topiclora_cli.recipe import Recipe
-from topiclora_cli.reporting.formats import duration, measure
+from topiclora_cli.reporting.formats import duration, measure, percent, points
 from topiclora_cli.reporting.grids.words import compared, values
 from topiclora_cli.reporting.sections import Part, Section, Text
 from topiclora_cli.reporting.table import Cell, Table, columns, row
-from topiclora_cli.runs.results.ablation import CellScore, GridScores
+from topiclora_cli.runs.results.ablation import CellScore, GridScores, TopicScore
 from topiclora_cli.runs.results.cells import CellLine
+from topiclora_cli.runs.results.interval import FEWEST
 
 _DIGEST = 12  # characters
 _BAD = ("failed", "diverged")
@@ -48,19 +49,36 @@ def topics(found: GridScores) -> Section | None:
     for name in names:
         of_it = [next((topic for topic in s.topics if topic.topic == name), None) for s in cells]
         counts = sorted({topic.count for topic in of_it if topic})
-        shown = []
-        for s, topic in zip(cells, of_it, strict=True):
-            text = measure(topic.mean if topic else None, s.unit)
-            if topic and topic.difference is not None:
-                text += f" ({measure(topic.difference, s.unit, signed=True)})"
-            shown.append(Cell(text))
+        shown = [Cell(_of_topic(topic) if topic else "-") for topic in of_it]
         rows.append([*row(name, " to ".join(dict.fromkeys(str(each) for each in (counts[0], counts[-1])))), *shown])
-    about = (
+    about = _by_one_graph(found) if found.sorted_by is not None else _by_own_graphs(found)
+    return Section("By topic", [Text(about), Table("", columns("topic", "n", *(s.name for s in cells), right=1), rows)])
+
+
+def _of_topic(topic: TopicScore) -> str:
+    """Shares, in percent and points."""
+    if topic.difference is None:
+        return percent(topic.mean)
+    ends = "" if topic.low is None else f" [{percent(topic.low)}, {percent(topic.high)}]"
+    return f"{percent(topic.mean)} ({points(topic.difference)}{ends})"
+
+
+def _by_one_graph(found: GridScores) -> str:
+    return (
+        f"Means over seeds and, in brackets, the difference from {found.reference} on the same questions and seeds, "
+        f"with 95 % intervals over {FEWEST} questions or more; of many intervals one in twenty leaves out 0 by chance. "
+        f"A question's topic is its data's own, else the one that the graph of {found.sorted_by} finds it most about, "
+        "at the first seed that has one: all cells are sorted by it."
+    )
+
+
+def _by_own_graphs(found: GridScores) -> str:
+    return (
         f"Means over seeds and, in brackets, the difference from {found.reference} over seeds in which both have as "
         "many questions of a topic. A question's topic is its data's own, else the one that each run's graph finds it "
-        "most about, which differs between graphs. These differences have no intervals: few questions are left of one."
+        "most about, which differs between graphs. These evaluations did not keep what each question is about, so that "
+        "differences have no intervals."
     )
-    return Section("By topic", [Text(about), Table("", columns("topic", "n", *(s.name for s in cells), right=1), rows)])
 
 
 def tuning(scores: Sequence[CellScore], warnings: Sequence[str]) -> Section | None:

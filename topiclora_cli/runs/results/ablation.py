@@ -108,7 +108,8 @@ class Standing:
 @dataclass(frozen=True)
 class TopicScore:
     """The questions of a topic: a cell's mean score over seeds, and its mean difference from the reference over
-    `seeds`, None where that was not asked as many questions of it.
+    `seeds`, None where that was not asked the same ones. low, high: ends of the difference's 95 % interval, None
+    of fewer than FEWEST questions.
     """
 
     topic: str
@@ -116,6 +117,8 @@ class TopicScore:
     mean: float
     difference: float | None
     seeds: int
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -187,10 +190,12 @@ class CellFailure:
 class GridScores:
     """All cells of which a seed is finished, as `ablation/results.json` holds them; reference: the cell that others are
     compared with. by_entropy: their scores along the entropy of questions' topics, None where nobody knows that.
-    probes: by name, the cells that were asked under it.
+    probes: by name, the cells that were asked under it. sorted_by: the cell by whose graph all questions have their
+    topics; None where nobody kept these, and each cell's scores by topic are by its own.
     """
 
     cells: tuple[CellScore, ...]
     reference: str = "full"
     by_entropy: ByEntropy | None = None
     probes: Mapping[str, tuple[ProbedCell, ...]] = field(default_factory=dict)
+    sorted_by: str | None = None

@@ -58,10 +58,15 @@ class MeanScores(Compared):
 
 @dataclass(frozen=True, kw_only=True)
 class PartScores(Compared):
-    """The `count` questions of a part, of whichever task, by their tasks' headline metrics."""
+    """The `count` questions of a part, of whichever task, by their tasks' headline metrics.
+
+    low, high: ends of the difference's 95 % interval; None without a base, and of fewer than FEWEST questions.
+    """
 
     part: str
     count: int
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,9 +119,11 @@ class QuestionScores:
     """What each question adds to every metric that is a mean over questions, in the questions' order.
 
     As `eval/NAME/questions.json` holds it; base is None where it was not measured. entropy: task -> that of each
-    question's topics by the run's graph, in nats; None where it was not asked for, or there is no graph.
+    question's topics by the run's graph, in nats; None where it was not asked for, or there is no graph. topics: task
+    -> of each question what it is about, by its data or by that graph; None where it was not asked for.
     """
 
     tuned: ByQuestion
     base: ByQuestion | None = None
     entropy: Mapping[str, Sequence[float]] | None = None
+    topics: Mapping[str, Sequence[Sequence[str]]] | None = None

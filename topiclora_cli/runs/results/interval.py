@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+FEWEST = 10  # questions of a part, such as a topic, that has an interval: over fewer a bootstrap is too sure of itself
+
 
 @dataclass(frozen=True)
 class Interval:

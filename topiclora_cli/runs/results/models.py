@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from topiclora_cli.runs.results.evaluation import EvalSummary
+from topiclora_cli.runs.results.evaluation import EvalSummary, PartScores
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,27 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class ModelsByTopic:
+    """Scores of the questions of `tasks` by their topic: the data's own, or that of the graph of the run `graph`.
+
+    models: by label each model's scores, as `tuned`, beside the first model's, as `base`, the largest topic first.
+    """
+
+    graph: str
+    tasks: tuple[str, ...]
+    models: Mapping[str, tuple[PartScores, ...]]
+
+
+@dataclass(frozen=True)
 class ModelScores:
-    """Several models side by side, as `eval/NAME/models.json` holds them; the first is what the others are beside."""
+    """Several models side by side, as `eval/NAME/models.json` holds them; the first is what the others are beside.
+
+    by_topic: None where that was not asked for, or no task has a share.
+    """
 
     name: str
     models: tuple[Measured, ...]
+    by_topic: ModelsByTopic | None = None
 
     @property
     def failed(self) -> dict[str, str]:
