@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.ablation.finished_cells import NONE, result_of
 from topiclora_cli.ablation.scores import compare_cells
@@ -127,3 +128,20 @@ def test_two_hundred_cells_by_sixty_topics_are_reckoned_in_a_few_seconds():
     found = cells_by_topic(cells, "full")
     assert time.process_time() - start < 4
     assert any(each.low is not None and each.low <= each.difference <= each.high for each in found["x7"])
+
+
+def test_a_grid_by_topic_has_cells_without_a_graph_too(tiny_recipe, run_cli, tmp_path):
+    lora = {"adapter.method": "lora", "adapter.num_experts": None, "adapter.top_k": None}
+    cells = yaml.safe_dump({"base": {}, "plain": lora}, default_flow_style=True).strip()
+    sets = ("eval.by_topic=true", "eval.limit=12", "train.max_steps=1", f"ablation.cells={cells}")
+    options = [part for each in sets for part in ("--set", each)]
+    code, text = run_cli("ablate", "--recipe", tiny_recipe, "--out", "run", *options)
+    assert code == 0, text
+    found = read_result(tmp_path / "run/ablation/results.json", GridScores)
+    assert found.sorted_by == "full"
+    topics = {cell.name: [(each.topic, each.count) for each in cell.topics] for cell in found.cells}
+    assert set(topics) == {"full", "base", "plain"}
+    assert topics["base"] == topics["plain"] == topics["full"] != []
+    logic = next(each for cell in found.cells if cell.name == "plain" for each in cell.topics if each.count >= 10)
+    assert logic.low is not None
+    assert f"{100 * logic.low:.1f}" in (tmp_path / "run/ablation/report.md").read_text()

@@ -11,12 +11,15 @@ import pytest
 from tests.conftest import write_tiny_recipe
 from topiclora_cli.cli.app import main
 from topiclora_cli.evaluation.by_topic import scores_of_parts
+from topiclora_cli.recipe import altered, load_recipe
 from topiclora_cli.reporting.by_topic import by_topic_tables
 from topiclora_cli.reporting.markdown import write_report
+from topiclora_cli.runs.progress import LoggedProgress
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores, ScoresByTopic
 from topiclora_cli.runs.results.files import read_result
 from topiclora_cli.runs.results.models import ModelScores
 from topiclora_cli.runs.run import RunDir
+from topiclora_cli.stages.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +125,6 @@ def test_a_run_without_a_graph_says_so_before_anything_is_scored(tiny_model_dir,
     assert run_cli("train", "--recipe", recipe, "--out", "run", *settings)[0] == 0
     code, text = run_cli("eval", "--run", "run", "--by-topic")
     assert (code, "the run has none" in text, "Scores" in text) == (2, True, False), text
+    asked = altered(load_recipe("run/recipe.yaml"), [("eval.by_topic", True), ("eval.limit", 2)], where="here")
+    scored = evaluate(asked, RunDir("run"), LoggedProgress(), graphless=True)  # as a cell of a grid is
+    assert (scored.by_topic, scored.failed, len(scored.tasks) > 0) == (None, {}, True)

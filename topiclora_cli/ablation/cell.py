@@ -76,7 +76,8 @@ def score_cell(folder: Path, cell: Cell, progress: Progress) -> CellResult:
     """The result of a trained cell, which is evaluated unless it is already; raises TopicLoraError as `read_cell`."""
     result = read_cell(folder, cell)
     if result is None or result.scores.failed:
-        evaluate_stage(cell.recipe, RunDir(folder / cell.folder), progress, untrained=not cell.trained)
+        run = RunDir(folder / cell.folder)
+        evaluate_stage(cell.recipe, run, progress, untrained=not cell.trained, graphless=True)
         # A cell is kept for its numbers; its optimizer states would fill the disk.
         shutil.rmtree(folder / cell.folder / "checkpoints", ignore_errors=True)
         result = read_cell(folder, cell)

@@ -30,7 +30,7 @@ def cells_by_topic(cells: Cells, reference: str) -> dict[str, tuple[TopicScore, 
     whose = sorting_cell(cells, reference)
     if whose is None:
         return {name: _by_own_topics(name, cells, reference) for name in cells}
-    topics = next(found for result in cells[whose].values() if (found := _sorted(result)))
+    topics = next(known for result in cells[whose].values() if (known := _sorted(result)))
     every = [tags for task in topics.values() for tags in task]
     places: dict[str, list[int]] = {}
     for place, tags in enumerate(every):
@@ -40,7 +40,8 @@ def cells_by_topic(cells: Cells, reference: str) -> dict[str, tuple[TopicScore, 
     sides = {}
     for name, by_seed in cells.items():
         pairs = paired(name, by_seed, reference, cells.get(reference, {})) if name != reference else []
-        ours, theirs = (_stacked([pair[number] for pair in pairs], topics) for number in (1, 2))
+        ours = _stacked([one for _, one, _ in pairs], topics)
+        theirs = _stacked([two for _, _, two in pairs], topics)
         if ours is not None and theirs is not None:
             sides[name] = ours - theirs
     found: dict[str, list[TopicScore]] = {name: [] for name in cells}
@@ -50,7 +51,7 @@ def cells_by_topic(cells: Cells, reference: str) -> dict[str, tuple[TopicScore, 
         for name, own in scores.items():
             if own is None:
                 continue
-            part, known = parts.get(name), ends.get(name)
+            part, end = parts.get(name), ends.get(name)
             found[name].append(
                 TopicScore(
                     topic=topic,
@@ -58,8 +59,8 @@ def cells_by_topic(cells: Cells, reference: str) -> dict[str, tuple[TopicScore, 
                     mean=float(own[:, places[topic]].mean()),
                     difference=None if part is None else float(part.mean()),
                     seeds=0 if part is None else len(part),
-                    low=None if known is None else known.low,
-                    high=None if known is None else known.high,
+                    low=None if end is None else end.low,
+                    high=None if end is None else end.high,
                 )
             )
     return {name: tuple(each) for name, each in found.items()}

@@ -4,8 +4,6 @@ import random
 from collections.abc import Sequence
 from typing import Literal
 
-import datasets
-
 from topiclora_cli.data.row import Row
 
 
@@ -27,6 +25,8 @@ def mix(
     if weights is None:
         everything = [row for group in shuffled for row in group]
         return random.Random(f"mixture/{seed}").sample(everything, len(everything))
+    import datasets  # which takes half a second
+
     places = [
         datasets.Dataset.from_dict({"group": [number] * len(group), "place": list(range(len(group)))})
         for number, group in enumerate(shuffled)

@@ -5,8 +5,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import datasets
-
 from topiclora_cli.data.files import is_pattern, local_files, looks_local, one_kind
 from topiclora_cli.data.tables import KINDS, PACKED, Record, UnreadableError, read_table
 from topiclora_cli.errors import TopicLoraError, nearest
@@ -14,7 +12,7 @@ from topiclora_cli.recipe.data import EMBEDDED, SourceSection
 from topiclora_cli.recipe.sources import source_definitions
 
 # What goes wrong while a source is opened or, as a stream, read.
-_TROUBLE = (OSError, ValueError, datasets.exceptions.DatasetGenerationError, StopIteration)
+_TROUBLE = (OSError, ValueError, StopIteration)
 BUFFER = 10_000  # rows of a stream among which the next one is drawn
 
 
@@ -27,8 +25,6 @@ def open_source(
     for rows read as they are needed, each drawn from a buffer. Files are read by `tables`, those of a local folder too;
     a hub's rows, and those of Dataset.save_to_disk, have the types that they have there.
     """
-    # What goes wrong is told in one line of ours, not logged with a traceback.
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     name = str(section.source)
     try:
         path, local = Path(name), [str(file) for file in local_files(name)]
@@ -50,7 +46,7 @@ def open_source(
             yield from _of_datasets(name, section.config, split, shuffled_stream)
     except TopicLoraError:
         raise
-    except _TROUBLE as error:
+    except (*_TROUBLE, _library().exceptions.DatasetGenerationError) as error:
         hint = error.hint if isinstance(error, UnreadableError) else _hint(name)
         raise TopicLoraError(
             f"Cannot read {key}.source {name!r} (config {section.config!r}, split {split!r}): {_reason(error)}", hint
@@ -68,7 +64,7 @@ def _of_files(
         for file in order:
             path = Path(file)
             if path.suffix not in (*KINDS, *PACKED) or not path.is_file():  # an archive, or it lies elsewhere
-                path = Path(datasets.DownloadManager(record_checksums=False).download_and_extract(file))
+                path = Path(_library().DownloadManager(record_checksums=False).download_and_extract(file))
             try:
                 for row in read_table(path, kind, delimiter=delimiter):
                     row.file = file
@@ -98,7 +94,7 @@ def _drawn(rows: Iterable[Record], drawn: tuple[int, int] | None) -> Iterator[Re
 
 def _files(folder: str, config: str | None, split: str) -> tuple[list[str], str, str | None] | None:
     """The files of a folder's split, their kind and what parts their cells; None where they are of another kind."""
-    builder = datasets.load_dataset_builder(folder, config)
+    builder = _library().load_dataset_builder(folder, config)
     settings: Any = builder.config
     if builder.name not in KINDS.values() or getattr(settings, "field", None) is not None:
         return None
@@ -111,15 +107,15 @@ def _files(folder: str, config: str | None, split: str) -> tuple[list[str], str,
 def _saved(path: Path, split: str) -> Any:
     """The table that Dataset.save_to_disk, or that of a DatasetDict, wrote; None for any other folder."""
     if (path / "dataset_dict.json").is_file():
-        tables = datasets.load_from_disk(str(path))
+        tables = _library().load_from_disk(str(path))
         if split not in tables:
             raise ValueError(f"the folder has no split {split!r}, but {', '.join(map(repr, tables))}")
         return tables[split]
-    return datasets.load_from_disk(str(path)) if (path / "state.json").is_file() else None
+    return _library().load_from_disk(str(path)) if (path / "state.json").is_file() else None
 
 
 def _of_datasets(name: str, config: str | None, split: str, drawn: tuple[int, int] | None) -> Iterator[Record]:
-    rows = datasets.load_dataset(name, config, split=split, streaming=drawn is not None)
+    rows = _library().load_dataset(name, config, split=split, streaming=drawn is not None)
     if drawn is not None:
         seed, number = drawn
         rows = rows.shuffle(seed=seed, buffer_size=BUFFER)
@@ -129,6 +125,15 @@ def _of_datasets(name: str, config: str | None, split: str, drawn: tuple[int, in
 
 def _numbered(rows: Iterable[dict[str, Any]]) -> Iterator[Record]:
     return (Record(row, "row", number) for number, row in enumerate(rows, 1))
+
+
+def _library() -> Any:
+    """The package datasets: half a second, which those who read none but the embedded tasks need not wait."""
+    import datasets
+
+    # What goes wrong is told in one line of ours, not logged with a traceback.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    return datasets
 
 
 def _reason(error: BaseException) -> str:

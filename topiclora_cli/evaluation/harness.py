@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.choosing import Samples, Setting
-from topiclora_cli.evaluation.local_data import local_datasets
 
 if TYPE_CHECKING:
     from topiclora_cli.evaluation.questions import Question
@@ -99,6 +98,9 @@ def evaluation_questions(request: EvalRequest) -> Iterator[str]:
     Where a task names the column that tells its questions apart (`doc_to_decontamination_query`), that column. Raises
     TopicLoraError where a task is unknown or its data cannot be loaded.
     """
+    # Of the package datasets, which takes half a second.
+    from topiclora_cli.evaluation.local_data import local_datasets
+
     manager = make_task_manager(request)
     for name in manager.match_tasks(list(request.tasks)):
         with one_line(name), local_datasets(request.datasets_dir):

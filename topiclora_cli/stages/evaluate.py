@@ -57,12 +57,16 @@ def evaluate(
     name: str | None = None,
     untrained: bool = False,
     reuse: bool | None = None,
+    graphless: bool = False,
 ) -> EvalSummary:
     """Base and tuned model on the same questions, through lm-eval; plus routing by topic on the held-out split.
 
     untrained: score the base in the tuned model's place; the run needs no adapter then. The outcome lies in
     `eval/NAME`, named after the tasks unless told otherwise; no other one is touched. A task that fails is named in
     `failed`, and the others are scored; where the same request had scored it before, that outcome stays in its place.
+
+    graphless: a run without a topic graph is scored without topics, as another's graph sorts its questions; else it is
+    refused where `eval.by_topic` asks for them.
 
     reuse: take every score that was kept of the same model and questions (True), or none (False); None takes every one,
     but scores the tuned model anew where this very evaluation was finished before.
@@ -75,7 +79,9 @@ def evaluate(
     tasks = load_tasks(request)
     graph = graph_folder(run, progress)
     questions = asked_texts(tasks, request) if section.by_topic or section.by_entropy else {}
-    topics = topics_of(recipe, questions, graph) if section.by_topic else None
+    topics = None
+    if section.by_topic and not (graphless and graph is None):
+        topics = topics_of(recipe, questions, graph)
     entropies = entropies_of(recipe, questions, graph) if section.by_entropy and graph is not None else None
     if section.by_entropy and graph is None:
         progress.say("eval.by_entropy goes by the run's topic graph, and the run has none.")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from peft import PeftModel
 from torch import Tensor, nn
@@ -22,17 +23,19 @@ from topiclora_cli.models.logits import selects_logits
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.progress import Progress, tracked
-from topiclora_cli.runs.results.export import Export, GapPart
+from topiclora_cli.runs.results.export import BASE, EXPORT, ROUTED, Export, GapPart
 from topiclora_cli.stages.bundle import topic_map
 from topiclora_cli.stages.experts import experts_read_back
 from topiclora_cli.stages.exports import Written, read_back
 from topiclora_cli.stages.gates import MEAN, FixedGates
 from topiclora_cli.stages.inputs import make_batches, open_base, open_encoder
 from topiclora_cli.stages.samples import Measured, examples_to_measure_on
-from topiclora_cli.stages.task_proof import BASE, EXPORT, ROUTED, Places, TaskProof
 from topiclora_cli.topics.adapters import adapter_for
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
+
+if TYPE_CHECKING:  # lm-eval is not loaded where no task is scored
+    from topiclora_cli.stages.task_proof import Places, TaskProof
 
 OF_NO_GATES = "routed"  # in the place of gates, of an export that fixes none
 
@@ -48,7 +51,7 @@ class Proof:
         self._graph = TopicGraph.load(graph) if graph is not None and self._chooses else None
         self._folder_of_graph = graph
         self._answers = TemporaryDirectory()
-        self._tasks = TaskProof(recipe, progress) if recipe.merge.tasks else None
+        self._tasks = _task_proof(recipe, progress) if recipe.merge.tasks else None
         self._tokenizer: PreTrainedTokenizerBase
         self._relevance: Tensor | None = None
         self._measured: Measured
@@ -176,7 +179,7 @@ class Proof:
         assert overall is not None
         return overall, parts
 
-    def _places(self, base: BaseModel, graph: TopicGraph, topics: Mapping[str, str]) -> Mapping[str, Places]:
+    def _places(self, base: BaseModel, graph: TopicGraph, topics: Mapping[str, str]) -> "Mapping[str, Places]":
         """Which LoRA answers which questions of the tasks."""
         if self._tasks is None:
             return {}
@@ -189,6 +192,12 @@ class Proof:
         places = {t: [n for n, example in enumerate(self._examples) if t in example.row.topics] for t in topics}
         parts = [_part(topic, sums.gap(own)) for topic, own in places.items()]
         return tuple(sorted(parts, key=lambda part: -part.kl))
+
+
+def _task_proof(recipe: Recipe, progress: Progress) -> "TaskProof":
+    from topiclora_cli.stages.task_proof import TaskProof
+
+    return TaskProof(recipe, progress)
 
 
 def _loaded(recipe: Recipe, each: Written) -> nn.Module:

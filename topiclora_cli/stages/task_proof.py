@@ -11,10 +11,9 @@ from topiclora_cli.evaluation.loading import Tasks, load_tasks
 from topiclora_cli.evaluation.running import count_questions, run_harness
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.progress import Progress
-from topiclora_cli.runs.results.export import TaskGap
+from topiclora_cli.runs.results.export import BASE, EXPORT, ROUTED, TaskGap
 from topiclora_cli.stages.training_data import eval_request
 
-BASE, ROUTED, EXPORT = "base", "routed", "export"
 Places = Mapping[str, tuple[int, ...]]  # task -> the places of some of its questions
 Choose = Callable[[Sequence[str]], Sequence[str]]  # from prompts to the names of adapters
 

@@ -9,8 +9,6 @@ import warnings
 from typing import Any
 
 import torch
-from scipy.sparse import csr_array
-from scipy.sparse.linalg import eigsh
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -68,6 +66,10 @@ def leading_eigenvectors(weight: Tensor, count: int, *, start: Tensor | None = N
     if weight.layout is torch.strided:
         values, vectors = torch.linalg.eigh(scale[:, None] * weight.double() * scale[None, :])
         return values.flip(0)[:count], vectors.flip(1)[:, :count]
+    # Every command loads this module, and few find eigenvectors.
+    from scipy.sparse import csr_array
+    from scipy.sparse.linalg import eigsh
+
     matrix = csr_array((weight.values().double(), weight.col_indices(), weight.crow_indices()), shape=weight.shape)
     scaled = matrix.multiply(scale[:, None].numpy()).multiply(scale[None].numpy()).tocsr()
     first = torch.ones(len(weight), dtype=torch.float64) if start is None else start

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+BASE, ROUTED, EXPORT = "base", "routed", "export"  # the models of a TaskGap
+
 
 @dataclass(frozen=True)
 class GapPart:
