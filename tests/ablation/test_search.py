@@ -175,7 +175,7 @@ def test_without_validations_on_the_way_nothing_is_stopped(tmp_path):
 def test_mistakes(monkeypatch):
     with pytest.raises(TopicLoraError, match=r"ablation\.tune of full: adapter\.r: .*valid integer"):
         make_grid(recipe(tune={"adapter.r": "4..64"}))
-    with pytest.raises(TopicLoraError, match=r"ablation\.tune: train\.learning_rate: .*greater than 0"):
+    with pytest.raises(TopicLoraError, match=r"ablation\.tune of full: train\.learning_rate: .*greater than 0"):
         make_grid(recipe(tune={RATE: "-1..1"}))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TopicLoraError, match=r"not installed\. Install it: pip install 'topiclora\[optuna\]'"):

@@ -59,12 +59,12 @@ def test_the_lowest_held_out_loss_is_chosen_and_an_end_of_the_list_is_told():
 @pytest.mark.parametrize(
     ("ablation", "message"),
     [
-        ({"tune": {"train.learing_rate": [1]}}, r"ablation\.tune: unknown key 'train\.learing_rate'"),
+        ({"tune": {"train.learing_rate": [1]}}, r"ablation\.tune of full: unknown key 'train\.learing_rate'"),
         ({"tune": {"train.learning_rate": []}}, r"ablation\.tune\.train\.learning_rate: .*at least 1 item"),
         ({"tune": {"train.learning_rate": [0.1, 0.1]}}, "has a value twice"),
         ({"tune": {"seed": [1, 2]}}, "tune: seed is the same for all"),
         ({"tune": {"data.limit": [1, 2]}}, r"tune: data\.limit is the same for all"),
-        ({"tune": {"train.learning_rate": [-1.0]}}, r"ablation\.tune: train\.learning_rate: .*greater than 0"),
+        ({"tune": {"train.learning_rate": [-1.0]}}, r"ablation\.tune of full: train\.learning_rate: .*greater than 0"),
         ({"reference": "ful"}, "reference 'ful' is no cell. Did you mean 'full'"),
         ({"base": True, "cells": {"base": {}}}, "base is the untrained model"),
         ({"tune": {"train.learning_rate": RATES}, "validation": None}, "the recipe holds none out"),

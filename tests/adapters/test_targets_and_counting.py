@@ -1,4 +1,4 @@
-"""Roles become names, names are checked, parameters are counted, ranks solved for a budget."""
+"""Roles become names, names are checked, parameters are counted, budgets read."""
 
 import pytest
 import torch
@@ -13,12 +13,11 @@ from topiclora_cli.adapters.counting import (
     count_parameters,
     empty_copy,
     parse_budget,
-    rank_for_budget,
 )
 from topiclora_cli.adapters.presets import by_depth, make_config
 from topiclora_cli.adapters.targets import resolve_targets
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.recipe.adapter import KINDS, MixtureSection, XloraSection
+from topiclora_cli.recipe.adapter import XloraSection
 
 SMOLLM2 = {
     "vocab_size": 64,
@@ -103,33 +102,6 @@ def test_counting_leaves_the_model_alone(tiny_model):
     assert all(torch.equal(before[name], parameter) for name, parameter in tiny_model.named_parameters())
 
 
-@pytest.mark.parametrize(
-    ("peft_method", "budget", "rank"),
-    [("lora", "total=4.9M", 16), (None, "total=20.74M", 8), (None, "activated=6.08M", 8), ("adalora", "total=7M", 15)],
-)
-def test_rank_for_a_budget(peft_method, budget, rank, smollm2):
-    section = MixtureSection(top_k=2) if peft_method is None else KINDS[peft_method](method=peft_method)
-    settings = section.model_dump()
-
-    def make(r):
-        return make_config(peft_method, {**settings, "r": r}, smollm2)
-
-    assert rank_for_budget(budget, smollm2, make) == rank
-
-
-def test_a_budget_counts_experts_for_every_token(smollm2):
-    settings = MixtureSection(top_k=2, shared_experts=8).model_dump()
-
-    def make(r):
-        return make_config(None, {**settings, "r": r}, smollm2)
-
-    total, activated = count_on(smollm2, make(4))
-    assert rank_for_budget("total=20.74M", smollm2, make) == 4  # half that of eight experts alone
-    assert rank_for_budget(f"total={total}", smollm2, make) == rank_for_budget(f"activated={activated}", smollm2, make)
-    one = 4 * 30 * (576 * 9 + 1536 * 3 + 192 * 2)  # both ends of an expert's seven linear layers
-    assert total - activated == 6 * one
-
-
 def test_a_share_is_of_the_bases_parameters_in_all_or_per_token(smollm2):
     assert parse_budget("total=4.2M", smollm2) == ("total", 4_200_000)
     assert parse_budget("total=0.5%", smollm2) == ("total", round(0.005 * sum(p.numel() for p in smollm2.parameters())))
@@ -138,12 +110,6 @@ def test_a_share_is_of_the_bases_parameters_in_all_or_per_token(smollm2):
     in_all, per_token = (parse_budget(f"{kind}=10%", sparse)[1] for kind in ("total", "activated"))
     experts = SHAPE["num_hidden_layers"] * 4 * 3 * SHAPE["hidden_size"] * SHAPE["intermediate_size"]
     assert in_all - per_token == pytest.approx(0.1 * experts / 2, abs=1)
-
-
-def test_a_budget_below_rank_one_is_refused(smollm2):
-    settings = MixtureSection().model_dump()
-    with pytest.raises(TopicLoraError, match=r"even rank 1 has .* more than 500,000"):
-        rank_for_budget("total=500K", smollm2, lambda r: make_config(None, {**settings, "r": r}, smollm2))
 
 
 def test_xlora_gets_the_adapters_to_mix(tiny_model_dir):

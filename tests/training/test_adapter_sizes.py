@@ -8,6 +8,7 @@ from tests.conftest import TINY
 from topiclora_cli.adapters.counting import count_on, count_parameters, plain_rank_on
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
+from topiclora_cli.recipe.adapter import KINDS, MixtureSection
 from topiclora_cli.recipe.methods import METHODS
 from topiclora_cli.training.attach import attach, solve
 from topiclora_cli.training.sizes import AdapterSizes
@@ -31,6 +32,14 @@ def sparse():
 def skeletons():
     with torch.device("meta"):
         return {False: dense(), True: sparse()}
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    """SmolLM2-135M's shapes without storage."""
+    sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
+    with torch.device("meta"):
+        return LlamaForCausalLM(LlamaConfig(vocab_size=64, num_hidden_layers=30, **sizes))
 
 
 def section(method, **settings):
@@ -104,3 +113,27 @@ def test_a_budget_out_of_reach_and_targets_that_are_not_there_are_told_of_the_wh
     assert str(quick.value) == str(slow.value)
     with pytest.raises(TopicLoraError, match="nope"):
         sizes.count(section("topiclora", target_modules=["nope"]), 4)
+
+
+@pytest.mark.parametrize(
+    ("peft_method", "budget", "rank"),
+    [("lora", "total=4.9M", 16), (None, "total=20.74M", 8), (None, "activated=6.08M", 8), ("adalora", "total=7M", 15)],
+)
+def test_rank_for_a_budget(peft_method, budget, rank, smollm2):
+    section = MixtureSection(top_k=2) if peft_method is None else KINDS[peft_method](method=peft_method)
+    assert AdapterSizes(smollm2).rank_for(budget, section) == rank
+
+
+def test_a_budget_counts_experts_for_every_token(smollm2):
+    section = MixtureSection(top_k=2, shared_experts=8)
+    sizes = AdapterSizes(smollm2)
+    total, activated = sizes.count(section, 4)
+    assert sizes.rank_for("total=20.74M", section) == 4  # half that of eight experts alone
+    assert sizes.rank_for(f"total={total}", section) == sizes.rank_for(f"activated={activated}", section)
+    one = 4 * 30 * (576 * 9 + 1536 * 3 + 192 * 2)  # both ends of an expert's seven linear layers
+    assert total - activated == 6 * one
+
+
+def test_a_budget_below_rank_one_is_refused(smollm2):
+    with pytest.raises(TopicLoraError, match=r"even rank 1 has .* more than 500,000"):
+        AdapterSizes(smollm2).rank_for("total=500K", MixtureSection())

@@ -1,7 +1,7 @@
-"""What an adapter adds to a model: parameters in all and per token, module by module, and the rank for a budget."""
+"""What an adapter adds to a model: parameters in all and per token, module by module, and what a budget asks for."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from topiclora_cli.adapters.moe_blocks import MoeBlock, base_name, moe_blocks
 from topiclora_cli.adapters.tuner import Described, RoutedTunerLayer
-from topiclora_cli.errors import TopicLoraError
 
 _UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
 
@@ -108,25 +107,6 @@ def parse_budget(text: str, base: nn.Module) -> tuple[str, int]:
         return kind, round(float(number[:-1]) / 100 * of)
     unit = _UNITS.get(number[-1].lower())
     return kind, round(float(number[:-1]) * unit if unit else float(number))
-
-
-def rank_for_budget(budget: str, model: nn.Module, make: Callable[[int], PeftConfig]) -> int:
-    """The rank whose trainable parameters come nearest to the budget, for configurations made by `make(rank)`.
-
-    Parameters are a constant (routers) plus a multiple of the rank, so two counts on an empty copy of the model decide
-    it. Raises TopicLoraError where even rank 1 exceeds the budget by a tenth.
-    """
-    kind, wanted = parse_budget(budget, model)
-    which = ("total", "activated").index(kind)
-    low, high = (count_on(model, make(rank))[which] for rank in (4, 8))
-    slope = (high - low) / 4
-    rank = max(1, round((wanted - (low - 4 * slope)) / slope))
-    if (least := low - 3 * slope) > 1.1 * wanted:
-        raise TopicLoraError(
-            f"adapter.budget: even rank 1 has {round(least):,} {kind} parameters, more than {wanted:,}.",
-            "Raise the budget, adapt fewer modules, or share routers (adapter.router_scope: layer).",
-        )
-    return rank
 
 
 def rank_of(config: PeftConfig) -> int:
