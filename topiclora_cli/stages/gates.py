@@ -23,6 +23,7 @@ from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.progress import Progress, tracked
 from topiclora_cli.stages.inputs import make_batches
+from topiclora_cli.stages.samples import by_length
 
 LayerGates = Mapping[str, Tensor]  # adapted linear -> (E + S,)
 MEAN = "mean"
@@ -57,6 +58,8 @@ def find_gates(
         owners = router_owners(model, adapter)
         chosen = {name: _without_examples(asked, layer, adapter) for name, layer in owners.items()}
         return FixedGates({asked.text: gates_of_layers(model, adapter, chosen)})
+    if asked.kind != "learned":  # which are fitted on batches of all lengths
+        examples = by_length(examples)
     bfloat16 = use_bfloat16(recipe.train.precision)
     batches = tracked(progress, "gates of examples", make_batches(base, examples, tokens="all"))
     observed = observe_gates(model, batches, bfloat16=bfloat16, shared=True)

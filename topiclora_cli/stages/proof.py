@@ -29,7 +29,7 @@ from topiclora_cli.stages.experts import experts_read_back
 from topiclora_cli.stages.exports import Written, read_back
 from topiclora_cli.stages.gates import MEAN, FixedGates
 from topiclora_cli.stages.inputs import make_batches, open_base, open_encoder
-from topiclora_cli.stages.samples import Measured, examples_to_measure_on
+from topiclora_cli.stages.samples import Measured, by_length, examples_to_measure_on
 from topiclora_cli.topics.adapters import adapter_for
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
@@ -66,7 +66,8 @@ class Proof:
         """
         recipe, base = self._recipe, open_base(self._recipe)
         limit, topic = recipe.merge.calibration, self._topic
-        self._measured = examples_to_measure_on(recipe, base, limit, self._folder_of_graph, topic=topic)
+        measured = examples_to_measure_on(recipe, base, limit, self._folder_of_graph, topic=topic)
+        self._measured = replace(measured, examples=by_length(measured.examples))
         if self._chooses:
             if self._graph is None:
                 raise TopicLoraError("The run has no topic graph to choose an adapter by.", "Use --gates topic:NAME.")

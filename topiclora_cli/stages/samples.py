@@ -1,5 +1,6 @@
 """Some of a recipe's examples: to average gates over, and to measure on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def examples_to_measure_on(
     about = [row for row in rows if topic in row.topics]
     drawn = draw(about or rows, limit, seed=recipe.seed)
     return Measured(encode(recipe, base.tokenizer, drawn), held_out, topic if about else None)
+
+
+def by_length(examples: Sequence[Encoded]) -> list[Encoded]:
+    """Examples in the order of their lengths, so that few read the padding of a longer one."""
+    return sorted(examples, key=lambda example: len(example.input_ids))
 
 
 def calibration_rows(recipe: Recipe, graph: Path | None) -> list[Row]:
