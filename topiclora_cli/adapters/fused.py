@@ -162,18 +162,6 @@ def fused_mixture(
     return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
 
-def held_mixture(x: Tensor, factors: Tensor, lora_a: Tensor, lora_b: Tensor, base: nn.Linear) -> Tensor:
-    """`fused_mixture` without gradients, from A and B (unchanging.py) and gates (T, E*r) that are spread over ranks."""
-    with no_autocast(x):
-        rows = x.reshape(-1, x.shape[-1]).to(lora_a.dtype)
-        weight, bias = base.weight.to(rows.dtype), None if base.bias is None else base.bias.to(rows.dtype)
-        hidden = F.linear(rows, lora_a)
-        if len(lora_a) < len(lora_b):
-            hidden = hidden.repeat(1, len(lora_b) // len(lora_a))
-        out = F.linear(rows, weight, bias).addmm_(hidden * factors, lora_b)
-    return out.view(*x.shape[:-1], out.shape[-1])
-
-
 def fused_sorted_mixture(x: Tensor, plan: Dispatch, lora_a: Tensor, lora_b: Tensor, base: nn.Linear) -> Tensor:
     """`fused_mixture` over the (token, expert) pairs of a plan, whose weights carry the LoRA scaling."""
     rows, lora_a, lora_b, weight, bias = _cast(x.reshape(-1, x.shape[-1]), lora_a, lora_b, base.weight, base.bias)

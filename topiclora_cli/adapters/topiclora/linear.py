@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from topiclora_cli.adapters.context import RoutingContext
 from topiclora_cli.adapters.dispatch import FEW_ROWS, prefers_sparse, sparse_delta
 from topiclora_cli.adapters.dropout import own_rank_space
-from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, held_mixture, is_untouched
+from topiclora_cli.adapters.fused import can_fuse, fused_mixture, fused_sorted_mixture, is_untouched
 from topiclora_cli.adapters.light import light_mixture, prefers_light
 from topiclora_cli.adapters.mixture import apart, fan_in, fan_out, gated_sum, rank_space
 from topiclora_cli.adapters.precision import computes_precisely, no_autocast, precise_product
@@ -104,7 +104,7 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
                 projected = precise_product(rows, found.projection).view(*x.shape[:-1], -1)
             routing = self._routing(name, x, projected)
             spread = routing.spread(len(found.lora_b) // routing.gates.shape[-1], found.lora_b.dtype)
-            return held_mixture(x, spread, found.lora_a, found.lora_b, self.base_layer)  # type: ignore[arg-type]
+            return light_mixture(x, spread, found.lora_a, found.lora_b, self.base_layer)  # type: ignore[arg-type]
 
     def _hold(self, x: Tensor, name: str, factors: Factors) -> None:
         """Leave what the next calls multiply with where weights do not change."""
@@ -124,7 +124,8 @@ class TopicLoraLinear(nn.Module, TopicLoraLayer):
         base: nn.Linear = self.base_layer  # type: ignore[assignment]
         if self.topiclora_config[name].kernel == "auto" and prefers_light(x, base):
             spread = self._routing(name, x).spread(factors[1].shape[1], computing_in(x))
-            return light_mixture(x, spread, *factors, base)
+            flat_a, flat_b = factors[0].flatten(0, 1), factors[1].flatten(0, 1)
+            return light_mixture(x, spread, flat_a, flat_b, base)
         rides = name in self.topiclora_router and _rides(self.topiclora_router[name], x)
         return fused_mixture(
             x,
