@@ -1,7 +1,8 @@
 """lm-eval's view of a model, with the end of each request's prompt made known to routers that pool over it."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +25,7 @@ from topiclora_cli.evaluation.shared_prompt import (
     starts,
 )
 from topiclora_cli.evaluation.shares import generation_batches, likelihood_batches, several, shared_out
+from topiclora_cli.models.precision import rounded_head
 from topiclora_cli.runs.processes import in_first
 
 Request = tuple[Any, list[int], list[int]]  # the two strings, the context's tokens, the continuation's
@@ -50,7 +52,7 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
             return [(0.0, False)] * len(requests)
         if self._known:
             return self._known.pop(0)
-        with unchanging_weights(self.model):
+        with self._unchanging():
             return self._scores(requests, override_bs)
 
     def _scores(self, requests: Sequence[Request], override_bs: int | None) -> list[Scored]:
@@ -96,8 +98,14 @@ class PromptedLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """What the model writes; several processes share out the batches that lm-eval makes of the requests."""
-        with unchanging_weights(self.model):
+        with self._unchanging():
             return self._written(requests, disable_tqdm)
+
+    @contextmanager
+    def _unchanging(self) -> Iterator[None]:
+        bfloat16 = self.mixed_precision_dtype == torch.bfloat16
+        with unchanging_weights(self.model), rounded_head(self.model, bfloat16=bfloat16):
+            yield
 
     def _written(self, requests: Sequence[Any], disable_tqdm: bool) -> list[str]:
         if not several():

@@ -14,7 +14,7 @@ from topiclora_cli.adapters.observe import autocast, observe_gates
 from topiclora_cli.data.row import ASSISTANT, Turn
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
-from topiclora_cli.models.precision import use_bfloat16
+from topiclora_cli.models.precision import rounded_head, use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.route import PromptRoute
@@ -66,9 +66,11 @@ class Chat:
             )
         room = self.manner.max_new_tokens if longest is None else min(self.manner.max_new_tokens, longest - len(prompt))
         ids = torch.tensor([prompt], device=self.base.model.device)
+        bfloat16 = use_bfloat16(self.recipe.train.precision)
         with (
             torch.inference_mode(),
-            autocast(use_bfloat16(self.recipe.train.precision), ids.device),
+            autocast(bfloat16, ids.device),
+            rounded_head(self.model, bfloat16=bfloat16),
             without_adapter(self.model) if base else nullcontext(),
         ):
             made: Any = self.model.generate(

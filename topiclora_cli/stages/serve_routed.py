@@ -1,11 +1,15 @@
 """A run's routed model, ready to be served."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+
+from transformers import PreTrainedModel
 
 from topiclora_cli.adapters.observe import autocast
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models.precision import use_bfloat16
+from topiclora_cli.models.precision import rounded_head, use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.serving.routed import Routed
@@ -34,5 +38,12 @@ def open_routed(recipe: Recipe, run: RunDir) -> Routed:
         model,
         base.tokenizer,
         partial(chat_ids, recipe, base.tokenizer),
-        partial(autocast, use_bfloat16(recipe.train.precision), base.model.device),
+        partial(_computing, base.model, use_bfloat16(recipe.train.precision)),
     )
+
+
+@contextmanager
+def _computing(model: PreTrainedModel, bfloat16: bool) -> Iterator[None]:
+    """The precision of one answer; there is one at a time."""
+    with autocast(bfloat16, model.device), rounded_head(model, bfloat16=bfloat16):
+        yield
