@@ -5,7 +5,7 @@ import json
 import pytest
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.evaluation.choosing import check_samples, read_gen_kwargs, read_samples
+from topiclora_cli.evaluation.choosing import check_samples, read_samples, read_settings
 from topiclora_cli.evaluation.harness import EvalRequest
 
 
@@ -20,13 +20,13 @@ from topiclora_cli.evaluation.harness import EvalRequest
     ],
 )
 def test_settings_of_generation_are_read_as_lm_eval_writes_them(text, settings):
-    assert read_gen_kwargs(text) == settings
+    assert read_settings(text, key="eval.gen_kwargs") == settings
 
 
 @pytest.mark.parametrize(("text", "message"), [("hot", "'hot' sets nothing"), ("{hot", "no JSON")])
 def test_settings_that_set_nothing_are_refused(text, message):
     with pytest.raises(TopicLoraError, match=message):
-        read_gen_kwargs(text)
+        read_settings(text, key="eval.gen_kwargs")
 
 
 def test_samples_are_places_in_order_each_once(tmp_path):

@@ -13,7 +13,7 @@ from topiclora_cli.evaluation.harness import EvalRequest
 from topiclora_cli.evaluation.loading import load_tasks
 from topiclora_cli.evaluation.metrics import CHOICE_LOSS
 from topiclora_cli.evaluation.running import run_harness, score_tasks
-from topiclora_cli.evaluation.vllm import VllmModel
+from topiclora_cli.evaluation.vllm import VllmModel, open_vllm
 
 TASKS = ("choice", "cloze", "prose", "free", "over")
 
@@ -49,7 +49,7 @@ def test_scores_through_vllm_are_those_of_transformers(stub, lora, tiny_model_di
     assert CHOICE_LOSS in {metric.name for metric in theirs.scores["choice"].metrics.values()}
     (made,) = stub.made
     assert {key: made[key] for key in ("model", "enable_lora", "max_lora_rank", "seed", "dtype")} == {
-        **{"model": str(tiny_model_dir), "enable_lora": True, "max_lora_rank": 8, "seed": 7, "dtype": "auto"}
+        **{"model": str(tiny_model_dir), "enable_lora": True, "max_lora_rank": 8, "seed": 7, "dtype": "float32"}
     }
 
 
@@ -94,3 +94,28 @@ def test_the_command_scores_a_stock_lora_through_vllm(stub, tiny_recipe, run_cli
     code, text = run_cli("eval", "--run", "run", "--backend", "vllm", "--limit", "2")
     assert (code, "tuned" in text) == (0, True), text
     assert [made["enable_lora"] for made in stub.made] == [False, True]
+
+
+def test_what_the_engine_is_made_with_can_be_said(stub, tiny_recipe, run_cli, tmp_path):
+    settings = ["adapter.method=lora", "loss.kl.weight=0", "train.max_steps=1"]
+    changes = [part for setting in settings for part in ("--set", setting)]
+    assert run_cli("train", "--recipe", tiny_recipe, "--out", "run", *changes)[0] == 0
+    ask = ("eval", "--run", "run", "--limit", "2", "--backend-args")
+    code, text = run_cli(*ask, "max_model_len=64,tensor_parallel_size=2,dtype=float16", "--backend", "vllm")
+    assert code == 0, text
+    said = {"max_model_len": 64, "tensor_parallel_size": 2, "dtype": "float16"}
+    assert all(said.items() <= made.items() for made in stub.made)
+    code, text = run_cli(*ask, "pretrained=other", "--backend", "vllm")
+    assert (code, "pretrained comes from the recipe" in text) == (2, True), text
+    code, text = run_cli(*ask, "max_model_len=64", "--backend", "hf")
+    assert (code, "eval.backend is hf" in text) == (2, True), text
+
+
+def test_an_argument_that_the_engine_does_not_know_is_named(stub, monkeypatch, tiny_model_dir):
+    def strict(self, *, model, tokenizer, **settings):
+        if "max_len" in settings:
+            raise TypeError("EngineArgs.__init__() got an unexpected keyword argument 'max_len'")
+
+    monkeypatch.setattr(stub, "__init__", strict)
+    with pytest.raises(TopicLoraError, match=r"backend_args: vLLM's engine takes no 'max_len'"):
+        open_vllm(VllmModel(str(tiny_model_dir)), EvalRequest(["few"], backend_args={"max_len": 3}))

@@ -149,4 +149,11 @@ EVAL_OPTIONS = (
         SCORED,
         metavar="hf|vllm",
     ),
+    KeyOption(
+        "eval.backend_args",
+        ("--backend-args",),
+        str,
+        "What vLLM's engine is made with: max_model_len=2048,tensor_parallel_size=2, or JSON.",
+        SCORED,
+    ),
 )

@@ -51,8 +51,8 @@ def check_samples(samples: Samples, questions: Mapping[str, int]) -> None:
             )
 
 
-def read_gen_kwargs(given: Mapping[str, Setting] | str | None) -> Mapping[str, Setting]:
-    """Settings of generation, of a mapping or as lm-eval writes them: `temperature=0.7,until=["Q:"]`, or JSON.
+def read_settings(given: Mapping[str, Setting] | str | None, *, key: str) -> Mapping[str, Setting]:
+    """Settings in a key of the recipe: a mapping, or as lm-eval writes them, `temperature=0.7,until=["Q:"]`, or JSON.
 
     Raises TopicLoraError for what is neither.
     """
@@ -62,13 +62,13 @@ def read_gen_kwargs(given: Mapping[str, Setting] | str | None) -> Mapping[str, S
         try:
             return dict(json.loads(given))
         except ValueError as error:
-            raise TopicLoraError(f"eval.gen_kwargs is no JSON: {error}.", _SETTINGS) from None
+            raise TopicLoraError(f"{key} is no JSON: {error}.", _SETTINGS) from None
     settings = {}
     for part in _parts(given):
-        key, equals, value = part.partition("=")
+        name, equals, value = part.partition("=")
         if not equals:
-            raise TopicLoraError(f"eval.gen_kwargs: {part!r} sets nothing.", _SETTINGS)
-        settings[key.strip()] = _value(value.strip())
+            raise TopicLoraError(f"{key}: {part!r} sets nothing.", _SETTINGS)
+        settings[name.strip()] = _value(value.strip())
     return settings
 
 

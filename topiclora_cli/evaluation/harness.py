@@ -33,7 +33,7 @@ class EvalRequest:
     torch and the shots. metrics: headline metrics, a list of which each task takes the first that it has, or by task.
     predict_only: score nothing. unsafe_code: run code that the model writes, where a task does that. questions: the
     recipe's own, which the task QUESTIONS asks. datasets_dir: where copies of hub data sets lie. backend: what
-    runs the model, hf or vllm.
+    runs the model, hf or vllm; backend_args: what vLLM's engine is made with, as lm-eval's model_args.
     """
 
     tasks: Sequence[str]
@@ -54,6 +54,7 @@ class EvalRequest:
     questions: tuple["Question", ...] = ()
     datasets_dir: str | None = None
     backend: str = "hf"
+    backend_args: Mapping[str, Setting] = field(default_factory=dict)
 
     def asks(self, task: str, questions: int) -> int:
         """How many of a task's questions are asked."""

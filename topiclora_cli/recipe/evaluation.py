@@ -86,6 +86,8 @@ class EvalSection(Section):
     """Leave to run code that the model writes, for tasks that do."""
     backend: Literal["hf", "vllm"] = "hf"
     """What runs the model: transformers, or vLLM, which knows exports and no mixture."""
+    backend_args: dict[str, Any] | str | None = None
+    """What vLLM's engine is made with: a mapping, or as lm-eval writes it, `max_model_len=2048`."""
     questions: QuestionsSection | None = None
     """Questions of the recipe's own, which the task `topiclora_questions` asks."""
 

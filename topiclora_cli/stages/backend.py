@@ -17,6 +17,10 @@ def through_backend(recipe: Recipe, load: Callable[[], Loaded], adapter: Path | 
     Raises TopicLoraError at once where vLLM is not installed, or does not know the adapter.
     """
     if recipe.eval.backend == "hf":
+        if recipe.eval.backend_args:
+            raise TopicLoraError(
+                "eval.backend_args is what vLLM is made with, and eval.backend is hf.", "--backend vllm"
+            )
         return load
     section = recipe.model
     if section.quantization is not None:
@@ -25,5 +29,5 @@ def through_backend(recipe: Recipe, load: Callable[[], Loaded], adapter: Path | 
             "Leave one of the two out.",
         )
     base = base_source(section.name, section.upcycle, revision=section.revision)
-    model = VllmModel(base, adapter, section.revision, section.trust_remote_code)
+    model = VllmModel(base, adapter, section.revision, section.trust_remote_code, section.dtype)
     return lambda: model

@@ -105,7 +105,8 @@ def _contender(name: str, recipe: Recipe) -> Contender:
 
 def _in_the_same_way(run: RunDir, recipe: Recipe) -> Recipe:
     """A run's recipe, computed and asked as that of the evaluation is."""
-    changes: dict[str, Any] = {"train.precision": recipe.train.precision, "eval.backend": recipe.eval.backend}
+    same = {"backend": recipe.eval.backend, "backend_args": recipe.eval.backend_args}
+    changes: dict[str, Any] = {"train.precision": recipe.train.precision, **{f"eval.{k}": v for k, v in same.items()}}
     if recipe.model.trust_remote_code:
         changes["model.trust_remote_code"] = True
     return altered(load_recipe(str(run.path / RECIPE)), changes.items(), where="--model")

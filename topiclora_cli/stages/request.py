@@ -13,7 +13,7 @@ _APART = (
     "probes",
     "probe_questions",
 )  # keys of eval that say what follows an evaluation, and change none of its scores
-_LATER = ("by_entropy",)  # keys of eval that evaluations have been made without
+_LATER = ("by_entropy", "backend_args")  # keys of eval that evaluations have been made without
 
 
 def asked_for(recipe: Recipe, run: RunDir, *sections: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from topiclora_cli.data.reading import Reader
 from topiclora_cli.data.source_report import source_reports
 from topiclora_cli.data.stream import ExampleStream
 from topiclora_cli.errors import TopicLoraError, nearest
-from topiclora_cli.evaluation.choosing import read_gen_kwargs, read_samples
+from topiclora_cli.evaluation.choosing import read_samples, read_settings
 from topiclora_cli.evaluation.harness import QUESTIONS, SEEDS, EvalRequest, evaluation_questions
 from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
@@ -66,11 +66,12 @@ def eval_request(recipe: Recipe) -> EvalRequest:
         system_instruction=section.system_instruction,
         chat_template=section.chat_template,
         multiturn=section.fewshot_as_multiturn,
-        gen_kwargs=read_gen_kwargs(section.gen_kwargs),
+        gen_kwargs=read_settings(section.gen_kwargs, key="eval.gen_kwargs"),
         seeds=tuple(section.seed) if isinstance(section.seed, list) else (section.seed,) * len(SEEDS),
         metrics=section.metrics,
         predict_only=section.predict_only,
         backend=section.backend,
+        backend_args=read_settings(section.backend_args, key="eval.backend_args"),
         unsafe_code=section.unsafe_code,
         questions=own_questions(recipe),
         datasets_dir=section.datasets_dir,
