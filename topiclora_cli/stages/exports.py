@@ -153,5 +153,7 @@ def _convert(dense: Path, folder: Path) -> Written:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not (folder / "model.gguf").is_file():
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise TopicLoraError(f"{_CONVERTERS[0]} failed: {said[-1] if said else 'without a word'}", "Mend that, or write --to dense.")
+        raise TopicLoraError(
+            f"{_CONVERTERS[0]} failed: {said[-1] if said else 'without a word'}", "Mend that, or write --to dense."
+        )
     return Written("gguf", "gguf", folder)
