@@ -166,7 +166,7 @@ def test_sft_has_our_loss(model, tokenizer, tmp_path, of_our_kl):
     whole, _, wanted = of_our_kl
     assert log["loss_kl"] == pytest.approx(wanted["loss_kl"], abs=1e-6)
     assert log["loss"] == pytest.approx(wanted["loss"], abs=1e-3)  # the Trainer logs four digits
-    assert_same(found, whole, atol=1e-8)  # TRL takes the language-modelling loss in float32
+    assert_same(found, whole, atol=1e-7)  # TRL takes the language-modelling loss in float32
 
 
 CUT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
