@@ -113,6 +113,7 @@ def adapted(kind, **changes):
     torch.manual_seed(0)
     if kind == "perft":
         base = OlmoeForCausalLM(OlmoeConfig(**SMALL, num_experts=4, num_experts_per_tok=2))
+        base.set_experts_implementation("eager")  # which knows float64, too
         base.config.output_router_logits = True  # its own loss is to stay out of language modelling
     else:
         base = LlamaForCausalLM(LlamaConfig(**SMALL))
@@ -131,7 +132,8 @@ def adapted(kind, **changes):
 def one_step(term, batch_size, accumulation, *, packed=False, **changes):
     """The gradients by parameter and the logged row of a step of the term's adapter, cut into these micro-batches."""
     (kind, losses), weighted = TERMS[term], "weighted" in term.split(", ")
-    model = adapted(kind, **changes)
+    # In float32 the order of a sum is seen, by how much hangs on the processor.
+    model = adapted(kind, **changes).double()
     gradients = _Gradients()
     with tempfile.TemporaryDirectory() as folder:
         trainer = DualLossTrainer(

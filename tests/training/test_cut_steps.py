@@ -11,8 +11,6 @@ from topiclora_cli.training import terms, token_terms
 
 pytestmark = pytest.mark.slow  # every term in every cut of a step
 
-# float32 sums in another order differ by up to 2e-6 on some processors; a row left out or counted twice by far more.
-CLOSE = 1e-5
 LOGGED = ("loss", "routing_entropy", "effective_experts", "largest_load", "grad_norm", "kl_weight", "prior_forcing")
 whole = functools.cache(lambda term: one_step(term, 12, 1))
 
@@ -22,10 +20,9 @@ def assert_same(step, reference):
     assert gradients.keys() == expected.keys()
     size = torch.cat([value.flatten() for value in expected.values()]).norm()
     apart = torch.cat([(gradients[name] - expected[name]).flatten() for name in expected]).norm()
-    assert apart < CLOSE * size
+    assert apart < 1e-6 * size
     names = [name for name in expected_row if name.startswith(LOGGED)]
-    wanted = {name: expected_row[name] for name in names}
-    assert {name: row[name] for name in names} == pytest.approx(wanted, rel=CLOSE, abs=CLOSE)
+    assert {name: row[name] for name in names} == pytest.approx({n: expected_row[n] for n in names}, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(8, 2), (5, 3)], ids=["8+4", "5+5+2"])
