@@ -1,5 +1,7 @@
 """Continuations are scored as training routes them: a router by prompt sees the context and no token of an answer."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from peft import get_peft_model
@@ -117,3 +119,25 @@ def test_generation_pools_the_context_of_each_row(lm, model):
             with torch.no_grad(), prompt_tokens(torch.ones(1, len(prompt))):
                 tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
         assert row[6:] == tokens[len(prompt) :]
+
+
+def test_a_tied_head_is_rounded_once_while_the_model_is_asked(tiny_model, tiny_model_dir):
+    head, embedding = tiny_model.lm_head, tiny_model.get_input_embeddings()
+    head.weight = embedding.weight
+    tiny_model.requires_grad_(False)
+    seen = set()
+    head.register_forward_pre_hook(lambda module, _: seen.add(module.weight.dtype))
+    for dtype, wanted in [("bfloat16", torch.bfloat16), (None, torch.float32)]:
+        lm = PromptedLM(
+            pretrained=tiny_model,
+            tokenizer=AutoTokenizer.from_pretrained(tiny_model_dir),
+            batch_size=3,
+            mixed_precision_dtype=dtype,
+        )
+        seen.clear()
+        lm._loglikelihood_tokens([(("c", "a"), *request) for request in REQUESTS], disable_tqdm=True)
+        assert seen == {wanted}
+        seen.clear()
+        lm.generate_until([SimpleNamespace(args=("a", {"until": [], "max_gen_toks": 3, "do_sample": False}))])
+        assert seen == {wanted}
+    assert head.weight is embedding.weight

@@ -45,6 +45,7 @@ class LLM:
 
     @torch.no_grad()
     def generate(self, prompts, *, sampling_params, use_tqdm, lora_request):
+        assert not use_tqdm  # vLLM's bar divides by zero where standard error is caught
         if lora_request is not None and not isinstance(self.model, PeftModel):
             assert self.settings["enable_lora"]
             self.model = PeftModel.from_pretrained(self.model, lora_request.lora_path).eval()

@@ -105,8 +105,11 @@ def _contender(name: str, recipe: Recipe) -> Contender:
 
 def _in_the_same_way(run: RunDir, recipe: Recipe) -> Recipe:
     """A run's recipe, computed and asked as that of the evaluation is."""
-    same = {"backend": recipe.eval.backend, "backend_args": recipe.eval.backend_args}
-    changes: dict[str, Any] = {"train.precision": recipe.train.precision, **{f"eval.{k}": v for k, v in same.items()}}
+    changes: dict[str, Any] = {
+        "train.precision": recipe.train.precision,
+        "eval.backend": recipe.eval.backend,
+        "eval.backend_args": recipe.eval.backend_args,
+    }
     if recipe.model.trust_remote_code:
         changes["model.trust_remote_code"] = True
     return altered(load_recipe(str(run.path / RECIPE)), changes.items(), where="--model")
