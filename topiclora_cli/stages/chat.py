@@ -10,17 +10,17 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig, TextStreamer
 
-from topiclora_cli.adapters.observe import autocast, observe_gates
+from topiclora_cli.adapters.observe import observe_gates
 from topiclora_cli.data.row import ASSISTANT, Turn
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.models.base import BaseModel
-from topiclora_cli.models.precision import rounded_head, use_bfloat16
+from topiclora_cli.models.precision import use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.route import PromptRoute
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.stages.asking import filled_in, of_conversations, prompt_ids
-from topiclora_cli.stages.inputs import graph_folder, load_tuned, open_encoder
+from topiclora_cli.stages.inputs import answering, graph_folder, load_tuned, open_encoder
 from topiclora_cli.stages.route import gate_view, topic_view
 from topiclora_cli.topics.prior import TopicPrior
 from topiclora_cli.topics.store import TopicGraph
@@ -66,11 +66,9 @@ class Chat:
             )
         room = self.manner.max_new_tokens if longest is None else min(self.manner.max_new_tokens, longest - len(prompt))
         ids = torch.tensor([prompt], device=self.base.model.device)
-        bfloat16 = use_bfloat16(self.recipe.train.precision)
         with (
             torch.inference_mode(),
-            autocast(bfloat16, ids.device),
-            rounded_head(self.model, bfloat16=bfloat16),
+            answering(self.recipe, self.base.model),
             without_adapter(self.model) if base else nullcontext(),
         ):
             made: Any = self.model.generate(

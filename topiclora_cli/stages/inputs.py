@@ -2,7 +2,8 @@
 
 import random
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -11,15 +12,17 @@ import torch
 from peft import PeftConfig, PeftModel, PeftType
 from safetensors import SafetensorError
 from torch import Tensor
+from transformers import PreTrainedModel
 
 import topiclora_cli.adapters  # noqa: F401 -- registers the methods that load_tuned reads
+from topiclora_cli.adapters.observe import autocast
 from topiclora_cli.data import Encoded, Row
 from topiclora_cli.errors import TopicLoraError, first_line
 from topiclora_cli.models.base import BaseModel, base_source, load_base
 from topiclora_cli.models.content import base_content
 from topiclora_cli.models.lent import Lender
 from topiclora_cli.models.names import UPCYCLED, name_for_others
-from topiclora_cli.models.precision import store_weights_in_bfloat16, use_bfloat16
+from topiclora_cli.models.precision import rounded_head, store_weights_in_bfloat16, use_bfloat16
 from topiclora_cli.recipe import Recipe, load_recipe
 from topiclora_cli.runs.cache import cache_dir
 from topiclora_cli.runs.files import read_json
@@ -71,6 +74,14 @@ def _open_base(recipe: Recipe, *, exact: bool = False) -> BaseModel:
     if torch.cuda.is_available() and (exact or section.quantization is None):
         base.model.to("cuda")  # type: ignore[arg-type]
     return base if exact else replace(base, masks_padding=masks_padding(base.model, bfloat16=bfloat16))
+
+
+@contextmanager
+def answering(recipe: Recipe, base: PreTrainedModel) -> Iterator[None]:
+    """A block in which the base, and an adapter on it, writes one answer in the recipe's precision."""
+    bfloat16 = use_bfloat16(recipe.train.precision)
+    with autocast(bfloat16, base.device), rounded_head(base, bfloat16=bfloat16):
+        yield
 
 
 def load_tuned(recipe: Recipe, run: RunDir, base: BaseModel | None = None) -> tuple[BaseModel, PeftModel]:

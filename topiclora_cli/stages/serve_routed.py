@@ -1,20 +1,14 @@
 """A run's routed model, ready to be served."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
-from transformers import PreTrainedModel
-
-from topiclora_cli.adapters.observe import autocast
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.models.precision import rounded_head, use_bfloat16
 from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.run import RunDir
 from topiclora_cli.serving.routed import Routed
 from topiclora_cli.stages.asking import chat_ids
-from topiclora_cli.stages.inputs import load_tuned
+from topiclora_cli.stages.inputs import answering, load_tuned
 
 
 def open_routed(recipe: Recipe, run: RunDir) -> Routed:
@@ -38,12 +32,5 @@ def open_routed(recipe: Recipe, run: RunDir) -> Routed:
         model,
         base.tokenizer,
         partial(chat_ids, recipe, base.tokenizer),
-        partial(_computing, base.model, use_bfloat16(recipe.train.precision)),
+        partial(answering, recipe, base.model),
     )
-
-
-@contextmanager
-def _computing(model: PreTrainedModel, bfloat16: bool) -> Iterator[None]:
-    """The precision of one answer; there is one at a time."""
-    with autocast(bfloat16, model.device), rounded_head(model, bfloat16=bfloat16):
-        yield
