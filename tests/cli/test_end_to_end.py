@@ -219,6 +219,12 @@ def test_truncated_files_are_named(damage, arguments, message, run, run_cli):
     assert (code, message in text) == (2, True), text
 
 
+def test_an_adapter_without_weights_is_named(run, run_cli):
+    (run / "adapter" / "adapter_model.safetensors").unlink()
+    code, text = run_cli("merge", "--run", run)
+    assert (code, "has no adapter_model.safetensors" in text) == (2, True), text
+
+
 def test_topics_induced_from_the_training_data(tiny_recipe, run_cli):
     induced = ["--recipe", tiny_recipe, "--set", "graph.taxonomy=induced"]
     for folder in ("a", "b"):

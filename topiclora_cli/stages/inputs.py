@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel, PeftType
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -99,6 +100,9 @@ def with_adapter(base: BaseModel, folder: Path, *, trains: bool = False) -> Peft
 
     trains: whether it is to be trained on.
     """
+    # peft would look for them in a hub, under the folder's name.
+    if not any((folder / name).exists() for name in (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)):
+        raise TopicLoraError(f"The adapter in {folder} has no {SAFETENSORS_WEIGHTS_NAME}.", "Train it again.")
     try:
         if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.XLORA:
             base.model.config.use_cache = False  # it runs the model twice for each token, and peft refuses a cache
