@@ -50,8 +50,8 @@ from topiclora_cli.training.fit import train_adapter
 from topiclora_cli.training.priors import cached_priors
 from topiclora_cli.training.saving import save_adapter
 
-_MOST = 256  # old, and new, examples that the projector and the routers are fitted on
-_ENOUGH = 4096  # tokens of either for the routers, of whose examples every fifth is to measure on
+_MOST = 512  # old, and new, examples that the projector and the routers are fitted on
+_ENOUGH = 2**14  # tokens of either for the routers, of whose examples every fifth is to measure on
 _TOKENS = 512  # of a batch whose layers' inputs are all kept
 
 
