@@ -22,7 +22,7 @@ from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer
 
 # Of the old topics' tokens, those that may choose the new expert in a layer. With 210 routers 0.002, fitted on 410 old
 # examples, let in 0.3 % of other old tokens and 74 % of new ones; 0.01, fitted on a hundred, 2.3 % and 86 %.
-# The price: on a toy of three layers it learnt a third as much under 0.002 as under 0.01.
+# The price: of 69 new questions 40.6 % answered instead of 43.5, at 0.47 nats instead of 0.35.
 STRAY = 0.002
 _ROOM = 0.01  # nats between the first that may not and the threshold: another old token is not exactly like it
 _OFF = -1e3  # a bias with which no token chooses it, while what the others do is looked at
