@@ -9,7 +9,8 @@ import pytest
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.launchers import local
 from topiclora_cli.ablation.launchers.local import Local
-from topiclora_cli.ablation.launchers.places import worker_environment
+from topiclora_cli.ablation.launchers.places import refuse_absent_gpus, worker_environment
+from topiclora_cli.errors import TopicLoraError
 
 pytestmark = pytest.mark.distributed
 
@@ -109,6 +110,16 @@ def test_workers_share_cores_and_gpus(workers, monkeypatch):
         ["2 4 None"] * 3,
         ["2 5 None"] * 3,
     )
+
+
+@pytest.mark.parametrize(
+    ("there", "told"), [(0, "no GPU 5; no GPU is visible"), (1, "GPU 0 alone is"), (4, "no GPU 5; GPUs 0 to 3 are")]
+)
+def test_a_gpu_that_is_not_there_is_refused(there, told, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    with pytest.raises(TopicLoraError, match=told):
+        refuse_absent_gpus([0, 5] if there else [5, 0])
+    refuse_absent_gpus(range(there))
 
 
 def test_environment_of_a_worker(monkeypatch):

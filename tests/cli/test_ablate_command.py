@@ -159,6 +159,7 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
         (["--jobs", "many"], "--jobs many: a whole number from 1, or auto"),
         (["--gpus", "3-1"], "--gpus 3-1: '3-1' is no GPU and no range"),
         (["--gpus", "0,0-1"], "--gpus 0,0-1: each GPU once"),
+        (["--gpus", "0,999"], "--gpus: there is no GPU "),
         (["--launcher", "rey"], "There is no launcher 'rey'. Did you mean 'ray'"),
         (["--address", "auto"], "--address is that of a Ray cluster. Add --launcher ray"),
         (["--launcher", "ray", "--gpus", "0"], "--gpus are this machine's, and Ray numbers its own. Use --cell-gpus"),

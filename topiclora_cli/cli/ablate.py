@@ -104,12 +104,15 @@ def _run(
     from topiclora_cli.ablation.called import as_in_grid
     from topiclora_cli.ablation.existing import ask_run, keep
     from topiclora_cli.ablation.launch import launch
+    from topiclora_cli.ablation.launchers.places import refuse_absent_gpus
     from topiclora_cli.ablation.runner import prepare_grid
     from topiclora_cli.ablation.slurm import slurm_script
     from topiclora_cli.recipe import load_recipe
     from topiclora_cli.stages.whole import start_run
 
     asked, only, options = grid.asked(), grid.only, running.options()
+    if not print_slurm:
+        refuse_absent_gpus(options.gpus)
     # A script is all that standard output is to have.
     progress = TerminalProgress(errors if print_slurm else console)
     again = ["--cells", grid.cells] if grid.cells is not None else []

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import topiclora_cli
+from topiclora_cli.errors import TopicLoraError
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "RAYON_NUM_THREADS")
 _OF_A_GROUP = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -14,6 +15,19 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 def cores() -> int:
     """How many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def refuse_absent_gpus(gpus: Sequence[int]) -> None:
+    """Raise TopicLoraError for the number of a GPU that this process does not see: a worker would do without one."""
+    if not gpus:
+        return
+    import torch
+
+    there = torch.cuda.device_count()  # opens none of them
+    if absent := [number for number in gpus if number >= there]:
+        seen = f"GPUs 0 to {there - 1} are" if there > 1 else "GPU 0 alone is" if there else "no GPU is"
+        fix = "Leave --gpus out to use the CPU." if not there else "They are numbered as CUDA_VISIBLE_DEVICES has them."
+        raise TopicLoraError(f"--gpus: there is no GPU {absent[0]}; {seen} visible to torch {torch.__version__}.", fix)
 
 
 def worker_environment(slot: int, jobs: int, gpus: Sequence[int], given: Mapping[str, str]) -> dict[str, str]:
