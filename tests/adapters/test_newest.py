@@ -88,6 +88,17 @@ def test_it_is_chosen_where_its_own_tokens_are_and_hardly_where_the_old_ones_are
     assert newest.chosen(batches(3, 40, 2), batches(40, 80, 3)).old < 0.05
 
 
+def test_routers_fitted_one_after_another_are_those_fitted_together(grown, monkeypatch):
+    fitted = []
+    for limit in (None, 1):
+        if limit is not None:
+            monkeypatch.setattr("topiclora_cli.adapters.newest._SQUARES", limit)
+        model = grown()
+        NewestExpert(model).fit_router_rows(batches(3, 40, 0), batches(40, 80, 1))
+        fitted.append({name: p.detach() for name, p in model.named_parameters() if "router" in name})
+    torch.testing.assert_close(fitted[0], fitted[1])
+
+
 def test_a_router_that_has_moved_towards_old_tokens_is_held_off_again(grown):
     model = grown()
     newest = NewestExpert(model)
@@ -113,3 +124,24 @@ def test_the_discriminant_is_the_log_odds_of_two_normal_distributions():
         found.append(moments)
     wanted = torch.linalg.solve(root @ root.T, torch.tensor([1.0, 0.0]))
     torch.testing.assert_close(discriminant(*found).float(), wanted, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("mean", [100.0, -3000.0])
+def test_features_that_hardly_move_far_from_zero_do_not_drown_the_others(mean):
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for centre in (0.0, 1.0):
+        moments = Moments()
+        for _ in range(20):
+            x = torch.randn(500, 32, generator=generator)
+            x[:, 0] += centre
+            x[:, 1:31] = mean + 0.01 * x[:, 1:31]
+            x[:, 31] = mean / 3  # to the bit
+            moments.add(x)
+        found.append(moments)
+    spread = found[0].covariance.diagonal()[1:31].sqrt()
+    torch.testing.assert_close(spread, torch.full_like(spread, 0.01), rtol=0.05, atol=0)
+    direction = discriminant(*found)
+    noise = (direction[1:31] * 0.01).norm()
+    assert direction[0] / (direction[0] ** 2 + noise**2).sqrt() > 0.98
+    assert direction[31] == 0

@@ -111,6 +111,8 @@ def test_dropping_the_topic_gives_back_the_adapter_that_there_was(place, tiny_mo
         for folder in (place / "run" / "adapter", out / "adapter")
     )
     torch.testing.assert_close(after, before, atol=1e-6, rtol=1e-5)
+    old, new = (load_recipe(str(folder / "recipe.yaml")).data for folder in (place / "run", out))
+    assert [source.source for source in new.all_sources] == [source.source for source in old.all_sources]
     call("eval", "--run", out, "--set", "eval.limit=2")
 
 
@@ -173,6 +175,14 @@ def test_a_signal_in_training_leaves_nothing_behind(place, tmp_path, run_cli, mo
     code, printed = run_cli("train", "--run", place / "run", *arguments)
     assert (code, "Interrupted." in printed) == (143, True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("named", [".", "adapter/..", "../run"])
+def test_the_new_run_lies_beside_the_old_one_however_that_is_named(named, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(place / "run", tmp_path / "run"))
+    call("train", "--run", named, "--drop-topic", TopicGraph.load(place / "run" / "graph").topics[0])
+    assert len(list(tmp_path.glob("run-without-*"))) == 1
+    assert not list((tmp_path / "run").glob("*without*"))
 
 
 def test_a_place_that_is_taken_is_refused(place, run_cli):

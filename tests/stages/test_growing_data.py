@@ -3,7 +3,7 @@
 import pytest
 
 from topiclora_cli.recipe import build_recipe
-from topiclora_cli.stages.growing_data import growing_recipe, grown_recipe
+from topiclora_cli.stages.growing_data import growing_recipe, grown_recipe, shrunk_recipe
 
 
 @pytest.mark.parametrize(("held_out", "kept"), [(250, None), (0.1, 0.1)])
@@ -26,3 +26,23 @@ def test_questions_are_put_by_the_old_data_s_template_again():
     assert grown.eval.questions == recipe.eval.questions
     assert [source.source for source in grown.data.all_sources] == ["old.jsonl", "new.jsonl"]
     assert grown.data.all_sources[0].prompt == "{{ input }}"
+
+
+def test_the_examples_of_a_topic_go_with_it():
+    data = {"sources": [{"source": "old.jsonl"}, {"source": "laws.jsonl", "topics": ["law", "history"]}]}
+    recipe = build_recipe({"name": "r", "model": {"name": "m"}, "data": data}, where="test")
+    grown = grown_recipe(recipe, growing_recipe(recipe, "law", "new.jsonl", 9, []))
+    assert len(grown.data.sources) == 3
+    shrunk = shrunk_recipe(grown, "law", 8)
+    assert [(source.source, source.topics) for source in shrunk.data.sources] == [
+        ("old.jsonl", None),
+        ("laws.jsonl", ["history"]),
+    ]
+    assert shrunk_recipe(shrunk, "geography", 8) == shrunk
+
+
+@pytest.mark.parametrize("single", [{"source": "a.jsonl"}, {"sources": [{"source": "a.jsonl", "topics": ["law"]}]}])
+def test_a_run_keeps_the_only_source_that_it_has(single):
+    data = {**single, "topics": ["law"]} if "source" in single else single
+    recipe = build_recipe({"name": "r", "model": {"name": "m"}, "data": data}, where="test")
+    assert shrunk_recipe(recipe, "law", 8).data == recipe.data

@@ -26,6 +26,7 @@ from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer
 STRAY = 0.002
 _ROOM = 0.01  # nats between the first that may not and the threshold: another old token is not exactly like it
 _OFF = -1e3  # a bias with which no token chooses it, while what the others do is looked at
+_SQUARES = 4 * 2**30  # bytes; a router at each linear of an 8B model would have 80 GB of them beside the model
 _SILENT = 0.01  # a router that chooses it for fewer of the new tokens leaves it off
 
 Batch = Mapping[str, Tensor]  # input_ids, attention_mask and position_ids (B, S), and prompt_mask (B, S), or none
@@ -89,11 +90,13 @@ class NewestExpert:
         """
         for router in self._routers.values():
             router.bias[-1] = _OFF
-        moments = [self._moments(batches) for batches in (old, new)]
-        for name, router in self._routers.items():
-            row = discriminant(*(found[name] for found in moments))
-            upright = router.first_keys[-1, -1].double() * router.scale
-            router.weight[-1] = (row / upright).to(router.weight)
+        for names in self._groups():
+            moments = [self._moments(batches, names) for batches in (old, new)]
+            for name in names:
+                router = self._routers[name]
+                row = discriminant(*(found[name] for found in moments))
+                upright = router.first_keys[-1, -1].double() * router.scale
+                router.weight[-1] = (row / upright).to(router.weight)
         for name, least in self._thresholds(old).items():
             self._routers[name].bias[-1] -= least
 
@@ -144,15 +147,30 @@ class NewestExpert:
                 found[name].append((scores[..., -1] - last)[real])
         return {name: torch.cat(parts) for name, parts in found.items()}
 
-    def _moments(self, batches: Iterable[Batch]) -> dict[str, Moments]:
-        """What each router reads, in numbers; routers that read the same tensor share them."""
-        found = {name: Moments() for name in self._routers}
+    def _groups(self) -> Iterator[list[str]]:
+        """Routers, in turn, the squares of whose inputs fit into _SQUARES together, or one alone."""
+        names: list[str] = []
+        size = 0
+        for name, router in self._routers.items():
+            own = 2 * 4 * router.settings.in_features**2  # of old and of new tokens
+            if names and size + own > _SQUARES:
+                yield names
+                names, size = [], 0
+            names.append(name)
+            size += own
+        if names:
+            yield names
+
+    def _moments(self, batches: Iterable[Batch], names: Sequence[str]) -> dict[str, Moments]:
+        """What each of these routers reads, in numbers; routers that read the same tensor share them."""
+        found = {name: Moments() for name in names}
         for batch in batches:
             _, real, read = next(self._seen([batch], inputs=True))
             prompt = batch.get("prompt_mask", batch["attention_mask"]).to(real.device)
             later = real & (real.long().cumsum(1) > 1)
             same: dict[int, str] = {}
-            for name, router in self._routers.items():
+            for name in names:
+                router = self._routers[name]
                 if (known := same.setdefault(id(read[name]), name)) != name:
                     found[name] = found[known]
                     continue

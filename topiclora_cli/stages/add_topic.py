@@ -89,7 +89,7 @@ def add_topic(
     encoded, reports = encode_data(growing, base.tokenizer, rows)
     held_out = encode(growing, base.tokenizer, rows.validation) if rows.validation else []
     show(reports, progress, title=f"Examples of {topic.name}")
-    old, rehearsed = _old_rows(recipe, mixture, progress)
+    old, rehearsed = _old_rows(recipe, mixture, topic.name, progress)
     encoder = open_encoder(growing, base)
     features = encoder.encode(texts_with(mixture.graph, topic))
     prompts, others = (encoder.encode([row.prompt for row in part]) for part in (rows.train[:_MOST], old))
@@ -195,14 +195,20 @@ class _Attaching:
         return self._newest.chosen(self.sets.other_old, self.sets.other_new)
 
 
-def _old_rows(recipe: Recipe, mixture: Mixture, progress: Progress) -> tuple[list[Row], int]:
-    """Some of the run's own examples at random, and their number; where there are none any more, stand-ins, and 0."""
+def _old_rows(recipe: Recipe, mixture: Mixture, topic: str, progress: Progress) -> tuple[list[Row], int]:
+    """Some of the run's own examples at random, and their number; where there are none any more, stand-ins, and 0.
+
+    Examples of the topic itself, which may have been in the run and gone, are not what it is told from.
+    """
     try:
-        rows = training_data(recipe).train
+        rows = [row for row in training_data(recipe).train if topic not in row.topics]
+        lacking = "" if rows else "are all of this topic."
     except TopicLoraError as error:
+        lacking = f"cannot be read: {error.message}"
+    if lacking:
         progress.say(
-            f"Warning: the run's own examples cannot be read: {error.message} The descriptions of its topics stand for "
-            "them, and old prompts may choose the new expert more often; check the old topics' scores."
+            f"Warning: the run's own examples {lacking} The descriptions of its topics stand for them, and old prompts "
+            "may choose the new expert more often; check the old topics' scores."
         )
         return stand_ins(mixture.graph), 0
     rows = random.Random(recipe.seed).sample(rows, min(_MOST, len(rows)))

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from topiclora_cli.adapters.grow import without_expert
-from topiclora_cli.recipe import Recipe, altered, dump_recipe
+from topiclora_cli.recipe import Recipe, dump_recipe
 from topiclora_cli.runs.files import replacing
 from topiclora_cli.runs.progress import Progress
 from topiclora_cli.runs.results.record import DroppedTopic
 from topiclora_cli.runs.run import LOCK, RunDir
 from topiclora_cli.stages.growing import free_path, open_mixture, write_mixture
+from topiclora_cli.stages.growing_data import shrunk_recipe
 from topiclora_cli.stages.inputs import ADAPTER, GRAPH, TRAINED_GRAPH
 from topiclora_cli.topics.grow import without_topic
 
@@ -39,7 +40,7 @@ def drop_topic(recipe: Recipe, run: RunDir, progress: Progress, *, topic: str, o
     else:
         shared = ", ".join(shrunk.owners)
         progress.say(f"The expert of {topic!r} stays, as it is also that of {shared}; the topic leaves the prior.")
-    fewer = altered(recipe, [("adapter.num_experts", config.num_experts)], where="--drop-topic")
+    fewer = shrunk_recipe(recipe, topic, config.num_experts)
     facts = DroppedTopic(topic, run.path.name, shrunk.expert, ", ".join(shrunk.owners))
     with replacing(path) as temporary:
         made = RunDir.create(temporary, recipe_yaml=dump_recipe(fewer), name=recipe.name, seed=recipe.seed)

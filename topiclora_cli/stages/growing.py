@@ -1,5 +1,6 @@
 """What adding a topic to a trained run and dropping one have in common: the run as it is, and the new one beside it."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ def write_mixture(folder: Path, tensors: Mapping[str, Tensor], config: TopicLora
 def free_path(run: RunDir, out: Path | None, sign: str, topic: str) -> Path:
     """Where the new run goes, `out` or beside the run, named by the topic; raises TopicLoraError if that is taken."""
     name = re.sub(r"\W+", "-", topic.casefold()).strip("-") or "topic"
-    path = out if out is not None else run.path.with_name(f"{run.path.resolve().name}{sign}{name}")
+    beside = Path(os.path.normpath(run.path / os.pardir))
+    path = out if out is not None else beside / f"{run.path.resolve().name}{sign}{name}"
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise TopicLoraError(f"{path} exists and is not empty.", "Choose another --out.")
     return path

@@ -1,4 +1,4 @@
-"""The recipes of a run that gets a topic more, and what stands for old examples that are gone."""
+"""The recipes of a run that gets a topic more, or loses one, and what stands for old examples that are gone."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -39,6 +39,19 @@ def grown_recipe(recipe: Recipe, growing: Recipe) -> Recipe:
         data["limit"] = recipe.data.limit
     questions = recipe.eval.model_dump(mode="json", include={"questions"})["questions"]
     return altered(growing, [("data", data), ("eval.questions", questions)], where=_WHERE)
+
+
+def shrunk_recipe(recipe: Recipe, topic: str, experts: int) -> Recipe:
+    """What a run without a topic says of itself: sources that are of that topic alone have gone with it."""
+    sources = [_source(source) for source in recipe.data.sources]
+    kept = [source for source in sources if source.get("topics") != [topic]]
+    for source in kept:
+        if isinstance(source.get("topics"), list):
+            source["topics"] = [name for name in source["topics"] if name != topic]
+    fewer: list[tuple[str, Any]] = [("adapter.num_experts", experts)]
+    if kept and kept != sources:
+        fewer.append(("data.sources", kept))
+    return altered(recipe, fewer, where="--drop-topic")
 
 
 def stand_ins(graph: TopicGraph) -> list[Row]:
