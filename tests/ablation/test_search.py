@@ -11,12 +11,15 @@ from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.pruning import pruned
 from topiclora_cli.ablation.search import Search, require_optuna
 from topiclora_cli.ablation.states import cell_states
-from topiclora_cli.ablation.trials import Expansion, read_trials
+from topiclora_cli.ablation.study import distributions
+from topiclora_cli.ablation.trials import RECORD, Expansion, read_trials
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import Hopeless, TopicLoraError
 from topiclora_cli.recipe import build_recipe, dump_recipe
 from topiclora_cli.runs.progress import LoggedProgress
+from topiclora_cli.runs.results.files import write_result
 from topiclora_cli.runs.results.record import StageRecord
+from topiclora_cli.runs.results.search import Searches, Trial
 from topiclora_cli.runs.run import RunDir
 
 pytest.importorskip("optuna")
@@ -125,6 +128,56 @@ def test_a_search_without_an_end_says_why_its_cell_is_not_run(tmp_path):
     state = cell_states(grid, tmp_path)[0]
     assert state.reason == "not run, because none of its 2 trials came to an end; the last failed: Out of memory."
     assert [cell.name for cell in Work(grid, tmp_path).left()] == ["untuned"]
+
+
+EXPERTS = {"adapter.num_experts": "2..32:int", "adapter.top_k": "1..8:int"}
+
+
+def can_be(trial):
+    return trial.values["adapter.top_k"] <= trial.values["adapter.num_experts"]
+
+
+def test_values_that_cannot_be_together_are_a_trial_that_failed_and_the_search_goes_on(tmp_path):
+    grid = make_grid(recipe(trials=25, tune=EXPERTS))
+    found = search_all(Search(grid, tmp_path, LoggedProgress()), tmp_path, lambda cell: cell.recipe.adapter.num_experts)
+    (trials,) = read_trials(tmp_path).trials.values()
+    refused = [trial for trial in trials if not can_be(trial)]
+    assert refused
+    assert {trial.state for trial in refused} == {"failed"}
+    assert "top_k" in refused[0].reason
+    assert (len(found), len(trials)) == (25 - len(refused), 25)
+    assert {state.state for state in cell_states(grid, tmp_path)} == {"tried", "waiting"}
+    assert Work(grid, tmp_path).choice("full") is not None
+
+
+def test_a_search_of_values_of_which_none_can_be_ends(tmp_path, monkeypatch):
+    def refuse(cell, values):
+        raise TopicLoraError("These cannot be together.")
+
+    grid = make_grid(recipe(trials=3))
+    monkeypatch.setattr("topiclora_cli.ablation.trials.with_values", refuse)
+    assert Search(grid, tmp_path, LoggedProgress()).propose() is None
+    assert cell_states(grid, tmp_path)[0].reason == (
+        "not run, because none of its 3 trials came to an end; the last failed: These cannot be together."
+    )
+
+
+def test_a_grid_that_an_earlier_version_left_with_such_a_trial_open_goes_on(tmp_path):
+    grid = make_grid(recipe(trials=3, tune=EXPERTS))
+    search = Search(grid, tmp_path, LoggedProgress())
+    (cell,) = search.cells
+    study = search._study(cell)
+    study.enqueue_trial({"adapter.num_experts": 4, "adapter.top_k": 7})
+    asked = [study.ask(distributions(cell)) for _ in range(2)]
+    opened = tuple(Trial(trial.number, trial.params, "open") for trial in asked)
+    write_result(tmp_path / RECORD, Searches({cell.search_name: opened}))
+    own = "full-s0-num_experts=8-top_k=2"
+    assert [state.folder for state in cell_states(grid, tmp_path)] == [own, "full-s0", "untuned-s0"]
+    assert [each.folder for each in Work(grid, tmp_path).left()] == [own, "untuned-s0"]
+    search.update()
+    (trials,) = read_trials(tmp_path).trials.values()
+    assert [trial.state for trial in trials] == ["open", "failed"]
+    assert "top_k" in trials[1].reason
 
 
 def test_another_space_or_another_first_seed_is_another_search(tmp_path):

@@ -16,9 +16,9 @@ from filelock import FileLock
 
 from topiclora_cli.ablation.failures import read_failure
 from topiclora_cli.ablation.folders import LOCKS, diverged, held_out_loss, open_cell
-from topiclora_cli.ablation.grid import Cell, with_values
+from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.study import JOURNAL, distributions, open_storage, open_study, own_values, plain_values
-from topiclora_cli.ablation.trials import RECORD, has_ended, read_trials, without_best
+from topiclora_cli.ablation.trials import RECORD, has_ended, read_trials, run_of, without_best
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.files import make_folder
 from topiclora_cli.runs.progress import Progress
@@ -56,21 +56,35 @@ class Search:
                 self._write(self._look())
 
     def propose(self) -> Cell | None:
-        """Another run to make, of the cell with the fewest trials so far; None where all have been asked for."""
+        """Another run to make, of the cell with the fewest trials so far; None where all have been asked for.
+
+        Values that cannot be together are a trial that has failed, too.
+        """
         if not self.cells:
             return None
         with self._alone():
-            asked = self._look()
-            cell = min(self.cells, key=lambda each: len(asked[each.search_name]))
-            number = len(asked[cell.search_name])
-            if number >= cell.trials:
-                self._write(asked)
-                return None
-            trial = self._study(cell, number).ask(distributions(cell))
-            values = plain_values(cell, trial.params)
-            self._write({**asked, cell.search_name: (*asked[cell.search_name], Trial(trial.number, values, "open"))})
-            self.to_come -= 1
-        return with_values(cell, tuple(values.items()))
+            asked, run = self._look(), None
+            while run is None:
+                cell = min(self.cells, key=lambda each: len(asked[each.search_name]))
+                number = len(asked[cell.search_name])
+                if number >= cell.trials:
+                    break
+                run, trial = self._ask(cell, number)
+                asked[cell.search_name] += (trial,)
+                self.to_come -= 1
+            self._write(asked)
+        return run
+
+    def _ask(self, cell: Cell, number: int) -> tuple[Cell | None, Trial]:
+        from optuna.trial import TrialState as Told
+
+        study = self._study(cell, number)
+        asked = study.ask(distributions(cell))
+        values = plain_values(cell, asked.params)
+        run, why = run_of(cell, values)
+        if run is None:
+            study.tell(asked.number, state=Told.FAIL)
+        return run, Trial(asked.number, values, "failed" if run is None else "open", reason=why)
 
     def _look(self) -> dict[str, tuple[Trial, ...]]:
         found = {cell.search_name: self._trials(cell) for cell in self.cells}
@@ -94,7 +108,11 @@ class Search:
         from optuna.trial import TrialState as Told
 
         values = plain_values(cell, trial.params)
-        now = with_values(cell, tuple(values.items()))
+        now, why = run_of(cell, values)
+        if now is None:
+            if trial.state == Told.RUNNING:
+                study.tell(trial.number, state=Told.FAIL)
+            return Trial(trial.number, values, "failed", reason=why)
         run, failure = open_cell(self.folder, now), read_failure(self.folder / now.folder)
         if trial.state != Told.RUNNING or run is None:
             return Trial(trial.number, values, _STATES[trial.state.name], trial.value)

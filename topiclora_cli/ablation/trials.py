@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from topiclora_cli.ablation.grid import Cell, with_values
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.runs.results.files import read_result
+from topiclora_cli.runs.results.record import Settings
 from topiclora_cli.runs.results.search import Searches, Trial
 
 RECORD = "search.json"
@@ -25,12 +27,20 @@ def has_ended(cell: Cell, trials: Sequence[Trial]) -> bool:
     return sum(trial.state != "open" for trial in trials) >= cell.trials
 
 
+def run_of(cell: Cell, values: Settings) -> tuple[Cell | None, str]:
+    """The run of a searched cell with these values, or why they cannot be together."""
+    try:
+        return with_values(cell, tuple(values.items())), ""
+    except TopicLoraError as error:
+        return None, error.message
+
+
 class Expansion:
     """A grid whose searched cells are replaced, as their trials come, by the runs of these."""
 
     def __init__(self, grid: Sequence[Cell], folder: Path) -> None:
         self.grid, self.folder = grid, folder
-        self._made: dict[str, Cell] = {}
+        self._made: dict[str, Cell | None] = {}
 
     def cells(self) -> list[Cell]:
         """The runs that are known now; what has no best values yet stays among them.
@@ -47,7 +57,8 @@ class Expansion:
             shown = [trial for trial in trials if trial.state in _OF_THE_GRID]
             runs = [self._run(cell, trial) for trial in (shown if cell.seed == self.grid[0].seed else best)]
             for each in [*runs, *([] if best else [cell])]:
-                found.setdefault(each.folder, each)
+                if each is not None:
+                    found.setdefault(each.folder, each)
         return list(found.values())
 
     def why_nothing(self, cell: Cell) -> str:
@@ -55,10 +66,11 @@ class Expansion:
         trials = read_trials(self.folder).trials.get(cell.search_name, ())
         return without_best(trials) if has_ended(cell, trials) and not _best(trials) else ""
 
-    def _run(self, cell: Cell, trial: Trial) -> Cell:
+    def _run(self, cell: Cell, trial: Trial) -> Cell | None:
+        """None for values that cannot be together, which the search is still to hear of."""
         key = f"{cell.folder} {cell.search_name} {trial.number}"
         if key not in self._made:
-            self._made[key] = with_values(cell, tuple(trial.values.items()))
+            self._made[key], _ = run_of(cell, trial.values)
         return self._made[key]
 
 
