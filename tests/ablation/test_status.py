@@ -13,12 +13,15 @@ from topiclora_cli.ablation.cell import make_cell
 from topiclora_cli.ablation.failures import FAILURE, record_failure
 from topiclora_cli.ablation.folders import taken
 from topiclora_cli.ablation.grid import make_grid
-from topiclora_cli.ablation.states import CellState, failed_lines
+from topiclora_cli.ablation.states import CellState, cell_states, failed_lines
 from topiclora_cli.ablation.status import grid_status
+from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe, dump_recipe
 from topiclora_cli.reporting.grids.status import as_json, status_tables, summary
+from topiclora_cli.runs.naming import PROBES
 from topiclora_cli.runs.results.files import write_result
+from topiclora_cli.runs.results.routing import ProbeStudy
 from topiclora_cli.runs.run import RunDir
 
 ANSWERS = {"a": [1, 0, 1, 1], "b": [0, 0, 1, 1]}
@@ -66,6 +69,17 @@ def test_what_fails_after_the_scores_is_a_failure_and_scores_that_come_later_men
     assert {line.folder: line.state for line in grid_status(run).lines}["slow-s0"] == "failed"
     write_result(made.path / FAILURE, replace(failure, when="2025-12-31T00:00:00+00:00"))
     assert {line.folder: line.state for line in grid_status(run).lines}["slow-s0"] == "done"
+
+
+def test_a_cell_that_has_still_to_be_probed_is_not_done(tmp_path):
+    probed = {"tasks": ["t"], "probes": ["typos"]}
+    (cell,) = make_grid(build_recipe({"name": "x", "model": {"name": "m"}, "eval": probed}, where="here"))
+    made = finish_cell(tmp_path, cell, ANSWERS)
+    assert [state.state for state in cell_states([cell], tmp_path)] == ["waiting"]
+    assert Work([cell], tmp_path).left() == [cell]
+    write_result(made.path / "eval" / "t" / PROBES, ProbeStudy([], 10, 0))
+    assert [state.state for state in cell_states([cell], tmp_path)] == ["done"]
+    assert Work([cell], tmp_path).left() == []
 
 
 def test_before_anything_is_done_there_is_nothing_to_foretell(grid):

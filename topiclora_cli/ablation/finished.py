@@ -60,7 +60,7 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
     if run is None or (cell.trained and not run.is_done("train")):
         return None
     # Its own evaluation: somebody may have made others in the cell since.
-    path = _evaluation(cell, run)
+    path = evaluation_of(cell, run)
     if path is None:
         return None
     scores, questions = read_result(path, EvalSummary, hint=_DELETE), path.with_name(BY_QUESTION)
@@ -68,7 +68,6 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
     manifest = run.manifest
     trained = manifest.trained
     final = trained.final.items() if trained is not None else ()
-    probes = _probes(path.with_name(PROBES)) if cell.recipe.eval.probes else None
     return CellResult(
         scores,
         answers.tuned,
@@ -79,9 +78,37 @@ def read_cell(folder: Path, cell: Cell) -> CellResult | None:
         settings=digest(cell),
         entropy=answers.entropy,
         topics=answers.topics,
-        probes=probes,
-        unprobed=probes is None and cell.trained and bool(cell.recipe.eval.probes),
+        probes=_probes(path.with_name(PROBES)) if cell.recipe.eval.probes else None,
+        unprobed=wants_probes(cell) and lacks_probes(path),
     )
+
+
+def evaluation_of(cell: Cell, run: RunDir) -> Path | None:
+    """The latest summary of what the cell asks of the adapter that the run has; None where it was not made yet.
+
+    An adapter that is older than the request is the one whose digests stand there, and is not read again.
+    """
+    wanted, files = request_of(cell.recipe, "eval"), adapter_files(run)
+    for folder in reversed(named_folders(run.path / "eval", SUMMARY)):
+        written = folder / REQUEST
+        asked = read_json(written, hint=f"Delete {folder}.") if written.is_file() else {}
+        if {**asked, "adapter": None} != {**wanted, "adapter": None}:
+            continue
+        since = written.stat().st_mtime_ns
+        known = asked["adapter"].keys() == files.keys() and all(f.stat().st_mtime_ns < since for f in files.values())
+        if known or asked["adapter"] == digests(files):
+            return folder / SUMMARY
+    return None
+
+
+def wants_probes(cell: Cell) -> bool:
+    """Whether its scores alone do not finish a cell."""
+    return cell.trained and bool(cell.recipe.eval.probes)
+
+
+def lacks_probes(summary: Path) -> bool:
+    """Whether an evaluation has still to be asked under the probes."""
+    return not summary.with_name(PROBES).exists()
 
 
 def _probes(path: Path) -> ProbeStudy | None:
@@ -104,21 +131,3 @@ def _cost(cell: Cell, manifest: Manifest, evaluation: str) -> Cost:
         resident_gib=peak.resident_gib if peak else None,
         accelerator_gib=peak.accelerator_gib if peak else None,
     )
-
-
-def _evaluation(cell: Cell, run: RunDir) -> Path | None:
-    """The latest summary of what the cell asks of the adapter that the run has; None where it was not made yet.
-
-    An adapter that is older than the request is the one whose digests stand there, and is not read again.
-    """
-    wanted, files = request_of(cell.recipe, "eval"), adapter_files(run)
-    for folder in reversed(named_folders(run.path / "eval", SUMMARY)):
-        written = folder / REQUEST
-        asked = read_json(written, hint=f"Delete {folder}.") if written.is_file() else {}
-        if {**asked, "adapter": None} != {**wanted, "adapter": None}:
-            continue
-        since = written.stat().st_mtime_ns
-        known = asked["adapter"].keys() == files.keys() and all(f.stat().st_mtime_ns < since for f in files.values())
-        if known or asked["adapter"] == digests(files):
-            return folder / SUMMARY
-    return None

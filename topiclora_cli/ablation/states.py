@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from topiclora_cli.ablation.failures import read_failure
-from topiclora_cli.ablation.folders import is_taken, logged_loss
+from topiclora_cli.ablation.finished import evaluation_of, lacks_probes, wants_probes
+from topiclora_cli.ablation.folders import is_taken, logged_loss, open_cell
 from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.ablation.trials import Expansion
 from topiclora_cli.ablation.tuning import Values, choose
@@ -103,7 +105,7 @@ def _state(cell: Cell, folder: Path) -> CellState:
     scored, failure = stages.get("eval", {}), read_failure(path)
     # What fails after the scores, such as a probe, fails the cell, too.
     since = failure is not None and failure.when >= scored.get("started", "")
-    if scored.get("state") == "done" and not scored.get("failed") and not since:
+    if scored.get("state") == "done" and not scored.get("failed") and not since and _is_probed(cell, folder):
         return replace(about, state="done")
     if is_taken(folder, cell.folder):
         at = next((name for name, stage in stages.items() if stage.get("state") == "running"), None)
@@ -116,6 +118,17 @@ def _state(cell: Cell, folder: Path) -> CellState:
     if cell.tuned and stages.get("train", {}).get("state") == "done":
         return replace(about, state="tried")
     return about
+
+
+def _is_probed(cell: Cell, folder: Path) -> bool:
+    """Whether no probe is left to ask; what cannot be read is told by who reads its scores."""
+    if not wants_probes(cell):
+        return True
+    with suppress(TopicLoraError):
+        run = open_cell(folder, cell)
+        summary = evaluation_of(cell, run) if run is not None else None
+        return summary is not None and not lacks_probes(summary)
+    return True
 
 
 def _manifest(path: Path) -> Mapping[str, Any]:
