@@ -8,12 +8,14 @@ import yaml
 from topiclora_cli.ablation.attempt import attempt
 from topiclora_cli.ablation.folders import is_taken, logged_loss, taken
 from topiclora_cli.ablation.grid import make_grid
+from topiclora_cli.ablation.identity import create_cell
 from topiclora_cli.ablation.tuning import choose
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.runs.progress import LoggedProgress
 from topiclora_cli.runs.results.metrics import LoggedStep
+from topiclora_cli.runs.results.record import StageRecord
 from topiclora_cli.runs.run import METRICS
 from topiclora_cli.training.trainer import DualLossTrainer
 
@@ -39,6 +41,22 @@ def test_a_held_out_loss_that_is_no_number_is_never_the_lowest(tmp_path, best, l
     rows = [LoggedStep({"step": step, "eval_loss": value}) for step, value in ((1, 2.0), (2, float("nan")))]
     (tmp_path / METRICS).write_text("".join(row.as_line() for row in rows))
     assert logged_loss(tmp_path, best=best) == loss
+
+
+def tried(folder, cell, loss):
+    """Leave what the training of a value leaves."""
+    run = create_cell(folder, cell)
+    run.record("train", StageRecord("done"))
+    (run.path / METRICS).write_text(LoggedStep({"step": 1, "eval_loss": loss}).as_line())
+    return run
+
+
+def test_a_choice_is_made_without_reading_the_recipe_of_any_trial(tmp_path, monkeypatch):
+    grid = make_grid(recipe(tune={"train.learning_rate": RATES}))
+    for cell, loss in zip(grid, (3.0, 1.0, 2.0), strict=True):
+        tried(tmp_path, cell, loss)
+    monkeypatch.setattr("topiclora_cli.ablation.folders.load_recipe", None)  # which is not called
+    assert Work(grid, tmp_path).choice("full").values == grid[1].tuned
 
 
 def test_what_a_cell_sets_itself_is_not_tried_in_it():

@@ -90,14 +90,15 @@ def diverged(run: RunDir) -> bool:
     return run.manifest.diverged is not None
 
 
-def held_out_loss(run: RunDir) -> float:
-    """The loss of a finished training on its held-out examples, in nats per answer token; infinite where it diverged.
+def held_out_loss(run: RunDir, cell: Cell) -> float:
+    """The loss of a cell's finished training on its held-out examples, in nats per answer token; infinite where it
+    diverged.
 
     Raises TopicLoraError where there were none.
     """
     if diverged(run):
         return float("inf")
-    return logged_loss(run.path, best=load_recipe(str(run.path / RECIPE)).train.load_best)
+    return logged_loss(run.path, best=cell.recipe.train.load_best)
 
 
 def logged_loss(path: Path, *, best: bool) -> float:

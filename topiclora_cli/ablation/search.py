@@ -120,7 +120,7 @@ class Search:
             study.tell(trial.number, state=Told.PRUNED)
             return Trial(trial.number, values, "diverged")
         if run.is_done("train"):
-            loss = held_out_loss(run)
+            loss = held_out_loss(run, now)
             study.tell(trial.number, loss)
             return Trial(trial.number, values, "done", loss)
         if failure is not None:

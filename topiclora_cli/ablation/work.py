@@ -65,7 +65,7 @@ class Work:
             run = open_cell(self.folder, cell)
             if run is None or not (run.is_done("train") or diverged(run)):
                 return False
-            self._losses[cell.folder] = held_out_loss(run)
+            self._losses[cell.folder] = held_out_loss(run, cell)
         return True
 
     def _to_score(self, cell: Cell) -> bool:
