@@ -2,7 +2,7 @@
 
 import pytest
 
-from topiclora_cli.ablation import work as works
+from topiclora_cli.ablation import outcomes
 from topiclora_cli.ablation.cell import make_cell
 from topiclora_cli.ablation.finished import CellResult
 from topiclora_cli.ablation.folders import open_cell
@@ -41,7 +41,7 @@ def test_a_report_has_finished_cells_that_its_own_grid_leaves_out(tmp_path, monk
             raise TopicLoraError("holds a cell with other settings")
         return CellResult(EvalSummary("e", MEAN, ())) if cell.name in ("full", "done") else None
 
-    monkeypatch.setattr(works, "read_cell", read)
+    monkeypatch.setattr(outcomes, "read_cell", read)
     cells = {name: {"loss.kl.weight": 0.2} for name in ("done", "mine", "open", "changed")}
     cells["refused"] = {"loss.kl.weight": -1}
     recipe = build_recipe({"name": "x", "model": {"name": "m"}, "ablation": {"cells": cells}}, where="here")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from topiclora_cli.ablation.attempt import attempt
-from topiclora_cli.ablation.folders import is_taken, logged_loss, taken
+from topiclora_cli.ablation.folders import is_taken, logged_loss, open_cell, taken
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.identity import create_cell
 from topiclora_cli.ablation.tuning import choose
@@ -45,10 +45,9 @@ def test_a_held_out_loss_that_is_no_number_is_never_the_lowest(tmp_path, best, l
 
 def tried(folder, cell, loss):
     """Leave what the training of a value leaves."""
-    run = create_cell(folder, cell)
-    run.record("train", StageRecord("done"))
+    run = open_cell(folder, cell) or create_cell(folder, cell)
     (run.path / METRICS).write_text(LoggedStep({"step": 1, "eval_loss": loss}).as_line())
-    return run
+    run.record("train", StageRecord("done"))
 
 
 def test_a_choice_is_made_without_reading_the_recipe_of_any_trial(tmp_path, monkeypatch):
@@ -57,6 +56,30 @@ def test_a_choice_is_made_without_reading_the_recipe_of_any_trial(tmp_path, monk
         tried(tmp_path, cell, loss)
     monkeypatch.setattr("topiclora_cli.ablation.folders.load_recipe", None)  # which is not called
     assert Work(grid, tmp_path).choice("full").values == grid[1].tuned
+
+
+def test_a_look_opens_no_trial_of_which_nothing_is_new_and_notices_one_that_is(tmp_path, monkeypatch):
+    grid = make_grid(recipe(seeds=[0, 1], tune={"train.learning_rate": RATES}))
+    for cell in grid[:3]:
+        create_cell(tmp_path, cell)
+    opened = []
+
+    def open_counted(folder, cell):
+        opened.append(cell.folder)
+        return open_cell(folder, cell)
+
+    monkeypatch.setattr("topiclora_cli.ablation.outcomes.open_cell", open_counted)
+    work = Work(grid, tmp_path)
+    assert work.left() == grid[:3]
+    assert sorted(opened) == sorted(cell.folder for cell in grid[:3])
+    work.left()
+    assert len(opened) == 3
+    for cell, loss in zip(grid[:3], (3.0, 1.0, 2.0), strict=True):
+        assert work.choice("full") is None
+        tried(tmp_path, cell, loss)
+    assert work.choice("full").values == grid[1].tuned
+    assert len(opened) == 6
+    assert [cell.folder for cell in work.left()] == [f"full-s{seed}-learning_rate=0.01" for seed in (0, 1)]
 
 
 def test_what_a_cell_sets_itself_is_not_tried_in_it():
