@@ -9,12 +9,14 @@ from topiclora_cli.ablation.attempt import attempt
 from topiclora_cli.ablation.folders import is_taken, logged_loss, open_cell, taken
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.identity import create_cell
+from topiclora_cli.ablation.scores import score_cells
+from topiclora_cli.ablation.states import cell_states, states_of
 from topiclora_cli.ablation.tuning import choose
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.runs.progress import LoggedProgress
-from topiclora_cli.runs.results.metrics import LoggedStep
+from topiclora_cli.runs.results.metrics import LoggedStep, read_metrics
 from topiclora_cli.runs.results.record import StageRecord
 from topiclora_cli.runs.run import METRICS
 from topiclora_cli.training.trainer import DualLossTrainer
@@ -56,6 +58,33 @@ def test_a_choice_is_made_without_reading_the_recipe_of_any_trial(tmp_path, monk
         tried(tmp_path, cell, loss)
     monkeypatch.setattr("topiclora_cli.ablation.folders.load_recipe", None)  # which is not called
     assert Work(grid, tmp_path).choice("full").values == grid[1].tuned
+
+
+def test_states_and_scores_are_told_of_losses_that_are_read_once(tmp_path, monkeypatch):
+    grid = make_grid(recipe(seeds=[0, 1], cells={"a": {"loss.kl.weight": 0.0}}, tune={"train.learning_rate": RATES}))
+    read = []
+
+    def read_counted(path):
+        read.append(path)
+        return read_metrics(path)
+
+    monkeypatch.setattr("topiclora_cli.ablation.folders.read_metrics", read_counted)
+    for cell in grid[:6]:
+        tried(tmp_path, cell, 1.0)
+    work = Work(grid, tmp_path)
+    assert {state.state for state in states_of(work)} == {"waiting", "tried"}
+    score_cells(work, "full")
+    assert len(read) == 6
+
+
+def test_later_seeds_wait_for_a_value_that_cannot_be_read_and_say_so(tmp_path):
+    grid = make_grid(recipe(seeds=[0, 1], tune={"train.learning_rate": RATES}))
+    for cell in grid[:3]:
+        tried(tmp_path, cell, 1.0)
+    (tmp_path / grid[1].folder / "run.json").write_text("{")
+    waiting = cell_states(grid, tmp_path)[-1]
+    assert (waiting.folder, waiting.state) == ("full-s1", "waiting")
+    assert f"{grid[1].folder}/run.json is not valid JSON" in waiting.reason
 
 
 def test_a_look_opens_no_trial_of_which_nothing_is_new_and_notices_one_that_is(tmp_path, monkeypatch):

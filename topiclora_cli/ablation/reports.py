@@ -7,7 +7,7 @@ from filelock import FileLock
 from topiclora_cli.ablation.folders import LOCKS
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.scores import score_cells
-from topiclora_cli.ablation.states import CellState, cell_states
+from topiclora_cli.ablation.states import CellState, states_of
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError, joined
 from topiclora_cli.recipe import Recipe
@@ -27,7 +27,7 @@ def report(work: Work, recipe: Recipe) -> list[CellScore]:
         found = with_others(work, recipe)
         scores = score_cells(found, recipe.ablation.reference)
         if scores.cells:
-            lines = cell_lines(cell_states(found.grid, found.folder))
+            lines = cell_lines(states_of(found))
             recipes = list({cell.name: cell.recipe for cell in found.grid}.values())
             write_report(found.folder, scores, grid_report(scores, extent(found), recipe, recipes, lines))
     return list(scores.cells)

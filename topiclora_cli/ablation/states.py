@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from topiclora_cli.ablation.failures import read_failure
 from topiclora_cli.ablation.finished import evaluation_of, lacks_probes, wants_probes
-from topiclora_cli.ablation.folders import is_taken, logged_loss, open_cell
+from topiclora_cli.ablation.folders import is_taken, open_cell
 from topiclora_cli.ablation.grid import Cell
-from topiclora_cli.ablation.trials import Expansion
-from topiclora_cli.ablation.tuning import Values, choose
+from topiclora_cli.ablation.tuning import Values
+from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError, joined
 from topiclora_cli.runs.results.record import Settings
 from topiclora_cli.runs.run import MANIFEST
@@ -48,15 +48,19 @@ def cell_states(grid: Sequence[Cell], folder: Path) -> list[CellState]:
     Values that later seeds are not run with are left out; before they are chosen, each of these seeds has one entry,
     under its name alone.
     """
-    expansion = Expansion(grid, folder)
-    grid = expansion.cells()
+    return states_of(Work(grid, folder))
+
+
+def states_of(work: Work) -> list[CellState]:
+    """As cell_states, of a grid of which some is read already."""
+    grid, folder = work.grid, work.folder
     states = {cell.folder: _state(cell, folder) for cell in grid}
-    choices = {cell.name: _choice(cell.name, grid, states, folder) for cell in grid if cell.tuned}
+    choices = {name: _choice(name, work, states) for name in dict.fromkeys(cell.name for cell in grid if cell.tuned)}
     found: dict[str, CellState] = {}
     for cell in grid:
         state = states[cell.folder]
         if cell.axes:
-            why = expansion.why_nothing(cell) or _UNCHOSEN
+            why = work.why_nothing(cell) or _UNCHOSEN
             found[cell.folder] = CellState(cell.name, cell.seed, cell.folder, {}, "waiting", why)
             continue
         if not cell.tuned:
@@ -140,31 +144,17 @@ def _manifest(path: Path) -> Mapping[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _choice(
-    name: str, grid: Sequence[Cell], states: Mapping[str, CellState], folder: Path
-) -> tuple[Values | None, str]:
+def _choice(name: str, work: Work, states: Mapping[str, CellState]) -> tuple[Values | None, str]:
     """The values chosen for the cells of a name, or why there are none."""
-    trials = [cell for cell in grid if cell.name == name and cell.seed == grid[0].seed]
-    open_ones = [cell for cell in trials if states[cell.folder].state != "diverged" and not _trained(folder, cell)]
-    if failed := [cell.folder for cell in open_ones if states[cell.folder].state == "failed"]:
-        return None, f"not run, because {', '.join(failed)} failed"
-    if open_ones:
-        return None, _UNCHOSEN
+    trials = work.trials.get(name, ())
     try:
-        losses = [_loss(cell, states[cell.folder], folder) for cell in trials]
+        choice = work.choice(name)
+        losses = [work.outcomes.loss(trial) for trial in trials]
     except TopicLoraError as error:
         return None, error.message
-    if min(losses) == float("inf"):
-        return None, f"not run, because {_ALL_DIVERGED}"
-    return choose(trials, losses).values, ""
-
-
-def _trained(folder: Path, cell: Cell) -> bool:
-    stages: Mapping[str, Any] = _manifest(folder / cell.folder).get("stages", {})
-    return bool(stages.get("train", {}).get("state") == "done")
-
-
-def _loss(cell: Cell, state: CellState, folder: Path) -> float:
-    if state.state == "diverged":
-        return float("inf")
-    return logged_loss(folder / cell.folder, best=cell.recipe.train.load_best)
+    if choice is not None:
+        return choice.values, ""
+    untried = [states[trial.folder] for trial, loss in zip(trials, losses, strict=True) if loss is None]
+    if failed := [state.folder for state in untried if state.state in ("failed", "diverged")]:
+        return None, f"not run, because {', '.join(failed)} failed"
+    return None, _UNCHOSEN if untried else f"not run, because {_ALL_DIVERGED}"

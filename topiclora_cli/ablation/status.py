@@ -7,7 +7,7 @@ from statistics import fmean
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.reports import cell_lines
 from topiclora_cli.ablation.scores import score_cells
-from topiclora_cli.ablation.states import CellState, cell_states
+from topiclora_cli.ablation.states import CellState, states_of
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, load_recipe, with_experts
@@ -33,9 +33,8 @@ def grid_status(run: RunDir) -> GridStatus:
                 f"Name another with --run, or give it cells: {begin} --grid KEY=A,B",
             )
     recipe = _as_made(recipe, run)
-    grid = make_grid(recipe)
-    states = cell_states(grid, folder)
-    work = Work(grid, folder)
+    work = Work(make_grid(recipe), folder)
+    states = states_of(work)
     damaged = _leave_out_damaged(work)
     lines = [
         replace(line, state="failed", reason=damaged[line.folder]) if line.folder in damaged else line

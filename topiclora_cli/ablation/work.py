@@ -52,6 +52,10 @@ class Work:
             self._choices[name] = choose(trials, losses)
         return self._choices[name]
 
+    def why_nothing(self, cell: Cell) -> str:
+        """Why a searched cell is not run, its search being over; empty where it is not over."""
+        return self._expansion.why_nothing(cell)
+
     def result(self, cell: Cell) -> CellResult | None:
         """The scores of a finished cell; None where it is not finished, or could not be scored in full."""
         return self.outcomes.result(cell)
