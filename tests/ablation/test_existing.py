@@ -2,20 +2,12 @@
 
 import pytest
 
-from topiclora_cli.ablation import outcomes
 from topiclora_cli.ablation.cell import make_cell
-from topiclora_cli.ablation.finished import CellResult
 from topiclora_cli.ablation.folders import open_cell
-from topiclora_cli.ablation.grid import Cell, make_grid
-from topiclora_cli.ablation.reports import with_others
-from topiclora_cli.ablation.work import Work
+from topiclora_cli.ablation.grid import Cell
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import altered, build_recipe, dump_recipe
-from topiclora_cli.runs.results.evaluation import EvalSummary, MeanScores
 from topiclora_cli.runs.run import RunDir
-
-SCORES = dict.fromkeys(("base", "base_stderr", "tuned_stderr", "delta", "delta_stderr"))
-MEAN = MeanScores(of=(), unit="share", higher_is_better=True, tuned=0.5, **SCORES)
 
 
 def test_other_seeds_or_cells_leave_a_cell_as_it_is(tmp_path):
@@ -33,20 +25,6 @@ def test_a_cell_that_another_process_is_making_is_not_there_yet(tmp_path):
     (tmp_path / "c-s0").mkdir()
     (tmp_path / "c-s0" / "recipe.yaml").write_text(dump_recipe(recipe))
     assert open_cell(tmp_path, Cell("c", 0, recipe)) is None
-
-
-def test_a_report_has_finished_cells_that_its_own_grid_leaves_out(tmp_path, monkeypatch):
-    def read(folder, cell):
-        if cell.name == "changed":
-            raise TopicLoraError("holds a cell with other settings")
-        return CellResult(EvalSummary("e", MEAN, ())) if cell.name in ("full", "done") else None
-
-    monkeypatch.setattr(outcomes, "read_cell", read)
-    cells = {name: {"loss.kl.weight": 0.2} for name in ("done", "mine", "open", "changed")}
-    cells["refused"] = {"loss.kl.weight": -1}
-    recipe = build_recipe({"name": "x", "model": {"name": "m"}, "ablation": {"cells": cells}}, where="here")
-    found = with_others(Work(make_grid(recipe, only=["mine"]), tmp_path), recipe)
-    assert [cell.name for cell in found.grid] == ["full", "done", "mine"]
 
 
 def test_a_cell_that_another_process_is_about_to_make_is_not_there_yet(tmp_path):

@@ -12,7 +12,7 @@ from topiclora_cli.ablation.finished import read_cell
 from topiclora_cli.ablation.folders import open_cell
 from topiclora_cli.ablation.grid import make_grid
 from topiclora_cli.ablation.identity import IDENTITY
-from topiclora_cli.ablation.reports import report
+from topiclora_cli.ablation.reports import Reports
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import altered, build_recipe
@@ -108,7 +108,7 @@ def test_two_hundred_finished_cells_are_reported_in_seconds(tmp_path, monkeypatc
         answers = some_answers(random, 8, 40, 0.5)
         finish_cell(tmp_path, cell, answers, losses={task: random.random(40) for task in answers})
     begin = time.process_time()
-    scores = report(Work(make_grid(asked), tmp_path), asked)
+    scores = Reports(Work(make_grid(asked), tmp_path), asked).write()
     took = time.process_time() - begin
     assert len(scores) == 67
     assert {score.seeds for score in scores[1:]} == {3}

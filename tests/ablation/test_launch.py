@@ -7,8 +7,6 @@ import signal
 import pytest
 
 from topiclora_cli.ablation import attempt as attempts
-from topiclora_cli.ablation import launch as launching
-from topiclora_cli.ablation import parent as parents
 from topiclora_cli.ablation.cell import make_cell
 from topiclora_cli.ablation.failures import forget_failure, read_failure
 from topiclora_cli.ablation.grid import make_grid
@@ -16,6 +14,7 @@ from topiclora_cli.ablation.launch import launch
 from topiclora_cli.ablation.launchers import Ended
 from topiclora_cli.ablation.launchers.here import Here
 from topiclora_cli.ablation.options import LaunchOptions
+from topiclora_cli.ablation.reports import Reports
 from topiclora_cli.ablation.states import cell_states, failed_lines
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import Diverged, Interrupted, TopicLoraError
@@ -45,8 +44,7 @@ def grid_run(tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "train_cell", train)
     monkeypatch.setattr(attempts, "score_cell", lambda *_: None)
     monkeypatch.setattr(Work, "result", scored)
-    for module in (launching, parents):
-        monkeypatch.setattr(module, "report", lambda *_: [])
+    monkeypatch.setattr(Reports, "write", lambda self: [])
     grid = make_grid(recipe)
 
     def call(**options):

@@ -15,7 +15,7 @@ from topiclora_cli.ablation.launchers.on_ray import OnRay
 from topiclora_cli.ablation.launchers.room import fitting, warn_of_crowding
 from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.ablation.parent import Parent
-from topiclora_cli.ablation.reports import report
+from topiclora_cli.ablation.reports import Reports
 from topiclora_cli.ablation.stopping import Stopping
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.recipe import Recipe
@@ -29,25 +29,32 @@ from topiclora_cli.stages.stage import stage
 
 
 def launch(
-    grid: Sequence[Cell], recipe: Recipe, run: RunDir, progress: Progress, options: LaunchOptions | None = None
+    grid: Sequence[Cell],
+    recipe: Recipe,
+    run: RunDir,
+    progress: Progress,
+    options: LaunchOptions | None = None,
+    *,
+    alone: bool = False,
 ) -> list[CellScore]:
     """Train and evaluate what is missing, then score all; writes `ablation/report.md` and `ablation/results.json`.
 
-    recipe: the one that the grid was prepared of, whose other cells are scored, too, where they are finished. What
-    failed is on record in its folder, and not in the scores. Raises Interrupted or KeyboardInterrupt after a signal.
+    recipe: the one that the grid was prepared of. The report and the scores are of all cells and seeds that the run's
+    own recipe has, or `alone` of the grid. What failed is on record in its folder, and not in the scores. Raises
+    Interrupted or KeyboardInterrupt after a signal.
     """
     options = options or LaunchOptions()
     work = Work(grid, run.path / "ablation")
-    recipe_of_all = with_chosen_experts(recipe, run, progress)
+    reports = Reports(work, with_chosen_experts(recipe, run, progress), None if alone else run)
     with stage(run, "ablation", recipe) as running:
         launcher = open_launcher(grid, work.folder, progress, options)
         try:
             with holding(), Stopping(launcher, progress) as stopping:
-                Parent(work, recipe_of_all, launcher, stopping, progress, options).run()
+                Parent(work, reports, launcher, stopping, progress, options).run()
         finally:
             launcher.close()
-        scores = report(work, recipe_of_all)
-        running.result = GridFacts(cells=len(scores), seeds=len(recipe.ablation.seeds))
+        scores = reports.write()
+        running.result = GridFacts(cells=len(scores), seeds=len({each.seed for score in scores for each in score.runs}))
     return scores
 
 

@@ -13,12 +13,11 @@ from topiclora_cli.ablation.launchers import Ended, Launcher
 from topiclora_cli.ablation.launchers.here import Here
 from topiclora_cli.ablation.options import LaunchOptions
 from topiclora_cli.ablation.order import longest_first
-from topiclora_cli.ablation.reports import report
+from topiclora_cli.ablation.reports import Reports
 from topiclora_cli.ablation.search import Search
 from topiclora_cli.ablation.stopping import Stopping
 from topiclora_cli.ablation.work import Work
 from topiclora_cli.errors import joined
-from topiclora_cli.recipe import Recipe
 from topiclora_cli.runs.progress import Progress
 
 POLL = 5.0  # seconds between looks at what other processes have finished
@@ -30,13 +29,13 @@ class Parent:
     def __init__(
         self,
         work: Work,
-        recipe: Recipe,
+        reports: Reports,
         launcher: Launcher,
         stopping: Stopping,
         progress: Progress,
         options: LaunchOptions,
     ) -> None:
-        self.work, self.recipe, self.launcher = work, recipe, launcher
+        self.work, self.reports, self.launcher = work, reports, launcher
         self.stopping, self.progress, self.options = stopping, progress, options
         self.flying: dict[str, float] = {}
         self.seconds: dict[str, list[float]] = {}
@@ -111,7 +110,7 @@ class Parent:
             self.progress.say(f"Failed: {cell.folder}: {joined(ended.reason, ended.hint)}")
         elif ended.how == "done":
             self.seconds.setdefault(cell.name, []).append(seconds)
-            report(self.work, self.recipe)
+            self.reports.write()
             self.said = ""
             if not isinstance(self.launcher, Here):
                 self.progress.say(f"Finished: {cell.folder} in {seconds:.0f} s{self._ahead()}")

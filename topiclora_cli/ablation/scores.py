@@ -21,8 +21,9 @@ def score_cells(work: Work, reference: str) -> GridScores:
     """The cells of which a seed is finished, compared with `reference` and with `full`."""
     finished: dict[str, dict[int, CellResult]] = {}
     recipes: dict[str, Recipe] = {}
-    for cell in work.grid:
+    for cell in work.asked:
         recipes.setdefault(cell.name, cell.recipe)
+    for cell in work.grid:
         if work.is_chosen(cell) and (result := work.result(cell)) is not None:
             finished.setdefault(cell.name, {})[cell.seed] = result
     scores = [_with_choice(score, work) for score in compare_cells(finished, reference, recipes=recipes)]

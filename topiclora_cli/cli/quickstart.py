@@ -104,7 +104,7 @@ def quickstart(
             console.print(stages["ablate"])
             small = _reduced(settings, ablation_steps)
             cells = prepare_grid(small, directory, progress, only=ABLATION_CELLS)
-            launch(cells, small, directory, progress)
+            launch(cells, small, directory, progress, alone=True)
             failed = list(failed_lines(cell_states(cells, directory.path / "ablation")))
             _say([f"{ablation_steps} steps show that the cells run, not which is better: see ablation/report.md"])
         write_report(directory)
