@@ -49,7 +49,8 @@ def test_a_run_keeps_what_was_asked_and_is_added_to(tiny_recipe, run_cli, stoppe
     assert (settings.ablation.seeds, settings.ablation.reference, settings.eval.limit) == ([0, 1], "r=8", 4)
 
 
-def test_how_it_is_run_is_told_to_the_launcher_and_to_whoever_resumes(tiny_recipe, run_cli, stopped):
+def test_how_it_is_run_is_told_to_the_launcher_and_to_whoever_resumes(tiny_recipe, run_cli, stopped, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 6)
     arguments = ["--jobs", "2", "--gpus", "0-2,5", "--stop", "--retry-failed"]
     code, text = run_cli("ablate", "--recipe", tiny_recipe, "--out", "grid", *arguments)
     assert code == 130, text
