@@ -24,9 +24,8 @@ def standings(cells: Mapping[str, BySeed], reference: str, *, higher_is_better: 
     found = {}
     for name, by_seed in cells.items():
         pairs = paired(name, by_seed, reference, cells.get(reference, {})) if name != reference else []
-        gains = [
-            sign * (_by_task(one)[task] - theirs) for _, one, two in pairs for task, theirs in _by_task(two).items()
-        ]
+        scores = [(_by_task(one), _by_task(two)) for _, one, two in pairs]
+        gains = [sign * (ours[task] - theirs[task]) for ours, theirs in scores for task in theirs]
         wins, losses = sum(gain > _ALIKE for gain in gains), sum(gain < -_ALIKE for gain in gains)
         found[name] = Standing(
             wins, len(gains) - wins - losses, losses, ranks.get(name), blocks=blocks, among=len(cells)
@@ -83,4 +82,5 @@ def fronts(costs: Mapping[str, Cost], scores: Scores, *, higher_is_better: bool 
 
 
 def _by_task(result: CellResult) -> Scores:
-    return {row.task: row.tuned for row in result.scores.tasks if row.task in result.mean.of}
+    counted = set(result.mean.of)
+    return {row.task: row.tuned for row in result.scores.tasks if row.task in counted}
