@@ -8,7 +8,7 @@ import numpy as np
 
 from topiclora_cli.ablation.pairs import Array, BySeed, differences, metric_of, of_questions, paired, some
 from topiclora_cli.evaluation.comparison.intervals import intervals
-from topiclora_cli.evaluation.comparison.many import many_means, significance_of_sides
+from topiclora_cli.evaluation.comparison.many import many_means, significance_of_sides, task_weights
 from topiclora_cli.evaluation.comparison.significance import Significance, holm
 from topiclora_cli.evaluation.metrics import CHOICE_LOSS
 from topiclora_cli.runs.results.ablation import LEVELS, Difference, Measure
@@ -51,9 +51,9 @@ def against(cells: Mapping[str, BySeed], other: str, metric: str, *, family: int
     found: Against = {}
     for names in _alike(sides):
         group = [sides[name] for name in names]
-        for level in LEVELS:
-            ends = intervals(many_means(group, by_task=level == "tasks"))
-            for name, each in zip(names, ends, strict=True):
+        weightings = [task_weights(group[0], by_task=level == "tasks") for level in LEVELS]
+        for level, means in zip(LEVELS, many_means(group, weightings), strict=True):
+            for name, each in zip(names, intervals(means), strict=True):
                 seeds = len(sides[name][0])
                 found.setdefault(name, {})[level] = Difference(each.mean, each.low, each.high, seeds=seeds)
     return _tested(found, sides, family) if family else found

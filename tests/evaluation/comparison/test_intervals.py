@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 
-from topiclora_cli.evaluation.comparison.intervals import paired_interval
+from topiclora_cli.evaluation.comparison.drawing import strays
+from topiclora_cli.evaluation.comparison.intervals import intervals, paired_interval
 
 SIZES = (12, 40, 25, 30)
 
@@ -37,6 +39,17 @@ def test_the_interval_holds_the_truth_in_95_of_100_studies(seeds, question, seed
         held += found.low <= 0.1 <= found.high
     # Of 200 studies, 0.95 has an error of 0.015.
     assert 0.90 <= held / 200 <= 0.99
+
+
+def test_questions_are_drawn_as_scipy_draws_them_and_ends_are_numpy_s_quantiles():
+    values = np.random.default_rng(0).standard_normal((30, 2))
+    drawn = strays([values], [np.random.default_rng(5)], 700)
+    for column, own in zip(drawn.T, values.T, strict=True):
+        found = bootstrap((own,), np.mean, n_resamples=700, method="percentile", rng=np.random.default_rng(5))
+        alone = (found.bootstrap_distribution - own.mean()) * np.sqrt(30 / 29)
+        assert np.allclose(column, alone, atol=1e-12)
+        (ends,) = intervals(np.concatenate([[0.0], alone])[:, None])
+        assert (ends.low, ends.high) == pytest.approx(np.quantile(alone, (0.025, 0.975)), abs=1e-12)
 
 
 def test_the_mean_is_over_tasks_or_over_questions():

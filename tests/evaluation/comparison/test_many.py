@@ -5,7 +5,7 @@ import pytest
 
 from topiclora_cli.evaluation.comparison.intervals import draw_questions, drawn_means
 from topiclora_cli.evaluation.comparison.many import many_means, significance_of_sides, task_weights
-from topiclora_cli.evaluation.comparison.significance import BOOTSTRAP, PERMUTATION, holm, of_differences
+from topiclora_cli.evaluation.comparison.significance import BOOTSTRAP, PERMUTATION, holm, of_differences, of_draws
 
 SIZES = (7, 30, 1)
 
@@ -22,9 +22,9 @@ def sides(seeds, *, count=3, sizes=SIZES):
 @pytest.mark.parametrize("by_task", [True, False])
 def test_every_side_is_drawn_as_it_would_be_alone(seeds, by_task):
     every = sides(seeds)
-    together = many_means(every, by_task=by_task)
+    weights = task_weights(every[0], by_task=by_task)
+    (together,) = many_means(every, [weights])
     for side, column in zip(every, together.T, strict=True):
-        weights = task_weights(side, by_task=by_task)
         assert np.allclose(column, drawn_means(list(draw_questions(side)), weights), atol=1e-12)
 
 
@@ -81,3 +81,13 @@ def test_a_clear_difference_stays_clear_among_two_hundred():
         adjusted = holm([*(found.p for found in significance_of_sides(every, family=200)), *[1.0] * 180])
         assert adjusted[7] < 0.05
         assert sum(p < 0.05 for p in adjusted) == 1
+
+
+def test_a_side_that_is_near_the_baseline_has_the_p_of_its_interval_s_draws_and_a_far_one_that_of_more():
+    random = np.random.default_rng(1)
+    near, far = (random.standard_normal((3, 200)) + shift for shift in (0.02, 0.6))
+    found = significance_of_sides([[near], [far]], family=200)
+    for each, side, draws in zip(found, (near, far), (4000, 40_000), strict=True):
+        (alone,) = many_means([[side]], [np.ones(1)], draws=draws)
+        assert each == of_draws(alone[:, 0])
+    assert found[0].p > 0.05 > found[1].p

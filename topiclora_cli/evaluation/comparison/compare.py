@@ -10,8 +10,9 @@ import numpy as np
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.evaluation.comparison.answers import TaskAnswers, find_answers
 from topiclora_cli.evaluation.comparison.contributions import contributions
+from topiclora_cli.evaluation.comparison.drawing import Array
 from topiclora_cli.evaluation.comparison.flips import Flip, in_turn, read_flips
-from topiclora_cli.evaluation.comparison.intervals import Array, Drawn, draw_questions, drawn_means, interval
+from topiclora_cli.evaluation.comparison.intervals import Drawn, draw_questions, drawn_means, interval
 from topiclora_cli.evaluation.comparison.pairing import common_questions, common_tasks
 from topiclora_cli.evaluation.comparison.places import Place, find_place
 from topiclora_cli.evaluation.comparison.rows import Row, aggregates

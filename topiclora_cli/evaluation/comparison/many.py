@@ -3,19 +3,20 @@ a few.
 
 All sides were asked the same, so that one set of draws serves them all: how often a draw has each question, times what
 each side has at it. A p-value of draws is at least two in their number, so that many sides have more draws, else none
-could pass Holm's correction.
+could pass Holm's correction; they are drawn for those alone that differ enough to need them.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from topiclora_cli.evaluation.comparison.intervals import DRAWS, Array, of_student, parts_of_draws
+from topiclora_cli.evaluation.comparison.drawing import Array, strays
+from topiclora_cli.evaluation.comparison.intervals import DRAWS, of_student, parts_of_draws
 from topiclora_cli.evaluation.comparison.significance import MOST, PERMUTATION, Significance, of_draws
 
 PER_SIDE, MOST_DRAWS = 200, 40_000  # draws a side: 2 in 200 is the smallest p-value after Holm's correction
-_AT_ONCE = 2**18  # values drawn in one batch
+_RARE = 2 * 20 / DRAWS  # of fewer draws than 20 on the other side a p-value is too coarse
+_AT_ONCE = 2**18  # signs drawn in one batch
 _ALIKE = 1e-5  # sums that differ by less, as a part of the largest there can be, are the same
 
 Side = Sequence[Array]  # of each task the differences (seeds, questions)
@@ -27,23 +28,25 @@ def task_weights(side: Side, *, by_task: bool) -> Array:
     return np.full(len(sizes), 1 / len(sizes)) if by_task else sizes / sizes.sum()
 
 
-def many_means(sides: Sequence[Side], *, by_task: bool, draws: int = DRAWS, seed: int = 0) -> Array:
-    """Of each side what intervals.drawn_means gives: its mean, then that in every draw (1 + draws, sides).
+def many_means(sides: Sequence[Side], weightings: Sequence[Array], *, draws: int = DRAWS, seed: int = 0) -> list[Array]:
+    """By each weighting of tasks what intervals.drawn_means gives of each side: its mean, then that in every draw
+    (1 + draws, sides).
 
     Every side has the same numbers of questions.
     """
-    weights = task_weights(sides[0], by_task=by_task)
-    means = np.array([sum(w * task.mean() for w, task in zip(weights, side, strict=True)) for side in sides])
-    strays = np.zeros((draws, len(sides)))
-    for number, weight in enumerate(weights):
-        values = np.stack([side[number].mean(0) for side in sides], axis=1)
-        strays += weight * _strays(np.random.default_rng([seed, number]), values, draws)
-    parts = [parts_of_draws(side, weights) for side in sides]
-    strays *= np.array([left for left, _ in parts])
-    scales, counts = np.array([scale for _, scale in parts]), np.array([len(side[0]) for side in sides])
-    for count in sorted(set(counts.tolist()) - {1}):
-        strays += np.outer(of_student(count, len(weights), draws, seed), np.where(counts == count, scales, 0.0))
-    return np.concatenate([means[None], means + strays])
+    values, left, scale = _of_seeds(sides, weightings)
+    columns = [
+        np.concatenate([weights[task] * own[:, None] * each for weights, own in zip(weightings, left, strict=True)]).T
+        for task, each in enumerate(values)
+    ]
+    drawn = strays(columns, [np.random.default_rng([seed, task]) for task in range(len(columns))], draws)
+    seeds = np.array([len(side[0]) for side in sides])
+    for count in set(seeds.tolist()) - {1}:
+        drawn += np.outer(of_student(count, len(columns), draws, seed), np.where(seeds == count, scale, 0.0))
+    means = np.array(weightings) @ np.stack([each.mean(1) for each in values])
+    drawn += means.ravel()
+    found = np.split(drawn, len(weightings), axis=1)
+    return [np.concatenate([mean[None], each]) for mean, each in zip(means, found, strict=True)]
 
 
 def significance_of_sides(
@@ -53,39 +56,44 @@ def significance_of_sides(
 
     family: over how many sides the p-values are to be adjusted.
     """
-    draws = min(MOST_DRAWS, max(DRAWS, PER_SIDE * family))
+    most = min(MOST_DRAWS, max(DRAWS, PER_SIDE * family))
+    weights = task_weights(sides[0], by_task=by_task)
     found: dict[int, Significance] = {}
     single = [place for place, side in enumerate(sides) if len(side[0]) == 1]
     several = [place for place in range(len(sides)) if place not in set(single)]
     if several:
-        group = [sides[place] for place in several]
-        means = many_means(group, by_task=by_task, draws=draws, seed=seed)
-        found |= {place: of_draws(column) for place, column in zip(several, means.T, strict=True)}
+        found |= _of_draws(sides, several, weights, DRAWS, seed)
+        if most > DRAWS and (rare := [place for place in several if found[place].p <= _RARE]):
+            found |= _of_draws(sides, rare, weights, most, seed)
     if single:
-        weights = task_weights(sides[0], by_task=by_task)
         values = [
             np.concatenate([w * task[0] / task.shape[1] for w, task in zip(weights, sides[place], strict=True)])
             for place in single
         ]
-        found |= dict(zip(single, _of_signs(np.stack(values, axis=1), max(MOST, draws - 1), seed), strict=True))
+        found |= dict(zip(single, _of_signs(np.stack(values, axis=1), max(MOST, most - 1), seed), strict=True))
     return [found[place] for place in range(len(sides))]
 
 
-def _strays(random: np.random.Generator, values: Array, draws: int) -> Array:
-    """How far the means of values (questions, sides) drawn anew stray from those of all (draws, sides)."""
-    count = len(values)
-    if count == 1:
-        return np.zeros((draws, values.shape[1]))
-    centred = values - values.mean(0)
-    batch = max(1, _AT_ONCE // count)
-    parts = []
-    for start in range(0, draws, batch):
-        size = min(batch, draws - start)
-        places = random.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
-        times = np.bincount(places.ravel(), minlength=size * count).reshape(size, count)
-        parts.append(times.astype(float) @ centred)
-    strays: Array = np.concatenate(parts) * (math.sqrt(count / (count - 1)) / count)
-    return strays
+def _of_seeds(sides: Sequence[Side], weightings: Sequence[Array]) -> tuple[list[Array], Array, Array]:
+    """Of each task the means over seeds (sides, questions), and by each weighting what intervals.parts_of_draws gives,
+    both (weightings, sides)."""
+    tasks, seeds = range(len(sides[0])), np.array([len(side[0]) for side in sides])
+    values = [np.empty((len(sides), each.shape[1])) for each in sides[0]]
+    left, scale = np.empty((2, len(weightings), len(sides)))
+    for places in (np.flatnonzero(seeds == count) for count in np.unique(seeds)):
+        alike = [np.stack([sides[place][task] for place in places.tolist()]) for task in tasks]
+        for own, each in zip(values, alike, strict=True):
+            own[places] = each.mean(1)
+        for number, weights in enumerate(weightings):
+            left[number, places], scale[number, places] = parts_of_draws(alike, weights)
+    return values, left, scale
+
+
+def _of_draws(
+    sides: Sequence[Side], places: Sequence[int], weights: Array, draws: int, seed: int
+) -> dict[int, Significance]:
+    (means,) = many_means([sides[place] for place in places], [weights], draws=draws, seed=seed)
+    return {place: of_draws(column) for place, column in zip(places, means.T, strict=True)}
 
 
 def _of_signs(values: Array, draws: int, seed: int) -> list[Significance]:
