@@ -79,6 +79,14 @@ def test_questions_of_one_entropy_make_one_bin_and_no_slope():
     assert "0.50-0.50 (n 6)" in as_markdown(by_entropy_tables(found)[0])
 
 
+def test_fewer_questions_than_quarters_leave_no_bin_without_one():
+    entropies = Entropies({"a": np.array([0.2, 0.1, 0.4])})
+    found = scores_by_entropy({"a": [np.array([[0, 1, 0.5]])]}, entropies)
+    assert (found.edges, found.counts) == (pytest.approx((0.1, 0.15, 0.2, 0.4)), (1, 1, 1))
+    assert [each.mean for each in found.profiles["a"].bins] == [1, 0, 0.5]
+    assert as_markdown(by_entropy_tables(found)[0]).count("(n 1)") == 3
+
+
 @pytest.fixture(scope="module")
 def recipe_of(tiny_model_dir, tmp_path_factory):
     return write_tiny_recipe(tmp_path_factory.mktemp("made"), tiny_model_dir)

@@ -32,8 +32,11 @@ class Entropies:
 
     @property
     def edges(self) -> Array:
-        """Ends of the quarters, fewer where many questions have one entropy."""
-        return np.unique(np.quantile(self.together, np.linspace(0, 1, QUARTERS + 1)))
+        """Ends of the quarters, fewer where questions are few, or many have one entropy: none is empty."""
+        edges = np.unique(np.quantile(self.together, np.linspace(0, 1, QUARTERS + 1)))
+        upper = np.searchsorted(edges[1:-1], self.together, side="left") + 1
+        ends: Array = edges[np.union1d(0, np.minimum(upper, len(edges) - 1))]
+        return ends
 
     @property
     def place(self) -> Array:
