@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import linregress
 
 from tests.conftest import write_tiny_recipe
-from topiclora_cli.evaluation.by_entropy import Entropies, profile, scores_by_entropy
+from topiclora_cli.evaluation.by_entropy import Entropies, profiles, scores_by_entropy
 from topiclora_cli.reporting.by_entropy import by_entropy_tables
 from topiclora_cli.reporting.markdown import write_report
 from topiclora_cli.reporting.table import as_markdown
@@ -29,7 +29,7 @@ def drawn(seed=0, count=400, slope=-0.2):
 
 def test_quarters_hold_a_quarter_of_the_questions_each_and_their_mean_scores():
     entropies, scores = drawn()
-    found = profile(scores, entropies)
+    (found,) = profiles([scores], entropies)
     assert entropies.counts == (200, 200, 200, 200)
     order, together = entropies.together.argsort(), np.concatenate(scores, axis=1)[0]
     means = together[order].reshape(4, 200).mean(1)
@@ -41,7 +41,7 @@ def test_quarters_hold_a_quarter_of_the_questions_each_and_their_mean_scores():
 
 def test_the_slope_is_that_of_least_squares_and_within_tasks_leaves_out_how_hard_they_are():
     entropies, scores = drawn()
-    found = profile(scores, entropies)
+    (found,) = profiles([scores], entropies)
     fitted = linregress(entropies.together, np.concatenate(scores, axis=1)[0])
     assert found.slope.mean == pytest.approx(fitted.slope)
     assert (found.slope.high - found.slope.low) / 2 == pytest.approx(1.96 * fitted.stderr, rel=0.15)
@@ -54,12 +54,11 @@ def test_the_slope_is_that_of_least_squares_and_within_tasks_leaves_out_how_hard
 
 def test_seeds_widen_the_interval_of_a_slope_that_differs_between_them():
     entropies, scores = drawn()
-    alike = profile([np.repeat(each, 3, axis=0) for each in scores], entropies)
     steep = [
         np.concatenate([each, each - 0.2 * entropy, each + 0.2 * entropy])
         for each, entropy in zip(scores, entropies.by_task.values(), strict=True)
     ]
-    apart = profile(steep, entropies)
+    alike, apart = profiles([[np.repeat(each, 3, axis=0) for each in scores], steep], entropies)
     assert apart.slope.mean == pytest.approx(alike.slope.mean)
     assert apart.slope.high - apart.slope.low > 3 * (alike.slope.high - alike.slope.low)
 

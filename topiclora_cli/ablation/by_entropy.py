@@ -30,11 +30,12 @@ def cells_by_entropy(finished: Mapping[str, BySeed], reference: str) -> ByEntrop
     if not tasks:
         return None
     by_task = {task: np.mean([entropy[task] for _, entropy in known], axis=0) for task in tasks}
-    found = {name: [_scores(result, by_task) for result in by_seed.values()] for name, by_seed in finished.items()}
+    asked = {id(each): _scores(each, by_task) for by_seed in finished.values() for each in by_seed.values()}
+    found = {name: [asked[id(each)] for each in by_seed.values()] for name, by_seed in finished.items()}
     differences = {}
     for name, by_seed in finished.items():
         pairs = [
-            (_scores(own, by_task), _scores(other, by_task))
+            (asked[id(own)], asked[id(other)])
             for _, own, other in paired(name, by_seed, reference, finished.get(reference, {}))
         ]
         if name != reference and pairs and all(one and two for one, two in pairs):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from topiclora_cli.evaluation.comparison.intervals import paired_interval
+from topiclora_cli.evaluation.comparison.parts import mean_intervals
 from topiclora_cli.runs.results.entropy import ByEntropy, Profile
 from topiclora_cli.runs.results.interval import Interval
 
@@ -49,18 +49,17 @@ class Entropies:
         return tuple(np.bincount(self.place, minlength=max(1, len(self.edges) - 1)).tolist())
 
 
-def profile(scores: Scores, entropies: Entropies) -> Profile:
-    """Scores, or differences of scores, of the tasks that the entropies are of, along these."""
-    place, together = entropies.place, np.concatenate(list(scores), axis=1)  # (n,), (seeds, n)
-    bins = tuple(_mean(together[:, place == number]) for number in range(int(place.max()) + 1))
-    entropy = list(entropies.by_task.values())
-    own = [each - each.mean() for each in entropy]
-    within = [each - each.mean(1, keepdims=True) for each in scores]
-    return Profile(
-        bins,
-        _slope(together - together.mean(1, keepdims=True), entropies.together - entropies.together.mean()),
-        _slope(np.concatenate(within, axis=1), np.concatenate(own)),
-    )
+def profiles(every: Sequence[Scores], entropies: Entropies) -> list[Profile]:
+    """Of each the scores, or differences of scores, of the tasks that the entropies are of, along these."""
+    if not every:
+        return []
+    place, entropy = entropies.place, list(entropies.by_task.values())
+    together = [np.concatenate(list(scores), axis=1) for scores in every]  # of each (seeds, n)
+    bins = [mean_intervals([each[:, place == number] for each in together]) for number in range(int(place.max()) + 1)]
+    within = [np.concatenate([_centred(task) for task in scores], axis=1) for scores in every]
+    slopes = _slopes([_centred(each) for each in together], _centred(entropies.together))
+    slopes_within = _slopes(within, np.concatenate([_centred(each) for each in entropy]))
+    return [Profile(*each) for each in zip(zip(*bins, strict=True), slopes, slopes_within, strict=True)]
 
 
 def scores_by_entropy(
@@ -71,12 +70,14 @@ def scores_by_entropy(
     graph: str | None = None,
 ) -> ByEntropy:
     """The profile of everything that was scored, shares all, and of paired differences, of the same questions."""
+    differences = differences or {}
+    found = profiles([*scores.values(), *differences.values()], entropies)
     return ByEntropy(
         tasks=tuple(entropies.by_task),
         edges=tuple(entropies.edges.tolist()),
         counts=entropies.counts,
-        profiles={name: _of_shares(profile(each, entropies)) for name, each in scores.items()},
-        differences={name: profile(each, entropies) for name, each in (differences or {}).items()},
+        profiles={name: _of_shares(each) for name, each in zip(scores, found, strict=False)},
+        differences=dict(zip(differences, found[len(scores) :], strict=True)),
         graph=graph,
     )
 
@@ -87,15 +88,19 @@ def _of_shares(found: Profile) -> Profile:
     return replace(found, bins=tuple(bins))
 
 
-def _mean(scores: Array) -> Interval:
-    return paired_interval([scores], by_task=False)
+def _centred(values: Array) -> Array:
+    centred: Array = values - values.mean(-1, keepdims=True)
+    return centred
 
 
-def _slope(scores: Array, entropy: Array) -> Interval | None:
-    """The slope of centred scores (seeds, n) on centred entropies (n,); None where these do not differ."""
+def _slopes(every: Sequence[Array], entropy: Array) -> Sequence[Interval | None]:
+    """The slopes of centred scores (seeds, n) on centred entropies (n,); None where these do not differ."""
     spread = float((entropy**2).sum())
     if spread < 1e-12:
-        return None
-    slopes = scores @ entropy / spread  # (seeds,)
-    rest = scores - slopes[:, None] * entropy
-    return _mean(slopes[:, None] + len(entropy) * rest * entropy / spread)
+        return [None] * len(every)
+    adds = []
+    for scores in every:
+        slopes = scores @ entropy / spread  # (seeds,)
+        rest = scores - slopes[:, None] * entropy
+        adds.append(slopes[:, None] + len(entropy) * rest * entropy / spread)
+    return mean_intervals(adds)
