@@ -1,5 +1,8 @@
 """Cells of a grid under probes: the same prompts, so paired by question and seed."""
 
+import time
+
+import numpy as np
 import pytest
 
 from topiclora_cli.ablation.by_probe import cells_by_probe
@@ -58,3 +61,16 @@ def test_the_section_has_a_table_for_each_probe_and_one_of_the_two_topics():
     assert "| full | 0.100 | 0.400 | - | - | - | - | +5.0 |" in tables[1]
     assert "lora" not in tables[1]
     assert probes({}, "lora") is None
+
+
+def test_a_hundred_cells_under_four_probes_are_reckoned_in_a_few_seconds():
+    random = np.random.default_rng(0)
+    finished = {}
+    for number in range(100):
+        answers = [BeforeAfter(*(random.random((2, 400)) < 0.5).astype(float).tolist()) for _ in range(4)]
+        rows = [Probed(f"p{place}", 400, NOTHING, by_question={"score": each}) for place, each in enumerate(answers)]
+        finished[f"x{number}"] = {0: CellResult(EvalSummary("x", None, ()), probes=ProbeStudy(rows, 400, 0))}
+    start = time.process_time()
+    found = cells_by_probe(finished, "x0")
+    assert time.process_time() - start < 5
+    assert {len(cells) for cells in found.values()} == {100}

@@ -1,50 +1,53 @@
 """What probes do to the cells of a grid, which are all asked the same changed prompts."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from statistics import fmean
 
 import numpy as np
 
 from topiclora_cli.ablation.finished import CellResult
 from topiclora_cli.ablation.pairs import BySeed, paired
-from topiclora_cli.evaluation.comparison.intervals import paired_interval
+from topiclora_cli.evaluation.comparison.parts import mean_intervals
 from topiclora_cli.runs.results.interval import Interval
 from topiclora_cli.runs.results.probed_cells import JoinedMeans, ProbedCell, ProbedMeasure
 from topiclora_cli.runs.results.routing import MEASURES, Joined, Probed
 
 Array = np.ndarray
 Ends = tuple[Interval, Interval]
+Figure = tuple[str, str]  # of a cell, and what of ProbedMeasure it is
 
 
 def cells_by_probe(finished: Mapping[str, BySeed], reference: str) -> dict[str, tuple[ProbedCell, ...]]:
     """Every probe that cells were asked under, with these cells, compared with the reference by question and seed."""
     results = [result for by_seed in finished.values() for result in by_seed.values()]
     names = dict.fromkeys(each.probe for result in results if result.probes for each in result.probes.probes)
-    return {
-        probe: tuple(row for name in finished if (row := _cell(probe, name, finished, reference)) is not None)
-        for probe in names
-    }
+    return {probe: _cells(probe, finished, reference) for probe in names}
 
 
-def _cell(probe: str, name: str, finished: Mapping[str, BySeed], reference: str) -> ProbedCell | None:
-    by_seed = finished[name]
-    rows = [row for result in by_seed.values() if (row := _probed(result, probe)) is not None]
-    if not rows or len(rows) < len(by_seed):
-        return None
-    pairs = [
-        (one, two)
-        for _, own, other in paired(name, by_seed, reference, finished.get(reference, {}))
-        if name != reference and (one := _probed(own, probe)) and (two := _probed(other, probe))
-    ]
-    moved = [row.moved.mean for row in rows if row.moved is not None]
-    found = {measure: _measure(measure, rows, pairs) for measure in MEASURES}
-    return ProbedCell(
-        cell=name,
-        seeds=len(rows),
-        asked=rows[0].asked,
-        measures={measure: each for measure, each in found.items() if each is not None},
-        moved=fmean(moved) if moved else None,
-        joined=_joined([row.joined for row in rows if row.joined is not None]),
+def _cells(probe: str, finished: Mapping[str, BySeed], reference: str) -> tuple[ProbedCell, ...]:
+    """The cells that were asked under it with every seed."""
+    rows, pairs = {}, {}
+    for name, by_seed in finished.items():
+        own = [row for result in by_seed.values() if (row := _probed(result, probe)) is not None]
+        if own and len(own) == len(by_seed):
+            rows[name] = own
+            pairs[name] = [
+                (one, two)
+                for _, ours, theirs in paired(name, by_seed, reference, finished.get(reference, {}))
+                if name != reference and (one := _probed(ours, probe)) and (two := _probed(theirs, probe))
+            ]
+    measures = {measure: _measures(measure, rows, pairs) for measure in MEASURES}
+    return tuple(
+        ProbedCell(
+            cell=name,
+            seeds=len(own),
+            asked=own[0].asked,
+            measures={measure: found[name] for measure, found in measures.items() if name in found},
+            moved=fmean(moved) if (moved := [row.moved.mean for row in own if row.moved is not None]) else None,
+            joined=_joined([row.joined for row in own if row.joined is not None]),
+        )
+        for name, own in rows.items()
     )
 
 
@@ -53,44 +56,61 @@ def _probed(result: CellResult, probe: str) -> Probed | None:
     return next((row for row in rows if row.probe == probe), None)
 
 
-def _measure(measure: str, rows: Sequence[Probed], pairs: Sequence[tuple[Probed, Probed]]) -> ProbedMeasure | None:
-    """None of questions that have no such measure."""
-    afters = _alike([_after(row, measure) for row in rows])
-    changes = _alike([_change(row, measure) for row in rows])
-    if afters is None or changes is None:
+def _measures(
+    measure: str, rows: Mapping[str, Sequence[Probed]], pairs: Mapping[str, Sequence[tuple[Probed, Probed]]]
+) -> dict[str, ProbedMeasure]:
+    """By cell, of those whose questions have such a measure."""
+    every = [*chain(*rows.values()), *chain(*chain(*pairs.values()))]
+    values = {id(row): _values(row, measure) for row in {id(row): row for row in every}.values()}
+    sides: dict[Figure, Array] = {}
+    for name, own in rows.items():
+        known = _alike([values[id(row)] for row in own])
+        less = _less([(values[id(one)], values[id(two)]) for one, two in pairs[name]])
+        if known is not None:
+            sides |= {(name, figure): known[:, place] for place, figure in enumerate(("after", "change"))}
+        if known is not None and less is not None:
+            sides |= {(name, figure): less[:, place] for place, figure in enumerate(("after_less", "change_less"))}
+    found = _intervals(sides)
+    return {
+        name: ProbedMeasure(
+            after=found[name, "after"],
+            change=found[name, "change"],
+            after_less=found.get((name, "after_less")),
+            change_less=found.get((name, "change_less")),
+        )
+        for name in rows
+        if (name, "after") in found
+    }
+
+
+def _values(row: Probed, measure: str) -> Array:
+    """Of every question that has the measure what it is under the probe, and what the probe changes (2, questions)."""
+    if measure not in row.by_question:
+        return np.empty((2, 0))
+    before, after = (np.array(each) for each in (row.by_question[measure].before, row.by_question[measure].after))
+    return np.stack([after, after - before])
+
+
+def _less(pairs: Sequence[tuple[Array, Array]]) -> Array | None:
+    if not pairs or any(one.shape != two.shape for one, two in pairs):
         return None
-    return ProbedMeasure(
-        after=_interval(afters),
-        change=_interval(changes),
-        after_less=_less([(_after(one, measure), _after(two, measure)) for one, two in pairs]),
-        change_less=_less([(_change(one, measure), _change(two, measure)) for one, two in pairs]),
-    )
-
-
-def _after(row: Probed, measure: str) -> Array:
-    return np.array(row.by_question[measure].after) if measure in row.by_question else np.empty(0)
-
-
-def _change(row: Probed, measure: str) -> Array:
-    return (
-        _after(row, measure) - np.array(row.by_question[measure].before) if measure in row.by_question else np.empty(0)
-    )
-
-
-def _less(pairs: Sequence[tuple[Array, Array]]) -> Interval | None:
-    if not pairs or any(len(one) != len(two) for one, two in pairs):
-        return None
-    differences = _alike([one - two for one, two in pairs])
-    return None if differences is None else _interval(differences)
+    return _alike([one - two for one, two in pairs])
 
 
 def _alike(seeds: Sequence[Array]) -> Array | None:
-    """Values of as many questions in each seed (seeds, questions); None where there are none, or they differ."""
-    return np.stack(seeds) if len({len(each) for each in seeds}) == 1 and len(seeds[0]) else None
+    """Values of as many questions in each seed (seeds, 2, questions); None where there are none, or they differ."""
+    return np.stack(seeds) if len({each.shape for each in seeds}) == 1 and seeds[0].size else None
 
 
-def _interval(values: Array) -> Interval:
-    return paired_interval([values], by_task=False)
+def _intervals(sides: Mapping[Figure, Array]) -> dict[Figure, Interval]:
+    """The interval of each, those of as many questions drawn alike."""
+    groups: dict[int, list[Figure]] = {}
+    for figure, side in sides.items():
+        groups.setdefault(side.shape[1], []).append(figure)
+    found: dict[Figure, Interval] = {}
+    for figures in groups.values():
+        found |= dict(zip(figures, mean_intervals([sides[figure] for figure in figures]), strict=True))
+    return found
 
 
 def _joined(seeds: Sequence[Joined]) -> JoinedMeans | None:
