@@ -1,7 +1,8 @@
 """The cells of a grid by score: all in one table, and by task."""
 
+import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 
 from topiclora_cli.recipe import FULL
 from topiclora_cli.reporting.formats import measure, metric_label, number
@@ -64,7 +65,8 @@ def tasks_table(scores: Sequence[CellScore]) -> Table | None:
     if len(names) < 2:
         return None
     prefix = _prefix(names)
-    grid = [[_of_task(s, name) for s in cells] for name in names]
+    by_cell = [_by_task(s) for s in cells]
+    grid = [[by_task.get(name, []) for by_task in by_cell] for name in names]
     marked = []
     for line in grid:
         way = next((each[0].higher_is_better for each in line if each), None)
@@ -93,15 +95,22 @@ def _paired(score: CellScore, reference: str) -> str:
     return measure(score.against_full, score.unit, signed=True) if known else "-"
 
 
-def _of_task(score: CellScore, name: str) -> list[TaskScore]:
-    return [task for run in score.runs for task in run.tasks if task.task == name]
+def _by_task(score: CellScore) -> dict[str, list[TaskScore]]:
+    found: dict[str, list[TaskScore]] = {}
+    for run in score.runs:
+        for task in run.tasks:
+            found.setdefault(task.task, []).append(task)
+    return found
 
 
 def _over_seeds(tasks: Sequence[TaskScore]) -> str:
     if not tasks:
         return "-"
     scores = [task.score for task in tasks]
-    return spread(fmean(scores), stdev(scores) if len(scores) > 1 else None, tasks[0].unit)
+    mean, count = fmean(scores), len(scores)
+    # statistics.stdev reckons in fractions, which takes a second for the thousands of a grid.
+    deviation = math.dist(scores, [mean] * count) / math.sqrt(count - 1) if count > 1 else None
+    return spread(mean, deviation, tasks[0].unit)
 
 
 def _prefix(names: Sequence[str]) -> str:
