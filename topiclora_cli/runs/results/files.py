@@ -3,14 +3,15 @@
 Files of 0.1 have no version; they count as format 1 and are read as what they mean today.
 """
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from topiclora_cli.errors import TopicLoraError
-from topiclora_cli.runs.files import read_json, write_json
+from topiclora_cli.runs.files import read_json, write_text
 from topiclora_cli.runs.results.ablation import CellFailure, GridScores
 from topiclora_cli.runs.results.bundle import Bundle
 from topiclora_cli.runs.results.evaluation import EvalSummary, QuestionScores
@@ -50,8 +51,22 @@ Result = (
 
 
 def write_result(path: str | Path, value: Result) -> None:
-    """Replace the file with the value as JSON, in one step."""
-    write_json(path, {"format": FORMAT, **asdict(value)})
+    """Replace the file with the value as JSON, in one step: a line for each record of its lists and mappings."""
+    fields = (f"{_line(name)}: {_lines(each)}" for name, each in {"format": FORMAT, **vars(value)}.items())
+    write_text(path, "{\n" + ",\n".join(fields) + "\n}\n")
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, Mapping) and value:
+        return "{\n" + ",\n".join(f"{_line(str(key))}: {_line(each)}" for key, each in value.items()) + "\n}"
+    if isinstance(value, list | tuple) and value:
+        return "[\n" + ",\n".join(map(_line, value)) + "\n]"
+    return _line(value)
+
+
+def _line(value: Any) -> str:
+    # With an indent json does without its encoder in C, and asdict copies all of a grid's numbers first.
+    return json.dumps(value, ensure_ascii=False, default=vars)
 
 
 def read_result(path: str | Path, kind: type[T], *, hint: str | None = None) -> T:
