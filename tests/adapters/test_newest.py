@@ -113,6 +113,19 @@ def test_a_router_that_has_moved_towards_old_tokens_is_held_off_again(grown):
     assert torch.equal(biases[1], kept)
 
 
+def test_a_router_that_hardly_any_new_token_chooses_it_in_is_without_it(grown):
+    model = grown()
+    newest = NewestExpert(model)
+    biases = [p for name, p in model.named_parameters() if name.endswith("topiclora_router.default.bias")]
+    with torch.no_grad():
+        for bias in biases:
+            bias[-1] += 50
+        biases[0][-1] -= 100
+    newest.leave_off(batches(40, 80, 1))
+    assert biases[0][-1] < -500
+    assert newest.chosen(batches(3, 40, 0), batches(40, 80, 1)).silent == 1
+
+
 def test_the_discriminant_is_the_log_odds_of_two_normal_distributions():
     generator = torch.Generator().manual_seed(0)
     root = torch.tensor([[1.0, 0.0], [0.8, 0.6]])

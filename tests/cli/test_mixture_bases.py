@@ -66,6 +66,9 @@ def test_topics_route_the_adapters_beside_the_experts(tiny_recipe, tiny_moe_dir,
     code, text = run_cli("merge", "--run", "run")
     assert code == 2
     assert "no dense weight equals them" in " ".join(text.split())
+    code, text = run_cli("train", "--run", "run", "--add-topic", "x", "--data", "x.jsonl")
+    assert code == 2
+    assert "by topic-perft, which has adapters beside a base's own experts" in " ".join(text.split())
 
 
 def test_a_dense_base_is_refused_before_anything_is_trained(tiny_recipe, run_cli):

@@ -166,6 +166,17 @@ def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, place, tmp
     )
 
 
+def test_a_topic_that_no_router_can_tell_is_warned_of(place, tmp_path):
+    row = {"prompt": ROWS[0]["prompt"], "completion": "red"}
+    (tmp_path / "same.jsonl").write_text((json.dumps(row) + "\n") * 20)
+    asked = ("--add-topic", "x", "--data", tmp_path / "same.jsonl", "--out", tmp_path / "out")
+    sets = ("--set", "train.max_steps=1")
+    printed = call("train", "--run", place / "run", *asked, *sets)
+    facts = RunDir(tmp_path / "out").stage("add-topic").result
+    assert (facts.silent, facts.chosen_new, facts.chosen_old) == (facts.routers, 0, 0)
+    assert "Warning: no router tells the prompts of 'x' from old ones" in " ".join(printed.split())
+
+
 def test_a_signal_in_training_leaves_nothing_behind(place, tmp_path, run_cli, monkeypatch):
     def stopped(*_, **__):
         raise Interrupted(15, 3)

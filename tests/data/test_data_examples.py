@@ -146,6 +146,12 @@ def test_topics_that_the_graph_does_not_know_can_be_dropped(tmp_path):
     assert topics(source, topics="tags", unknown_topics="drop") == [("arithmetic",), ()]
 
 
+def test_those_of_the_embedded_families_can_be_dropped_too():
+    section = DataSection(source="quickstart", per_family=1, unknown_topics="drop")
+    rows = load_data(section, seed=0, known_topics={"arithmetic"}).train
+    assert {row.topics for row in rows} == {("arithmetic",), ()}
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_topics_from_a_file(tmp_path, kind):
     source = write(tmp_path / "rows.jsonl", ROWS)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import build_recipe
 from topiclora_cli.stages.growing_data import growing_recipe, grown_recipe, shrunk_recipe
 
@@ -39,6 +40,13 @@ def test_the_examples_of_a_topic_go_with_it():
         ("laws.jsonl", ["history"]),
     ]
     assert shrunk_recipe(shrunk, "geography", 8) == shrunk
+
+
+@pytest.mark.parametrize("key", ["adapter.r", "model.name", "graph.level", "seed"])
+def test_what_the_new_expert_is_not_trained_by_is_refused(key):
+    recipe = build_recipe({"name": "r", "model": {"name": "m"}, "data": {"source": "old.jsonl"}}, where="test")
+    with pytest.raises(TopicLoraError, match=f"{key} stays as the run has it"):
+        growing_recipe(recipe, "law", "new.jsonl", 9, [("train.max_steps", 2), (key, 3)])
 
 
 @pytest.mark.parametrize("single", [{"source": "a.jsonl"}, {"sources": [{"source": "a.jsonl", "topics": ["law"]}]}])

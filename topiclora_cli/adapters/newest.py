@@ -107,6 +107,13 @@ class NewestExpert:
             self._routers[name].bias[-1] -= least.clamp_min(0)
 
     @torch.no_grad()
+    def leave_off(self, new: Sequence[Batch]) -> None:
+        """Take the expert out of routers that choose it for hardly any of the new tokens: old ones alone would."""
+        for name, margin in self._margins(new).items():
+            if (margin > 0).float().mean() < _SILENT:
+                self._routers[name].bias[-1] = _OFF
+
+    @torch.no_grad()
     def chosen(self, old: Sequence[Batch], new: Sequence[Batch]) -> Chosen:
         """For which share of old and of new tokens routers choose the expert."""
         of_old, of_new = (

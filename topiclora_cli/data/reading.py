@@ -11,6 +11,7 @@ from topiclora_cli.data.missing import MissingValue, Names
 from topiclora_cli.data.row import Row, embedded_row
 from topiclora_cli.data.sources import open_source
 from topiclora_cli.data.templates import Record, condition
+from topiclora_cli.data.topics import known_only
 from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe.data import EMBEDDED, SourceSection
 from topiclora_cli.runs.results.training import SourceCount
@@ -78,7 +79,9 @@ class Reader:
         if section.source == EMBEDDED:
             for example in mixture(split, section.per_family, seed=self.seed):
                 count.read += 1
-                yield replace(embedded_row(example, source=number), loss_weight=loss_weight({}, section, key, names))
+                embedded = embedded_row(example, source=number)
+                topics = known_only(embedded.topics, section, self.known_topics)
+                yield replace(embedded, topics=topics, loss_weight=loss_weight({}, section, key, names))
             return
         keep = condition(f"{key}.filter", section.filter or "true", names)
         examples = examples_of(section, key=key, number=number, known_topics=self.known_topics, names=names)

@@ -23,9 +23,14 @@ def topics_of(
     that cannot be read; the function notes a column that the row does not have in `names`.
     """
     find = _finder(section, key, names)
+    return lambda record: known_only(find(record), section, known)
+
+
+def known_only(topics: Topics, section: SourceSection, known: Collection[str] | None) -> Topics:
+    """The topics of a row but for those that the graph does not know, where the source leaves such out."""
     if known is None or section.unknown_topics == "error":
-        return find
-    return lambda record: tuple(topic for topic in find(record) if topic in known)
+        return topics
+    return tuple(topic for topic in topics if topic in known)
 
 
 def _finder(section: SourceSection, key: str, names: Names) -> Callable[[Record], Topics]:

@@ -169,7 +169,7 @@ class _Attaching:
 
     def __init__(self, mixture: Mixture, grown: Grown, folder: Path, held: ExitStack, progress: Progress) -> None:
         self._mixture, self._grown, self._folder = mixture, grown, folder
-        self._held, self._progress = held, progress
+        self._held, self._progress, self._topic = held, progress, grown.graph.topics[-1]
         self.model: PeftModel | None = None
         self.trained = 0
 
@@ -192,7 +192,14 @@ class _Attaching:
         """Put back what is frozen, hold the new expert off old prompts again, and see where it is chosen."""
         self._training.close()
         self._newest.lower_biases(self.sets.old)
-        return self._newest.chosen(self.sets.other_old, self.sets.other_new)
+        self._newest.leave_off(self.sets.new)
+        chosen = self._newest.chosen(self.sets.other_old, self.sets.other_new)
+        if chosen.silent == chosen.routers:
+            self._progress.say(
+                f"Warning: no router tells the prompts of {self._topic!r} from old ones, so the new expert takes part "
+                "nowhere. Give it more examples, and more of one kind."
+            )
+        return chosen
 
 
 def _old_rows(recipe: Recipe, mixture: Mixture, topic: str, progress: Progress) -> tuple[list[Row], int]:

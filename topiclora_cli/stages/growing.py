@@ -44,7 +44,7 @@ def open_mixture(recipe: Recipe, run: RunDir) -> Mixture:
     config: Any = PeftConfig.from_pretrained(str(folder))
     method = recipe.adapter.method
     if not isinstance(config, TopicLoraConfig):
-        kind = "adapters beside a base's own experts" if method.startswith("perft") else "no experts that topics choose"
+        kind = "adapters beside a base's own experts" if "perft" in method else "no experts that topics choose"
         raise TopicLoraError(
             f"{run.path} was trained by {method}, which has {kind}.", "Topics come and go in runs of method: topiclora."
         )

@@ -4,19 +4,27 @@ from collections.abc import Iterable
 from typing import Any
 
 from topiclora_cli.data import Row
+from topiclora_cli.errors import TopicLoraError
 from topiclora_cli.recipe import Recipe, altered
 from topiclora_cli.recipe.data import DataSection, SourceSection
 from topiclora_cli.topics.store import TopicGraph
 from topiclora_cli.topics.taxonomy import Taxonomy, Topic
 
 _WHERE = "--add-topic"
+_TRAINED_BY = ("data", "train", "loss", "eval")
 
 
 def growing_recipe(recipe: Recipe, topic: str, data: str, experts: int, overrides: Iterable[tuple[str, Any]]) -> Recipe:
     """What the new expert is trained by: the run's recipe on the new data alone, without what would move the others.
 
-    Raises TopicLoraError for an override that cannot be.
+    Raises TopicLoraError for an override that cannot be, or that is none of this training's.
     """
+    overrides = list(overrides)
+    for key, _ in overrides:
+        if key.split(".")[0] not in _TRAINED_BY:
+            raise TopicLoraError(
+                f"--add-topic: {key} stays as the run has it.", f"Set keys of {', '.join(_TRAINED_BY)} alone."
+            )
     section = {**_common(recipe.data), "source": data, "topics": [topic], "streaming": False, "limit": None}
     if isinstance(recipe.data.validation, int):  # counted on the old data, it may be all that there is of the new
         section.pop("validation")

@@ -119,7 +119,8 @@ def refuse_unknown_topics(rows: Sequence[Row], known: Sequence[str]) -> None:
         name = min(unknown)
         raise TopicLoraError(
             f"data.topics has a topic {name!r} that is not in the graph.",
-            f"{nearest(name, known)} Or leave such topics out: unknown_topics: drop.",
+            f"{nearest(name, known)} Or leave such topics out (unknown_topics: drop), or name a graph.taxonomy with "
+            "it, if it came by --add-topic.",
         )
 
 
