@@ -74,8 +74,8 @@ def test_a_seed_that_is_asked_for_beside_those_of_the_run_is_in_the_report(run):
     assert "Scored: 10 of 40 runs of 10 cells." in reported(run)[1]
 
 
-def test_what_a_call_sets_is_in_the_cells_that_it_works_on_and_the_others_stand(run):
-    reports = called(run, ["c3"], overrides=["train.max_steps=3"])
+def test_what_a_call_sets_of_the_grid_itself_is_in_the_cells_that_it_works_on_and_the_others_stand(run):
+    reports = called(run, ["c3"], overrides=["ablation.cells.c3={train.max_steps: 3}"])
     finish_cell(run.path / "ablation", reports.mine.asked[0], some_answers(np.random.default_rng(1), 2, 20, 0.5))
     assert [(score.name, score.seeds) for score in reports.write()] == [("full", 3), ("c1", 3), ("c2", 3), ("c3", 1)]
     # To a call that was not told so, it is a cell of other settings.

@@ -47,6 +47,7 @@ def test_a_run_keeps_what_was_asked_and_is_added_to(tiny_recipe, run_cli, stoppe
     settings = load_recipe("grid/recipe.yaml")
     assert list(settings.ablation.cells) == ["r=8", "kl_weight=0", "r=4"]
     assert (settings.ablation.seeds, settings.ablation.reference, settings.eval.limit) == ([0, 1], "r=8", 4)
+    assert settings.ablation.overrides == {"eval.limit": 2}
 
 
 def test_how_it_is_run_is_told_to_the_launcher_and_to_whoever_resumes(tiny_recipe, run_cli, stopped, monkeypatch):
@@ -136,7 +137,7 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
     assert "What is left takes about 90 s, going by one finished run." in text
     assert "Warning" not in text
     code, text = run_cli("ablate", "--run", "grid", "--set", "train.max_steps=3", "--dry-run")
-    assert (code, "full-s0 holds a cell with other settings" in text) == (2, True)
+    assert (code, "--set wants train.max_steps: 3, and the run's cells have " in text) == (2, True)
 
 
 @pytest.mark.parametrize(

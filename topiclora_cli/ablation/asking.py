@@ -75,12 +75,17 @@ class _Asking:
     @property
     def begun(self) -> bool:
         """Whether cells are there, whose settings are not to change."""
-        return self.folder is not None and any(self.folder.glob(f"*/{RECIPE}"))
+        return self.folder is not None and has_cells(self.folder)
 
     def change(self, changes: Changes, *, where: str) -> None:
         """Take these values into the recipe."""
         if changes:
             self.recipe = altered(self.recipe, changes.items(), where=where)
+
+
+def has_cells(folder: Path) -> bool:
+    """Whether cells of a grid are in its folder."""
+    return any(folder.glob(f"*/{RECIPE}"))
 
 
 def ask(recipe: Recipe, asked: Asked, *, folder: Path | None = None) -> tuple[Recipe, list[str]]:

@@ -15,7 +15,7 @@ from topiclora_cli.recipe.space import Axis, Range, combinations
 from topiclora_cli.recipe.spelling import short_name
 
 # What compares cells is the grid itself.
-_UNNEEDED = {"eval.base": False, "graph.compare_seeds": 0}
+UNNEEDED = {"eval.base": False, "graph.compare_seeds": 0}
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell
         for name, overrides in cells.items():
             if section.base and name == BASE:
                 if seed == section.seeds[0]:
-                    untrained = altered(shared, {"seed": seed, **_UNNEEDED}.items(), where=name)
+                    untrained = altered(shared, {"seed": seed, **UNNEEDED}.items(), where=name)
                     grid.append(Cell(BASE, seed, untrained, trained=False))
                 continue
-            changes = {**overrides, "seed": seed, **_UNNEEDED}
+            changes = {**overrides, "seed": seed, **UNNEEDED}
             changed = altered(shared, changes.items(), where=f"ablation.cells.{name}")
             if changed.adapter.graph_experts == "auto":
                 raise TopicLoraError(
