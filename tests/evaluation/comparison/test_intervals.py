@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, t, ttest_1samp
 
 from topiclora_cli.evaluation.comparison.drawing import strays
-from topiclora_cli.evaluation.comparison.intervals import intervals, paired_interval
+from topiclora_cli.evaluation.comparison.intervals import draw_questions, drawn_means, intervals, paired_interval
+from topiclora_cli.evaluation.comparison.significance import of_draws
 
 SIZES = (12, 40, 25, 30)
 
@@ -66,6 +67,20 @@ def test_seeds_that_disagree_widen_the_interval():
     same = paired_interval([np.repeat(questions, 3, 0)], by_task=True)
     apart = paired_interval([questions + np.array([[-0.5], [0.0], [0.5]])], by_task=True)
     assert apart.high - apart.low > 1.5 * (same.high - same.low)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("tasks", [1, 2, 4, 8, 16])
+def test_over_seeds_alone_ends_and_p_are_those_of_student_s_t_and_of_the_other_side_mirrored(seeds, tasks):
+    """A single question has nothing to draw, which leaves seeds."""
+    values = 0.3 + np.random.default_rng(seeds).standard_normal(seeds)
+    side, other = ([sign * values[:, None]] * tasks for sign in (1, -1))
+    found, mirrored = paired_interval(side, by_task=True), paired_interval(other, by_task=True)
+    assert (-mirrored.high, -mirrored.low) == pytest.approx((found.low, found.high), rel=1e-6)
+    reach = t.ppf(0.975, seeds - 1) * values.std(ddof=1) / np.sqrt(seeds)
+    assert (found.mean - found.low, found.high - found.mean) == pytest.approx((reach, reach), rel=0.01)
+    tested = of_draws(drawn_means(list(draw_questions(side)), np.full(tasks, 1 / tasks)))
+    assert tested.p == pytest.approx(ttest_1samp(values, 0).pvalue, abs=0.001)
 
 
 def test_seeds_whose_means_happen_to_agree_leave_an_interval_as_wide_as_that_over_questions():

@@ -2,7 +2,8 @@
 
 Every seed answers every question. Questions are drawn anew (bootstrap), each for both sides alike; tasks are what a
 study is about and are not drawn. Values drawn from few vary too little, by (n - 1) / n, and are scaled up for it
-(Davison and Hinkley 1997, section 3.8). Seeds are too few to be drawn anew: their mean is drawn from Student's t.
+(Davison and Hinkley 1997, section 3.8). Seeds are too few to be drawn anew: their mean is drawn from Student's t, once
+from each of as many equally likely parts of it as there are draws.
 
 What seeds do to single questions is in the draws of both, and may count once. It is taken out of the questions' draws,
 as in the analysis of variance of crossed effects, and left in those of seeds, which have few degrees of freedom to know
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.special import stdtrit
 
 from topiclora_cli.evaluation.comparison.drawing import Array, strays
 from topiclora_cli.runs.results.interval import Interval
@@ -87,8 +89,11 @@ def parts_of_draws(tasks: Sequence[Array], weights: Sequence[float] | Array) -> 
 
 @lru_cache(maxsize=16)
 def of_student(seeds: int, tasks: int, draws: int, seed: int) -> Array:
-    """Draws of Student's t with a degree of freedom fewer than seeds, the same ones for as many tasks (draws,)."""
-    return np.random.default_rng([seed, tasks]).standard_t(seeds - 1, draws)
+    """The medians of equally likely parts of Student's t with a degree of freedom fewer than seeds, shuffled as a Latin
+    hypercube is (McKay, Beckman and Conover 1979), the same way for as many tasks (draws,)."""
+    # Drawn freely, its ends lean to one side by up to a fifth, and alike wherever there are as many seeds and tasks.
+    parts: Array = stdtrit(seeds - 1, (np.arange(draws) + 0.5) / draws)
+    return np.random.default_rng([seed, tasks]).permutation(parts)
 
 
 def interval(means: Array) -> Interval:
