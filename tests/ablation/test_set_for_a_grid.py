@@ -1,6 +1,7 @@
 """What `--set` changes in common settings is all cells' of a run, or none's: one comparison has one training."""
 
 import shlex
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_the_study_that_a_refusal_names_has_what_was_set(tmp_path):
     with pytest.raises(TopicLoraError, match="the run's cells have 40") as refused:
         ask_run(run, Asked(), ["train.max_steps=5"])
     words = shlex.split(refused.value.hint)
-    changes = [word for before, word in zip(words, words[1:], strict=False) if before == "--set"]
+    changes = [word for before, word in pairwise(words) if before == "--set"]
     again = load_recipe(words[words.index("--recipe") + 1], changes)
     assert {(cell.recipe.train.max_steps, cell.recipe.data.limit) for cell in make_grid(again)} == {(5, 8)}
 
