@@ -73,6 +73,20 @@ def test_mistakes():
         make_grid(altered(tuned, [("data.validation", 8)], where="x"))
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "name"),
+    [
+        ("train.learning_rate", [0.1, 0.0012345678, 0.0012345679], "learning_rate=0.00123457"),
+        ("graph.taxonomy", ["my/topics.yaml", "my topics.yaml"], "taxonomy=my_topics.yaml"),
+        ("loss.kl.weight", [0.10000001, 0.1], "kl_weight=0.1"),
+    ],
+)
+def test_two_values_to_tune_that_one_folder_would_hold_are_refused(key, values, name):
+    tuned = altered(recipe(tune={key: values}), [("data.validation", 8)], where="x")
+    with pytest.raises(TopicLoraError, match=f"ablation.tune: two values of {key} would be called '{name}'. Leave"):
+        make_grid(tuned)
+
+
 def test_cells_whose_settings_fit_no_model_are_told_before_any_is_trained(tmp_path):
     cells = {"plain": {}, "spectrum": {"adapter.init": "svd", "adapter.shared_a": True}}
     with pytest.raises(TopicLoraError, match=r"ablation\.cells\.spectrum: init: svd starts each expert's A apart"):

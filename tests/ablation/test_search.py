@@ -225,6 +225,13 @@ def test_without_validations_on_the_way_nothing_is_stopped(tmp_path):
         assert is_hopeless is None
 
 
+def test_what_is_drawn_has_a_folder_of_its_own():
+    make_grid(recipe(trials=2, tune={"train.max_steps": "1000000..1000002:int"}))
+    for values in ("0.00123449999..0.00123450001", [0.1, 0.2, 0.3, 0.30000001]):
+        with pytest.raises(TopicLoraError, match=r"ablation\.tune: two values of train\.learning_rate would be called"):
+            make_grid(recipe(trials=2, tune={RATE: values}))
+
+
 def test_mistakes(monkeypatch):
     with pytest.raises(TopicLoraError, match=r"ablation\.tune of full: adapter\.r: .*valid integer"):
         make_grid(recipe(tune={"adapter.r": "4..64"}))

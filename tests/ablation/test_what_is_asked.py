@@ -1,5 +1,7 @@
 """What is asked on the command line becomes the recipe's grid, and is added to that of a run which is there."""
 
+from pathlib import Path
+
 import pytest
 
 from topiclora_cli.ablation.asking import Asked, ask
@@ -96,6 +98,12 @@ def test_values_to_tune_are_added_and_no_key_to_a_run_that_began(begun):
         ask(settings, asking(tune=["adapter.r=2,4"]), folder=folder)
 
 
+def test_a_value_that_one_folder_would_hold_with_one_that_is_there_is_refused():
+    settings = altered(recipe(tune={"train.learning_rate": [0.0012345678]}), [("data.validation", 8)], where="here")
+    with pytest.raises(TopicLoraError, match=r"--tune: two values of train\.learning_rate would be called"):
+        ask(settings, asking(tune=["train.learning_rate=0.0012345679"]), folder=Path("none"))
+
+
 def test_tuning_holds_examples_out_and_says_how_many():
     settings, notes = ask(recipe(), asking(tune=["train.learning_rate=0.01,0.1"]))
     assert settings.ablation.tune == {"train.learning_rate": [0.01, 0.1]}
@@ -158,6 +166,11 @@ def test_files_that_an_axis_names_are_found_from_elsewhere(tmp_path, monkeypatch
             "--tune: unknown key 'train.learing_rate'. Did you mean 'learning_rate'",
         ),
         ([], {"tune": ["train.save_steps=1", "train.save_steps=2"]}, "--tune: train.save_steps has two axes"),
+        (
+            [],
+            {"tune": ["train.learning_rate=0.0012345678,0.0012345679"]},
+            "--tune: two values of train.learning_rate would be called 'learning_rate=0.00123457'",
+        ),
         ([], {"tune": ["eval.limit=2,3"]}, "tune: eval.limit is the same for all"),
     ],
 )

@@ -138,6 +138,8 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
     assert "Warning" not in text
     code, text = run_cli("ablate", "--run", "grid", "--set", "train.max_steps=3", "--dry-run")
     assert (code, "--set wants train.max_steps: 3, and the run's cells have " in text) == (2, True)
+    assert run_cli("ablate", "--run", "grid", "--grid", "adapter.r=4", "--set", "train.max_steps=3") == (code, text)
+    assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,11 @@ def test_a_dry_run_of_a_run_knows_what_is_finished(tiny_recipe, run_cli, tmp_pat
         (["--search", "optuna"], "search: optuna has nothing to choose from"),
         (["--suite", "component"], "There is no suite 'component'. Did you mean 'components'"),
         (["--dry-run", "--grid", "adapter.target_modules=[nope]"], "nope"),
+        (
+            ["--tune", "train.learning_rate=0.0012345678,0.0012345679"],
+            "--tune: two values of train.learning_rate would",
+        ),
+        (["--set", "ablation.tune={train.warmup: [0.0312345678, 0.0312345679]}"], "ablation.tune: two values of train"),
         (["--tune", "train.learing_rate=1,2"], "Did you mean 'learning_rate'"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 from topiclora_cli.ablation.axes import Axis, as_text, cells_of, overlap
 from topiclora_cli.ablation.called import as_in_grid, settings_of, shared_by_all
-from topiclora_cli.ablation.grid import try_ends
+from topiclora_cli.ablation.grid import refuse_one_name, try_ends
 from topiclora_cli.ablation.held_out import enough_held_out
 from topiclora_cli.errors import TopicLoraError, nearest
 from topiclora_cli.recipe import BASE, FULL, Recipe, altered
@@ -92,8 +92,8 @@ def ask(recipe: Recipe, asked: Asked, *, folder: Path | None = None) -> tuple[Re
     """The recipe with what is asked in its section `ablation`, and lines that say what a reader would not expect.
 
     folder: the cells of a run that is there, to which is added. Raises TopicLoraError for a key or a value that the
-    recipe cannot have, a cell that is there under the same name with other settings, a reference that is no cell, and
-    what would change cells that are there.
+    recipe cannot have, a cell that is there under the same name with other settings, two values to tune that one folder
+    would hold, a reference that is no cell, and what would change cells that are there.
     """
     asking = _Asking(recipe, asked, folder)
     own = recipe.ablation.cells if folder is None else {}
@@ -109,6 +109,7 @@ def ask(recipe: Recipe, asked: Asked, *, folder: Path | None = None) -> tuple[Re
         shared, axes = shared_by_all(asking.recipe), asking.recipe.ablation.axes
         try_ends(shared, {axis.label: axes[axis.label] for axis in asked.tune}, where="--tune")
     section = asking.recipe.ablation
+    refuse_one_name(section.axes, where="--tune" if asked.tune else "ablation.tune")
     if asked.seeds:
         seeds = list(dict.fromkeys([*(section.seeds if folder is not None else ()), *asked.seeds]))
         asking.change({"ablation.seeds": seeds} if seeds != section.seeds else {}, where="--seeds")

@@ -53,10 +53,11 @@ class Cell:
 def make_grid(recipe: Recipe, *, only: Sequence[str] | None = None) -> list[Cell]:
     """All cells by seeds and ways to tune them, the base and the unchanged recipe (`full`) first.
 
-    Raises TopicLoraError for an unknown cell, an override or a key to tune that the recipe schema refuses, and for
-    nothing to choose the best by.
+    Raises TopicLoraError for an unknown cell, an override or a key to tune that the recipe schema refuses, two values
+    to tune that one folder would hold, and for nothing to choose the best by.
     """
     section = recipe.ablation
+    refuse_one_name(section.axes, where="ablation.tune")
     cells = section.all_cells
     if only is not None:
         for name in only:
@@ -125,6 +126,19 @@ def try_ends(recipe: Recipe, axes: Mapping[str, Axis], *, where: str) -> None:
         ends = values.examples() if isinstance(values, Range) else values
         for value in ends:
             altered(recipe, [(key, value)], where=where)
+
+
+def refuse_one_name(axes: Mapping[str, Axis], *, where: str) -> None:
+    """Raises TopicLoraError, naming `where`, for two values of an axis that would have one folder's name."""
+    for key, values in axes.items():
+        # What a search draws has fewer digits than a name, unless it is an end of its range.
+        ends = values.examples()[:: len(values.examples()) - 1] if isinstance(values, Range) else values
+        names = [shown(value) for value in ends]
+        if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+            raise TopicLoraError(
+                f"{where}: two values of {key} would be called {f'{short_name(key)}={twice}'!r}.",
+                "Leave one of them out, or have them differ in six digits.",
+            )
 
 
 def _tuned(name: str, seed: int, recipe: Recipe, tune: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:
