@@ -49,6 +49,12 @@ def test_what_the_new_expert_is_not_trained_by_is_refused(key):
         growing_recipe(recipe, "law", "new.jsonl", 9, [("train.max_steps", 2), (key, 3)])
 
 
+def test_a_source_of_several_topics_loses_the_one_alone():
+    data = {"sources": [{"source": "old.jsonl"}, {"source": "laws.jsonl", "topics": ["law", "history"]}]}
+    recipe = build_recipe({"name": "r", "model": {"name": "m"}, "data": data}, where="test")
+    assert [source.topics for source in shrunk_recipe(recipe, "law", 8).data.sources] == [None, ["history"]]
+
+
 @pytest.mark.parametrize("single", [{"source": "a.jsonl"}, {"sources": [{"source": "a.jsonl", "topics": ["law"]}]}])
 def test_a_run_keeps_the_only_source_that_it_has(single):
     data = {**single, "topics": ["law"]} if "source" in single else single

@@ -25,7 +25,7 @@ from topiclora_cli.adapters.topiclora.layer import TopicLoraLayer
 # The price: of 69 new questions 40.6 % answered instead of 43.5, at 0.47 nats instead of 0.35.
 STRAY = 0.002
 _ROOM = 0.01  # nats between the first that may not and the threshold: another old token is not exactly like it
-_OFF = -1e3  # a bias with which no token chooses it, while what the others do is looked at
+_OFF = -1e3  # a bias with which no token chooses it
 _SQUARES = 4 * 2**30  # bytes; a router at each linear of an 8B model would have 80 GB of them beside the model
 _SILENT = 0.01  # a router that chooses it for fewer of the new tokens leaves it off
 

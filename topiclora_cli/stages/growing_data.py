@@ -51,13 +51,12 @@ def grown_recipe(recipe: Recipe, growing: Recipe) -> Recipe:
 
 def shrunk_recipe(recipe: Recipe, topic: str, experts: int) -> Recipe:
     """What a run without a topic says of itself: sources that are of that topic alone have gone with it."""
-    sources = [_source(source) for source in recipe.data.sources]
-    kept = [source for source in sources if source.get("topics") != [topic]]
+    kept = [_source(source) for source in recipe.data.sources if source.topics != [topic]]
     for source in kept:
         if isinstance(source.get("topics"), list):
             source["topics"] = [name for name in source["topics"] if name != topic]
     fewer: list[tuple[str, Any]] = [("adapter.num_experts", experts)]
-    if kept and kept != sources:
+    if kept:
         fewer.append(("data.sources", kept))
     return altered(recipe, fewer, where="--drop-topic")
 
